@@ -1,0 +1,3 @@
+//! The `intake` program: parse, run, exit code.
+
+fn main() {}

@@ -1,0 +1,179 @@
+//! What the server says: `ok OFFSET`, `done …` and `no …`, written by one side and read by the other.
+//!
+//! Knows the grammar of the lines only, not when they may be said.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The longest reply line that a client takes, LF included, in bytes: far above any that a server writes.
+pub const REPLY_MAX_BYTES: usize = 4096;
+
+/// The code of a refusal, as programs read it. The numbers are HTTP's, because people know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(pub u16);
+
+impl Code {
+    /// The grammar is broken, or content was cut short.
+    pub const BAD_REQUEST: Self = Self(400);
+    /// The name or the server's policy forbids it.
+    pub const FORBIDDEN: Self = Self(403);
+    /// The peer was too slow: header, idle or rate.
+    pub const TIMEOUT: Self = Self(408);
+    /// The name is taken.
+    pub const CONFLICT: Self = Self(409);
+    /// Over the largest file that the server takes.
+    pub const TOO_LARGE: Self = Self(413);
+    /// The disk failed.
+    pub const DISK: Self = Self(500);
+    /// The server is shutting down.
+    pub const SHUTTING_DOWN: Self = Self(503);
+    /// No space is left.
+    pub const NO_SPACE: Self = Self(507);
+}
+
+/// `no CODE [retry=SECONDS] WORDS`: the words for people, the code for programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of refusal it is.
+    pub code: Code,
+    /// After how many seconds it makes sense to come back.
+    pub retry_seconds: Option<u32>,
+    /// What failed, why, and what to do.
+    pub words: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal without a time to come back.
+    pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, retry_seconds: None, words: words.into() }
+    }
+}
+
+/// `done SIZE DIGEST STORED-NAME`: the file is under its final name, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The file's size in bytes.
+    pub size: u64,
+    /// `crc32c:` or `sha256:` and lower-case hex, or `-` where no digest was asked for.
+    pub digest: String,
+    /// The final name, byte for byte.
+    pub stored_name: String,
+}
+
+/// One line from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `ok OFFSET`, or in the line dialect just `ok`, which counts as offset 0.
+    Ok(u64),
+    /// The file is stored.
+    Done(Receipt),
+    /// It is not, and why.
+    No(Refusal),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no {} ", self.code.0)?;
+        if let Some(seconds) = self.retry_seconds {
+            write!(f, "retry={seconds} ")?;
+        }
+        f.write_str(&self.words)
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "done {} {} {}", self.size, self.digest, self.stored_name)
+    }
+}
+
+/// The line was none that a server of this protocol says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseReplyError;
+
+impl fmt::Display for ParseReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server answered with a line that is not of this protocol")
+    }
+}
+
+impl std::error::Error for ParseReplyError {}
+
+impl Reply {
+    /// Reads one line, its LF already taken off.
+    ///
+    /// # Errors
+    /// [`ParseReplyError`] when the line is not UTF-8 or breaks the grammar.
+    pub fn parse(line: &[u8]) -> Result<Self, ParseReplyError> {
+        let line = std::str::from_utf8(line).map_err(|_| ParseReplyError)?;
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "ok" if rest.is_empty() => Some(Self::Ok(0)),
+            "ok" => parse_number(rest).map(Self::Ok),
+            "done" => parse_receipt(rest).map(Self::Done),
+            "no" => parse_refusal(rest).map(Self::No),
+            _ => None,
+        }
+        .ok_or(ParseReplyError)
+    }
+}
+
+fn parse_receipt(rest: &str) -> Option<Receipt> {
+    let mut words = rest.splitn(3, ' ');
+    let (size, digest, name) = (words.next()?, words.next()?, words.next()?);
+    let whole = !digest.is_empty() && !name.is_empty();
+    whole.then_some(Receipt { size: parse_number(size)?, digest: digest.into(), stored_name: name.into() })
+}
+
+fn parse_refusal(rest: &str) -> Option<Refusal> {
+    let (code, rest) = rest.split_once(' ')?;
+    let code = Some(code).filter(|code| code.len() == 3).and_then(parse_number)?;
+    let (retry_seconds, words) = match rest.strip_prefix("retry=") {
+        Some(rest) => rest.split_once(' ').and_then(|(seconds, words)| Some((Some(seconds.parse().ok()?), words)))?,
+        None => (None, rest),
+    };
+    Some(Refusal { code: Code(code as u16), retry_seconds, words: words.to_owned().into() })
+}
+
+/// Numbers on the wire are 1 to 19 decimal digits without a sign, so that every one fits in 64 bits.
+fn parse_number(digits: &str) -> Option<u64> {
+    let well_formed = (1..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    well_formed.then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_read_back_as_they_were_written() {
+        let refusal = Refusal::new(Code::CONFLICT, "the name is taken");
+        let busy = Refusal { retry_seconds: Some(5), ..refusal.clone() };
+        let receipt = Receipt { size: 12, digest: "-".into(), stored_name: "a b.txt".into() };
+        assert_eq!(Reply::parse(refusal.to_string().as_bytes()), Ok(Reply::No(refusal)));
+        assert_eq!(Reply::parse(busy.to_string().as_bytes()), Ok(Reply::No(busy)));
+        assert_eq!(Reply::parse(receipt.to_string().as_bytes()), Ok(Reply::Done(receipt)));
+        assert_eq!(Reply::parse(b"ok"), Ok(Reply::Ok(0)));
+        assert_eq!(Reply::parse(b"ok 4096\r"), Ok(Reply::Ok(4096)));
+    }
+
+    #[test]
+    fn what_is_no_reply_is_an_error() {
+        let lines: [&[u8]; 10] = [
+            b"",
+            b"HTTP/1.1 200 OK",
+            b"ok -1",
+            b"ok +1",
+            b"ok 12345678901234567890",
+            b"done 1 -",
+            b"done x - a",
+            b"no",
+            b"no 4000 words",
+            b"no 409 retry=x words",
+        ];
+        for line in lines {
+            assert_eq!(Reply::parse(line), Err(ParseReplyError), "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Every limit of the server, with its unit and the reason for its default.
+//!
+//! Values only: how they are typed is the command line's, what they do is the connection's and the turn's.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::proto::{NamePolicy, OnExists};
+
+/// What one server is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where TCP listens. Loopback by default: a receiver takes files from anyone who can reach it.
+    pub listen: Vec<SocketAddr>,
+    /// Where the UDP echo listens. Port 0 takes the number of the first TCP listener.
+    pub udp: Udp,
+    /// The directory that files are published in; created where it is missing.
+    pub directory: PathBuf,
+    /// What happens to an upload whose name is taken.
+    pub on_exists: OnExists,
+    /// Which names are refused.
+    pub names: NamePolicy,
+    /// What each connection may take of the server.
+    pub limits: Limits,
+    /// Connections held at once; `None` takes what the descriptor limit allows.
+    pub max_connections: Option<usize>,
+    /// How long a shutdown waits for running uploads. 30 s is what service managers grant before they kill.
+    pub shutdown_timeout: Duration,
+    /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 serve any probe, and keep a
+    /// spoofed sender from turning the echo into a flood.
+    pub udp_rate: Option<u32>,
+}
+
+/// Whether and where the UDP echo listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Udp {
+    /// The address and port of the first TCP listener.
+    FollowTcp,
+    /// An address of its own.
+    At(SocketAddr),
+    /// No echo.
+    Off,
+}
+
+/// What each connection may take of the server. A limit of `None` is switched off.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest file, in bytes. 10 GiB fits disk images of small machines and stops a runaway stream.
+    pub max_file_size: Option<u64>,
+    /// From accept to the end of the name, in all: a byte now and then does not extend it. Names are sent by programs at
+    /// once and by people within seconds.
+    pub header_timeout: Option<Duration>,
+    /// The longest silence while we wait for the peer. 60 s outlives a lost packet's retransmissions and most roaming.
+    pub idle_timeout: Option<Duration>,
+    /// The least mean rate over each [`Limits::RATE_WINDOW`], in bytes a second. 500 is below any modem; only a peer that
+    /// means to hold a slot is slower.
+    pub min_rate: Option<u64>,
+    /// How long a peer that was told its last word may go on sending before we close. 30 s is nginx's lingering_time.
+    pub linger_timeout: Duration,
+    /// Line dialect: the silence after the name at which a waiting client is told to go on. A client that streams on is
+    /// never silent for 100 ms at the start; a person does not notice it. `None`: never told.
+    pub ok_grace: Option<Duration>,
+    /// How long after the last byte of a name without LF more may come that belongs to it. 0 is the tutorial's protocol:
+    /// what one look finds is the name.
+    pub name_quiet: Duration,
+}
+
+impl Limits {
+    /// The span over which the minimum rate is a mean. 60 s bridges a stall that TCP itself recovers from.
+    pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+    /// What is read and thrown away after the last word, in bytes: more than any socket buffer holds.
+    pub const LINGER_MAX_BYTES: u64 = 64 << 20;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_file_size: Some(10 << 30),
+            header_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(60)),
+            min_rate: Some(500),
+            linger_timeout: Duration::from_secs(30),
+            ok_grace: Some(Duration::from_millis(100)),
+            name_quiet: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9000))],
+            udp: Udp::FollowTcp,
+            directory: PathBuf::from("./inbox"),
+            on_exists: OnExists::default(),
+            names: NamePolicy::default(),
+            limits: Limits::default(),
+            max_connections: None,
+            shutdown_timeout: Duration::from_secs(30),
+            udp_rate: Some(10_000),
+        }
+    }
+}

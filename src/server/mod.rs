@@ -1,0 +1,3 @@
+//! Drives: the turn, the connection table, one upload's glue, every limit.
+
+pub mod config;
