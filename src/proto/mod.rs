@@ -5,9 +5,11 @@
 //! bytes do, so any split of the same bytes gives the same events.
 
 mod name;
+mod receiver;
 mod reply;
 
 pub use name::{Name, NameError, NamePolicy};
+pub use receiver::{Awaits, Dialect, Event, Farewell, Peer, Receiver, Request};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
 
 /// What to do when an upload's final name is already taken. The default is [`OnExists::Rename`].

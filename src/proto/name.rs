@@ -5,9 +5,6 @@
 
 use std::fmt;
 
-/// The longest name, in bytes: `NAME_MAX` of Linux file systems (limits.h).
-pub const NAME_MAX_BYTES: usize = 255;
-
 /// A base name that is safe to create in a directory.
 ///
 /// Compared byte for byte: no case folding, no normalisation.
@@ -22,6 +19,9 @@ pub struct NamePolicy {
 }
 
 impl Name {
+    /// The longest name, in bytes: `NAME_MAX` of Linux file systems (limits.h).
+    pub const MAX_BYTES: usize = 255;
+
     /// Validates `bytes` as a base name.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl Name {
         if bytes.is_empty() {
             return Err(NameError::Empty);
         }
-        if bytes.len() > NAME_MAX_BYTES {
+        if bytes.len() > Self::MAX_BYTES {
             return Err(NameError::TooLong);
         }
         let name = std::str::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?;
@@ -73,7 +73,7 @@ impl fmt::Debug for Name {
 pub enum NameError {
     /// No bytes at all.
     Empty,
-    /// More than [`NAME_MAX_BYTES`].
+    /// More than [`Name::MAX_BYTES`].
     TooLong,
     /// Not UTF-8.
     NotUtf8,

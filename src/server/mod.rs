@@ -1,3 +1,282 @@
-//! Drives: the turn, the connection table, one upload's glue, every limit.
+//! The server: one thread, one poll, and the turn that drives everything.
+//!
+//! Knows when things are done, and nothing of how: what a connection says is [`crate::proto`]'s, how bytes move is
+//! [`crate::net`]'s and [`crate::store`]'s, who is next is [`Connections`]'.
 
+mod acceptor;
 pub mod config;
+mod connection;
+mod connections;
+mod pace;
+mod start;
+mod stats;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use acceptor::Acceptor;
+use config::Config;
+
+use crate::net::{self, Echo, Readiness, Signal, Signals};
+use crate::reactor::Id;
+use crate::store::Directory;
+
+pub use connections::Connections;
+pub use pace::Clock;
+pub use start::StartError;
+pub use stats::Stats;
+
+/// Datagrams answered in one turn: a full batch or a few, so that a flood leaves the uploads most of the time.
+const DATAGRAMS_PER_TURN: usize = 64;
+
+/// The tokens below this one are the listeners', in order; those from 2^32 on are connections'.
+const ECHO: Token = Token(u32::MAX as usize - 1);
+const SIGNALS: Token = Token(u32::MAX as usize);
+
+/// A socket that the server has bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Takes uploads.
+    Tcp(SocketAddr),
+    /// Echoes datagrams.
+    Udp(SocketAddr),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "tcp {addr}"),
+            Self::Udp(addr) => write!(f, "udp {addr}"),
+        }
+    }
+}
+
+/// How a server came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All that ran was finished.
+    Clean,
+    /// Uploads were cut off.
+    Aborted,
+}
+
+/// A bound server that runs when it is told to.
+pub struct Server {
+    poll: Poll,
+    events: Events,
+    connections: Connections<TcpStream, Directory>,
+    acceptor: Acceptor,
+    echo: Option<Echo>,
+    /// Remembered like any other readiness.
+    echo_is_ready: bool,
+    signals: Signals,
+    shutdown_timeout: Duration,
+    shutdown: Shutdown,
+    /// As the last turn read it.
+    clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Shutdown {
+    NotAsked,
+    By(Instant),
+    AtOnce,
+}
+
+impl Server {
+    /// Opens the directory, binds the sockets, and starts to catch signals.
+    ///
+    /// # Errors
+    /// [`StartError`], in words for whoever started it.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
+        let max_connections = start::max_connections(config, descriptors)?;
+        let directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+        let (listeners, echo) = start::bind(config)?;
+        let server = Self::assemble(config, max_connections, directory, listeners, echo);
+        let server = server.map_err(StartError::EventLoop)?;
+        server.log_start(config, max_connections);
+        Ok(server)
+    }
+
+    fn assemble(
+        config: &Config,
+        max_connections: usize,
+        directory: Directory,
+        listeners: Vec<net::Listener>,
+        mut echo: Option<Echo>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new()?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        if let Some(echo) = &mut echo {
+            poll.registry().register(echo, ECHO, Interest::READABLE)?;
+        }
+        // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
+        // called late.
+        let events = Events::with_capacity(max_connections + listeners.len() + 2);
+        let now = Instant::now();
+        let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
+        Ok(Self {
+            poll,
+            events,
+            connections: Connections::new(directory, config),
+            acceptor,
+            echo,
+            echo_is_ready: false,
+            signals,
+            shutdown_timeout: config.shutdown_timeout,
+            shutdown: Shutdown::NotAsked,
+            clock: Clock { asked: now, now },
+        })
+    }
+
+    /// The sockets, as they were bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
+        let tcp = self.acceptor.local_addrs()?.into_iter().map(Endpoint::Tcp);
+        let udp = self.echo.as_ref().map(Echo::local_addr).transpose()?.map(Endpoint::Udp);
+        Ok(tcp.chain(udp).collect())
+    }
+
+    /// Serves until a signal asks for the end.
+    ///
+    /// # Errors
+    /// What the poll says: without it there is no server. Nothing that a peer, the disk or the network does ends it.
+    pub fn run(mut self) -> io::Result<Outcome> {
+        loop {
+            if let Some(outcome) = self.turn()? {
+                log::info!("ended: {}", self.connections.stats());
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// The turn. Nothing is closed while events are absorbed, and nothing is accepted until all have been served, so an
+    /// event never reaches a connection younger than itself.
+    fn turn(&mut self) -> io::Result<Option<Outcome>> {
+        let asked = self.clock.now;
+        match self.poll.poll(&mut self.events, self.timeout()) {
+            // The batch is empty then: the next turn asks again.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.clock = Clock { asked, now: Instant::now() };
+        self.absorb();
+        self.connections.serve(self.clock);
+        self.connections.expire(self.clock);
+        self.echo();
+        self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
+        Ok(self.outcome())
+    }
+
+    /// Not at all while there is something to do, else until the first deadline.
+    fn timeout(&self) -> Option<Duration> {
+        let busy = self.connections.has_ready()
+            || self.echo_is_ready
+            || self.acceptor.is_ready(self.connections.len(), self.clock.now);
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let shutdown = match self.shutdown {
+            Shutdown::NotAsked => None,
+            Shutdown::By(at) => Some(at),
+            Shutdown::AtOnce => Some(self.clock.now),
+        };
+        let first = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown].into_iter().flatten().min();
+        first.map(|at| at.saturating_duration_since(self.clock.now))
+    }
+
+    /// Events only set flags and line up.
+    fn absorb(&mut self) {
+        let mut signalled = false;
+        for event in &self.events {
+            match event.token() {
+                SIGNALS => signalled = true,
+                ECHO => self.echo_is_ready = true,
+                Token(bits) => match Id::from_bits(bits as u64) {
+                    Some(id) => self.connections.absorb(id, Readiness::from(event)),
+                    None => self.acceptor.absorb(bits),
+                },
+            }
+        }
+        if signalled {
+            self.heed_signals();
+        }
+    }
+
+    fn heed_signals(&mut self) {
+        let signals: Vec<Signal> = self.signals.pending().collect();
+        for signal in signals {
+            match signal {
+                Signal::Stop => self.stop(),
+                Signal::Statistics => self.log_statistics(),
+                Signal::Hangup => log::info!("SIGHUP is ignored: there is no configuration to read again"),
+            }
+        }
+    }
+
+    /// Asked once: stops accepting and lets run what runs. Asked again: at once.
+    fn stop(&mut self) {
+        self.shutdown = match self.shutdown {
+            Shutdown::NotAsked => {
+                log::info!(
+                    "shutting down: {} connections have {:?} to finish; a second signal ends them at once",
+                    self.connections.len(),
+                    self.shutdown_timeout
+                );
+                self.acceptor.close();
+                self.connections.shut_down();
+                Shutdown::By(self.clock.now + self.shutdown_timeout)
+            }
+            Shutdown::By(_) | Shutdown::AtOnce => Shutdown::AtOnce,
+        };
+    }
+
+    fn echo(&mut self) {
+        if let Some(echo) = self.echo.as_mut().filter(|_| self.echo_is_ready) {
+            self.echo_is_ready = echo.serve(self.clock.now, DATAGRAMS_PER_TURN);
+        }
+    }
+
+    /// Whether this was the last turn.
+    fn outcome(&mut self) -> Option<Outcome> {
+        let patience_is_over = match self.shutdown {
+            Shutdown::NotAsked => return None,
+            Shutdown::By(at) => at <= self.clock.asked,
+            Shutdown::AtOnce => true,
+        };
+        if self.connections.is_empty() {
+            return Some(Outcome::Clean);
+        }
+        let cut_off = patience_is_over.then(|| self.connections.abort(self.clock))?;
+        Some(if cut_off == 0 { Outcome::Clean } else { Outcome::Aborted })
+    }
+
+    fn log_start(&self, config: &Config, max_connections: usize) {
+        let endpoints = self.endpoints().unwrap_or_default();
+        let endpoints: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+        log::info!(
+            "listening on {}, files go to {} ({}), at most {max_connections} connections, {:?}",
+            endpoints.join(", "),
+            config.directory.display(),
+            self.connections.store().method(),
+            config.limits,
+        );
+    }
+
+    fn log_statistics(&self) {
+        let held = self.connections.len();
+        log::info!("statistics: {held} connections held, {}", self.connections.stats());
+        if let Some(echo) = &self.echo {
+            log::info!("statistics: echo {}", echo.stats());
+        }
+    }
+}

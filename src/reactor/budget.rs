@@ -1,0 +1,45 @@
+//! How much may be done before somebody else has their turn.
+
+/// Bytes that may be spent. The last spending may overdraw it, as the size of a read is known only afterwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    limit_bytes: usize,
+    spent_bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self { limit_bytes: bytes, spent_bytes: 0 }
+    }
+
+    /// Spends `bytes` of it.
+    pub fn spend(&mut self, bytes: usize) {
+        self.spent_bytes = self.spent_bytes.saturating_add(bytes);
+    }
+
+    /// What has been spent so far.
+    pub fn spent_bytes(self) -> usize {
+        self.spent_bytes
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(self) -> bool {
+        self.spent_bytes >= self.limit_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_spent_once_and_may_be_overdrawn() {
+        let mut budget = Budget::new(10);
+        budget.spend(9);
+        assert!(!budget.is_spent());
+        budget.spend(5);
+        assert!(budget.is_spent());
+        assert_eq!(budget.spent_bytes(), 14);
+    }
+}

@@ -1,0 +1,99 @@
+//! When somebody must be looked at, at the latest.
+//!
+//! One entry for each [`Id`], and a lazy one: moving a deadline away costs nothing, because the entry stays where it is.
+//! When it comes due its owner is asked, finds that it is early, and arms it again. A busy upload so touches the tree
+//! once per timeout, not once per read.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Id;
+
+/// At most one pending moment for each [`Id`].
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    entries: BTreeSet<(Instant, Id)>,
+    /// By slot index the moment under which the entry stands.
+    armed: Vec<Option<Instant>>,
+}
+
+impl Deadlines {
+    /// Makes sure that `id` comes due at `at` or before. A later moment than the pending one leaves that in place.
+    pub fn arm(&mut self, id: Id, at: Instant) {
+        if self.armed.len() <= id.index() {
+            self.armed.resize(id.index() + 1, None);
+        }
+        if self.armed[id.index()].is_some_and(|pending| pending <= at) {
+            return;
+        }
+        self.disarm(id);
+        self.armed[id.index()] = Some(at);
+        self.entries.insert((at, id));
+    }
+
+    /// Takes the entry of `id` away; due when `id` is given up, so that no entry outlives its owner.
+    pub fn disarm(&mut self, id: Id) {
+        if let Some(pending) = self.armed.get_mut(id.index()).and_then(Option::take) {
+            self.entries.remove(&(pending, id));
+        }
+    }
+
+    /// Takes out the first entry that is due at `now` or before. Its owner arms it again as it needs.
+    pub fn pop_due(&mut self, now: Instant) -> Option<Id> {
+        let &(at, id) = self.entries.first().filter(|(at, _)| *at <= now)?;
+        self.entries.remove(&(at, id));
+        self.armed[id.index()] = None;
+        Some(id)
+    }
+
+    /// The first pending moment.
+    pub fn first(&self) -> Option<Instant> {
+        self.entries.first().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Slots;
+    use super::*;
+
+    #[test]
+    fn the_earliest_comes_first_and_only_when_due() {
+        let mut slots = Slots::default();
+        let (a, b) = (slots.insert(()), slots.insert(()));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::default();
+        deadlines.arm(a, at(5));
+        deadlines.arm(b, at(3));
+        assert_eq!((deadlines.first(), deadlines.pop_due(at(2))), (Some(at(3)), None));
+        assert_eq!((deadlines.pop_due(at(5)), deadlines.pop_due(at(5)), deadlines.first()), (Some(b), Some(a), None));
+    }
+
+    #[test]
+    fn one_entry_each_that_moves_forward_only_lazily() {
+        let mut slots = Slots::default();
+        let a = slots.insert(());
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::default();
+        deadlines.arm(a, at(5));
+        deadlines.arm(a, at(9));
+        assert_eq!(deadlines.first(), Some(at(5)));
+        deadlines.arm(a, at(2));
+        assert_eq!((deadlines.pop_due(at(9)), deadlines.pop_due(at(9))), (Some(a), None));
+    }
+
+    #[test]
+    fn nothing_outlives_a_disarm() {
+        let mut slots = Slots::default();
+        let a = slots.insert(());
+        let now = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.arm(a, now);
+        deadlines.disarm(a);
+        assert_eq!((deadlines.first(), deadlines.pop_due(now)), (None, None));
+    }
+}

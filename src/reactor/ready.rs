@@ -1,0 +1,85 @@
+//! Who has work that can be done now, first come first served.
+//!
+//! Edge-triggered readiness is told once. Whoever has not been drained when its share of a turn is used up must be
+//! remembered here, or it waits for an edge that never comes.
+
+use std::collections::VecDeque;
+
+use super::Id;
+
+/// A queue in which each [`Id`] stands at most once.
+#[derive(Debug, Default)]
+pub struct ReadyQueue {
+    queue: VecDeque<Id>,
+    /// By slot index the serial that is queued, 0 for none.
+    queued: Vec<u32>,
+}
+
+impl ReadyQueue {
+    /// Lines `id` up at the end, unless it stands in the queue already.
+    pub fn push(&mut self, id: Id) {
+        if self.contains(id) {
+            return;
+        }
+        if self.queued.len() <= id.index() {
+            self.queued.resize(id.index() + 1, 0);
+        }
+        self.queued[id.index()] = id.serial();
+        self.queue.push_back(id);
+    }
+
+    /// Takes the first one out.
+    pub fn pop(&mut self) -> Option<Id> {
+        let id = self.queue.pop_front()?;
+        if self.contains(id) {
+            self.queued[id.index()] = 0;
+        }
+        Some(id)
+    }
+
+    /// Whether `id` stands in the queue.
+    pub fn contains(&self, id: Id) -> bool {
+        self.queued.get(id.index()) == Some(&id.serial())
+    }
+
+    /// How many stand in the queue.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Slots;
+    use super::*;
+
+    #[test]
+    fn each_stands_once_and_in_order() {
+        let mut slots = Slots::default();
+        let (a, b) = (slots.insert(()), slots.insert(()));
+        let mut ready = ReadyQueue::default();
+        for id in [b, a, b, a] {
+            ready.push(id);
+        }
+        assert_eq!((ready.len(), ready.pop(), ready.pop(), ready.pop()), (2, Some(b), Some(a), None));
+        ready.push(b);
+        assert!(ready.contains(b) && !ready.contains(a));
+    }
+
+    #[test]
+    fn a_stale_entry_does_not_keep_the_next_occupant_out() {
+        let mut slots = Slots::default();
+        let old = slots.insert(());
+        let mut ready = ReadyQueue::default();
+        ready.push(old);
+        slots.remove(old);
+        let young = slots.insert(());
+        ready.push(young);
+        assert_eq!((ready.pop(), ready.contains(young), ready.pop()), (Some(old), true, Some(young)));
+    }
+}

@@ -1,0 +1,137 @@
+//! Takes on new connections, as many as there is room for.
+//!
+//! A listener's readiness is told once, like any other, and is remembered here until `accept` says `WouldBlock`: at the
+//! connection cap and out of descriptors alike, whoever has not been accepted waits in the kernel's backlog and is found
+//! again without a new edge.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::Connections;
+use crate::net::{Accept, Listener};
+use crate::store::Store;
+
+/// Accepted in one turn and from one listener, so that a storm of connections does not hold up those that are served.
+const ACCEPTS_PER_TURN: usize = 128;
+/// How long nothing is accepted after the system ran out of descriptors or memory, unless a connection ends before.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The listeners, and whether somebody waits at each.
+pub struct Acceptor {
+    doors: Vec<Door>,
+    max_connections: usize,
+    pause: Option<Pause>,
+}
+
+struct Door {
+    listener: Listener,
+    ready: bool,
+}
+
+struct Pause {
+    until: Instant,
+    /// The connections held when it began: with fewer there is room again.
+    held: usize,
+}
+
+impl Acceptor {
+    /// Has the poll report the listeners under the tokens from 0 on.
+    ///
+    /// # Errors
+    /// What the poll says.
+    pub fn register(listeners: Vec<Listener>, max_connections: usize, registry: &Registry) -> io::Result<Self> {
+        let mut doors = Vec::with_capacity(listeners.len());
+        for (index, mut listener) in listeners.into_iter().enumerate() {
+            registry.register(&mut listener, Token(index), Interest::READABLE)?;
+            doors.push(Door { listener, ready: false });
+        }
+        Ok(Self { doors, max_connections, pause: None })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.doors.iter().map(|door| door.listener.local_addr()).collect()
+    }
+
+    /// Notes that somebody waits at the listener of this index, if there is one.
+    pub fn absorb(&mut self, index: usize) {
+        if let Some(door) = self.doors.get_mut(index) {
+            door.ready = true;
+        }
+    }
+
+    /// Whether somebody waits who can be taken on at once.
+    pub fn is_ready(&self, held: usize, now: Instant) -> bool {
+        self.somebody_waits() && held < self.max_connections && !self.is_paused(held, now)
+    }
+
+    /// When a pause ends.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.pause.as_ref().filter(|_| self.somebody_waits()).map(|pause| pause.until)
+    }
+
+    /// Takes on a bounded number.
+    pub fn accept<D: Store>(&mut self, connections: &mut Connections<TcpStream, D>, registry: &Registry, now: Instant) {
+        for index in 0..self.doors.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !self.doors[index].ready || !self.is_ready(connections.len(), now) {
+                    break;
+                }
+                self.accept_one(index, connections, registry, now);
+            }
+        }
+    }
+
+    /// Stops listening. Who waits in the backlog is reset by the kernel.
+    pub fn close(&mut self) {
+        self.doors.clear();
+    }
+
+    fn accept_one<D: Store>(
+        &mut self,
+        index: usize,
+        connections: &mut Connections<TcpStream, D>,
+        registry: &Registry,
+        now: Instant,
+    ) {
+        let door = &mut self.doors[index];
+        match door.listener.accept() {
+            Accept::Connection(mut stream, peer) => {
+                let admitted = connections.admit(peer, now, |id| {
+                    let token = Token(id.to_bits() as usize);
+                    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+                    Ok(stream)
+                });
+                match admitted {
+                    Ok(()) => self.pause = None,
+                    Err(error) => self.pause(&error, connections.len(), now),
+                }
+            }
+            Accept::Drained => door.ready = false,
+            Accept::PeerGone(error) => log::debug!("a client went before it was accepted: {error}"),
+            Accept::Exhausted(error) => self.pause(&error, connections.len(), now),
+        }
+    }
+
+    fn pause(&mut self, error: &io::Error, held: usize, now: Instant) {
+        if self.pause.is_none() {
+            log::warn!("accepting pauses with {held} connections held, until one ends or the system has room: {error}");
+        }
+        self.pause = Some(Pause { until: now + PAUSE, held });
+    }
+
+    fn somebody_waits(&self) -> bool {
+        self.doors.iter().any(|door| door.ready)
+    }
+
+    fn is_paused(&self, held: usize, now: Instant) -> bool {
+        self.pause.as_ref().is_some_and(|pause| now < pause.until && held >= pause.held)
+    }
+}

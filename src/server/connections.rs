@@ -1,0 +1,190 @@
+//! All connections: who is ready, who is due, and the one place that closes.
+//!
+//! This is the turn without the operating system: readiness and time are handed in, so that the simulation drives the
+//! very code that the poll drives. **A connection that could get further stands in the ready queue**: its edge has been
+//! told and will not be told again. Everything here either keeps that promise or checks it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use log::{Level, log};
+
+use super::config::{Config, Limits};
+use super::connection::{CloseReason, Connection, Context, Verdict};
+use super::pace::Clock;
+use super::stats::Stats;
+use crate::net::{Readiness, Stream};
+use crate::proto::{NamePolicy, OnExists};
+use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
+use crate::store::Store;
+
+/// One read, at most: past 1 MiB a file system gains nothing from larger writes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// What one connection may read before the others have their turn: one full buffer.
+const VISIT_BYTES: usize = BUFFER_BYTES;
+/// What all may read in one turn, so that deadlines, datagrams and new connections wait for milliseconds only.
+const TURN_BYTES: usize = 8 << 20;
+/// What a visit counts for at least: opening and publishing a small file takes as long as this many bytes of a large one.
+const VISIT_MIN_BYTES: usize = 16 << 10;
+
+/// What a visit does with the connection.
+type Act<S, D> = fn(&mut Connection<S, <D as Store>::Partial>, &mut Context<'_, D>, &mut Budget) -> Verdict;
+
+/// The connection table and what it takes to serve it.
+pub struct Connections<S, D: Store> {
+    store: D,
+    on_exists: OnExists,
+    names: NamePolicy,
+    limits: Limits,
+    slots: Slots<Connection<S, D::Partial>>,
+    ready: ReadyQueue,
+    deadlines: Deadlines,
+    buffer: Box<[u8]>,
+    stats: Stats,
+}
+
+impl<S: Stream, D: Store> Connections<S, D> {
+    /// No connection yet.
+    pub fn new(store: D, config: &Config) -> Self {
+        Self {
+            store,
+            on_exists: config.on_exists,
+            names: config.names,
+            limits: config.limits.clone(),
+            slots: Slots::default(),
+            ready: ReadyQueue::default(),
+            deadlines: Deadlines::default(),
+            buffer: vec![0; BUFFER_BYTES].into(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes on a new connection; `register` makes the poll report it under the [`Id`] that it is given.
+    ///
+    /// # Errors
+    /// What `register` says; nothing is taken on then.
+    pub fn admit(
+        &mut self,
+        peer: SocketAddr,
+        now: Instant,
+        register: impl FnOnce(Id) -> io::Result<S>,
+    ) -> io::Result<()> {
+        let stream = register(self.slots.next_id())?;
+        let id = self.slots.insert(Connection::new(stream, peer, self.names, now));
+        self.stats.accepted += 1;
+        self.ready.push(id);
+        Ok(())
+    }
+
+    /// Notes what an event said about `id`. Nothing is read, written or closed yet.
+    pub fn absorb(&mut self, id: Id, readiness: Readiness) {
+        if self.slots.get_mut(id).is_some_and(|connection| connection.absorb(readiness)) {
+            self.ready.push(id);
+        }
+    }
+
+    /// Serves those that are ready now, once each, as far as the turn's budget goes.
+    pub fn serve(&mut self, clock: Clock) {
+        let mut turn = Budget::new(TURN_BYTES);
+        for _ in 0..self.ready.len() {
+            if turn.is_spent() {
+                break;
+            }
+            let Some(id) = self.ready.pop() else { break };
+            let spent = self.visit(id, clock, Connection::serve);
+            turn.spend(spent.max(VISIT_MIN_BYTES));
+        }
+    }
+
+    /// Calls those late whose deadline had passed when the poll was asked and who have nothing to be read since: what a
+    /// client sent before its deadline is always read before the client is judged.
+    pub fn expire(&mut self, clock: Clock) {
+        while let Some(id) = self.deadlines.pop_due(clock.asked) {
+            // One in the ready queue gets its deadline anew when it has been served.
+            if !self.ready.contains(id) {
+                self.visit(id, clock, Connection::expire);
+            }
+        }
+    }
+
+    /// Sends away all that have not begun an upload. The others go on.
+    pub fn shut_down(&mut self) {
+        for id in self.slots.ids().collect::<Vec<_>>() {
+            let connection = self.slots.get_mut(id).expect("the id was just listed");
+            connection.shut_down();
+            if connection.is_ready() {
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Ends all connections now. Returns how many uploads that cut off.
+    pub fn abort(&mut self, clock: Clock) -> usize {
+        let ids = self.slots.ids().collect::<Vec<_>>();
+        let uploading = ids.iter().filter(|id| self.slots.get(**id).is_some_and(Connection::is_uploading)).count();
+        for id in ids {
+            self.visit(id, clock, Connection::abort);
+        }
+        uploading
+    }
+
+    /// When somebody has to be looked at, at the latest.
+    pub fn first_deadline(&self) -> Option<Instant> {
+        self.deadlines.first()
+    }
+
+    /// Whether somebody can be served at once.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// What has been counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Lets `act` get a connection further and does what its verdict says. Returns the bytes that were spent.
+    fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
+        let Some(connection) = self.slots.get_mut(id) else { return 0 };
+        let mut cx = Context {
+            store: &self.store,
+            on_exists: self.on_exists,
+            limits: &self.limits,
+            buffer: &mut self.buffer,
+            clock,
+        };
+        let mut budget = Budget::new(VISIT_BYTES);
+        let verdict = act(connection, &mut cx, &mut budget);
+        match verdict {
+            Verdict::Wait => {
+                debug_assert!(!connection.is_ready(), "would wait for an edge that has been told already");
+                connection.deadline(&self.limits).inspect(|at| self.deadlines.arm(id, *at));
+            }
+            Verdict::Yield => self.ready.push(id),
+            Verdict::Close(reason) => self.close(id, &reason, clock.now),
+        }
+        budget.spent_bytes()
+    }
+
+    /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
+    fn close(&mut self, id: Id, reason: &CloseReason, now: Instant) {
+        let Some(connection) = self.slots.remove(id) else { return };
+        self.deadlines.disarm(id);
+        self.stats.count(reason, connection.content_bytes());
+        let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
+        if log::log_enabled!(level) {
+            log!(level, "{}", connection.summary(reason, now));
+        }
+    }
+}

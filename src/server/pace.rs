@@ -1,0 +1,193 @@
+//! How long we are patient, and with what: the clocks of one connection.
+//!
+//! Pure: moments come in, the next moment to look comes out. The clocks run only while we wait for the peer.
+
+use std::time::{Duration, Instant};
+
+use super::config::Limits;
+use crate::proto::Awaits;
+
+/// The two moments that a turn goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Before the poll was asked: what came until then is known. Nobody is called late for a later moment, however long
+    /// the process was stopped since.
+    pub asked: Instant,
+    /// After the poll.
+    pub now: Instant,
+}
+
+/// What has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// The name did not come in time.
+    Header,
+    /// Nothing more came after the first burst: it is over.
+    Burst,
+    /// A line-dialect client that may be waiting for `ok` has been silent.
+    Grace,
+    /// Silence.
+    Idle,
+    /// The end of a window in which the rate is judged.
+    RateWindow,
+    /// A peer that was told the last word did not go.
+    Linger,
+}
+
+/// The moments that the clocks of one connection count from.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// When what we wait for now began: the connection, its content, its linger.
+    began: Instant,
+    /// When a byte last moved, in either direction.
+    moved: Instant,
+    window_began: Instant,
+    /// Bytes received since `window_began`.
+    window_bytes: u64,
+    /// The peer does not take what we say, so we do not read.
+    blocked: bool,
+}
+
+impl Pace {
+    /// The clocks of something that begins at `now`.
+    pub fn begin(now: Instant) -> Self {
+        Self { began: now, moved: now, window_began: now, window_bytes: 0, blocked: false }
+    }
+
+    /// So many bytes came.
+    pub fn received(&mut self, bytes: usize, now: Instant) {
+        self.moved = now;
+        self.window_bytes += bytes as u64;
+    }
+
+    /// The bytes received since the clocks or the window began.
+    pub fn received_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// Some bytes were taken by the peer. The time in which it took none is no time in which we were willing to read.
+    pub fn sent(&mut self, now: Instant) {
+        self.moved = now;
+        if std::mem::take(&mut self.blocked) {
+            (self.window_began, self.window_bytes) = (now, 0);
+        }
+    }
+
+    /// The peer takes no more for now.
+    pub fn blocked(&mut self) {
+        self.blocked = true;
+    }
+
+    /// Begins the next window; returns whether the one that ends was slower than `min_rate` bytes a second.
+    pub fn close_window(&mut self, min_rate: u64, now: Instant) -> bool {
+        let least = min_rate.saturating_mul(Limits::RATE_WINDOW.as_secs());
+        let too_slow = self.window_bytes < least;
+        (self.window_began, self.window_bytes) = (now, 0);
+        too_slow
+    }
+
+    /// What runs out next, and when. `unsent`: the peer has not taken all that we said.
+    pub fn next(&self, awaits: Awaits, unsent: bool, limits: &Limits) -> Option<(Instant, Lapse)> {
+        let idle = || after(self.moved, limits.idle_timeout, Lapse::Idle);
+        if unsent {
+            return idle();
+        }
+        let header = || after(self.began, limits.header_timeout, Lapse::Header);
+        match awaits {
+            Awaits::Header | Awaits::RestOfHeader => header(),
+            Awaits::RestOfName => {
+                // A name that was read late, because the process was stopped, has not come late.
+                let in_time = header().filter(|(at, _)| self.moved <= *at);
+                earlier(in_time, after(self.moved, Some(limits.name_quiet), Lapse::Burst))
+            }
+            Awaits::FirstContent => earlier(after(self.began, limits.ok_grace, Lapse::Grace), self.content(limits)),
+            Awaits::Content => self.content(limits),
+            Awaits::Verdict => None,
+            Awaits::EndOfStream => after(self.began, Some(limits.linger_timeout), Lapse::Linger),
+        }
+    }
+
+    fn content(&self, limits: &Limits) -> Option<(Instant, Lapse)> {
+        let window = limits.min_rate.map(|_| (self.window_began + Limits::RATE_WINDOW, Lapse::RateWindow));
+        earlier(after(self.moved, limits.idle_timeout, Lapse::Idle), window)
+    }
+}
+
+fn after(moment: Instant, span: Option<Duration>, lapse: Lapse) -> Option<(Instant, Lapse)> {
+    // A span too long for the clock never runs out.
+    Some((moment.checked_add(span?)?, lapse))
+}
+
+/// The earlier of two; the first one where they are equal.
+fn earlier(a: Option<(Instant, Lapse)>, b: Option<(Instant, Lapse)>) -> Option<(Instant, Lapse)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_byte_now_and_then_does_not_extend_the_header_deadline() {
+        let start = Instant::now();
+        let mut pace = Pace::begin(start);
+        pace.received(1, start + 9 * SECOND);
+        let limits = Limits::default();
+        let next = pace.next(Awaits::RestOfHeader, false, &limits);
+        assert_eq!(next, Some((start + 10 * SECOND, Lapse::Header)));
+    }
+
+    #[test]
+    fn a_name_that_is_read_late_ends_by_silence_and_is_not_called_late() {
+        let start = Instant::now();
+        let mut pace = Pace::begin(start);
+        let limits = Limits { name_quiet: SECOND, ..Limits::default() };
+        pace.received(4, start + 9 * SECOND);
+        assert_eq!(pace.next(Awaits::RestOfName, false, &limits), Some((start + 10 * SECOND, Lapse::Header)));
+        pace.received(4, start + 90 * SECOND);
+        assert_eq!(pace.next(Awaits::RestOfName, false, &limits), Some((start + 91 * SECOND, Lapse::Burst)));
+    }
+
+    #[test]
+    fn content_extends_the_idle_deadline_but_not_the_window() {
+        let start = Instant::now();
+        let mut pace = Pace::begin(start);
+        let limits = Limits::default();
+        assert_eq!(pace.next(Awaits::Content, false, &limits), Some((start + 60 * SECOND, Lapse::Idle)));
+        pace.received(1, start + SECOND);
+        assert_eq!(pace.next(Awaits::Content, false, &limits), Some((start + 60 * SECOND, Lapse::RateWindow)));
+    }
+
+    #[test]
+    fn each_window_is_judged_by_its_own_bytes() {
+        let start = Instant::now();
+        let mut pace = Pace::begin(start);
+        pace.received(500 * 60, start);
+        assert!(!pace.close_window(500, start + 60 * SECOND));
+        pace.received(500 * 60 - 1, start + 61 * SECOND);
+        assert!(pace.close_window(500, start + 120 * SECOND));
+    }
+
+    #[test]
+    fn a_limit_that_is_off_never_runs_out() {
+        let pace = Pace::begin(Instant::now());
+        let limits =
+            Limits { header_timeout: None, idle_timeout: None, min_rate: None, ok_grace: None, ..Limits::default() };
+        for awaits in [Awaits::Header, Awaits::FirstContent, Awaits::Content, Awaits::Verdict] {
+            assert_eq!(pace.next(awaits, false, &limits), None);
+        }
+        assert_eq!(pace.next(Awaits::EndOfStream, true, &limits), None);
+    }
+
+    #[test]
+    fn the_grace_ends_before_the_silence_does() {
+        let start = Instant::now();
+        let next = Pace::begin(start).next(Awaits::FirstContent, false, &Limits::default());
+        assert_eq!(next, Some((start + SECOND / 10, Lapse::Grace)));
+    }
+}

@@ -1,0 +1,162 @@
+//! What stands before the first turn: limits checked, sockets bound.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use super::config::{Config, Udp};
+use crate::net::{Echo, Listener};
+
+/// Descriptors for all but connections: standard streams, epoll, signals, directory, locks, and a reserve for what is
+/// opened for a moment.
+const RESERVED_DESCRIPTORS: u64 = 16;
+/// A connection's socket and its partial file.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// How often a free number is sought for TCP and UDP together.
+const PAIR_ATTEMPTS: usize = 16;
+
+/// Why the server cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// More connections are asked for than there are descriptors.
+    Descriptors {
+        /// Connections asked for.
+        asked: usize,
+        /// Descriptors that this takes.
+        needed: u64,
+        /// Descriptors that the process may have.
+        limit: u64,
+    },
+    /// An address cannot be listened on.
+    Listen {
+        /// `tcp` or `udp`.
+        transport: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The directory cannot be used.
+    Directory(io::Error),
+    /// The event loop cannot be set up.
+    EventLoop(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptors { asked, needed, limit } => write!(
+                f,
+                "{asked} connections need {needed} descriptors ({DESCRIPTORS_PER_CONNECTION} each and {} besides), but \
+                 the limit is {limit}: ask for at most {}, or raise it (ulimit -n, LimitNOFILE=)",
+                needed - DESCRIPTORS_PER_CONNECTION * *asked as u64,
+                connections_for(*limit, needed - DESCRIPTORS_PER_CONNECTION * *asked as u64),
+            ),
+            Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
+            Self::Directory(error) => error.fmt(f),
+            Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How many connections may be held, given `descriptors` for the whole process.
+///
+/// # Errors
+/// [`StartError::Descriptors`] when the configuration asks for more.
+pub fn max_connections(config: &Config, descriptors: u64) -> Result<usize, StartError> {
+    let fixed = RESERVED_DESCRIPTORS + config.listen.len() as u64;
+    let allowed = connections_for(descriptors, fixed);
+    let asked = config.max_connections.unwrap_or(allowed.max(1));
+    if asked > allowed {
+        let needed = fixed + DESCRIPTORS_PER_CONNECTION.saturating_mul(asked as u64);
+        return Err(StartError::Descriptors { asked, needed, limit: descriptors });
+    }
+    Ok(asked)
+}
+
+fn connections_for(descriptors: u64, fixed: u64) -> usize {
+    (descriptors.saturating_sub(fixed) / DESCRIPTORS_PER_CONNECTION) as usize
+}
+
+/// Binds all that the configuration names.
+///
+/// # Errors
+/// [`StartError::Listen`] for the first address that cannot be had.
+pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
+    let mut attempts = 1..=PAIR_ATTEMPTS;
+    loop {
+        let bound = bind_once(config);
+        match &bound {
+            // Another program may hold the number that TCP was given, but over UDP: take another number.
+            Err(StartError::Listen { transport: "udp", error, .. })
+                if error.kind() == io::ErrorKind::AddrInUse && attempts.next().is_some() && has_free_choice(config) => {
+            }
+            _ => return bound,
+        }
+    }
+}
+
+fn bind_once(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
+    let failed = |transport, addr| move |error| StartError::Listen { transport, addr, error };
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    for &addr in &config.listen {
+        listeners.push(Listener::bind(addr, only_v6(addr, &config.listen)).map_err(failed("tcp", addr))?);
+    }
+    let Some(addr) = udp_addr(config, &listeners).map_err(failed("tcp", config.listen[0]))? else {
+        return Ok((listeners, None));
+    };
+    let echo = Echo::bind(addr, only_v6(addr, &config.listen), config.udp_rate).map_err(failed("udp", addr))?;
+    Ok((listeners, Some(echo)))
+}
+
+/// Where UDP goes: with port 0 it takes the number of the first listener.
+fn udp_addr(config: &Config, listeners: &[Listener]) -> io::Result<Option<SocketAddr>> {
+    let first = listeners[0].local_addr()?;
+    Ok(match config.udp {
+        Udp::FollowTcp => Some(first),
+        Udp::At(addr) if addr.port() == 0 => Some(SocketAddr::new(addr.ip(), first.port())),
+        Udp::At(addr) => Some(addr),
+        Udp::Off => None,
+    })
+}
+
+fn has_free_choice(config: &Config) -> bool {
+    config.listen[0].port() == 0
+}
+
+/// `[::]` takes IPv4 as well, unless that is asked for by an address of its own.
+fn only_v6(addr: SocketAddr, all: &[SocketAddr]) -> bool {
+    addr.is_ipv6() && all.iter().any(|other| other.is_ipv4() && other.port() == addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_takes_what_the_descriptors_allow() {
+        let config = Config::default();
+        assert_eq!(max_connections(&config, 1024).unwrap(), (1024 - 17) / 2);
+        let asked = Config { max_connections: Some(503), ..Config::default() };
+        assert_eq!(max_connections(&asked, 1024).unwrap(), 503);
+    }
+
+    #[test]
+    fn more_than_the_descriptors_allow_is_refused_with_the_arithmetic() {
+        let config = Config { max_connections: Some(504), ..Config::default() };
+        let error = max_connections(&config, 1024).unwrap_err().to_string();
+        for figure in ["504 connections", "1025 descriptors", "limit is 1024", "at most 503"] {
+            assert!(error.contains(figure), "{error}");
+        }
+    }
+
+    #[test]
+    fn v6_shares_its_port_with_v4_only_where_both_are_asked_for() {
+        let v4 = SocketAddr::from(([0, 0, 0, 0], 9000));
+        let v6: SocketAddr = "[::]:9000".parse().unwrap();
+        assert!(only_v6(v6, &[v4, v6]));
+        assert!(!only_v6(v6, &[v6]) && !only_v6(v4, &[v4, v6]));
+    }
+}

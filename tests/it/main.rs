@@ -1,0 +1,4 @@
+//! One test crate: the protocol, the simulation, the real binary.
+
+mod receiver;
+mod simulation;
