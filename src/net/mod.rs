@@ -1,4 +1,4 @@
-//! Sockets and what else the kernel tells a process: a listener, a stream, signals, readiness, the
+//! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the
 //! descriptor limit.
 //!
 //! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn, and
@@ -34,6 +34,7 @@ macro_rules! delegate_source {
 }
 
 mod descriptors;
+mod echo;
 mod listener;
 mod readiness;
 mod signals;
@@ -45,6 +46,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Socket, Type};
 
 pub use descriptors::raise_descriptor_limit;
+pub use echo::{Echo, EchoStats};
 pub use listener::{Accept, Listener};
 pub use readiness::Readiness;
 pub use signals::{Signal, Signals};
