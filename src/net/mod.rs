@@ -1,1 +1,102 @@
-//! net.
+//! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the
+//! descriptor limit.
+//!
+//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn, and
+//! reads no clock: time is handed down.
+
+/// Registers a wrapper with mio through the source that it holds.
+macro_rules! delegate_source {
+    ($wrapper:ty, $field:ident) => {
+        impl mio::event::Source for $wrapper {
+            fn register(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                registry.register(&mut self.$field, token, interest)
+            }
+
+            fn reregister(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                registry.reregister(&mut self.$field, token, interest)
+            }
+
+            fn deregister(&mut self, registry: &mio::Registry) -> std::io::Result<()> {
+                registry.deregister(&mut self.$field)
+            }
+        }
+    };
+}
+
+mod descriptors;
+mod echo;
+mod listener;
+mod readiness;
+mod signals;
+mod stream;
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
+
+pub use descriptors::raise_descriptor_limit;
+pub use echo::{Echo, EchoStats};
+pub use listener::{Accept, Listener};
+pub use readiness::Readiness;
+pub use signals::{Signal, Signals};
+pub use stream::Stream;
+
+/// A non-blocking socket that is about to be bound to `addr`.
+fn unbound_socket(addr: SocketAddr, only_v6: bool, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), kind.nonblocking(), None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+    use std::time::{Duration, Instant};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    /// Long enough for any machine; a test that waits this long has failed.
+    pub const PATIENCE: Duration = Duration::from_secs(20);
+
+    pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    /// Whether this machine has `::1`; says so where a test is cut short because it has not.
+    pub fn has_ipv6() -> bool {
+        let found = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        if !found {
+            eprintln!("no ::1 on this machine: the IPv6 part of the test is left out");
+        }
+        found
+    }
+
+    /// The next event, or the failure of the test.
+    pub fn next_readiness(poll: &mut Poll) -> Readiness {
+        let mut events = Events::with_capacity(8);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match poll.poll(&mut events, Some(deadline.saturating_duration_since(Instant::now()))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled.unwrap(),
+            }
+            if let Some(event) = events.iter().next() {
+                return event.into();
+            }
+            assert!(Instant::now() < deadline, "no event came");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The UDP echo: every datagram goes back to its sender, byte for byte, and nothing else is ever sent.
+//!
+//! Never more bytes than came and never more than one datagram for one, so it amplifies nothing. Knows nothing of TCP or
+//! of the turn; which datagrams are left unanswered is the guard's decision.
+//!
+//! One recvfrom(2) and one sendto(2) for each datagram. Measured against it, recvmmsg(2) and sendmmsg(2) save an eighth to
+//! a fifth of the time for bursts of small datagrams, and none for single or large ones.
+
+mod guard;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use log::{debug, info, trace};
+use mio::net::UdpSocket;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use socket2::{Socket, Type};
+
+use self::guard::{Guard, Verdict};
+use super::unbound_socket;
+
+/// Larger than any datagram: the length field of UDP has 16 bits (RFC 768). None is ever cut short.
+const DATAGRAM_MAX_BYTES: usize = 65_535;
+
+/// What the kernel is asked to hold while the turn is busy elsewhere, in bytes: 10,000 small datagrams, at the kernel's
+/// own cost for each.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// The echo's socket.
+#[derive(Debug)]
+pub struct Echo {
+    socket: UdpSocket,
+    guard: Guard,
+    /// The one datagram that is being answered.
+    buffer: Box<[u8]>,
+    stats: EchoStats,
+}
+
+/// What became of the datagrams so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EchoStats {
+    /// Datagrams sent back.
+    pub echoed: u64,
+    /// The bytes in them.
+    pub bytes: u64,
+    /// Dropped: came from the echo's own port number or from one under 1024.
+    pub refused_source: u64,
+    /// Dropped: the peer was over its rate.
+    pub over_rate: u64,
+    /// Dropped: the kernel would not send the answer.
+    pub not_sent: u64,
+}
+
+impl Echo {
+    /// Echoes on `addr`, up to `rate` datagrams a second to each peer; `None` is no limit. An IPv6 socket takes IPv4 as
+    /// well unless `only_v6`.
+    ///
+    /// On an unspecified address the kernel picks the address that an answer comes from, by its route.
+    ///
+    /// # Errors
+    /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
+    pub fn bind(addr: SocketAddr, only_v6: bool, rate: Option<u32>) -> io::Result<Self> {
+        let socket = unbound_socket(addr, only_v6, Type::DGRAM)?;
+        let buffer_bytes = enlarge_receive_buffer(&socket)?;
+        socket.bind(&addr.into())?;
+        let socket = UdpSocket::from_std(socket.into());
+        let local = socket.local_addr()?;
+        info!("udp {local}: a receive buffer of {buffer_bytes} bytes, {RECEIVE_BUFFER_BYTES} were asked for");
+        Ok(Self {
+            socket,
+            guard: Guard::new(local.port(), rate),
+            buffer: vec![0; DATAGRAM_MAX_BYTES].into(),
+            stats: EchoStats::default(),
+        })
+    }
+
+    /// The address of the socket, with the port that port 0 became.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// What became of the datagrams so far.
+    pub fn stats(&self) -> EchoStats {
+        self.stats
+    }
+
+    /// Answers up to `budget` datagrams that have arrived by `now`. Returns whether there may be more: no event will tell.
+    pub fn serve(&mut self, now: Instant, budget: usize) -> bool {
+        for _ in 0..budget {
+            match self.socket.recv_from(&mut self.buffer) {
+                Ok((size, source)) => self.answer(size, source, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // An interruption, or what became of an earlier answer: told once, and no reason to stop.
+                Err(error) => debug!("udp receive: {error}"),
+            }
+        }
+        true
+    }
+
+    /// An answer that cannot be sent is dropped: nobody may count on a datagram, and the next may go to somebody else.
+    fn answer(&mut self, size: usize, source: SocketAddr, now: Instant) {
+        match self.guard.judge(source, now) {
+            Verdict::RefuseSource => self.stats.refused_source += 1,
+            Verdict::OverRate => self.stats.over_rate += 1,
+            Verdict::Admit => match self.socket.send_to(&self.buffer[..size], source) {
+                Ok(sent) => {
+                    self.stats.echoed += 1;
+                    self.stats.bytes += sent as u64;
+                }
+                Err(error) => {
+                    trace!("udp send to {source}: {error}");
+                    self.stats.not_sent += 1;
+                }
+            },
+        }
+    }
+}
+
+delegate_source!(Echo, socket);
+
+/// Asks for the buffer beyond `net.core.rmem_max`, which takes CAP_NET_ADMIN, then within it. Returns the bytes got: the
+/// kernel doubles what it grants, for its own bookkeeping, and tells the double (socket(7)).
+fn enlarge_receive_buffer(socket: &Socket) -> io::Result<usize> {
+    set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES)
+        .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES))?;
+    Ok(socket.recv_buffer_size()? / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use mio::{Interest, Poll, Token};
+    use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
+
+    use super::*;
+    use crate::net::tests::{LOOPBACK, PATIENCE, has_ipv6, next_readiness};
+
+    struct Served {
+        poll: Poll,
+        echo: Echo,
+        addr: SocketAddr,
+    }
+
+    impl Served {
+        fn bind(addr: SocketAddr, rate: Option<u32>) -> Self {
+            let mut echo = Echo::bind(addr, true, rate).unwrap();
+            let poll = Poll::new().unwrap();
+            poll.registry().register(&mut echo, Token(0), Interest::READABLE).unwrap();
+            let addr = echo.local_addr().unwrap();
+            Self { poll, echo, addr }
+        }
+
+        fn client(&self) -> net::UdpSocket {
+            let client = net::UdpSocket::bind(SocketAddr::new(self.addr.ip(), 0)).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.connect(self.addr).unwrap();
+            client
+        }
+
+        /// Serves until `count` datagrams were dealt with.
+        fn deal_with(&mut self, count: u64) -> EchoStats {
+            while self.dealt_with() < count {
+                assert!(next_readiness(&mut self.poll).readable);
+                while self.echo.serve(Instant::now(), 64) {}
+            }
+            assert_eq!(self.dealt_with(), count);
+            self.echo.stats()
+        }
+
+        fn dealt_with(&self) -> u64 {
+            let stats = self.echo.stats();
+            stats.echoed + stats.refused_source + stats.over_rate + stats.not_sent
+        }
+    }
+
+    fn datagram(size: usize, seed: usize) -> Vec<u8> {
+        (0..size).map(|i| (i * 31 + seed) as u8).collect()
+    }
+
+    fn assert_hears(client: &net::UdpSocket, expected: &[u8]) {
+        let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
+        let size = client.recv(&mut buffer).unwrap();
+        assert!(buffer[..size] == *expected, "{size} bytes came back, not the {} that were sent", expected.len());
+    }
+
+    fn assert_hears_nothing_more(client: &net::UdpSocket) {
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.recv(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    fn echoes_every_size(addr: SocketAddr) {
+        let mut served = Served::bind(addr, None);
+        let client = served.client();
+        let sizes = [0, 1, 1472, 65_507, 0];
+        for (seed, size) in sizes.into_iter().enumerate() {
+            client.send(&datagram(size, seed)).unwrap();
+            served.deal_with(seed as u64 + 1);
+            assert_hears(&client, &datagram(size, seed));
+        }
+        assert_hears_nothing_more(&client);
+        let bytes = sizes.iter().sum::<usize>() as u64;
+        assert_eq!(served.echo.stats(), EchoStats { echoed: 5, bytes, ..EchoStats::default() });
+    }
+
+    #[test]
+    fn every_size_comes_back_byte_for_byte() {
+        echoes_every_size(LOOPBACK);
+        if has_ipv6() {
+            echoes_every_size(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)));
+        }
+    }
+
+    #[test]
+    fn a_burst_from_many_is_answered_each_to_its_sender() {
+        let mut served = Served::bind(LOOPBACK, Some(10_000));
+        let clients: Vec<_> = (0..50).map(|_| served.client()).collect();
+        for round in 0..20 {
+            for (number, client) in clients.iter().enumerate() {
+                client.send(&datagram(round + 1, number)).unwrap();
+            }
+        }
+        assert_eq!(served.deal_with(1000).echoed, 1000);
+        for (number, client) in clients.iter().enumerate() {
+            for round in 0..20 {
+                assert_hears(client, &datagram(round + 1, number));
+            }
+            assert_hears_nothing_more(client);
+        }
+    }
+
+    #[test]
+    fn the_budget_is_kept_and_what_is_left_is_told() {
+        let mut served = Served::bind(LOOPBACK, None);
+        let client = served.client();
+        for _ in 0..10 {
+            client.send(b"x").unwrap();
+        }
+        while served.dealt_with() < 10 {
+            assert!(next_readiness(&mut served.poll).readable);
+            loop {
+                let before = served.dealt_with();
+                let more = served.echo.serve(Instant::now(), 4);
+                let answered = served.dealt_with() - before;
+                assert!(answered <= 4, "{answered}");
+                assert_eq!(more, answered == 4);
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_echo_never_answers_an_echo() {
+        let mut served = Served::bind(LOOPBACK, None);
+        let other = net::UdpSocket::bind(("127.0.0.2", served.addr.port())).unwrap();
+        other.send_to(b"hello, echo", served.addr).unwrap();
+        assert_eq!(served.deal_with(1), EchoStats { refused_source: 1, ..EchoStats::default() });
+        assert_hears_nothing_more(&other);
+    }
+
+    #[test]
+    fn over_its_rate_a_peer_hears_nothing() {
+        let mut served = Served::bind(LOOPBACK, Some(5));
+        let client = served.client();
+        for _ in 0..8 {
+            client.send(b"x").unwrap();
+        }
+        let now = Instant::now();
+        while served.dealt_with() < 8 {
+            assert!(next_readiness(&mut served.poll).readable);
+            while served.echo.serve(now, 64) {}
+        }
+        assert_eq!(served.echo.stats(), EchoStats { echoed: 5, bytes: 5, over_rate: 3, ..EchoStats::default() });
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_sent_costs_nobody_else_theirs() {
+        if !has_ipv6() {
+            return;
+        }
+        let mut served = Served::bind(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)), None);
+        // Larger than the loopback's MTU of 65,536 with its headers, so without fragments it cannot go back (EMSGSIZE).
+        set_ipv6_mtu_discover(&served.echo.socket, Ipv6PathMtuDiscovery::DO).unwrap();
+        let client = served.client();
+        for size in [1, 65_527, 2] {
+            client.send(&datagram(size, 0)).unwrap();
+        }
+        assert_eq!(served.deal_with(3), EchoStats { echoed: 2, bytes: 3, not_sent: 1, ..EchoStats::default() });
+        assert_hears(&client, &datagram(1, 0));
+        assert_hears(&client, &datagram(2, 0));
+    }
+}

@@ -1,0 +1,196 @@
+//! Which datagrams the echo answers. Pure: a source and a time in, a verdict out; knows no socket.
+//!
+//! An echo that answers everybody can be used against others, as a UDP source is whatever the sender writes: one spoofed
+//! datagram sets two echoes looping for good (CVE-2024-2169), and a stream of them floods a third party.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Below it are the system ports (RFC 6335), where the services are that answer a stray datagram: echo, chargen, DNS, NTP.
+const FIRST_CLIENT_PORT: u16 = 1024;
+
+/// Far more than the peers that probe one echo at a time, in 96 KiB that no flood of spoofed ones can make more.
+const BUCKETS: usize = 4096;
+
+/// What is to become of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is answered.
+    Admit,
+    /// Its source port is one that an echo or another service answers from.
+    RefuseSource,
+    /// Its peer has had its share.
+    OverRate,
+}
+
+/// Decides for one echo socket.
+#[derive(Debug)]
+pub struct Guard {
+    own_port: u16,
+    limiter: Option<Limiter>,
+}
+
+impl Guard {
+    /// For an echo on `own_port` that answers `rate` datagrams a second to each peer; `None` is no limit.
+    pub fn new(own_port: u16, rate: Option<u32>) -> Self {
+        Self { own_port, limiter: rate.map(Limiter::new) }
+    }
+
+    /// Decides on a datagram from `source` that was received at `now`.
+    pub fn judge(&mut self, source: SocketAddr, now: Instant) -> Verdict {
+        // Our port on another address may be another echo of ours, or we ourselves.
+        if source.port() < FIRST_CLIENT_PORT || source.port() == self.own_port {
+            return Verdict::RefuseSource;
+        }
+        let within_rate = self.limiter.as_mut().is_none_or(|limiter| limiter.admit(source.ip(), now));
+        if within_rate { Verdict::Admit } else { Verdict::OverRate }
+    }
+}
+
+/// A token bucket for each peer, in a table of fixed size.
+#[derive(Debug)]
+struct Limiter {
+    rate: u32,
+    /// Keyed at random, so that nobody can choose an address that shares a given peer's bucket.
+    hasher: RandomState,
+    buckets: Box<[Bucket]>,
+}
+
+impl Limiter {
+    fn new(rate: u32) -> Self {
+        Self { rate, hasher: RandomState::new(), buckets: vec![Bucket::default(); BUCKETS].into() }
+    }
+
+    /// Peers that meet in one bucket share it: less for each, never more.
+    fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+        let index = self.hasher.hash_one(network(peer)) as usize % BUCKETS;
+        self.buckets[index].take(self.rate, now)
+    }
+}
+
+/// What counts as one peer: an IPv4 address, however it is written, or the /64 that one IPv6 site has to itself.
+fn network(peer: IpAddr) -> u64 {
+    match peer.to_canonical() {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+    }
+}
+
+/// Tokens that grow back at the rate, up to one second's worth.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// In billionths of a token, so that any rate adds up exactly over any nanoseconds. Twice the largest rate fits.
+    nanotokens: u64,
+    /// `None`: never used, so full.
+    filled: Option<Instant>,
+}
+
+impl Bucket {
+    const TOKEN: u64 = 1_000_000_000;
+    const FULL_AFTER: Duration = Duration::from_secs(1);
+
+    fn take(&mut self, rate: u32, now: Instant) -> bool {
+        let full = u64::from(rate) * Self::TOKEN;
+        let elapsed = self.filled.map_or(Self::FULL_AFTER, |filled| now.saturating_duration_since(filled));
+        let grown = u64::from(rate) * elapsed.min(Self::FULL_AFTER).as_nanos() as u64;
+        self.filled = Some(now);
+        self.nanotokens = (self.nanotokens + grown).min(full);
+        match self.nanotokens.checked_sub(Self::TOKEN) {
+            Some(rest) => {
+                self.nanotokens = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN_PORT: u16 = 9000;
+
+    fn from(source: &str) -> SocketAddr {
+        source.parse().unwrap()
+    }
+
+    /// How many of `tries` datagrams from `source` are answered.
+    fn admitted(guard: &mut Guard, source: &str, now: Instant, tries: usize) -> usize {
+        (0..tries).filter(|_| guard.judge(from(source), now) == Verdict::Admit).count()
+    }
+
+    #[test]
+    fn ports_that_answer_by_themselves_are_refused() {
+        let now = Instant::now();
+        for rate in [None, Some(1)] {
+            let mut guard = Guard::new(OWN_PORT, rate);
+            for refused in ["127.0.0.1:9000", "192.0.2.7:9000", "[2001:db8::1]:9000", "192.0.2.7:0", "192.0.2.7:7"] {
+                assert_eq!(guard.judge(from(refused), now), Verdict::RefuseSource, "{refused}");
+            }
+            assert_eq!(guard.judge(from("192.0.2.7:1023"), now), Verdict::RefuseSource);
+            // None of them cost the peer anything of its rate.
+            assert_eq!(guard.judge(from("192.0.2.7:1024"), now), Verdict::Admit);
+        }
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        assert_eq!(admitted(&mut Guard::new(OWN_PORT, None), "192.0.2.7:5000", Instant::now(), 100_000), 100_000);
+    }
+
+    #[test]
+    fn a_peer_has_one_seconds_worth_at_once_and_then_its_rate() {
+        let mut guard = Guard::new(OWN_PORT, Some(300));
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(0), 1000), 300);
+        assert_eq!(guard.judge(from("192.0.2.7:5000"), at(0)), Verdict::OverRate);
+        // Another port is the same peer.
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5001", at(3), 1000), 0);
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5001", at(4), 1000), 1);
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(500), 1000), 149);
+        // However long it was silent, and however much it had left.
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(3_600_000), 1), 1);
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(3_601_000), 1000), 300);
+    }
+
+    #[test]
+    fn looking_often_does_not_lose_fractions_of_a_token() {
+        let mut guard = Guard::new(OWN_PORT, Some(3));
+        let start = Instant::now();
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", start, 10), 3);
+        let answered = (1..=10_000u64)
+            .filter(|tick| guard.judge(from("192.0.2.7:5000"), start + Duration::from_millis(*tick)) == Verdict::Admit)
+            .count();
+        assert_eq!(answered, 30);
+    }
+
+    #[test]
+    fn the_largest_rate_and_a_clock_that_stands_still_do_not_overflow() {
+        let mut guard = Guard::new(OWN_PORT, Some(u32::MAX));
+        let now = Instant::now();
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now, 1000), 1000);
+        assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now + Duration::from_secs(1_000_000), 1000), 1000);
+    }
+
+    #[test]
+    fn one_peer_is_an_ipv4_address_or_an_ipv6_network() {
+        let same = |a: &str, b: &str| network(a.parse().unwrap()) == network(b.parse().unwrap());
+        assert!(same("192.0.2.7", "::ffff:192.0.2.7"));
+        assert!(!same("192.0.2.7", "192.0.2.8"));
+        assert!(same("2001:db8:0:1::1", "2001:db8:0:1:ffff::2"));
+        assert!(!same("2001:db8:0:1::1", "2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn peers_do_not_take_from_one_another() {
+        let mut guard = Guard::new(OWN_PORT, Some(1));
+        let now = Instant::now();
+        let peers = (0..200u8).map(|last| SocketAddr::from(([198, 51, 100, last], 5000)));
+        let answered = peers.filter(|peer| guard.judge(*peer, now) == Verdict::Admit).count();
+        // About five of 200 meet by chance in 4,096 buckets; a hash that spreads badly would lose most.
+        assert!(answered >= 170, "{answered}");
+    }
+}

@@ -1,0 +1,213 @@
+//! The TCP listener, and what an error of accept(2) means.
+//!
+//! Knows neither how many connections there may be nor when accepting goes on after a pause.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use rustix::io::Errno;
+use socket2::Type;
+
+use super::unbound_socket;
+
+/// Connections that wait to be accepted. As many as the kernel allows by default (`net.core.somaxconn`, listen(2)); a full
+/// backlog drops handshakes, and a dropped one costs its client a second. mio's own listener has 128.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+/// What came of one try to accept.
+#[derive(Debug)]
+pub enum Accept {
+    /// A connection, and who it is from.
+    Connection(TcpStream, SocketAddr),
+    /// Nobody waits any more; the next one fires an event.
+    Drained,
+    /// That one connection failed before it was accepted; others may wait behind it.
+    PeerGone(io::Error),
+    /// Descriptors or memory have run out, or the error is one that nobody knows. Whoever waits goes on waiting and no
+    /// event tells when it is worth another try: pause, then try again.
+    Exhausted(io::Error),
+}
+
+impl Listener {
+    /// Listens on `addr`. An IPv6 socket takes IPv4 as well unless `only_v6`.
+    ///
+    /// # Errors
+    /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
+    pub fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<Self> {
+        let socket = unbound_socket(addr, only_v6, Type::STREAM)?;
+        // A restart must not wait for the connections of the last run to leave TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        // Replies are single short writes. Accepted sockets inherit the option, which saves a call for each.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: TcpListener::from_std(socket.into()) })
+    }
+
+    /// The address that is listened on, with the port that port 0 became.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Takes one connection from the backlog. It is non-blocking and sends without delay.
+    pub fn accept(&mut self) -> Accept {
+        loop {
+            match self.socket.accept() {
+                Ok((stream, peer)) => return Accept::Connection(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return classify(error),
+            }
+        }
+    }
+}
+
+delegate_source!(Listener, socket);
+
+/// Linux hands the network errors of the new connection to accept(2), which asks to go on to the next one after them.
+/// They must not be taken for a lack of anything: a peer that resets at once would make the listener pause.
+fn classify(error: io::Error) -> Accept {
+    match Errno::from_io_error(&error) {
+        Some(Errno::AGAIN) => Accept::Drained,
+        Some(
+            Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT,
+        ) => Accept::PeerGone(error),
+        _ => Accept::Exhausted(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use mio::{Interest, Poll, Token};
+
+    use super::*;
+    use crate::net::raise_descriptor_limit;
+    use crate::net::tests::{LOOPBACK, PATIENCE, has_ipv6, next_readiness};
+
+    fn registered(addr: SocketAddr, only_v6: bool) -> (Poll, Listener, SocketAddr) {
+        let mut listener = Listener::bind(addr, only_v6).unwrap();
+        let poll = Poll::new().unwrap();
+        poll.registry().register(&mut listener, Token(0), Interest::READABLE).unwrap();
+        let addr = listener.local_addr().unwrap();
+        (poll, listener, addr)
+    }
+
+    /// Connects once and returns both ends and the peer that was told.
+    fn connect_one(
+        poll: &mut Poll,
+        listener: &mut Listener,
+        to: SocketAddr,
+    ) -> (net::TcpStream, TcpStream, SocketAddr) {
+        let client = net::TcpStream::connect(to).unwrap();
+        assert!(next_readiness(poll).readable);
+        let Accept::Connection(stream, peer) = listener.accept() else { panic!("nothing was accepted") };
+        assert!(matches!(listener.accept(), Accept::Drained));
+        (client, stream, peer)
+    }
+
+    #[test]
+    fn each_error_of_accept_is_told_apart() {
+        let kind = |errno: Errno| match classify(errno.into()) {
+            Accept::Connection(..) => unreachable!(),
+            Accept::Drained => "drained",
+            Accept::PeerGone(_) => "peer gone",
+            Accept::Exhausted(_) => "exhausted",
+        };
+        assert_eq!(kind(Errno::AGAIN), "drained");
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::PROTO,
+            Errno::PERM,
+            Errno::NETDOWN,
+            Errno::NOPROTOOPT,
+            Errno::HOSTDOWN,
+            Errno::NONET,
+            Errno::HOSTUNREACH,
+            Errno::OPNOTSUPP,
+            Errno::NETUNREACH,
+            Errno::TIMEDOUT,
+        ] {
+            assert_eq!(kind(errno), "peer gone", "{errno:?}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ACCESS, Errno::INVAL] {
+            assert_eq!(kind(errno), "exhausted", "{errno:?}");
+        }
+        assert!(matches!(classify(io::Error::other("no errno")), Accept::Exhausted(_)));
+    }
+
+    #[test]
+    fn an_accepted_socket_sends_without_delay_and_never_blocks() {
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        let (client, stream, peer) = connect_one(&mut poll, &mut listener, addr);
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(stream.nodelay().unwrap());
+        assert!(socket2::SockRef::from(&stream).nonblocking().unwrap());
+    }
+
+    #[test]
+    fn the_backlog_holds_far_more_than_128() {
+        raise_descriptor_limit().unwrap();
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        // One past a full backlog would wait for its handshake until the time is out.
+        let clients: Vec<_> = (0..500).map(|_| net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap()).collect();
+        assert!(next_readiness(&mut poll).readable);
+        let accepted = std::iter::from_fn(|| match listener.accept() {
+            Accept::Connection(stream, _) => Some(stream),
+            Accept::Drained => None,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(accepted.count(), clients.len());
+    }
+
+    #[test]
+    fn a_port_can_be_listened_on_again_at_once() {
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        let (client, stream, _) = connect_one(&mut poll, &mut listener, addr);
+        // Our end closes first, so the connection that stays in TIME_WAIT holds our port.
+        drop(stream);
+        drop(client);
+        drop(listener);
+        Listener::bind(addr, true).unwrap();
+    }
+
+    #[test]
+    fn ipv6_takes_ipv4_only_where_it_is_told_to() {
+        if !has_ipv6() {
+            return;
+        }
+        let any = SocketAddr::from((net::Ipv6Addr::UNSPECIFIED, 0));
+        let (mut poll, mut both, addr) = registered(any, false);
+        let from_v4 = SocketAddr::from((net::Ipv4Addr::LOCALHOST, addr.port()));
+        let (_, _, peer) = connect_one(&mut poll, &mut both, from_v4);
+        assert_eq!(peer.ip().to_canonical(), net::Ipv4Addr::LOCALHOST);
+
+        let (mut poll, mut only_v6, addr) = registered(any, true);
+        let from_v6 = SocketAddr::from((net::Ipv6Addr::LOCALHOST, addr.port()));
+        connect_one(&mut poll, &mut only_v6, from_v6);
+        let from_v4 = SocketAddr::from((net::Ipv4Addr::LOCALHOST, addr.port()));
+        assert_eq!(net::TcpStream::connect(from_v4).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,106 @@
+//! What an event says about a socket: the only reader of mio's event flags.
+//!
+//! Flags are hints, results decide: each of the two answers means "try it", and the read or write that follows tells
+//! whether there were bytes, an end or an error. Whoever tries has to go on until `WouldBlock`, as no event repeats.
+
+/// Which operations are worth a try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// A read finds bytes, the end or an error.
+    pub readable: bool,
+    /// A write finds room or an error.
+    pub writable: bool,
+}
+
+impl From<&mio::event::Event> for Readiness {
+    /// An end or an error is found by trying, so it counts as readiness: `EPOLLERR` alone, which mio calls neither
+    /// readable nor writable, would otherwise never be looked at (epoll_ctl(2)).
+    fn from(event: &mio::event::Event) -> Self {
+        Self {
+            readable: event.is_readable() || event.is_priority() || event.is_read_closed() || event.is_error(),
+            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+    use std::time::Duration;
+
+    use mio::{Interest, Poll, Token};
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::net::tests::{LOOPBACK, next_readiness};
+
+    const BOTH: Readiness = Readiness { readable: true, writable: true };
+
+    /// A connected pair, ours registered for both directions and its first event, "writable", taken.
+    fn registered_pair() -> (Poll, mio::net::TcpStream, TcpStream) {
+        let listener = TcpListener::bind(LOOPBACK).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        let mut ours = mio::net::TcpStream::from_std(accepted);
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(&mut ours, Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+        assert_eq!(next_readiness(&mut poll), Readiness { readable: false, writable: true });
+        (poll, ours, peer)
+    }
+
+    #[test]
+    fn bytes_make_a_socket_readable() {
+        let (mut poll, mut ours, mut peer) = registered_pair();
+        peer.write_all(b"hello").unwrap();
+        assert!(next_readiness(&mut poll).readable);
+        let mut buffer = [0; 16];
+        assert_eq!(ours.read(&mut buffer).unwrap(), 5);
+        assert_eq!(ours.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_half_close_is_readable_and_the_other_direction_still_works() {
+        let (mut poll, mut ours, mut peer) = registered_pair();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert!(next_readiness(&mut poll).readable);
+        assert_eq!(ours.read(&mut [0; 16]).unwrap(), 0);
+        ours.write_all(b"goodbye").unwrap();
+        drop(ours);
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"goodbye");
+    }
+
+    #[test]
+    fn a_hang_up_in_both_directions_is_both() {
+        let (mut poll, mut ours, peer) = registered_pair();
+        ours.shutdown(Shutdown::Write).unwrap();
+        drop(peer);
+        // The acknowledgement of our end may fire an event of its own before the peer's end does.
+        while next_readiness(&mut poll) != BOTH {}
+        assert_eq!(ours.read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_reset_is_both_and_the_read_tells_it() {
+        let (mut poll, mut ours, peer) = registered_pair();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert_eq!(next_readiness(&mut poll), BOTH);
+        assert_eq!(ours.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn an_error_without_any_other_flag_is_both() {
+        let nobody = UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
+        let mut socket = mio::net::UdpSocket::bind(LOOPBACK).unwrap();
+        socket.connect(nobody).unwrap();
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(&mut socket, Token(0), Interest::READABLE).unwrap();
+        socket.send(b"anyone?").unwrap();
+        assert_eq!(next_readiness(&mut poll), BOTH);
+        assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,76 @@
+//! A connection's socket: what the server needs of it beyond reading and writing.
+//!
+//! Deliberately without `take_error` and without `try_clone`. After a reset the kernel reports the error once and a clean
+//! end from then on, so whoever takes the error elsewhere than in a read or a write turns a cut-off upload into a
+//! complete one; and a second descriptor keeps events coming after the first is closed (epoll(7)).
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use socket2::SockRef;
+
+/// A stream of bytes in two directions, each of which ends on its own.
+pub trait Stream: Read + Write {
+    /// Ends our direction (FIN, after what was written); the peer's goes on.
+    ///
+    /// # Errors
+    /// What shutdown(2) says: `NotConnected` after a reset.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// Makes the close that follows a reset, so that the peer sees an error and not an end. Whatever is still unsent is
+    /// thrown away (`SO_LINGER` of zero seconds, socket(7)).
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    fn reset_on_close(&mut self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn reset_on_close(&mut self) -> io::Result<()> {
+        SockRef::from(&*self).set_linger(Some(Duration::ZERO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use super::*;
+    use crate::net::tests::LOOPBACK;
+
+    fn pair() -> (TcpStream, net::TcpStream) {
+        let listener = net::TcpListener::bind(LOOPBACK).unwrap();
+        let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Left blocking, so that the tests can wait in a read.
+        (TcpStream::from_std(listener.accept().unwrap().0), peer)
+    }
+
+    #[test]
+    fn the_peer_of_a_reset_sees_an_error() {
+        let (mut ours, mut peer) = pair();
+        ours.reset_on_close().unwrap();
+        drop(ours);
+        assert_eq!(peer.read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_shut_down_write_side_is_an_end_and_the_peer_can_still_send() {
+        let (mut ours, mut peer) = pair();
+        ours.write_all(b"last word").unwrap();
+        ours.shutdown_write().unwrap();
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"last word");
+        peer.write_all(b"still here").unwrap();
+        drop(peer);
+        let mut rest = Vec::new();
+        ours.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"still here");
+    }
+}
