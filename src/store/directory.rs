@@ -15,18 +15,20 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, openat};
 use super::naming;
 use super::partial::{self, PartialFile};
 use super::room::Room;
-use super::{Store, StoreError};
+use super::{Store, StoreError, cannot};
 use crate::proto::{Name, OnExists};
 
 /// A directory held open, with a room of this server's own in it. The real [`Store`].
 ///
 /// The room is removed when the directory and all its partial files are dropped.
+#[derive(Debug)]
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
 }
 
 /// What a partial file needs of its directory.
+#[derive(Debug)]
 pub(super) struct Handles {
     pub(super) directory: OwnedFd,
     pub(super) room: Room,
@@ -80,9 +82,9 @@ impl Directory {
     /// Opens with the first of `methods` that works there.
     pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
         let directory = open_writable(path)?;
-        let room = Room::open(directory.as_fd()).map_err(failed(path, "used"))?;
+        let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
         let handles = Arc::new(Handles { directory, room });
-        let method = choose(&handles, methods).map_err(failed(path, "stored in"))?;
+        let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         Ok(Self { handles, method })
     }
 
@@ -120,24 +122,20 @@ fn choose(handles: &Arc<Handles>, methods: &[Method]) -> io::Result<Method> {
 }
 
 fn open_writable(path: &Path) -> io::Result<OwnedFd> {
-    create_dir_all(path).map_err(failed(path, "made"))?;
+    create_dir_all(path).map_err(cannot(path.display(), "made"))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat(CWD, path, flags, Mode::empty()).map_err(failed(path, "opened"))?;
+    let directory = openat(CWD, path, flags, Mode::empty()).map_err(cannot(path.display(), "opened"))?;
     accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-        .map_err(failed(path, "written to"))?;
-    let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode);
-    if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
+        .map_err(cannot(path.display(), "written to"))?;
+    if is_anybodys(Mode::from_raw_mode(fstat(&directory)?.st_mode)) {
         log::warn!("{}: anybody may rename and remove files here; 'chmod +t' or 'chmod o-w' ends that", path.display());
     }
     Ok(directory)
 }
 
-/// Words for what could not be done with the directory at `path`.
-fn failed<E: fmt::Display + Into<io::Error>>(path: &Path, what: &str) -> impl FnOnce(E) -> io::Error {
-    move |error| {
-        let words = format!("the directory {} cannot be {what}: {error}", path.display());
-        io::Error::new(error.into().kind(), words)
-    }
+/// Whether users who own nothing in a directory may rename and remove files in it (sticky bit, inode(7)).
+fn is_anybodys(directory: Mode) -> bool {
+    directory.contains(Mode::WOTH) && !directory.contains(Mode::SVTX)
 }
 
 #[cfg(test)]
@@ -182,7 +180,7 @@ mod tests {
         fs::write(&file, "old").unwrap();
         for path in [file.clone(), file.join("below")] {
             let error = Directory::open(&path).err().unwrap().to_string();
-            assert!(error.starts_with(&format!("the directory {} cannot be made: ", path.display())), "{error}");
+            assert!(error.starts_with(&format!("{} cannot be made: ", path.display())), "{error}");
         }
         assert_eq!(fs::read(&file).unwrap(), b"old");
 
@@ -198,10 +196,7 @@ mod tests {
             };
             for methods in [&Method::ALL[..], &[Method::Named]] {
                 let error = Directory::open_with(&path, methods).err().unwrap().to_string();
-                assert!(
-                    error.starts_with(&format!("the directory {} cannot be written to: ", path.display())),
-                    "{error}"
-                );
+                assert!(error.starts_with(&format!("{} cannot be written to: ", path.display())), "{error}");
             }
         }
     }
@@ -223,6 +218,13 @@ mod tests {
             // Fails where making it immutable failed, too.
             let _ = ioctl_setflags(&self.0, IFlags::empty());
             self.0.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_is_anybodys_unless_sticky() {
+        for (mode, expected) in [(0o777, true), (0o702, true), (0o1777, false), (0o775, false)] {
+            assert_eq!(is_anybodys(Mode::from_raw_mode(mode)), expected, "{mode:o}");
         }
     }
 

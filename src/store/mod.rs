@@ -90,6 +90,14 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// Words for people: what could not be done with what, and why.
+fn cannot<E: fmt::Display + Into<io::Error>>(subject: impl fmt::Display, what: &str) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let words = format!("{subject} cannot be {what}: {error}");
+        io::Error::new(error.into().kind(), words)
+    }
+}
+
 /// The contract, kept by every way of storing a file, on every kind of file system at hand.
 #[cfg(test)]
 mod tests {

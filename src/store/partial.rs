@@ -17,6 +17,7 @@ use super::{Partial, StoreError, naming};
 use crate::proto::{Name, OnExists};
 
 /// A file under way in a [`super::Directory`].
+#[derive(Debug)]
 pub struct PartialFile {
     file: File,
     size: u64,
@@ -25,6 +26,7 @@ pub struct PartialFile {
 }
 
 /// What a final name is made from.
+#[derive(Debug)]
 enum Origin {
     /// Nothing: the file goes with its descriptor.
     Unnamed(Arc<Handles>, Link),
@@ -119,6 +121,7 @@ fn check_untouched(file: &File, size: u64) -> Result<(), StoreError> {
 }
 
 /// A file's number in the room, which is all of its name. Dropping removes the file, unless it has moved out.
+#[derive(Debug)]
 struct Entry {
     handles: Arc<Handles>,
     number: u64,

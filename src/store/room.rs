@@ -15,12 +15,19 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::process::geteuid;
 
+use super::cannot;
 use super::naming::kind_of;
 
 /// Where the server's own files live. Hidden, and no upload's name begins with a dot.
 const INTAKE: &str = ".intake";
 
+/// [`INTAKE`], in words about the directory that it is in.
+const OURS: &str = "its .intake";
+
+const NOT_OURS: &str = "no server made it";
+
 /// One server's room, removed by drop.
+#[derive(Debug)]
 pub(super) struct Room {
     intake: OwnedFd,
     /// Also holds the lock.
@@ -37,10 +44,10 @@ impl Room {
     pub(super) fn open(directory: BorrowedFd<'_>) -> io::Result<Self> {
         let intake = open_intake(directory)?;
         // Between the making of a room and the lock on it, the room looks like a dead server's.
-        lock(&intake).map_err(failed("locked"))?;
-        sweep(intake.as_fd()).map_err(failed("swept"))?;
-        let (number, fd) = make_room(intake.as_fd()).map_err(failed("given a room for this server"))?;
-        flock(&intake, FlockOperation::Unlock).map_err(failed("unlocked"))?;
+        lock(&intake).map_err(cannot(OURS, "locked"))?;
+        sweep(intake.as_fd()).map_err(cannot(OURS, "swept"))?;
+        let (number, fd) = make_room(intake.as_fd()).map_err(cannot(OURS, "given a room for this server"))?;
+        flock(&intake, FlockOperation::Unlock).map_err(cannot(OURS, "unlocked"))?;
         Ok(Self { intake, fd, number, last_file: AtomicU64::new(0) })
     }
 
@@ -62,35 +69,27 @@ impl Drop for Room {
     }
 }
 
-/// Words for what could not be done with `.intake`.
-fn failed<E: Display + Into<io::Error>>(what: &str) -> impl FnOnce(E) -> io::Error {
-    move |error| {
-        let words = format!("{INTAKE} in it cannot be {what}: {error}");
-        io::Error::new(error.into().kind(), words)
-    }
-}
-
 /// Opens `.intake`, never through a symbolic link, and sees to it that nobody else can look in.
 fn open_intake(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     match mkdirat(directory, INTAKE, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(failed("made")(errno)),
+        Err(errno) => return Err(cannot(OURS, "made")(errno)),
     }
     let intake = open_directory(directory, INTAKE).map_err(|errno| match errno {
-        Errno::NOTDIR | Errno::LOOP => failed("used (move it away)")(errno),
-        Errno::ACCESS => failed("opened (is it another user's?)")(errno),
-        _ => failed("opened")(errno),
+        Errno::NOTDIR | Errno::LOOP => cannot(OURS, "used (move it away)")(errno),
+        Errno::ACCESS => cannot(OURS, "opened (is it another user's?)")(errno),
+        _ => cannot(OURS, "opened")(errno),
     })?;
     let stat = fstat(&intake)?;
     if stat.st_uid != geteuid().as_raw() {
-        let words = format!("{INTAKE} in it belongs to user {}; run as that user, or remove it", stat.st_uid);
+        let words = format!("{OURS} belongs to user {}; run as that user, or remove it", stat.st_uid);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
     // A set-group-ID bit is kept: it hands the directory's group down to the files.
     let mode = Mode::from_raw_mode(stat.st_mode);
     let private = Mode::RWXU | (mode & Mode::SGID);
     if mode != private {
-        fchmod(&intake, private).map_err(failed("made private"))?;
+        fchmod(&intake, private).map_err(cannot(OURS, "made private"))?;
     }
     Ok(intake)
 }
@@ -127,7 +126,7 @@ fn make_room(intake: BorrowedFd<'_>) -> rustix::io::Result<(u32, OwnedFd)> {
 fn sweep(intake: BorrowedFd<'_>) -> rustix::io::Result<()> {
     for_each_entry(intake, |name| {
         if !is_number(name) {
-            return leave(name, "no server's");
+            return leave(name, NOT_OURS);
         }
         match open_directory(intake, name) {
             Ok(room) => sweep_room(intake, name, room),
@@ -142,17 +141,25 @@ fn sweep_room(intake: BorrowedFd<'_>, name: &CStr, room: OwnedFd) {
         Err(Errno::WOULDBLOCK) => return log::debug!("{INTAKE}/{name:?} is a living server's"),
         Err(errno) => return leave(name, errno),
     }
-    let swept = for_each_entry(room.as_fd(), |file| match kind_of(room.as_fd(), file) {
-        Ok(Some(FileType::RegularFile)) if is_number(file) => match unlinkat(&room, file, AtFlags::empty()) {
-            Ok(()) => log::info!("removed {INTAKE}/{name:?}/{file:?}, a partial file of a server that is gone"),
-            Err(errno) => leave(file, errno),
-        },
-        Ok(_) => leave(file, "no partial file"),
+    let mut removed = 0;
+    let swept = for_each_entry(room.as_fd(), |file| match remove_file(room.as_fd(), file) {
+        Ok(()) => removed += 1,
         Err(errno) => leave(file, errno),
     });
+    if removed > 0 {
+        log::info!("removed {removed} partial files of a server that is gone");
+    }
     match swept {
         Ok(()) => remove_room(intake, name),
         Err(errno) => leave(name, errno),
+    }
+}
+
+/// Removes what can only be a partial file: a numbered regular file.
+fn remove_file(room: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    match kind_of(room, name)? {
+        Some(FileType::RegularFile) if is_number(name) => Ok(unlinkat(room, name, AtFlags::empty())?),
+        _ => Err(io::Error::other(NOT_OURS)),
     }
 }
 
@@ -307,7 +314,7 @@ mod tests {
         for plant in plants {
             plant();
             let error = open(base.path()).err().unwrap().to_string();
-            assert!(error.contains(".intake in it cannot be used (move it away)"), "{error}");
+            assert!(error.contains("its .intake cannot be used (move it away)"), "{error}");
             assert!(fs::symlink_metadata(&intake).is_ok_and(|meta| !meta.is_dir()));
             fs::remove_file(&intake).unwrap();
         }
