@@ -44,6 +44,14 @@ impl Name {
         Ok(Self(name.into()))
     }
 
+    /// The name with `.number` after it, or `None` where that is longer than a name can be.
+    ///
+    /// Every other rule that the name keeps, portable or not, the new one keeps too: only the end changes, to a digit.
+    pub fn numbered(&self, number: u16) -> Option<Self> {
+        let name = format!("{self}.{number}");
+        (name.len() <= NAME_MAX_BYTES).then(|| Self(name.into()))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -211,6 +219,19 @@ mod tests {
         for bytes in [&b"a\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xe2\x80"] {
             assert_eq!(Name::parse(bytes, NamePolicy::default()), Err(NameError::NotUtf8));
         }
+    }
+
+    #[test]
+    fn a_number_keeps_every_rule_and_the_limit() {
+        let portable = NamePolicy { portable: true };
+        for name in ["a", "report.pdf", "COM", "LPT", "日本語", "with space.txt"] {
+            let numbered = Name::parse(name.as_bytes(), portable).unwrap().numbered(65_535).unwrap();
+            assert_eq!(numbered.as_str(), format!("{name}.65535"));
+            assert_eq!(Name::parse(numbered.as_str().as_bytes(), portable), Ok(numbered));
+        }
+        let longest = parse(&"n".repeat(253)).unwrap();
+        assert_eq!(longest.numbered(9).map(|name| name.as_str().len()), Some(255));
+        assert_eq!(longest.numbered(10), None);
     }
 
     #[test]

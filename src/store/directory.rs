@@ -1,0 +1,275 @@
+//! The directory that uploads are stored in: opened once, probed once, and everything after that relative to its handle.
+//!
+//! Where the path leads later does not matter: the directory can be moved and another put in its place, and every upload
+//! still goes to the one that was opened.
+
+use std::fmt;
+use std::fs::create_dir_all;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, openat};
+
+use super::naming;
+use super::partial::{self, PartialFile};
+use super::room::Room;
+use super::{Store, StoreError, cannot};
+use crate::proto::{Name, OnExists};
+
+/// A directory held open, with a room of this server's own in it. The real [`Store`].
+///
+/// The room is removed when the directory and all its partial files are dropped.
+#[derive(Debug)]
+pub struct Directory {
+    handles: Arc<Handles>,
+    method: Method,
+}
+
+/// What a partial file needs of its directory.
+#[derive(Debug)]
+pub(super) struct Handles {
+    pub(super) directory: OwnedFd,
+    pub(super) room: Room,
+}
+
+/// How a file is made, and published without ever touching what has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and there is nothing to
+    /// plant something on.
+    Unnamed(Link),
+    /// Under a number in the server's room, then renamed (`RENAME_NOREPLACE`, rename(2); where the file system does not
+    /// know that, linked).
+    Named,
+}
+
+/// How a file without a name is linked (linkat(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// By its descriptor (`AT_EMPTY_PATH`). Linux before 6.10 wants a privilege for it.
+    Descriptor,
+    /// By the descriptor's link in `/proc/self/fd`.
+    Proc,
+}
+
+impl Method {
+    /// All of them, the cheapest first.
+    pub(super) const ALL: [Self; 3] = [Self::Unnamed(Link::Descriptor), Self::Unnamed(Link::Proc), Self::Named];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unnamed(Link::Descriptor) => "unnamed files",
+            Self::Unnamed(Link::Proc) => "unnamed files linked through /proc",
+            Self::Named => "named partial files",
+        })
+    }
+}
+
+impl Directory {
+    /// Opens the directory at `path`, which is made (with its parents) where it is missing, removes what dead servers
+    /// left in it, and finds out how files can be stored there.
+    ///
+    /// # Errors
+    /// In words that name the path: it cannot be made, opened or written to, or its `.intake` is not the server's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, &Method::ALL)
+    }
+
+    /// Opens with the first of `methods` that works there.
+    pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
+        let directory = open_writable(path)?;
+        let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
+        let handles = Arc::new(Handles { directory, room });
+        let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
+        Ok(Self { handles, method })
+    }
+
+    /// How files are stored here, unless they are to replace others: that takes named ones.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+}
+
+impl Store for Directory {
+    type Partial = PartialFile;
+
+    fn begin(&self, name: &Name, on_exists: OnExists) -> Result<PartialFile, StoreError> {
+        naming::check(self.handles.directory.as_fd(), name, on_exists)?;
+        let method = match on_exists {
+            // A link never replaces.
+            OnExists::Replace => Method::Named,
+            OnExists::Refuse | OnExists::Rename => self.method,
+        };
+        PartialFile::create(&self.handles, method, on_exists)
+    }
+}
+
+/// The first of `methods` that works, or why the last one does not.
+fn choose(handles: &Arc<Handles>, methods: &[Method]) -> io::Result<Method> {
+    let mut failure = io::ErrorKind::Unsupported.into();
+    for &method in methods {
+        match partial::probe(handles, method) {
+            Ok(()) => return Ok(method),
+            Err(error) => failure = error,
+        }
+        log::debug!("storing with {method} does not work here: {failure}");
+    }
+    Err(failure)
+}
+
+fn open_writable(path: &Path) -> io::Result<OwnedFd> {
+    create_dir_all(path).map_err(cannot(path.display(), "made"))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, path, flags, Mode::empty()).map_err(cannot(path.display(), "opened"))?;
+    accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+        .map_err(cannot(path.display(), "written to"))?;
+    if is_anybodys(Mode::from_raw_mode(fstat(&directory)?.st_mode)) {
+        log::warn!("{}: anybody may rename and remove files here; 'chmod +t' or 'chmod o-w' ends that", path.display());
+    }
+    Ok(directory)
+}
+
+/// Whether users who own nothing in a directory may rename and remove files in it (sticky bit, inode(7)).
+fn is_anybodys(directory: Mode) -> bool {
+    directory.contains(Mode::WOTH) && !directory.contains(Mode::SVTX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+
+    use rustix::fs::{IFlags, ioctl_setflags};
+
+    use super::*;
+    use crate::proto::NamePolicy;
+    use crate::store::Partial;
+
+    fn upload(directory: &Directory, on_exists: OnExists) -> Name {
+        let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+        let mut partial = directory.begin(&name, on_exists).unwrap();
+        partial.append(b"content").unwrap();
+        partial.publish(name).unwrap()
+    }
+
+    #[test]
+    fn a_missing_directory_is_made_with_its_parents() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("not/yet/there");
+        let stored = upload(&Directory::open(&path).unwrap(), OnExists::Refuse);
+        assert_eq!(fs::read(path.join(stored)).unwrap(), b"content");
+    }
+
+    #[test]
+    fn files_are_unnamed_wherever_the_file_system_has_that() {
+        let base = tempfile::tempdir().unwrap();
+        let flags = OFlags::TMPFILE.bits().cast_signed();
+        let has_unnamed = fs::File::options().write(true).custom_flags(flags).open(base.path()).is_ok();
+        let method = Directory::open(base.path()).unwrap().method();
+        assert_eq!(matches!(method, Method::Unnamed(_)), has_unnamed, "{method}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_to_is_refused_at_the_start_in_words() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("a file");
+        fs::write(&file, "old").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let error = Directory::open(&path).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("{} cannot be made: ", path.display())), "{error}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+
+        // Once without a room from before, once with: that one can be written to.
+        for room_before in [false, true] {
+            let path = base.path().join(format!("read-only {room_before}"));
+            fs::create_dir(&path).unwrap();
+            if room_before {
+                Directory::open(&path).unwrap();
+            }
+            let Some(_restored) = ReadOnly::make(&path) else {
+                return eprintln!("left out: nothing here is read-only for this user");
+            };
+            for methods in [&Method::ALL[..], &[Method::Named]] {
+                let error = Directory::open_with(&path, methods).err().unwrap().to_string();
+                assert!(error.starts_with(&format!("{} cannot be written to: ", path.display())), "{error}");
+            }
+        }
+    }
+
+    /// Makes a directory read-only until it is dropped, for root too where the file system can.
+    struct ReadOnly(fs::File);
+
+    impl ReadOnly {
+        fn make(path: &Path) -> Option<Self> {
+            let directory = fs::File::open(path).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+            let for_root = ioctl_setflags(&directory, IFlags::IMMUTABLE);
+            (for_root.is_ok() || !rustix::process::geteuid().is_root()).then_some(Self(directory))
+        }
+    }
+
+    impl Drop for ReadOnly {
+        fn drop(&mut self) {
+            // Fails where making it immutable failed, too.
+            let _ = ioctl_setflags(&self.0, IFlags::empty());
+            self.0.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_is_anybodys_unless_sticky() {
+        for (mode, expected) in [(0o777, true), (0o702, true), (0o1777, false), (0o775, false)] {
+            assert_eq!(is_anybodys(Mode::from_raw_mode(mode)), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn two_servers_share_a_directory_and_leave_one_anothers_partials_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+        let open = || Directory::open_with(base.path(), &[Method::Named]).unwrap();
+        let first = open();
+        let mut partial = first.begin(&name, OnExists::Rename).unwrap();
+        partial.append(b"first").unwrap();
+        let second = open();
+        assert_eq!(upload(&second, OnExists::Rename).as_str(), "a");
+        drop(second);
+        drop(open());
+        assert_eq!(partial.publish(name).unwrap().as_str(), "a.1");
+        assert_eq!(fs::read(base.path().join("a.1")).unwrap(), b"first");
+        drop(first);
+        assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_partial_outlives_its_directory() {
+        let base = tempfile::tempdir().unwrap();
+        for method in [Method::ALL[1], Method::Named] {
+            let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+            let Ok(directory) = Directory::open_with(base.path(), &[method]) else { continue };
+            let partial = directory.begin(&name, OnExists::Rename).unwrap();
+            drop(directory);
+            partial.publish(name).unwrap();
+            assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn the_directorys_group_is_handed_down_where_it_says_so() {
+        let base = tempfile::tempdir().unwrap();
+        if chown(base.path(), None, Some(54_321)).is_err() {
+            return eprintln!("left out: only root gives a directory to any group");
+        }
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o2775)).unwrap();
+        let directory = Directory::open(base.path()).unwrap();
+        for on_exists in [OnExists::Rename, OnExists::Replace] {
+            let file = fs::metadata(base.path().join(upload(&directory, on_exists))).unwrap();
+            assert_eq!(file.gid(), 54_321, "{on_exists:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Final names in a directory: what is there, and which name an upload gets.
+//!
+//! How a file is given a name is handed in; nothing here knows where it comes from.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::StoreError;
+use crate::proto::{Name, OnExists};
+
+const TAKEN: StoreError = StoreError::Taken("the name is taken");
+const ALL_TAKEN: StoreError = StoreError::Taken("the name is taken, and so is every number that it could get");
+const NOT_A_FILE: StoreError = StoreError::Taken("the name is that of something that is not a regular file");
+
+/// What kind of thing stands under `name`, if anything. A symbolic link is one, wherever it leads.
+pub(super) fn kind_of(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<Option<FileType>> {
+    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Refuses what can be known to fail before there is content. A look only: what decides is the publishing.
+pub(super) fn check(directory: BorrowedFd<'_>, name: &Name, on_exists: OnExists) -> Result<(), StoreError> {
+    match on_exists {
+        OnExists::Rename => Ok(()),
+        OnExists::Refuse => kind_of(directory, name.as_str())?.map_or(Ok(()), |_| Err(TAKEN)),
+        OnExists::Replace => match kind_of(directory, name.as_str())? {
+            None | Some(FileType::RegularFile) => Ok(()),
+            Some(_) => Err(NOT_A_FILE),
+        },
+    }
+}
+
+/// Publishes under `name`, or, where that is taken and `on_exists` is [`OnExists::Rename`], under a free number of it.
+///
+/// `publish` tries one name, and fails with `EEXIST` (`EISDIR` where it replaces) rather than touch what it must not.
+pub(super) fn claim(
+    directory: BorrowedFd<'_>,
+    name: Name,
+    on_exists: OnExists,
+    mut publish: impl FnMut(&Name) -> rustix::io::Result<()>,
+) -> Result<Name, StoreError> {
+    match publish(&name) {
+        Ok(()) => Ok(name),
+        Err(Errno::EXIST) if on_exists == OnExists::Rename => claim_number(directory, &name, publish),
+        Err(Errno::EXIST) => Err(TAKEN),
+        Err(Errno::ISDIR) => Err(NOT_A_FILE),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn claim_number(
+    directory: BorrowedFd<'_>,
+    name: &Name,
+    mut publish: impl FnMut(&Name) -> rustix::io::Result<()>,
+) -> Result<Name, StoreError> {
+    let mut taken = 0;
+    loop {
+        let free = next_free(taken, last_number(name), |number| {
+            name.numbered(number).map_or(Ok(true), |name| Ok(kind_of(directory, name.as_str())?.is_some()))
+        })?;
+        let (number, name) = free.and_then(|number| Some((number, name.numbered(number)?))).ok_or(ALL_TAKEN)?;
+        match publish(&name) {
+            Ok(()) => return Ok(name),
+            // Somebody else was quicker, so the search goes on from there.
+            Err(Errno::EXIST) => taken = number,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The largest number that `name` has room for, 0 for none.
+fn last_number(name: &Name) -> u16 {
+    [u16::MAX, 9999, 999, 99, 9].into_iter().find(|&number| name.numbered(number).is_some()).unwrap_or(0)
+}
+
+/// A free number in `after + 1..=last` whose predecessor is taken: the least one, unless there are gaps.
+///
+/// Gallops (1, 2, 4, 8, … further) to a free number, then halves the distance to the last taken one: 20 look-ups find
+/// the thousandth, where counting needs a thousand.
+fn next_free(
+    after: u16,
+    last: u16,
+    mut is_taken: impl FnMut(u16) -> rustix::io::Result<bool>,
+) -> rustix::io::Result<Option<u16>> {
+    let (mut taken, mut step) = (after, 1);
+    let mut free = loop {
+        if taken == last {
+            return Ok(None);
+        }
+        let number = after.saturating_add(step).min(last);
+        if !is_taken(number)? {
+            break number;
+        }
+        taken = number;
+        step = step.saturating_mul(2);
+    };
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        if is_taken(middle)? {
+            taken = middle;
+        } else {
+            free = middle;
+        }
+    }
+    Ok(Some(free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::NamePolicy;
+
+    /// The number found when those that `is_taken` holds for are taken, and the look-ups that it took.
+    fn search(after: u16, last: u16, is_taken: impl Fn(u16) -> bool) -> (Option<u16>, usize) {
+        let mut looks = 0;
+        let found = next_free(after, last, |number| {
+            looks += 1;
+            Ok(is_taken(number))
+        });
+        (found.unwrap(), looks)
+    }
+
+    #[test]
+    fn without_gaps_the_least_free_number_is_found_in_few_looks() {
+        for first_free in (1..=300).chain([1000, 32_767, 32_768, 32_769, 65_534, 65_535]) {
+            let (found, looks) = search(0, u16::MAX, |number| number < first_free);
+            assert_eq!(found, Some(first_free));
+            assert!(looks <= 33, "{looks} for {first_free}");
+        }
+        assert_eq!(search(0, u16::MAX, |number| number < 1000), (Some(1000), 20));
+        assert_eq!(search(0, u16::MAX, |_| false), (Some(1), 1));
+    }
+
+    #[test]
+    fn gaps_are_used_and_never_mislead() {
+        for gaps in [&[3, 700][..], &[1], &[2, 4, 8], &[65_535], &[9, 10, 11]] {
+            let (found, _) = search(0, u16::MAX, |number| !gaps.contains(&number) && number < 40_000);
+            let found = found.unwrap();
+            assert!(gaps.contains(&found) || found >= 40_000, "{found} of {gaps:?}");
+        }
+    }
+
+    #[test]
+    fn the_search_goes_on_after_a_lost_race_and_ends_at_the_last() {
+        assert_eq!(search(6, 9, |_| false).0, Some(7));
+        assert_eq!(search(6, 9, |number| number < 9).0, Some(9));
+        assert_eq!(search(0, 9, |_| true).0, None);
+        assert_eq!(search(9, 9, |_| false).0, None);
+        assert_eq!(search(0, 0, |_| false).0, None);
+        assert_eq!(search(0, u16::MAX, |_| true).0, None);
+    }
+
+    #[test]
+    fn the_last_number_is_the_one_that_fits() {
+        for (length, last) in [(1, 65_535), (249, 65_535), (250, 9999), (252, 99), (253, 9), (254, 0), (255, 0)] {
+            let name = Name::parse("n".repeat(length).as_bytes(), NamePolicy::default()).unwrap();
+            assert_eq!(last_number(&name), last, "{length}");
+        }
+    }
+}
