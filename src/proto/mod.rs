@@ -6,9 +6,11 @@
 
 mod name;
 mod reply;
+mod sender;
 
 pub use name::{Name, NameError, NamePolicy};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
+pub use sender::{Dialect, Failure, Outcome, Sender, Step, Stored};
 
 /// What to do when an upload's final name is already taken. The default is [`OnExists::Rename`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
