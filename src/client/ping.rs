@@ -55,13 +55,13 @@ pub enum Event {
     Failed(io::Error),
 }
 
-/// Counts of all events, and the answers' round trips.
+/// Counts of all events, the answers' round trips, and how the run ended.
 #[derive(Debug, Default)]
 pub struct Summary {
     /// Datagrams sent.
     pub sent: u64,
-    /// Unchanged answers in time.
-    pub answered: u64,
+    /// The round trips of the unchanged answers that came in time.
+    pub round_trips: Vec<Duration>,
     /// Unchanged answers after the timeout.
     pub late: u64,
     /// Answers to what was answered before.
@@ -70,8 +70,8 @@ pub struct Summary {
     pub corrupt: u64,
     /// Errors that the system reported.
     pub failed: u64,
-    /// Of the answers in time, in milliseconds.
-    round_trips: Vec<f64>,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
 }
 
 /// Pings `to` as `plan` says, until all is answered, the last timeout has passed or `stop` is readable. `on_event` hears
@@ -94,7 +94,7 @@ pub fn ping(to: SocketAddr, plan: Plan, stop: impl AsFd, mut on_event: impl FnMu
         let Some(wake) = tally.wake(now) else { return Ok(tally.summary) };
         match wait(&socket, &stop, wake.saturating_sub(now))? {
             Woken::Timeout => {}
-            Woken::Stop => return Ok(tally.summary),
+            Woken::Stop => return Ok(Summary { stopped: true, ..tally.summary }),
             Woken::Socket => match socket.recv(&mut buffer) {
                 Ok(length) => on_event(&tally.receive(&buffer[..length], start.elapsed())),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -161,12 +161,12 @@ impl Tally {
 
     /// When there is something to do; `None` when the run is over.
     fn wake(&self, now: Duration) -> Option<Duration> {
-        let Summary { sent, answered, late, failed, .. } = self.summary;
+        let Summary { sent, late, failed, .. } = self.summary;
         if sent < u64::from(self.plan.count) {
             return Some(self.next_send);
         }
         let deadline = self.probes.last()?.sent_at.saturating_add(self.plan.timeout);
-        (answered + late + failed < sent && now < deadline).then_some(deadline)
+        (self.summary.answered() + late + failed < sent && now < deadline).then_some(deadline)
     }
 
     /// The next datagram, which is sent `now`. The one after it waits for a whole interval, even if this one is overdue:
@@ -197,8 +197,7 @@ impl Tally {
             self.summary.late += 1;
             Event::Late(sequence, round_trip)
         } else {
-            self.summary.answered += 1;
-            self.summary.round_trips.push(millis(round_trip));
+            self.summary.round_trips.push(round_trip);
             Event::Answer(sequence, round_trip)
         }
     }
@@ -230,9 +229,14 @@ fn millis(duration: Duration) -> f64 {
 }
 
 impl Summary {
-    /// Datagrams that nothing unchanged came back for.
+    /// Datagrams that came back unchanged and in time.
+    pub fn answered(&self) -> u64 {
+        self.round_trips.len() as u64
+    }
+
+    /// Datagrams that never came back unchanged.
     pub fn lost(&self) -> u64 {
-        self.sent - self.answered - self.late
+        self.sent - self.answered() - self.late
     }
 }
 
@@ -251,16 +255,17 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, answered, late, duplicates, corrupt, .. } = self;
-        let lost_percent = 100.0 * self.lost() as f64 / (*sent).max(1) as f64;
-        write!(f, "{sent} sent, {answered} answered, {late} late, {} lost ({lost_percent:.0} %), ", self.lost())?;
+        let Self { sent, round_trips, late, duplicates, corrupt, .. } = self;
+        let (answered, lost) = (self.answered(), self.lost());
+        let lost_percent = 100.0 * lost as f64 / (*sent).max(1) as f64;
+        write!(f, "{sent} sent, {answered} answered, {late} late, {lost} lost ({lost_percent:.0} %), ")?;
         write!(f, "{duplicates} duplicate, {corrupt} corrupt")?;
-        if self.round_trips.is_empty() {
+        if answered == 0 {
             return Ok(());
         }
-        let times = || self.round_trips.iter().copied();
-        let mean = times().sum::<f64>() / *answered as f64;
-        let deviation = (times().map(|time| (time - mean).powi(2)).sum::<f64>() / *answered as f64).sqrt();
+        let times = || round_trips.iter().map(|time| millis(*time));
+        let mean = times().sum::<f64>() / answered as f64;
+        let deviation = (times().map(|time| (time - mean).powi(2)).sum::<f64>() / answered as f64).sqrt();
         let (min, max) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
         write!(f, "\nround trip min/avg/max/mdev = {min:.3}/{mean:.3}/{max:.3}/{deviation:.3} ms")
     }
@@ -302,8 +307,9 @@ mod tests {
         assert!(matches!(tally.receive(&first, 101 * MS), Event::Late(1, time) if time == 101 * MS));
         assert!(matches!(tally.receive(&first, 102 * MS), Event::Duplicate(1)));
         tally.send(20 * MS);
-        let Summary { sent, answered, late, duplicates, corrupt, .. } = tally.summary;
-        assert_eq!((sent, answered, late, duplicates, corrupt, tally.summary.lost()), (3, 1, 1, 2, 0, 1));
+        let Summary { sent, late, duplicates, corrupt, .. } = tally.summary;
+        assert_eq!((sent, late, duplicates, corrupt), (3, 1, 2, 0));
+        assert_eq!((tally.summary.answered(), tally.summary.lost()), (1, 1));
     }
 
     #[test]
@@ -384,7 +390,7 @@ mod tests {
     fn an_echo_answers_all_at_any_size() {
         for size in [SIZE_MIN_BYTES, 1472, SIZE_MAX_BYTES] {
             let summary = ping_echo(Plan { size, ..plan(3) }, |_, sent| vec![sent.to_vec()]);
-            assert_eq!((summary.answered, summary.lost(), summary.corrupt), (3, 0, 0), "{size} bytes");
+            assert_eq!((summary.answered(), summary.lost(), summary.corrupt), (3, 0, 0), "{size} bytes");
         }
     }
 
@@ -396,7 +402,7 @@ mod tests {
             3 => vec![sent[1..].to_vec()],
             _ => vec![sent.to_vec()],
         });
-        assert_eq!((summary.answered, summary.lost(), summary.duplicates, summary.corrupt), (2, 2, 1, 1));
+        assert_eq!((summary.answered(), summary.lost(), summary.duplicates, summary.corrupt), (2, 2, 1, 1));
     }
 
     #[test]
@@ -405,7 +411,7 @@ mod tests {
         let (stop, _not_stopped) = UnixStream::pair().unwrap();
         let mut words = Vec::new();
         let summary = ping(gone, plan(2), stop, |event| words.push(event.to_string())).unwrap();
-        assert_eq!((summary.answered, summary.failed), (0, 2));
+        assert_eq!((summary.answered(), summary.failed), (0, 2));
         assert_eq!(words, ["nothing listens there", "nothing listens there"]);
     }
 
@@ -416,6 +422,7 @@ mod tests {
         drop(stopper);
         let plan = Plan { interval: Duration::MAX, timeout: Duration::MAX, ..plan(2) };
         let summary = ping(silent.local_addr().unwrap(), plan, stop, |_| {});
-        assert_eq!(summary.unwrap().sent, 1);
+        let summary = summary.unwrap();
+        assert_eq!((summary.sent, summary.stopped), (1, true));
     }
 }

@@ -43,14 +43,14 @@ pub struct Sent {
     pub stored: Stored,
 }
 
-/// Why a file cannot be sent at all.
+/// Why content cannot be read.
 #[derive(Debug)]
 pub enum SourceError {
     /// It is a directory.
     Directory,
     /// It is a FIFO, a device or a socket.
     NotRegular,
-    /// It is missing, or may not be read.
+    /// It is missing, may not be read, or reading fails.
     Io(io::Error),
 }
 
@@ -65,8 +65,8 @@ pub enum SendError {
     Failed(Failure),
     /// The server is none of this protocol; the start of what it said.
     Foreign(String),
-    /// The content could not be read.
-    Source(io::Error),
+    /// The content cannot be read, or not to its end.
+    Source(SourceError),
     /// The content is not as long as it was when it was opened.
     Changed {
         /// In bytes, when it was opened.
@@ -164,7 +164,7 @@ impl<R: Read> Upload<R> {
     fn send_chunk(&mut self) -> Result<(), SendError> {
         let length = match self.content.reader.read(&mut self.chunk) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
-            read => read.map_err(SendError::Source)?,
+            read => read.map_err(SourceError::Io)?,
         };
         self.check_size(length)?;
         let sent = match length {
@@ -237,6 +237,12 @@ fn first_line(said: &[u8]) -> String {
     String::from_utf8_lossy(said).lines().next().unwrap_or_default().chars().take(60).collect()
 }
 
+impl From<SourceError> for SendError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
 impl From<io::Error> for SendError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -268,7 +274,7 @@ impl fmt::Display for SendError {
             }
             Self::Failed(failure) => failure.fmt(f),
             Self::Foreign(said) => write!(f, "{}; it said {said:?}", Failure::Foreign),
-            Self::Source(error) => write!(f, "cannot be read to its end: {error}"),
+            Self::Source(error) => error.fmt(f),
             Self::Changed { size, read } => {
                 write!(f, "changed while it was sent: {size} bytes at the start, {read} found; nothing is stored")
             }
