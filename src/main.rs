@@ -1,3 +1,9 @@
 //! The `intake` program: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::run().into()
+}

@@ -1,1 +1,6 @@
-//! client.
+//! The other end: `send` and `ping`, over blocking sockets.
+//!
+//! Values in, results out: nothing here knows a command line, a terminal or a signal.
+
+pub mod ping;
+pub mod send;

@@ -8,6 +8,7 @@
 
 mod guard;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -50,6 +51,14 @@ pub struct EchoStats {
     pub over_rate: u64,
     /// Dropped: the kernel would not send the answer.
     pub not_sent: u64,
+}
+
+impl fmt::Display for EchoStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { echoed, bytes, refused_source, over_rate, not_sent } = self;
+        write!(f, "{echoed} datagrams answered ({bytes} bytes); dropped: {refused_source} for their source port, ")?;
+        write!(f, "{over_rate} over the rate, {not_sent} that the system would not send")
+    }
 }
 
 impl Echo {

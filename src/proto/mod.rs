@@ -7,10 +7,23 @@
 mod name;
 mod receiver;
 mod reply;
+mod sender;
 
 pub use name::{Name, NameError, NamePolicy};
-pub use receiver::{Awaits, Dialect, Event, Farewell, Peer, Receiver, Request};
+pub use receiver::{Awaits, Event, Farewell, Peer, Receiver, Request};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
+pub use sender::{Failure, Outcome, Sender, Step, Stored};
+
+/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
+/// first bytes tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The network tutorials': a bare name; `ok`; content until FIN; never another word.
+    #[default]
+    Classic,
+    /// `NAME LF`; content at once, until FIN; one receipt line.
+    Line,
+}
 
 /// What to do when an upload's final name is already taken. The default is [`OnExists::Rename`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -49,7 +49,7 @@ impl Name {
     /// Every other rule that the name keeps, portable or not, the new one keeps too: only the end changes, to a digit.
     pub fn numbered(&self, number: u16) -> Option<Self> {
         let name = format!("{self}.{number}");
-        (name.len() <= NAME_MAX_BYTES).then(|| Self(name.into()))
+        (name.len() <= Self::MAX_BYTES).then(|| Self(name.into()))
     }
 
     /// The name as text.

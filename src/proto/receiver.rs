@@ -15,16 +15,7 @@
 //! **How the input is cut never matters**, with the one exception that the wire itself makes: where the first burst ends
 //! without a line feed, there the name ends.
 
-use super::{Code, Name, NameError, NamePolicy, Receipt, Refusal};
-
-/// What a request looked like on the wire, which decides how its content ends and what the client may be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// A bare name; `ok`; content until FIN; never another word.
-    Classic,
-    /// `NAME LF`; content until FIN; one receipt line.
-    Line,
-}
+use super::{Code, Dialect, Name, NameError, NamePolicy, Receipt, Refusal};
 
 /// A file that a client wants to hand over.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 //! again without a new edge.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -50,14 +49,6 @@ impl Acceptor {
             doors.push(Door { listener, ready: false });
         }
         Ok(Self { doors, max_connections, pause: None })
-    }
-
-    /// Where it listens.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.doors.iter().map(|door| door.listener.local_addr()).collect()
     }
 
     /// Notes that somebody waits at the listener of this index, if there is one.

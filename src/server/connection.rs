@@ -140,10 +140,10 @@ impl<S: Stream, P: Partial> Connection<S, P> {
 
     /// Acts on what had run out when the poll was asked, then serves.
     pub fn expire<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        if let Some((_, lapse)) = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked) {
-            if self.lapse(lapse, cx).is_break() {
-                return Verdict::Close(self.ending.take().unwrap_or(CloseReason::Silent));
-            }
+        if let Some((_, lapse)) = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked)
+            && self.lapse(lapse, cx).is_break()
+        {
+            return Verdict::Close(self.ending.take().unwrap_or(CloseReason::Silent));
         }
         self.serve(cx, budget)
     }

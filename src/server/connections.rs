@@ -149,6 +149,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.slots.is_empty()
     }
 
+    /// Where files go.
+    pub fn store(&self) -> &D {
+        &self.store
+    }
+
     /// What has been counted.
     pub fn stats(&self) -> &Stats {
         &self.stats

@@ -71,6 +71,7 @@ pub struct Server {
     events: Events,
     connections: Connections<TcpStream, Directory>,
     acceptor: Acceptor,
+    endpoints: Vec<Endpoint>,
     echo: Option<Echo>,
     /// Remembered like any other readiness.
     echo_is_ready: bool,
@@ -111,6 +112,9 @@ impl Server {
         listeners: Vec<net::Listener>,
         mut echo: Option<Echo>,
     ) -> io::Result<Self> {
+        let tcp = listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
+        let udp = echo.iter().map(|echo| echo.local_addr().map(Endpoint::Udp));
+        let endpoints = tcp.chain(udp).collect::<io::Result<_>>()?;
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -127,6 +131,7 @@ impl Server {
             events,
             connections: Connections::new(directory, config),
             acceptor,
+            endpoints,
             echo,
             echo_is_ready: false,
             signals,
@@ -137,13 +142,8 @@ impl Server {
     }
 
     /// The sockets, as they were bound.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
-        let tcp = self.acceptor.local_addrs()?.into_iter().map(Endpoint::Tcp);
-        let udp = self.echo.as_ref().map(Echo::local_addr).transpose()?.map(Endpoint::Udp);
-        Ok(tcp.chain(udp).collect())
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
     /// Serves until a signal asks for the end.
@@ -163,7 +163,8 @@ impl Server {
     /// event never reaches a connection younger than itself.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         let asked = self.clock.now;
-        match self.poll.poll(&mut self.events, self.timeout()) {
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
             // The batch is empty then: the next turn asks again.
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -261,8 +262,7 @@ impl Server {
     }
 
     fn log_start(&self, config: &Config, max_connections: usize) {
-        let endpoints = self.endpoints().unwrap_or_default();
-        let endpoints: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+        let endpoints: Vec<String> = self.endpoints.iter().map(Endpoint::to_string).collect();
         log::info!(
             "listening on {}, files go to {} ({}), at most {max_connections} connections, {:?}",
             endpoints.join(", "),

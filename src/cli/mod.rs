@@ -1,0 +1,114 @@
+//! The command line: what was typed -> what is meant, and how it went -> an exit code.
+//!
+//! One file a subcommand. Results go to standard output, everything else to standard error.
+
+mod address;
+mod logger;
+mod ping;
+mod send;
+mod serve;
+mod units;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Receives files over TCP from many clients at once, and sends them.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Send(send::Send),
+    Ping(ping::Ping),
+}
+
+/// How a run ended, as scripts see it. Each subcommand's help lists its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All was done.
+    Done = 0,
+    /// Something failed or was refused.
+    Failed = 1,
+    /// What was typed makes no sense. clap's own number for it.
+    Usage = 2,
+    /// There was nobody to talk to.
+    Unreachable = 3,
+    /// Ctrl-C; 128 and the number of the signal, as shells report it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Does what was typed.
+pub fn run() -> Exit {
+    match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Send(send) => send.run(),
+        Command::Ping(ping) => ping.run(),
+    }
+}
+
+/// One line of results. Nobody reading it is no reason to stop working.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// One line of what went wrong.
+fn complain(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "intake: {line}");
+}
+
+/// What the derived rules of clap cannot say, said as clap does.
+fn usage_error(subcommand: &str, words: &str) -> Exit {
+    let mut root = Cli::command();
+    root.build();
+    let command = root.find_subcommand_mut(subcommand).expect("it was just parsed");
+    let _ = command.error(ErrorKind::ArgumentConflict, words).print();
+    Exit::Usage
+}
+
+/// Words that stand for values.
+type Words<T> = [(&'static str, T)];
+
+/// Takes one of `words`.
+fn one_of<T: Copy + Send + Sync + 'static>(words: &'static Words<T>) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words.iter().map(|(word, _)| *word))
+        .map(|typed| words.iter().find(|(word, _)| *word == typed).expect("clap takes no other").1)
+}
+
+/// The word that stands for `value`.
+fn word_of<T: PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
+    words.iter().find(|(_, each)| *each == value).expect("every value has a word").0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_lists_its_exit_codes() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Exit codes:"), "{}", command.get_name());
+        }
+    }
+}
