@@ -416,10 +416,14 @@ mod tests {
     #[test]
     fn a_named_partial_that_others_changed_is_not_published() {
         everywhere(|path, directory| {
-            let changes: [fn(&Path); 4] = [
+            let changes: [fn(&Path); 5] = [
                 |file| File::options().write(true).open(file).unwrap().set_len(2).unwrap(),
                 |file| OpenOptions::new().append(true).open(file).unwrap().write_all(b"more").unwrap(),
                 |file| fs::remove_file(file).unwrap(),
+                |file| {
+                    fs::remove_file(file).unwrap();
+                    fs::write(file, "planted").unwrap();
+                },
                 |file| fs::rename(file, file.with_extension("away")).unwrap(),
             ];
             for change in changes {

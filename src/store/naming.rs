@@ -113,6 +113,8 @@ fn next_free(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::proto::NamePolicy;
 
@@ -154,6 +156,21 @@ mod tests {
         assert_eq!(search(9, 9, |_| false).0, None);
         assert_eq!(search(0, 0, |_| false).0, None);
         assert_eq!(search(0, u16::MAX, |_| true).0, None);
+    }
+
+    #[test]
+    fn each_way_of_failing_to_publish_has_its_error() {
+        let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+        let base = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(base.path()).unwrap();
+        let fail = |errno, on_exists| {
+            claim(directory.as_fd(), name.clone(), on_exists, |_| Err(errno)).unwrap_err().to_string()
+        };
+        // A directory that came between the look and the rename.
+        assert_eq!(fail(Errno::ISDIR, OnExists::Replace), NOT_A_FILE.to_string());
+        assert_eq!(fail(Errno::EXIST, OnExists::Refuse), TAKEN.to_string());
+        assert_eq!(fail(Errno::EXIST, OnExists::Rename), ALL_TAKEN.to_string());
+        assert_eq!(fail(Errno::IO, OnExists::Rename), StoreError::from(Errno::IO).to_string());
     }
 
     #[test]
