@@ -2,6 +2,7 @@
 //!
 //! Values only: how they are typed is the command line's, what they do is the connection's and the turn's.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +72,17 @@ impl Limits {
     pub const RATE_WINDOW: Duration = Duration::from_secs(60);
     /// What is read and thrown away after the last word, in bytes: more than any socket buffer holds.
     pub const LINGER_MAX_BYTES: u64 = 64 << 20;
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |limit: Option<u64>| limit.map_or("off".to_owned(), |bytes| format!("{bytes} bytes"));
+        let span = |limit: Option<Duration>| limit.map_or("off".to_owned(), |span| format!("{span:?}"));
+        write!(f, "file {}, header {}, ", bytes(self.max_file_size), span(self.header_timeout))?;
+        write!(f, "idle {}, rate {} a second, ", span(self.idle_timeout), bytes(self.min_rate))?;
+        write!(f, "linger {:?}, ok after {}, ", self.linger_timeout, span(self.ok_grace))?;
+        write!(f, "name quiet {:?}", self.name_quiet)
+    }
 }
 
 impl Default for Limits {

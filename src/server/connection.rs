@@ -88,8 +88,8 @@ pub struct Connection<S, P> {
     partial: Option<P>,
     content_bytes: u64,
     lingering: bool,
-    /// Why it will be closed, as soon as that is known.
-    ending: Option<CloseReason>,
+    /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
+    ending: Option<Box<CloseReason>>,
 }
 
 impl<S: Stream, P: Partial> Connection<S, P> {
@@ -134,7 +134,10 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     pub fn serve<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
-            Err(error) => Verdict::Close(self.ending.take().unwrap_or(self.lost(error))),
+            Err(error) => {
+                let lost = self.lost(error);
+                self.ended(lost)
+            }
         }
     }
 
@@ -143,7 +146,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         if let Some((_, lapse)) = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked)
             && self.lapse(lapse, cx).is_break()
         {
-            return Verdict::Close(self.ending.take().unwrap_or(CloseReason::Silent));
+            return self.ended(CloseReason::Silent);
         }
         self.serve(cx, budget)
     }
@@ -165,7 +168,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         self.refuse(Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down"), Peer::Silent);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield => Verdict::Close(self.ending.take().unwrap_or(CloseReason::Silent)),
+            Verdict::Wait | Verdict::Yield => self.ended(CloseReason::Silent),
         }
     }
 
@@ -273,7 +276,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes, cx),
             Event::End => self.publish(),
-            Event::Refused(refusal, header) => self.ending = Some(CloseReason::NotARequest(refusal, header.into())),
+            Event::Refused(refusal, header) => self.end(CloseReason::NotARequest(refusal, header.into())),
             // Enough is enough: as if it had ended.
             Event::Discarded(_) if self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
                 self.receiver.end_of_stream();
@@ -313,17 +316,26 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         match partial.publish(name) {
             Ok(stored) => {
                 self.receiver.published(&Receipt { size, digest: "-".into(), stored_name: stored.to_string() });
-                self.ending = Some(CloseReason::Stored(stored));
+                self.end(CloseReason::Stored(stored));
             }
             Err(error) => self.refuse(refusal_for(&error), Peer::Sending),
         }
     }
 
-    /// The first reason is the one that counts: what follows from it is no news.
     fn refuse(&mut self, refusal: Refusal, peer: Peer) {
         self.partial = None;
         self.receiver.refuse(&refusal, peer);
-        self.ending.get_or_insert(CloseReason::Refused(refusal));
+        self.end(CloseReason::Refused(refusal));
+    }
+
+    /// The first reason is the one that counts: what follows from it is no news.
+    fn end(&mut self, reason: CloseReason) {
+        self.ending.get_or_insert_with(|| Box::new(reason));
+    }
+
+    /// How it ended, or `otherwise` where nothing has been said of that yet.
+    fn ended(&mut self, otherwise: CloseReason) -> Verdict {
+        Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
     }
 
     fn lapse<D>(&mut self, lapse: Lapse, cx: &mut Context<D>) -> std::ops::ControlFlow<()>
@@ -368,7 +380,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         if farewell == Farewell::Reset {
             self.stream.reset_on_close()?;
         }
-        Ok(Verdict::Close(self.ending.take().unwrap_or(CloseReason::Silent)))
+        Ok(self.ended(CloseReason::Silent))
     }
 
     /// A peer that goes with a reset before it sent anything is a probe, not a loss.

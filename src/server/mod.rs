@@ -264,7 +264,7 @@ impl Server {
     fn log_start(&self, config: &Config, max_connections: usize) {
         let endpoints: Vec<String> = self.endpoints.iter().map(Endpoint::to_string).collect();
         log::info!(
-            "listening on {}, files go to {} ({}), at most {max_connections} connections, {:?}",
+            "listening on {}, files go to {} ({}), at most {max_connections} connections; limits: {}",
             endpoints.join(", "),
             config.directory.display(),
             self.connections.store().method(),

@@ -25,7 +25,7 @@ use intake::server::config::{Config, Limits};
 use intake::server::{Clock, Connections};
 use intake::store::{Partial, Store, StoreError};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 #[test]
 fn every_seed_keeps_the_promises() {
