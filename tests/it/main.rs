@@ -1,4 +1,8 @@
-//! One test crate: the protocol, the simulation, the real binary.
+//! One test crate: the conversation at every split, the connections over a simulated network, store and clock, and the
+//! binary over real sockets and real files, with clients that others wrote.
 
+mod fixture;
+mod interop;
 mod receiver;
 mod simulation;
+mod uploads;

@@ -1,0 +1,88 @@
+//! The sender of the network tutorials, in blocking std: the other half of `tutorial_receiver`.
+//!
+//! It looks the file up, connects, writes the base name, reads once, goes on only if what it read is exactly `ok`, and
+//! streams the content. Closing the connection is how it says that the file is complete.
+//!
+//! ```text
+//! cargo run --example tutorial_sender                         demonstrates, on loopback, and ends
+//! cargo run --example tutorial_sender FILE 127.0.0.1:9000     sends the file
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::{env, process, thread};
+
+fn main() -> io::Result<()> {
+    match env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => demonstrate(),
+        [path, address] => {
+            println!("sent {} bytes", send(Path::new(path), address)?);
+            Ok(())
+        }
+        _ => {
+            eprintln!("usage: tutorial_sender [FILE ADDRESS]");
+            process::exit(2);
+        }
+    }
+}
+
+/// Sends one file and returns its size in bytes. Dropping the stream closes it, and that is the last that the sender hears:
+/// what became of its file it never learns.
+fn send(path: &Path, address: impl ToSocketAddrs) -> io::Result<u64> {
+    // What can be known before anything is sent is told before anything is sent.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
+    }
+    let mut file = File::open(path)?;
+    let name = path.file_name().expect("the path of a file ends with its name");
+
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(name.as_encoded_bytes())?;
+    // One read, as in the tutorials. The name and the content must not run together, so nothing more is sent before it.
+    let mut reply = [0; 1024];
+    let length = stream.read(&mut reply)?;
+    match &reply[..length] {
+        b"ok" => io::copy(&mut file, &mut stream),
+        other => Err(io::Error::other(format!("the receiver said {:?}", String::from_utf8_lossy(other)))),
+    }
+}
+
+fn demonstrate() -> io::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("report.txt");
+    fs::write(&path, "all of it")?;
+
+    let (sent, received) = send_to_scripted_receiver(&path, b"ok")?;
+    assert_eq!(sent?, 9);
+    assert_eq!(received, ("report.txt".into(), "all of it".into()), "the name without its path, then the content");
+
+    // Any other answer is a refusal, even one that a person would take for consent.
+    for reply in ["ok\n", "OK", "no 409 the name is taken"] {
+        let (sent, received) = send_to_scripted_receiver(&path, reply.as_bytes())?;
+        println!("stopped: {}", sent.expect_err("only `ok` is ok"));
+        assert_eq!(received, ("report.txt".into(), "".into()), "no content goes to a receiver that did not say ok");
+    }
+
+    assert!(send(directory.path(), "127.0.0.1:9").is_err(), "a directory is told before anybody is connected to");
+    Ok(())
+}
+
+/// What the sender made of one upload, and the name and content that the receiver had of it.
+type Upload = (io::Result<u64>, (String, String));
+
+/// Sends `path` to a receiver that takes one upload and answers the name with `reply`, whatever it is.
+fn send_to_scripted_receiver(path: &Path, reply: &'static [u8]) -> io::Result<Upload> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let receiver = thread::spawn(move || -> io::Result<_> {
+        let (mut stream, _) = listener.accept()?;
+        let mut name = [0; 255];
+        let length = stream.read(&mut name)?;
+        stream.write_all(reply)?;
+        Ok((String::from_utf8_lossy(&name[..length]).into(), io::read_to_string(stream)?))
+    });
+    let sent = send(path, address);
+    Ok((sent, receiver.join().expect("the receiver's thread ended well")?))
+}

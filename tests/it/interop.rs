@@ -1,0 +1,185 @@
+//! Clients that were written by somebody else, unmodified, against the real server.
+//!
+//! A test whose program is not installed says so and passes, unless `INTAKE_REQUIRE_INTEROP` is set: then it fails.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::fixture::{Server, content};
+
+/// Nothing, the least, more than one read takes, and more than the socket buffers hold.
+const SIZES: [usize; 4] = [0, 1, (64 << 10) + 1, 8 << 20];
+
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients");
+
+/// What a client hears of the server before it ends.
+#[derive(Clone, Copy)]
+enum Hears {
+    /// Its receipt, which it prints.
+    Receipt,
+    /// The `ok` that it waits for; it reads nothing after that.
+    Ok,
+    /// Nothing, because it never reads.
+    Nothing,
+}
+
+// What is typed, as it is typed. Each program needs to be told in its own way that the end of its input is the end of the
+// file; -N and -q are that word for the two that wait for ever without it.
+
+#[test]
+fn nc_of_openbsd() {
+    typed("nc.openbsd", r#"(echo "$NAME"; cat "$FILE") | nc.openbsd -N $HOST $PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn nc_of_openbsd_that_quits_by_timer() {
+    typed("nc.openbsd", r#"(echo "$NAME"; cat "$FILE") | nc.openbsd -q 1 $HOST $PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn nc_traditional() {
+    typed("nc.traditional", r#"(echo "$NAME"; cat "$FILE") | nc.traditional -q 30 $HOST $PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn nc_traditional_that_quits_at_once() {
+    typed("nc.traditional", r#"(echo "$NAME"; cat "$FILE") | nc.traditional -q 0 $HOST $PORT"#, Hears::Nothing);
+}
+
+#[test]
+fn ncat() {
+    typed("ncat", r#"(echo "$NAME"; cat "$FILE") | ncat $HOST $PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn ncat_that_only_sends() {
+    typed("ncat", r#"(echo "$NAME"; cat "$FILE") | ncat --send-only $HOST $PORT"#, Hears::Nothing);
+}
+
+#[test]
+fn socat() {
+    typed("socat", r#"(echo "$NAME"; cat "$FILE") | socat -t 30 - TCP:$HOST:$PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn socat_that_only_sends() {
+    typed("socat", r#"(echo "$NAME"; cat "$FILE") | socat -u - TCP:$HOST:$PORT"#, Hears::Nothing);
+}
+
+#[test]
+fn busybox_nc() {
+    typed("busybox", r#"(echo "$NAME"; cat "$FILE") | busybox nc $HOST $PORT"#, Hears::Receipt);
+}
+
+#[test]
+fn bash_that_only_writes() {
+    typed("bash", r#"(echo "$NAME"; cat "$FILE") > /dev/tcp/$HOST/$PORT"#, Hears::Nothing);
+}
+
+#[test]
+fn bash_that_waits_for_its_ok() {
+    let line = r#"exec 3<> /dev/tcp/$HOST/$PORT; echo "$NAME" >&3; read -r ok <&3; [ "$ok" = ok ] && cat "$FILE" >&3"#;
+    typed("bash", line, Hears::Ok);
+}
+
+#[test]
+fn bash_as_a_classic_sender() {
+    let line = r#"exec 3<> /dev/tcp/$HOST/$PORT; printf %s "$NAME" >&3; read -r -N 2 ok <&3; [ "$ok" = ok ] && cat "$FILE" >&3"#;
+    typed("bash", line, Hears::Ok);
+}
+
+#[test]
+fn python_as_the_tutorials_write_it() {
+    let Some(python) = installed("python3") else { return };
+    upload_each_size(&[], |file, server| {
+        let (host, port) = (server.ip().to_string(), server.port().to_string());
+        let output = run(Command::new(&python).arg(format!("{CLIENTS}/send.py")).arg(file).args([host, port]));
+        assert_eq!(output, "file sent\n");
+    });
+}
+
+#[test]
+fn go_as_the_tutorials_write_it() {
+    let Some(sender) = built_by_go("send") else { return };
+    upload_each_size(&[], |file, server| {
+        assert_eq!(run(Command::new(&sender).arg(file).arg(server.to_string())), "file sent\n");
+    });
+}
+
+#[test]
+fn go_asks_the_echo_as_the_tutorials_write_it() {
+    let Some(client) = built_by_go("udp") else { return };
+    let server = Server::start(&[]);
+    let output = run(Command::new(client).arg(server.udp().to_string()));
+    assert_eq!(output, "the server says: are you ready?\n");
+}
+
+/// Types `line` for an upload of each size.
+fn typed(program: &str, line: &str, hears: Hears) {
+    if installed(program).is_none() {
+        return;
+    }
+    // Whoever closes with something unread resets the connection and may lose the end of the file. A client that never
+    // reads must not be told to go on, however long a busy machine holds it up after its name.
+    let args: &[&str] = if matches!(hears, Hears::Nothing) { &["--ok-grace", "off"] } else { &[] };
+    upload_each_size(args, |file, server| {
+        let name = file.file_name().expect("a file has a name");
+        let size = fs::metadata(file).expect("the file is there").len();
+        let mut bash = Command::new("bash");
+        bash.args(["-c", line]).env("NAME", name).env("FILE", file);
+        bash.env("HOST", server.ip().to_string()).env("PORT", server.port().to_string());
+        let output = run(&mut bash);
+        match hears {
+            Hears::Receipt => assert!(output.ends_with(&format!("done {size} - {}\n", name.display())), "{output:?}"),
+            Hears::Ok | Hears::Nothing => assert_eq!(output, ""),
+        }
+    });
+}
+
+/// Lets `client` send a file of each size, and waits for each to be stored as it was sent.
+fn upload_each_size(args: &[&str], client: impl Fn(&Path, SocketAddr)) {
+    let outbox = tempfile::tempdir().expect("a temporary directory can be made");
+    let server = Server::start(args);
+    for size in SIZES {
+        let (name, bytes) = (format!("of {size} bytes.bin"), content(size, size as u64));
+        let file = outbox.path().join(&name);
+        fs::write(&file, &bytes).expect("the file can be written");
+        client(&file, server.tcp());
+        server.await_file(&name, &bytes);
+    }
+    assert_eq!(server.files().len(), SIZES.len(), "each upload is one file");
+}
+
+/// What the command prints; it must end well.
+fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().expect("the program can be started");
+    assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("it prints UTF-8")
+}
+
+/// Where the program is. Where it is nowhere, that is said past the test runner, which shows no output of a test that passes.
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
+    if found.is_none() {
+        assert!(env::var_os("INTAKE_REQUIRE_INTEROP").is_none(), "{program} is not installed, and is required here");
+        writeln!(io::stderr(), "left out: {program} is not installed").expect("stderr can be written");
+    }
+    found
+}
+
+/// The program that Go makes of `clients/NAME.go`, by itself: no module, no network, its cache beside our own.
+fn built_by_go(name: &str) -> Option<PathBuf> {
+    let go = installed("go")?;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (binary, source) = (directory.join(name), format!("{CLIENTS}/{name}.go"));
+    let mut build = Command::new(go);
+    build.arg("build").arg("-o").arg(&binary).arg(source);
+    build.env("GOCACHE", directory.join("go-build")).env("GOTOOLCHAIN", "local").env("GO111MODULE", "off");
+    run(&mut build);
+    Some(binary)
+}
