@@ -86,6 +86,9 @@ impl Tcp {
 impl fmt::Display for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { local, remote, state, unread, unacknowledged, .. } = self;
+        if *state == STATES[0] {
+            return write!(f, "{state:<11}  the kernel knows nothing of it   {local} > {remote}");
+        }
         write!(f, "{state:<11}  Recv-Q {unread:<7} Send-Q {unacknowledged:<7} {local} > {remote}")
     }
 }
