@@ -8,7 +8,8 @@
 //! ```
 //!
 //! On loopback the three pass within microseconds. To catch the states between them, the client is made deaf: it sends its
-//! SYN and does not hear the answer, as on a network that has failed in one direction.
+//! SYN and does not hear the answer, as on a network that has failed in one direction. (Where that is not allowed,
+//! SYN_SENT is still seen, at a backlog that is full.)
 
 mod kernel;
 
@@ -43,16 +44,17 @@ fn three_packets() -> io::Result<()> {
     assert_eq!((listening.state, listening.unacknowledged), ("LISTEN", 128));
 
     let client = socket()?;
-    kernel::deafen(&client)?;
+    let deaf = kernel::deafen(&client)?;
     client.set_nonblocking(true)?;
     let error = client.connect(&address.into()).expect_err("nothing is answered yet");
     assert_eq!(Errno::from_io_error(&error), Some(Errno::INPROGRESS));
-    println!("   a client that does not hear: its SYN has arrived, the answer has not");
     let ends = Ends { client: kernel::local_addr(&client)?, server: address };
-    ends.become_and_show("SYN_SENT", "SYN_RECV")?;
-
-    println!("   it hears again; what was lost is sent again within a second");
-    kernel::undeafen(&client)?;
+    if deaf {
+        println!("   a client that does not hear: its SYN has arrived, the answer has not");
+        ends.become_and_show("SYN_SENT", "SYN_RECV")?;
+        println!("   it hears again; what was lost is sent again within a second");
+        kernel::undeafen(&client)?;
+    }
     ends.become_and_show("ESTABLISHED", "ESTABLISHED")?;
 
     // The kernel has done all this by itself. accept(2) sends no packet, it only hands over what is complete.

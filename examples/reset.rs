@@ -43,7 +43,7 @@ fn what_it_throws_away() -> io::Result<()> {
     println!("-- a sender that closes, and one that resets; both have filled the pipe");
     for reset in [false, true] {
         let (sender, receiver) = kernel::pair()?;
-        let (ends, written) = (Ends::of_client(&sender)?, fill(&sender)?);
+        let (ends, written) = (Ends::of_client(&sender)?, kernel::fill(&sender)?);
         ends.become_and_show("ESTABLISHED", "ESTABLISHED")?;
         if reset {
             reset_on_close(&sender)?;
@@ -165,17 +165,4 @@ fn reset_upload() -> io::Result<TcpStream> {
 /// Makes the close that follows a reset (`SO_LINGER` of zero seconds, socket(7)).
 fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
-}
-
-/// Writes until nothing more goes in. Returns how many bytes did.
-fn fill(mut stream: &TcpStream) -> io::Result<usize> {
-    stream.set_nonblocking(true)?;
-    let mut written = 0;
-    loop {
-        match stream.write(&[b'a'; 64 * 1024]) {
-            Ok(length) => written += length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(written),
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -1,13 +1,13 @@
 //! What the kernel knows of a socket: the figures that `ss` and `netstat` print, from where `ss` has them (sock_diag(7)).
 //!
-//! Shared by the examples that look at the wire. It asks for one connection at a time, both ends of it, and it makes one
-//! end deaf where a state would otherwise be gone before anyone could look.
+//! Shared by the examples that look at the wire. It asks for one connection at a time, both ends of it, and it has the two
+//! means to hold a state that would otherwise be gone before anyone could look: a full pipe, and an end that is deaf.
 
 // Each example is a program of its own and uses its own part of this.
 #![allow(dead_code)]
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
@@ -133,16 +133,38 @@ pub fn udp_buffer(local: SocketAddr) -> io::Result<MemInfo> {
 }
 
 /// Makes a socket deaf: from now on every packet for it is lost at its door (a socket filter that lets nothing pass,
-/// `SO_ATTACH_FILTER`, socket(7)). It can still send. To its peer it is a network that has failed in one direction, and it
-/// needs no privilege.
-pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
+/// `SO_ATTACH_FILTER`, socket(7)). It can still send. To its peer that is a network which has failed in one direction.
+///
+/// Some kernels want a privilege for it. Without it, this says that something is left out, and returns false.
+pub fn deafen(socket: &impl AsFd) -> io::Result<bool> {
     const RETURN: u16 = 0x06;
-    SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+    match SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)]) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            println!("   left out: this kernel lets only root (CAP_NET_ADMIN) make a socket deaf: {error}");
+            Ok(false)
+        }
+        result => result.map(|()| true),
+    }
 }
 
 /// Lets it hear again.
 pub fn undeafen(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).detach_filter()
+}
+
+/// Writes until nothing more goes in, so that whatever is sent next has to wait. Returns how many bytes went in.
+pub fn fill(mut stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let mut written = 0;
+    loop {
+        match stream.write(&[b'a'; 64 * 1024]) {
+            Ok(length) => written += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    stream.set_nonblocking(false)?;
+    Ok(written)
 }
 
 /// Looks until there is something.
