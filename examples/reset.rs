@@ -30,7 +30,7 @@ enum Upload {
 fn main() -> io::Result<()> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [] => {}
-        [_send_half, address] => return send_half(address),
+        [mode, address] if mode == "send-half" => return send_half(address),
         _ => return Err(io::Error::other("usage: reset")),
     }
     what_it_throws_away()?;
