@@ -138,7 +138,7 @@ impl Server {
         let Some(id) = self.ready.pop() else { return Ok(()) };
         let Some(stream) = self.connections.get_mut(id) else { return Ok(()) };
         let (mut buffer, mut budget) = ([0; READ_BYTES], Budget::new(self.budget_bytes));
-        while let Some(length) = unless_blocked(|| stream.read(&mut buffer))? {
+        while let Some(length) = unless_blocked(|| stream.read(&mut buffer))?.filter(|&length| length > 0) {
             on_read(id, stream, length)?;
             budget.spend(length);
             if budget.is_spent() {
