@@ -72,12 +72,12 @@ fn never_answered() -> io::Result<()> {
     let port = attempt.stream.local_addr()?.port();
     on_its_way(&mut attempt)?;
     let mut table = File::open("/proc/net/tcp")?;
-    assert_eq!(look_up(&mut table, port)?.state, SYN_SENT);
+    assert_eq!(look_up(&mut table, port, address.port())?.state, SYN_SENT);
     let retries = fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries")?;
     println!("    in SYN_SENT, says the kernel, which will try {} times more, for over a minute", retries.trim());
     // Our deadline has passed: closing the socket is all that giving up takes.
     drop(attempt);
-    assert!(look_up(&mut table, port).is_err(), "it is gone");
+    assert!(look_up(&mut table, port, address.port()).is_err(), "it is gone");
     println!("    given up after {SILENCE:?}");
     Ok(())
 }

@@ -60,7 +60,7 @@ fn run(manner: Manner) -> io::Result<Outcome> {
     let limit = leave_descriptors(ROOM)?;
 
     server.turns_until(SILENCE, |_| false)?;
-    let (in_vain, waiting) = (server.failures, look_up(&mut table, address.port())?.waiting);
+    let (in_vain, waiting) = (server.failures, look_up(&mut table, address.port(), 0)?.waiting);
     println!(
         "{ROOM} accepted; tries in vain within {SILENCE:?}: {in_vain}; in the backlog, by the kernel's count: {waiting}"
     );

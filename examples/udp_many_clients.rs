@@ -73,7 +73,7 @@ fn one_socket_for_all() -> io::Result<()> {
     settle();
     assert_eq!(server.turn(WRONG)?, (1, 1), "fifty arrivals before one look are one edge");
     assert_eq!(server.turn(WRONG)?, (0, 0), "and nobody tells of the rest");
-    let waiting = look_up(&mut File::open("/proc/net/udp")?, server.address.port())?.waiting;
+    let waiting = look_up(&mut File::open("/proc/net/udp")?, server.address.port(), 0)?.waiting;
     println!("wrong: one event, one answer, then silence; {waiting} bytes of memory hold what waits in the kernel");
     assert!(waiting > 0);
     send(0)?;

@@ -86,19 +86,23 @@ pub struct Entry {
     pub waiting: u64,
 }
 
-/// Looks the IPv4 socket of a local port up in `/proc/net/tcp` or `/proc/net/udp`. The table is an open file, because a
-/// process without descriptors could not open it.
-pub fn look_up(table: &mut File, port: u16) -> io::Result<Entry> {
+/// Looks a socket on 127.0.0.1 up in `/proc/net/tcp` or `/proc/net/udp`, by both its ports: one port may have many
+/// connections, of other processes too. The peer's is 0 where there is none. The table is an open file, because a process without
+/// descriptors could not open it.
+pub fn look_up(table: &mut File, local: u16, peer: u16) -> io::Result<Entry> {
     let mut text = String::new();
     table.rewind()?;
     table.read_to_string(&mut text)?;
-    let local = format!(":{port:04X}");
+    let local = format!("{:08X}:{local:04X}", u32::from_ne_bytes([127, 0, 0, 1]));
+    let peer = format!(":{peer:04X}");
     let entry = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next()?.ends_with(&local).then_some(())?;
-        let state = u8::from_str_radix(fields.nth(1)?, 16).ok()?;
-        let waiting = u64::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
-        Some(Entry { state, waiting })
+        let fields: Vec<_> = line.split_whitespace().skip(1).take(4).collect();
+        let [ours, theirs, state, queues] = fields[..] else { return None };
+        (ours == local && theirs.ends_with(&peer)).then_some(())?;
+        let (_, waiting) = queues.split_once(':')?;
+        Some(Entry { state: u8::from_str_radix(state, 16).ok()?, waiting: u64::from_str_radix(waiting, 16).ok()? })
     };
-    text.lines().find_map(entry).ok_or_else(|| io::Error::other(format!("the kernel has no socket on port {port}")))
+    text.lines()
+        .find_map(entry)
+        .ok_or_else(|| io::Error::other(format!("the kernel has no such socket: {local}{peer}")))
 }
