@@ -1,7 +1,7 @@
 //! A budget: what one connection may take of a turn, so that a flood and fifty slow clients get on together.
 //!
-//! One thread serves them all, each until `WouldBlock`. A peer that sends as fast as it is read never lets it come to that,
-//! and everybody else waits. The wrong server and the right one differ in a single number.
+//! One thread serves them all, each until `WouldBlock`. A peer that sends as fast as it is read never lets it come to
+//! that, and everybody else waits. The wrong server and the right one differ in a single number.
 //!
 //! ```text
 //! cargo run --example budget
@@ -50,14 +50,16 @@ struct Figures {
 fn run(name: &str, budget_bytes: usize) -> io::Result<Figures> {
     let mut server = Server::new(budget_bytes)?;
     let (flood_id, mut flood) = server.admit()?;
-    let slow = (0..SLOW_CLIENTS).map(|_| server.admit().map(|(_, client)| client)).collect::<io::Result<Vec<_>>>()?;
+    let slow = (0..SLOW_CLIENTS).map(|_| server.admit()).collect::<io::Result<Vec<_>>>()?;
     flood.set_nonblocking(true)?;
     let mut unsent_bytes = FLOOD_BYTES;
     send_more(&mut flood, &mut unsent_bytes)?;
+    arrived(server.stream(flood_id), 1)?;
     let (mut figures, mut due_bytes) = (Figures::default(), 0);
     while figures.flood_bytes < FLOOD_BYTES || figures.slow_bytes < due_bytes {
         if figures.flood_bytes < FLOOD_BYTES {
-            slow.iter().try_for_each(|mut client| client.write_all(b"x"))?;
+            slow.iter().try_for_each(|(_, client)| (&*client).write_all(b"x"))?;
+            slow.iter().try_for_each(|(id, _)| arrived(server.stream(*id), 1))?;
             due_bytes += SLOW_CLIENTS;
             figures.flood_turns += 1;
         }
@@ -79,7 +81,7 @@ fn run(name: &str, budget_bytes: usize) -> io::Result<Figures> {
     let Figures { flood_turns, slow_bytes, longest_wait_bytes, longest_turn, .. } = figures;
     println!("{name}: the flood lasts {flood_turns} turns, the longest {longest_turn:.1?};");
     println!(
-        "    the others send {slow_bytes} bytes meanwhile, each read after at most {longest_wait_bytes} of the flood's"
+        "    {slow_bytes} bytes of the others are read meanwhile, each after at most {longest_wait_bytes} of the flood"
     );
     Ok(figures)
 }
@@ -115,6 +117,10 @@ impl Server {
         let token = Token(self.connections.next_id().to_bits() as usize);
         self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         Ok((self.connections.insert(stream), client))
+    }
+
+    fn stream(&self, id: Id) -> &mio::net::TcpStream {
+        self.connections.get(id).expect("nobody is removed")
     }
 
     /// One turn; `on_read` hears from whom how many bytes were read.

@@ -1,8 +1,8 @@
 //! Non-blocking without readiness is a busy loop; readiness is what it lacks.
 //!
 //! A thread that must not wait for one of its connections makes them all non-blocking. Then it has to know when to try
-//! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received in
-//! all three ways, while the kernel counts the thread's reads, its sleeps and its time on the processor.
+//! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received
+//! in all three ways, while the kernel counts the thread's reads, its sleeps and its time on the processor.
 //!
 //! ```text
 //! cargo run --example busy_loop
@@ -85,9 +85,7 @@ fn receive(between: Between) -> io::Result<Figures> {
     let _clients = sender.join().expect("the sender ends well")?;
     let (reads, slept, busy) = (after.reads - before.reads, after.slept - before.slept, after.busy - before.busy);
     let name = format!("{between:?}:");
-    println!(
-        "{name:10} tried {tries} times; the kernel saw {reads} reads, {slept} sleeps, {busy:.1?} on the processor"
-    );
+    println!("{name:10} {tries} tries; by the kernel: {reads} reads, {slept} sleeps, {busy:.1?} on the processor");
     assert!(reads >= tries as u64, "the kernel cannot have seen fewer than there were");
     Ok(Figures { tries, slept })
 }

@@ -1,8 +1,8 @@
 //! A connect that does not block, done right: an event only says "look", and two looks together tell.
 //!
-//! `connect` returns before there is a connection. What has come of it since is told by the socket's error and its peer.
-//! Each sign alone is wrong somewhere: a refused connection is as writable as one that stands, and one that is still on
-//! its way has no error either. Where nobody answers there is no event at all.
+//! `connect` returns before there is a connection. What has come of it since is told by the socket's error and its
+//! peer. Each sign alone is wrong somewhere: a refused connection is as writable as one that stands, and one that is
+//! still on its way has no error either. Where nobody answers there is no event at all.
 //!
 //! ```text
 //! cargo run --example connect

@@ -71,14 +71,10 @@ fn ends_the_silent(manner: Manner) -> io::Result<bool> {
         server.turn()?;
     }
     let ended = server.ended.contains(&silent);
-    println!(
-        "{manner:?}: the silent one was {}",
-        if ended { "ended" } else { "still there after five times its patience" }
-    );
-    println!(
-        "  the talker's deadline moved {} times, and its entry was looked at {} times",
-        server.heard, server.early
-    );
+    let what = if ended { "is ended" } else { "is still there after five times its patience" };
+    let (moved, looked_at) = (server.heard, server.early);
+    println!("{manner:?}: the silent one {what};");
+    println!("    the other's deadline moved {moved} times, its entry in the tree {looked_at} times");
     Ok(ended)
 }
 

@@ -1,7 +1,7 @@
 //! Out of descriptors: accept fails, the client stays in the backlog, and no edge tells when to try again.
 //!
-//! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room for
-//! the third. But who notices?
+//! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room
+//! for the third. But who notices?
 //!
 //! ```text
 //! cargo run --example descriptors_run_out

@@ -1,7 +1,7 @@
 //! An edge is told once: whoever neither drains nor remembers waits for ever.
 //!
-//! The same bytes and the same end come to a server in four manners. It reads four bytes at a time, so that a read leaves
-//! something behind, as any read may.
+//! The same bytes and the same end come to a server in four manners. It reads four bytes at a time, so that a read
+//! leaves something behind, as any read may.
 //!
 //! ```text
 //! cargo run --example lost_wakeup

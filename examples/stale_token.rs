@@ -3,8 +3,8 @@
 //! A slab gives a freed key to whoever comes next, and a token is only that key. Two ways lead an old event to a young
 //! connection; a serial beside the key closes both.
 //!
-//! 1. **Within a batch.** Serving the first event closes another connection and accepts a third, while the second event,
-//!    for the closed one, is still to be looked at.
+//! 1. **Within a batch.** Serving the first event closes another connection and accepts a third, while the second event
+//!    (for the closed one) is still to be looked at.
 //! 2. **Across batches.** The kernel watches open files and not descriptors (epoll(7)): while a duplicate of a closed
 //!    socket lives, its events keep coming.
 //!
@@ -77,7 +77,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Two connections have each something to say in one batch: the first one's word ends the second, whose place a third takes.
+/// Two connections have each something to say in one batch: the first one's word ends the second, whose place a third
+/// takes.
 fn survives_the_batch<T: Table>() -> io::Result<bool> {
     let mut server = Server::<T>::new()?;
     let (first, mut first_client) = server.admit()?;

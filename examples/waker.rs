@@ -1,7 +1,7 @@
 //! A thread's result comes back to the loop through a channel and a `Waker`: the one carries it, the other one tells.
 //!
-//! Some work has no readiness: a file on a disk cannot be polled, and a sync of it takes as long as it takes. A thread does
-//! it. But the loop is asleep in its poll and hears of nothing that the kernel does not report.
+//! Some work has no readiness: a file on a disk cannot be polled, and a sync of it takes as long as it takes. A thread
+//! does it. But the loop is asleep in its poll and hears of nothing that the kernel does not report.
 //!
 //! ```text
 //! cargo run --example waker

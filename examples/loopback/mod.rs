@@ -1,7 +1,7 @@
 //! What the examples of readiness share: connections over loopback, a wait, and the kernel's own figures.
 //!
-//! Knows nothing of what any of them shows. Client and server are mostly one thread here, so that a demonstration can be
-//! told step by step and counts the same at every run.
+//! Knows nothing of what any of them shows. Client and server are mostly one thread here, so that a demonstration can
+//! be told step by step and counts the same at every run.
 
 #![allow(dead_code, reason = "each example uses some of it")]
 
@@ -39,7 +39,8 @@ pub fn wait(poll: &mut Poll, events: &mut Events, longest: Duration) -> io::Resu
     Ok(events.iter().count())
 }
 
-/// Lets what was sent arrive. Over loopback it mostly has when the call that sent it returns, but a busy kernel puts it off.
+/// Lets what was sent arrive. Over loopback it mostly has when the call that sent it returns, but a busy kernel puts it
+/// off.
 pub fn settle() {
     thread::sleep(Duration::from_millis(100));
 }
@@ -87,8 +88,8 @@ pub struct Entry {
 }
 
 /// Looks a socket on 127.0.0.1 up in `/proc/net/tcp` or `/proc/net/udp`, by both its ports: one port may have many
-/// connections, of other processes too. The peer's is 0 where there is none. The table is an open file, because a process without
-/// descriptors could not open it.
+/// connections, of other processes too. The peer's is 0 where there is none. The table is an open file, because a
+/// process without descriptors could not open it.
 pub fn look_up(table: &mut File, local: u16, peer: u16) -> io::Result<Entry> {
     let mut text = String::new();
     table.rewind()?;
