@@ -30,13 +30,16 @@ pub fn connect(listener: &TcpListener) -> io::Result<(TcpStream, mio::net::TcpSt
     Ok((client, mio::net::TcpStream::from_std(server)))
 }
 
-/// Waits for events, for `longest` at most, and returns how many came. A signal is an empty batch.
+/// Waits for events, for `longest` at most, and returns how many came. After a signal it goes on with
+/// what is left of the time.
 pub fn wait(poll: &mut Poll, events: &mut Events, longest: Duration) -> io::Result<usize> {
-    match poll.poll(events, Some(longest)) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-        polled => polled?,
+    let end = Instant::now() + longest;
+    loop {
+        match poll.poll(events, Some(end.saturating_duration_since(Instant::now()))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            polled => return polled.map(|()| events.iter().count()),
+        }
     }
-    Ok(events.iter().count())
 }
 
 /// Lets what was sent arrive. Over loopback it mostly has when the call that sent it returns, but a busy kernel puts it
