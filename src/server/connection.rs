@@ -17,7 +17,7 @@ use super::stats::Stats;
 use crate::net::{Readiness, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Request, Rules, Ticket};
 use crate::reactor::{Budget, Id};
-use crate::store::{Claim, Partial, Store, StoreError};
+use crate::store::{Claim, Partial, Store, StoreError, Target};
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
@@ -366,8 +366,9 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     fn begin<D: Store<Partial = P>>(&mut self, request: Request, cx: &mut Context<D>) {
-        let Request { name, mtime, on_exists, .. } = request;
-        match cx.store.begin(&name, on_exists.unwrap_or(cx.rules.on_exists)) {
+        let Request { name, mtime, on_exists, size, .. } = request;
+        let target = Target { name: &name, on_exists: on_exists.unwrap_or(cx.rules.on_exists), size };
+        match cx.store.begin(&target) {
             Ok(partial) => {
                 self.upload = Some(Upload { name, partial, mtime });
                 self.receiver.accept();

@@ -150,7 +150,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{Directory, Store};
+    use super::super::{Directory, Store, Target};
     use super::*;
     use crate::proto::{NamePolicy, OnExists, Ticket};
     use crate::reactor::Slots;
@@ -167,7 +167,7 @@ mod tests {
         let id = Slots::default().insert(());
         for number in 0..count {
             assert!(!directory.is_congested());
-            let mut partial = directory.begin(&name(number), OnExists::Refuse).unwrap();
+            let mut partial = directory.begin(&Target::new(&name(number), OnExists::Refuse)).unwrap();
             partial.append(format!("content {number}").as_bytes()).unwrap();
             let claim = Claim { id, ticket: Ticket(number as u64) };
             assert!(directory.publish(claim, partial, name(number)).is_none());
@@ -200,7 +200,8 @@ mod tests {
         let (sender, woken) = mpsc::channel();
         directory.sync_before_receipts(8, move || sender.send(()).unwrap()).unwrap();
         let id = Slots::default().insert(());
-        let partials: Vec<_> = (0..2).map(|n| directory.begin(&name(n), OnExists::Refuse).unwrap()).collect();
+        let partials: Vec<_> =
+            (0..2).map(|n| directory.begin(&Target::new(&name(n), OnExists::Refuse)).unwrap()).collect();
         fs::write(base.path().join(name(0)), "old").unwrap();
         for (number, partial) in partials.into_iter().enumerate() {
             directory.publish(Claim { id, ticket: Ticket(number as u64) }, partial, name(number));

@@ -19,11 +19,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use intake::net::{Readiness, Stream};
-use intake::proto::{Name, OnExists};
+use intake::proto::Name;
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
 use intake::server::{Clock, Connections};
-use intake::store::{Claim, Partial, Store, StoreError};
+use intake::store::{Claim, Partial, Store, StoreError, Target};
 
 const SEEDS: u64 = 300;
 
@@ -195,7 +195,7 @@ struct SimPartial {
 impl Store for SimStore {
     type Partial = SimPartial;
 
-    fn begin(&self, name: &Name, _: OnExists) -> Result<SimPartial, StoreError> {
+    fn begin(&self, &Target { name, .. }: &Target) -> Result<SimPartial, StoreError> {
         if name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
