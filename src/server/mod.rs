@@ -7,6 +7,7 @@ mod acceptor;
 pub mod config;
 mod connection;
 mod connections;
+mod digesting;
 mod pace;
 mod start;
 mod stats;

@@ -4,7 +4,7 @@
 //! still goes to the one that was opened.
 
 use std::fmt;
-use std::fs::create_dir_all;
+use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 
-use super::committer::Committer;
+use super::committer::{Committer, Job, Work};
 use super::naming;
 use super::partial::{self, PartialFile};
 use super::room::Room;
@@ -122,6 +122,7 @@ impl Directory {
 
 impl Store for Directory {
     type Partial = PartialFile;
+    type Content = File;
 
     fn begin(&self, target: &Target) -> Result<PartialFile, StoreError> {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
@@ -134,7 +135,7 @@ impl Store for Directory {
         let method = match on_exists {
             // A link never replaces.
             OnExists::Replace => Method::Named,
-            OnExists::Refuse | OnExists::Rename => self.method,
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
         };
         let will_sync = self.committer.is_some();
         let mut partial = PartialFile::create(&self.handles, method, on_exists, will_sync, reservation)?;
@@ -144,7 +145,17 @@ impl Store for Directory {
 
     fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
-        committer.submit(claim, partial, name);
+        committer.submit(Job { claim, work: Work::Publish(partial), name });
+        None
+    }
+
+    fn find(&self, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
+        naming::find(self.handles.directory.as_fd(), name, size)
+    }
+
+    fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
+        committer.submit(Job { claim, work: Work::Confirm(content), name });
         None
     }
 

@@ -24,6 +24,8 @@ use crate::reactor::Id;
 pub trait Store {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
+    /// A stored file, to be read.
+    type Content: io::Read;
 
     /// Creates a partial file for an upload.
     ///
@@ -35,7 +37,16 @@ pub trait Store {
     /// or, where durability takes its time, later, and then [`Store::settled`] tells.
     fn publish(&mut self, claim: Claim, partial: Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
 
-    /// What has been published since, in any order.
+    /// Opens what is stored as `name`, where a file of `size` bytes is.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where anything else is, and whatever the file system says.
+    fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError>;
+
+    /// Makes what was found under `name` as durable as what is published; tells the result as [`Store::publish`] does.
+    fn confirm(&mut self, claim: Claim, content: Self::Content, name: Name) -> Option<Result<Name, StoreError>>;
+
+    /// What has been published or confirmed since, in any order.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         Vec::new()
     }
@@ -95,11 +106,18 @@ pub trait Partial {
     fn publish(self, name: Name) -> Result<Name, StoreError>;
 }
 
+impl StoreError {
+    /// What has the name is not the file that was uploaded.
+    pub const NOT_THE_SAME: Self = Self::Taken("the name is taken by another file");
+}
+
 /// Why an upload cannot be stored.
 #[derive(Debug)]
 pub enum StoreError {
     /// The final name is taken, and the policy leaves no other; says by what or why.
     Taken(&'static str),
+    /// Another upload is in the way, for now; says how.
+    Busy(&'static str),
     /// No space, no inodes or no quota left.
     Full(io::Error),
     /// Anything else that the file system says.
@@ -130,7 +148,7 @@ impl From<Errno> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken(why) => f.write_str(why),
+            Self::Taken(why) | Self::Busy(why) => f.write_str(why),
             Self::Full(error) => write!(f, "no space is left for the file: {error}"),
             Self::Io(error) => write!(f, "the file cannot be stored: {error}"),
             Self::Failed => f.write_str("the server's disk has failed; it takes no files until it is restarted"),
@@ -284,7 +302,7 @@ mod tests {
     #[test]
     fn a_partial_is_invisible_and_dropping_it_leaves_nothing() {
         everywhere(|path, directory| {
-            for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace] {
+            for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace, OnExists::Same] {
                 let mut partial = directory.begin(&Target::new(&name("a"), on_exists)).unwrap();
                 partial.append(b"never whole").unwrap();
                 assert!(listing(path).is_empty());

@@ -65,17 +65,17 @@ impl PartialFile {
         space.allocate(&self.file, size, &mut self.reservation)
     }
 
-    /// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
-    /// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
-    pub(super) fn start_write_back(&self) {
-        // Only a hint: the sync decides.
-        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+    /// The content so far.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
+}
 
-    /// Waits until the content would survive a power cut.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
+/// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
+/// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
+pub(super) fn start_write_back(file: &File) {
+    // Only a hint: the sync decides.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }
 
 impl Partial for PartialFile {
@@ -85,7 +85,7 @@ impl Partial for PartialFile {
         self.size += bytes.len() as u64;
         self.reservation.used(bytes.len() as u64);
         if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
-            self.start_write_back();
+            start_write_back(&self.file);
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Entry {
         }
         naming::claim(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
-            OnExists::Refuse | OnExists::Rename => self.rename(directory, name.as_str()),
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.rename(directory, name.as_str()),
         })
     }
 

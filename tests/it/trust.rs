@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Server, connect, content};
+use intake::proto::{Algorithm, Hasher};
+
+use crate::fixture::{Server, await_until, connect, content};
 
 /// A connection that speaks `/put` and `/ask`.
 struct Client {
@@ -85,4 +87,46 @@ fn what_cannot_fit_is_refused_before_its_content_and_with_the_figures() {
     first.send(&bytes[1000..]);
     assert_eq!(first.hear(), format!("done {} - first", bytes.len()));
     assert_eq!(server.files().keys().collect::<Vec<_>>(), ["first", "small"]);
+}
+
+/// The digest of `bytes` as an attribute, and as a receipt tells it.
+fn crc32c(bytes: &[u8]) -> (String, String) {
+    let mut hasher = Hasher::new(Algorithm::Crc32c);
+    hasher.update(bytes);
+    let digest = hasher.finish();
+    (format!("crc32c={}", digest.to_hex()), digest.to_string())
+}
+
+#[test]
+fn a_file_that_is_there_already_is_done_without_a_second_copy() {
+    for sync in ["full", "none"] {
+        let server = Server::start(&["--sync", sync]);
+        let before = server.descriptors();
+        let mut client = Client::to(server.tcp());
+        // Larger than what is read in one turn, so that the comparison is cut into pieces.
+        let bytes = content(20 << 20, 7);
+        let (attribute, told) = crc32c(&bytes);
+        let (size, done) = (bytes.len(), format!("done {} {told} a", bytes.len()));
+        client.send(format!("/put size={size} {attribute} on-exists=same a\n"));
+        client.send(&bytes);
+        assert_eq!(client.hear(), done);
+
+        assert_eq!(client.ask(format!("/ask size={size} {attribute} on-exists=same a\n")), done);
+        client.send(format!("/put size={size} crc32c=trailer on-exists=same a\n"));
+        client.send(&bytes);
+        client.send(format!("{attribute}\n/put size=1 b\nx"));
+        assert_eq!((client.hear(), client.hear()), (done, "done 1 - b".into()));
+
+        // Another size, another content, and what is no file.
+        let taken = |line: String| assert!(line.starts_with("no 409 ") && !line.contains("retry"), "{line}");
+        taken(client.ask(format!("/ask size=1 {attribute} on-exists=same a\n")));
+        taken(client.ask(format!("/ask size={size} crc32c=00000000 on-exists=same a\n")));
+        taken(client.ask(format!("/put size=1 crc32c=trailer on-exists=same b\ny{}\n", crc32c(b"y").0)));
+        fs::create_dir(server.dir().join("directory")).expect("a directory can be made");
+        taken(client.ask("/ask size=1 crc32c=00000000 on-exists=same directory\n"));
+        assert!(client.ask("/ask size=1 on-exists=same a\n").starts_with("no 400 "));
+        assert_eq!(server.files(), [("a".to_owned(), bytes), ("b".to_owned(), b"x".to_vec())].into());
+        drop(client);
+        await_until("every descriptor to be closed", || server.descriptors() == before);
+    }
 }
