@@ -65,9 +65,27 @@ impl Body {
         Self { framing: Framing::UntilEndOfStream, received: 0, check: None }
     }
 
-    /// The bytes of content that came.
+    /// Goes on where an earlier connection stopped: so many bytes are here already, and `hasher` has taken them in.
+    pub(super) fn go_on(&mut self, offset: u64, hasher: Hasher) {
+        let (Framing::Sized(left), Some(check)) = (&mut self.framing, &mut self.check) else {
+            unreachable!("only content of a known size and with a digest is gone on with")
+        };
+        *left -= offset;
+        self.received = offset;
+        check.hasher = hasher;
+    }
+
+    /// The bytes of content that came, on this connection and before.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The digest that was told before the content.
+    pub(super) fn promised(&self) -> Option<Digest> {
+        match self.check.as_ref()?.promise {
+            Promise::Known(digest) => Some(digest),
+            Promise::Trailer(_) => None,
+        }
     }
 
     /// The bytes of content that are known to come.

@@ -4,7 +4,7 @@
 //! and reads no clock. Generic over socket and store, so that the simulation runs this very code.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -12,12 +12,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
+use super::digesting::Digesting;
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use crate::net::{Readiness, Stream};
-use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Request, Rules, Ticket};
+use crate::proto::{
+    Awaits, Code, Event, Farewell, Hasher, Held, Name, OnExists, Peer, Receiver, Refusal, Request, ResumeId, Rules,
+    Ticket, Whole,
+};
 use crate::reactor::{Budget, Id};
-use crate::store::{Claim, Partial, Store, StoreError};
+use crate::store::{Claim, Partial, Store, StoreError, Target};
+
+/// After how long it makes sense to come back where another upload is in the way, in seconds.
+const BUSY_SECONDS: u32 = 5;
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
@@ -44,6 +51,8 @@ pub enum Verdict {
     Wait,
     /// There is more to do; others first.
     Yield,
+    /// Another connection may be in its way: see to that, then [`Connection::claim`].
+    Contend,
     /// It is over.
     Close(CloseReason),
 }
@@ -84,8 +93,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// One client's connection.
-#[derive(Debug)]
-pub struct Connection<S, P> {
+pub struct Connection<S, D: Store> {
     stream: S,
     peer: SocketAddr,
     /// What the edges told and no `WouldBlock` has taken back.
@@ -93,7 +101,9 @@ pub struct Connection<S, P> {
     receiver: Receiver,
     pace: Pace,
     accepted: Instant,
-    upload: Option<Upload<P>>,
+    upload: Option<Upload<D::Partial>>,
+    /// Boxed, as most connections never have one.
+    task: Option<Box<Task<D::Content>>>,
     /// What was read and cannot be followed before something is settled.
     held: Box<[u8]>,
     /// Of all its uploads.
@@ -106,14 +116,29 @@ pub struct Connection<S, P> {
 }
 
 /// A file under way.
-#[derive(Debug)]
 struct Upload<P> {
     name: Name,
     partial: P,
+    on_exists: OnExists,
+    resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
 }
 
-impl<S: Stream, P: Partial> Connection<S, P> {
+/// What the disk has to do with a request before the next input is taken.
+enum Task<C> {
+    /// Find out whether what has the name is the file that was uploaded, or would be.
+    Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+    /// Wait until whoever has the resume id has given it up.
+    Contend(Request),
+    /// Sum up what is held of the upload.
+    Recall(Digesting),
+    /// Wait until what is held would survive a power cut.
+    Sync(Ticket, Held),
+    /// Go on from what is held.
+    Resume(Held),
+}
+
+impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
     pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Instant) -> Self {
@@ -125,6 +150,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             pace: Pace::begin(now),
             accepted: now,
             upload: None,
+            task: None,
             held: Box::default(),
             content_bytes: 0,
             stored: 0,
@@ -148,7 +174,8 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || !self.held.is_empty();
-        has_input && self.receiver.awaits() != Awaits::Verdict
+        self.task.as_ref().is_some_and(|task| !matches!(**task, Task::Sync(..)))
+            || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -157,7 +184,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Goes on until nothing is left to do, or `budget` is spent.
-    pub fn serve<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn serve(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -168,7 +195,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Acts on what had run out when the poll was asked, then serves.
-    pub fn expire<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
@@ -176,8 +203,15 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    /// Takes in what became of the file that was published for the request `ticket`.
+    /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
     pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
+        let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
+        if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
+            return match result {
+                Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
+                Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+            };
+        }
         match result {
             Ok(name) => {
                 self.stored += 1;
@@ -210,12 +244,53 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         self.upload.is_some() || self.receiver.owes()
     }
 
+    /// The resume id that it wants and another upload has.
+    pub fn contended(&self) -> Option<&ResumeId> {
+        match self.task.as_deref()? {
+            Task::Contend(request) => request.resume.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it has an upload in progress under this resume id.
+    pub fn holds(&self, id: &ResumeId) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.resume.as_ref() == Some(id))
+    }
+
+    /// Gives up the upload that another connection has claimed since: after a silent loss of the network this one may only
+    /// seem to be alive.
+    pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
+        self.receiver.dismiss(&refusal);
+        let name = self.end_upload(true);
+        self.note_refusal(refusal, name, cx.stats);
+        self.serve(cx, budget)
+    }
+
+    /// Begins what it could not while another connection was in its way, if that one was.
+    pub fn claim(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
+        if let Some(Task::Contend(request)) =
+            self.task.take_if(|task| matches!(**task, Task::Contend(_))).map(|task| *task)
+        {
+            if let Err(error) = self.open(&request, cx) {
+                self.refuse_to_begin(&error, request.name, cx.stats);
+            }
+            self.follow_held(cx);
+        }
+        Verdict::Yield
+    }
+
+    /// Before it is dropped: what nothing has been said against may be gone on with.
+    pub fn keep_upload(&mut self) {
+        self.end_upload(true);
+    }
+
     /// Ends it now; what can be told at once is told.
-    pub fn abort<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         self.refuse(shutting_down(), Peer::Silent, cx.stats);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield => self.ended(CloseReason::Silent),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend => self.ended(CloseReason::Silent),
         }
     }
 
@@ -240,7 +315,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
-    fn advance<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
+    fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             self.flush(cx.clock.now)?;
             match self.receiver.farewell() {
@@ -255,7 +330,13 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             if budget.is_spent() || cx.store.is_congested() {
                 return Ok(Verdict::Yield);
             }
-            self.take_input(cx, budget)?;
+            if self.contended().is_some() {
+                return Ok(Verdict::Contend);
+            }
+            match self.task.take() {
+                Some(task) => self.perform(task, cx, budget),
+                None => self.take_input(cx, budget)?,
+            }
         }
     }
 
@@ -279,10 +360,9 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// What is held, or else one read, and all that follows from it.
-    fn take_input<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
+    fn take_input(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            self.follow(&held, cx);
+            self.follow_held(cx);
             return Ok(());
         }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
@@ -292,12 +372,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         outcome
     }
 
-    fn read<D: Store<Partial = P>>(
-        &mut self,
-        buffer: &mut [u8],
-        cx: &mut Context<D>,
-        budget: &mut Budget,
-    ) -> io::Result<()> {
+    fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX).min(buffer.len());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
@@ -322,10 +397,16 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         Ok(())
     }
 
+    fn follow_held(&mut self, cx: &mut Context<D>) {
+        let held = std::mem::take(&mut self.held);
+        self.follow(&held, cx);
+    }
+
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
-    fn follow<D: Store<Partial = P>>(&mut self, mut input: &[u8], cx: &mut Context<D>) {
+    fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
         while !cx.store.is_congested()
+            && self.task.is_none()
             && let Some(event) = self.receiver.receive(&mut input)
         {
             self.act(event, cx);
@@ -338,19 +419,19 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn act_on<D: Store<Partial = P>>(&mut self, event: Option<Event>, cx: &mut Context<D>) {
+    fn act_on(&mut self, event: Option<Event>, cx: &mut Context<D>) {
         if let Some(event) = event {
             self.act(event, cx);
         }
     }
 
-    fn act<D: Store<Partial = P>>(&mut self, event: Event, cx: &mut Context<D>) {
+    fn act(&mut self, event: Event, cx: &mut Context<D>) {
         match event {
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes, cx),
-            Event::End(ticket) => self.publish(ticket, cx),
+            Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
-                let name = self.upload.take().map(|upload| upload.name);
+                let name = self.end_upload(refusal.code.keeps_partial());
                 self.note_refusal(refusal, name, cx.stats);
             }
             Event::Refused(refusal, header) if self.receiver.is_over() => {
@@ -365,23 +446,53 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn begin<D: Store<Partial = P>>(&mut self, request: Request, cx: &mut Context<D>) {
-        let Request { name, mtime, on_exists, .. } = request;
-        match cx.store.begin(&name, on_exists.unwrap_or(cx.rules.on_exists)) {
-            Ok(partial) => {
-                self.upload = Some(Upload { name, partial, mtime });
-                self.receiver.accept();
-                self.pace = Pace::begin(cx.clock.now);
-            }
-            Err(error) => {
-                let refusal = refusal_for(&error);
-                self.receiver.refuse(&refusal, Peer::Sending);
-                self.note_refusal(refusal, Some(name), cx.stats);
-            }
+    fn begin(&mut self, request: Request, cx: &mut Context<D>) {
+        match self.open(&request, cx) {
+            Ok(()) => {}
+            Err(StoreError::Busy(_)) if request.resume.is_some() => self.task = Some(Box::new(Task::Contend(request))),
+            Err(error) => self.refuse_to_begin(&error, request.name, cx.stats),
         }
     }
 
-    fn append<D: Store<Partial = P>>(&mut self, bytes: &[u8], cx: &mut Context<D>) {
+    fn refuse_to_begin(&mut self, error: &StoreError, name: Name, stats: &mut Stats) {
+        let refusal = refusal_for(error);
+        self.receiver.refuse(&refusal, Peer::Sending);
+        self.note_refusal(refusal, Some(name), stats);
+    }
+
+    /// Makes a place to write, or finds what is held, unless the whole file may be there already.
+    fn open(&mut self, request: &Request, cx: &mut Context<D>) -> Result<(), StoreError> {
+        let &Request { ref name, size, mtime, .. } = request;
+        let on_exists = request.on_exists.unwrap_or(cx.rules.on_exists);
+        if on_exists == OnExists::Same
+            && let Some(size) = size
+            && let Some(content) = cx.store.find(name, size)?
+            && request.tells_all()
+        {
+            let whole = self.receiver.needs_no_content();
+            self.compare(whole, name.clone(), content);
+            return Ok(());
+        }
+        let digest = request.known_digest();
+        let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
+        let held = partial.held();
+        self.upload = Some(Upload { name: name.clone(), partial, on_exists, resume: request.resume.clone(), mtime });
+        match &request.digest {
+            Some(promise) if held > 0 => {
+                self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
+            }
+            _ => self.accept(None, cx),
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
+        cx.stats.resumed += u64::from(held.is_some());
+        self.receiver.accept(held);
+        self.pace = Pace::begin(cx.clock.now);
+    }
+
+    fn append(&mut self, bytes: &[u8], cx: &mut Context<D>) {
         self.content_bytes += bytes.len() as u64;
         cx.stats.content_bytes += bytes.len() as u64;
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
@@ -390,16 +501,94 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn publish<D: Store<Partial = P>>(&mut self, ticket: Ticket, cx: &mut Context<D>) {
-        let Upload { name, mut partial, mtime } =
-            self.upload.take().expect("content ends between begin and publish only");
-        let dated = mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()));
-        let claim = Claim { id: cx.id, ticket };
-        let result = match dated {
-            Ok(()) => cx.store.publish(claim, partial, name),
+    fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
+        let upload = self.upload.take().expect("content ends between begin and publish only");
+        let result = match self.publish_or_compare(whole, upload, cx) {
+            Ok(result) => result,
             Err(error) => Some(Err(error)),
         };
         if let Some(result) = result {
+            self.settle(whole.ticket, result, cx.stats);
+        }
+    }
+
+    /// Returns the result where it is known at once.
+    fn publish_or_compare(
+        &mut self,
+        whole: Whole,
+        upload: Upload<D::Partial>,
+        cx: &mut Context<D>,
+    ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
+        let Upload { name, mut partial, on_exists, mtime, .. } = upload;
+        if on_exists == OnExists::Same
+            && let Some(content) = cx.store.find(&name, whole.size)?
+        {
+            self.compare(whole, name, content);
+            return Ok(None);
+        }
+        mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
+        Ok(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name))
+    }
+
+    fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
+        let promised = whole.digest.expect("who asks for the same tells a digest");
+        let digesting = Digesting::new(promised.algorithm(), whole.size);
+        self.task = Some(Box::new(Task::Compare { whole, name, content, digesting }));
+    }
+
+    /// Gets a task further by a piece.
+    fn perform(&mut self, mut task: Box<Task<D::Content>>, cx: &mut Context<D>, budget: &mut Budget) {
+        let piece = match &mut *task {
+            Task::Compare { content, digesting, .. } => {
+                digesting.advance(|piece| content.read(piece), cx.buffer, budget)
+            }
+            Task::Recall(digesting) => {
+                let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
+                digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
+            }
+            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
+        };
+        match piece {
+            Ok(false) => self.task = Some(task),
+            piece => {
+                // The peer had to wait for the disk.
+                self.pace = Pace::begin(cx.clock.now);
+                self.finish(*task, piece.map(|_| ()).map_err(StoreError::from), cx);
+            }
+        }
+    }
+
+    /// Does what a task was for.
+    fn finish(&mut self, task: Task<D::Content>, result: Result<(), StoreError>, cx: &mut Context<D>) {
+        match (task, result) {
+            (Task::Compare { whole, name, content, digesting }, result) => {
+                let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
+                let result = match result {
+                    Ok(()) if is_same() => cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name),
+                    Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
+                    Err(error) => Some(Err(error)),
+                };
+                if let Some(result) = result {
+                    self.settle(whole.ticket, result, cx.stats);
+                }
+            }
+            (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
+            (Task::Resume(held), Ok(())) => {
+                self.accept(Some(held), cx);
+                // There may be nothing left to come.
+                self.follow_held(cx);
+            }
+            (Task::Contend(_) | Task::Sync(..), Ok(())) => unreachable!("others bring these to their end"),
+            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
+        }
+    }
+
+    /// Sees to it that what is held lasts, before the client is told how much it is.
+    fn hold(&mut self, hasher: Hasher, cx: &mut Context<D>) {
+        let ticket = self.receiver.ticket();
+        let upload = self.upload.as_ref().expect("what is held is its content");
+        self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
+        if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
             self.settle(ticket, result, cx.stats);
         }
     }
@@ -407,14 +596,24 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
     fn refuse(&mut self, refusal: Refusal, peer: Peer, stats: &mut Stats) {
         self.receiver.refuse(&refusal, peer);
-        let name = self.upload.take().map(|upload| upload.name);
+        let name = self.end_upload(refusal.code.keeps_partial());
         self.note_refusal(refusal, name, stats);
+    }
+
+    /// Ends the upload in progress, if there is one, and gives it up or leaves it to be gone on with.
+    fn end_upload(&mut self, keep: bool) -> Option<Name> {
+        self.task.take_if(|task| !matches!(**task, Task::Compare { .. }));
+        let Upload { name, partial, .. } = self.upload.take()?;
+        if keep {
+            partial.keep();
+        }
+        Some(name)
     }
 
     fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, stats: &mut Stats) {
         if self.receiver.is_over() {
             // The upload that was in progress behind a failed one is not followed any more.
-            self.upload = None;
+            self.end_upload(refusal.code.keeps_partial());
             self.end(CloseReason::Refused(refusal, name));
         } else {
             self.refused += 1;
@@ -436,7 +635,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
     }
 
-    fn lapse<D: Store<Partial = P>>(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
+    fn lapse(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
         let awaits = self.receiver.awaits();
         match lapse {
             Lapse::Burst => {
@@ -493,9 +692,10 @@ fn shutting_down() -> Refusal {
 
 fn refusal_for(error: &StoreError) -> Refusal {
     let code = match error {
-        StoreError::Taken(_) => Code::CONFLICT,
+        StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,
         StoreError::Full(_) => Code::NO_SPACE,
         StoreError::Io(_) | StoreError::Failed => Code::DISK,
     };
-    Refusal::new(code, error.to_string())
+    let retry_seconds = matches!(error, StoreError::Busy(_)).then_some(BUSY_SECONDS);
+    Refusal { retry_seconds, ..Refusal::new(code, error.to_string()) }
 }

@@ -4,20 +4,24 @@
 //! still goes to the one that was opened.
 
 use std::fmt;
-use std::fs::create_dir_all;
+use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 
-use super::committer::Committer;
+use super::committer::{Committer, Job, Work};
+use super::kept::{Kept, KeptFile};
 use super::naming;
-use super::partial::{self, PartialFile};
+use super::partial::{self, Origin, PartialFile};
 use super::room::Room;
-use super::{Claim, Partial, Store, StoreError, cannot};
-use crate::proto::{Name, OnExists};
+use super::space::Space;
+use super::{Claim, Partial, Store, StoreError, Target, cannot};
+use crate::proto::{Name, OnExists, ResumeId};
 
 /// A directory held open, with a room of this server's own in it. The real [`Store`].
 ///
@@ -26,6 +30,7 @@ use crate::proto::{Name, OnExists};
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
+    space: Space,
     /// What is published is synced before it is told.
     committer: Option<Committer>,
 }
@@ -35,6 +40,7 @@ pub struct Directory {
 pub(super) struct Handles {
     pub(super) directory: OwnedFd,
     pub(super) room: Room,
+    pub(super) kept: Kept,
 }
 
 /// How a file is made, and published without ever touching what has the name already.
@@ -86,9 +92,11 @@ impl Directory {
     pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
         let directory = open_writable(path)?;
         let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
-        let handles = Arc::new(Handles { directory, room });
+        let kept = room.open_kept().map(Kept::new).map_err(cannot(path.display(), "used"))?;
+        let handles = Arc::new(Handles { directory, room, kept });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
-        Ok(Self { handles, method, committer: None })
+        let space = Space::of(handles.directory.as_fd())?;
+        Ok(Self { handles, method, space, committer: None })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -105,6 +113,43 @@ impl Directory {
         Ok(())
     }
 
+    /// From now on what is begun must leave so many bytes of the file system free. Else it is 256 MiB or a twentieth of the
+    /// file system, whichever is less.
+    pub fn keep_free(&mut self, bytes: u64) {
+        self.space.keep_free(bytes);
+    }
+
+    /// Removes what was kept to be gone on with and has not been for `ttl`.
+    pub fn expire_kept(&self, ttl: Duration) {
+        if let Err(error) = self.handles.kept.expire(ttl) {
+            log::warn!("what is kept cannot be listed: {error}");
+        }
+    }
+
+    fn create(&self, target: &Target) -> Result<PartialFile, StoreError> {
+        let size = target.size.unwrap_or(0);
+        let mut reservation = self.space.reserve(&self.handles.directory, size)?;
+        let method = match target.on_exists {
+            // A link never replaces.
+            OnExists::Replace => Method::Named,
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
+        };
+        let (file, origin) = Origin::create(&self.handles, method)?;
+        self.space.allocate(&file, size, &mut reservation)?;
+        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), reservation))
+    }
+
+    fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
+        let size = target.size.unwrap_or(0);
+        let KeptFile { file, name, size: held } = self.handles.kept.claim(id, target)?;
+        // Neither here nor below is anything removed: where it does not fit now it may do so later.
+        let allocated = file.metadata()?.blocks().saturating_mul(512);
+        let mut reservation = self.space.reserve(&self.handles.directory, size.saturating_sub(allocated))?;
+        self.space.allocate(&file, size, &mut reservation)?;
+        let origin = Origin::kept(&self.handles, name);
+        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), reservation))
+    }
+
     /// How files are stored here, unless they are to replace others: that takes named ones.
     pub fn method(&self) -> Method {
         self.method
@@ -113,23 +158,41 @@ impl Directory {
 
 impl Store for Directory {
     type Partial = PartialFile;
+    type Content = File;
 
-    fn begin(&self, name: &Name, on_exists: OnExists) -> Result<PartialFile, StoreError> {
+    fn begin(&self, target: &Target) -> Result<PartialFile, StoreError> {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
             return Err(StoreError::Failed);
         }
-        naming::check(self.handles.directory.as_fd(), name, on_exists)?;
-        let method = match on_exists {
-            // A link never replaces.
-            OnExists::Replace => Method::Named,
-            OnExists::Refuse | OnExists::Rename => self.method,
-        };
-        PartialFile::create(&self.handles, method, on_exists, self.committer.is_some())
+        naming::check(self.handles.directory.as_fd(), target.name, target.on_exists)?;
+        match target.resume {
+            Some(id) => self.resume(id, target),
+            None => self.create(target),
+        }
     }
 
     fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
-        committer.submit(claim, partial, name);
+        committer.submit(Job { claim, work: Work::Publish(partial), name });
+        None
+    }
+
+    fn find(&self, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
+        naming::find(self.handles.directory.as_fd(), name, size)
+    }
+
+    fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
+        committer.submit(Job { claim, work: Work::Confirm(content), name });
+        None
+    }
+
+    fn hold(&mut self, claim: Claim, partial: &PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
+        match partial.file().try_clone() {
+            Ok(file) => committer.submit(Job { claim, work: Work::Hold(file), name }),
+            Err(error) => return Some(Err(error.into())),
+        }
         None
     }
 
@@ -185,7 +248,7 @@ mod tests {
 
     fn upload(directory: &Directory, on_exists: OnExists) -> Name {
         let name = Name::parse(b"a", NamePolicy::default()).unwrap();
-        let mut partial = directory.begin(&name, on_exists).unwrap();
+        let mut partial = directory.begin(&Target::new(&name, on_exists)).unwrap();
         partial.append(b"content").unwrap();
         partial.publish(name).unwrap()
     }
@@ -268,7 +331,7 @@ mod tests {
         let name = Name::parse(b"a", NamePolicy::default()).unwrap();
         let open = || Directory::open_with(base.path(), &[Method::Named]).unwrap();
         let first = open();
-        let mut partial = first.begin(&name, OnExists::Rename).unwrap();
+        let mut partial = first.begin(&Target::new(&name, OnExists::Rename)).unwrap();
         partial.append(b"first").unwrap();
         let second = open();
         assert_eq!(upload(&second, OnExists::Rename).as_str(), "a");
@@ -277,7 +340,7 @@ mod tests {
         assert_eq!(partial.publish(name).unwrap().as_str(), "a.1");
         assert_eq!(fs::read(base.path().join("a.1")).unwrap(), b"first");
         drop(first);
-        assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 1, "only the directory of what is kept");
     }
 
     #[test]
@@ -286,10 +349,14 @@ mod tests {
         for method in [Method::ALL[1], Method::Named] {
             let name = Name::parse(b"a", NamePolicy::default()).unwrap();
             let Ok(directory) = Directory::open_with(base.path(), &[method]) else { continue };
-            let partial = directory.begin(&name, OnExists::Rename).unwrap();
+            let partial = directory.begin(&Target::new(&name, OnExists::Rename)).unwrap();
             drop(directory);
             partial.publish(name).unwrap();
-            assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+            assert_eq!(
+                fs::read_dir(base.path().join(".intake")).unwrap().count(),
+                1,
+                "only the directory of what is kept"
+            );
         }
     }
 

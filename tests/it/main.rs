@@ -5,4 +5,5 @@ mod fixture;
 mod interop;
 mod receiver;
 mod simulation;
+mod trust;
 mod uploads;
