@@ -4,5 +4,6 @@
 mod fixture;
 mod interop;
 mod receiver;
+mod send;
 mod simulation;
 mod uploads;
