@@ -4,23 +4,25 @@ mod progress;
 mod report;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use clap::Args;
-use intake::client::send::{Event, Plan, SendError, Sent, Source, Upload, send};
-use intake::proto::{Dialect, Failure, Name, NamePolicy};
+use intake::client::send::{Event, Plan, Source, Upload, send};
+use intake::proto::{Dialect, Name, NamePolicy};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag::register_conditional_shutdown;
 
 use self::progress::{Progress, Shown};
-use self::report::Manifest;
+use self::report::{Manifest, Teller};
 use super::address::Address;
-use super::{Exit, Words, complain, one_of, say, usage_error};
+use super::{Exit, Words, complain, one_of, usage_error};
 
 /// Sends files to a receiver
 #[derive(Debug, Args)]
@@ -71,15 +73,6 @@ const DIALECTS: &Words<Dialect> =
 /// More would be no faster, and takes the server's connections from others.
 const JOBS_MAX: i64 = 64;
 
-/// A file that can be sent.
-struct Checked {
-    upload: Upload,
-    /// As it was typed.
-    file: PathBuf,
-    /// In bytes, where that is known.
-    size: Option<u64>,
-}
-
 impl Send {
     /// Checks every file, and only then connects.
     pub fn run(mut self) -> Exit {
@@ -96,8 +89,9 @@ impl Send {
             return usage_error("send", "--name names one file, and several are given");
         }
         exit_on_interrupt();
-        let checked: Vec<_> = self.files.iter().filter_map(|file| self.check(file).map_err(complain).ok()).collect();
-        if checked.len() < self.files.len() {
+        let checked = self.files.iter().filter_map(|file| self.check(file).map_err(complain).ok());
+        let (uploads, sizes): (Vec<Upload>, Vec<Option<u64>>) = checked.unzip();
+        if uploads.len() < self.files.len() {
             return Exit::Failed;
         }
         match (self.manifest.as_deref().map(Manifest::create).transpose(), self.to.resolve()) {
@@ -106,34 +100,35 @@ impl Send {
                 complain(words);
                 Exit::Unreachable
             }
-            (Ok(manifest), Ok(to)) => self.send(&checked, to, manifest),
+            (Ok(manifest), Ok(to)) => self.send(&uploads, &sizes, to, manifest),
         }
     }
 
-    fn check(&self, file: &Path) -> Result<Checked, String> {
+    /// What is to be sent, and its size in bytes where that is known.
+    fn check(&self, file: &Path) -> Result<(Upload, Option<u64>), String> {
         let is_stdin = self.files_from.is_none() && file == Path::new(STDIN);
         let source = if is_stdin { Source::Stdin } else { Source::File(file.to_owned()) };
         let size = source.open().map_err(|error| format!("{file:?}: {error}"))?.size();
         let name = self.name.clone().map_or_else(|| name_of(file), Ok)?;
-        Ok(Checked { upload: Upload { source, name }, file: file.to_owned(), size })
+        Ok((Upload { source, name }, size))
     }
 
-    fn send(&self, files: &[Checked], to: Vec<std::net::SocketAddr>, manifest: Option<Manifest>) -> Exit {
-        let (jobs, mut plan) = (self.jobs.into(), Plan { to, dialect: self.dialect, ..Plan::default() });
-        plan.jobs = jobs;
-        plan.retries = self.retry;
-        if manifest.is_some() {
-            plan.algorithm = Manifest::ALGORITHM;
-        }
-        let sizes: Vec<_> = files.iter().map(|file| file.size).collect();
-        let progress = Progress::new(&sizes, jobs);
-        let teller =
-            Mutex::new(Teller { files, json: self.json, manifest, told: vec![false; files.len()], exit: Exit::Done });
-        let uploads: Vec<_> = files.iter().map(|file| file.upload.clone()).collect();
-        send(&plan, &uploads, |event| match event {
+    fn send(&self, uploads: &[Upload], sizes: &[Option<u64>], to: Vec<SocketAddr>, manifest: Option<Manifest>) -> Exit {
+        let plan = Plan {
+            to,
+            dialect: self.dialect,
+            algorithm: manifest.as_ref().map_or(Plan::default().algorithm, |_| Manifest::ALGORITHM),
+            jobs: self.jobs.into(),
+            retries: self.retry,
+            ..Plan::default()
+        };
+        let progress = Progress::new(sizes, plan.jobs);
+        let speaks_classic = self.dialect.is_some_and(|dialect| !dialect.is_framed());
+        let teller = Mutex::new(Teller::new(uploads, self.json, !speaks_classic, manifest));
+        send(&plan, uploads, |event| match event {
             Event::Progress { job, upload, position } => {
-                let Checked { upload: Upload { name, .. }, size, .. } = &files[upload];
-                progress.set(job, &Shown { upload, name: name.as_str(), size: *size }, position);
+                let shown = Shown { upload, name: uploads[upload].name.as_str(), size: sizes[upload] };
+                progress.set(job, &shown, position);
             }
             Event::Again { uploads, error, pause } => progress.suspended(|| {
                 let pause = pause.as_secs_f64();
@@ -149,63 +144,9 @@ impl Send {
     }
 }
 
-/// Tells how each file ended, and remembers how that makes the whole end.
-struct Teller<'a> {
-    files: &'a [Checked],
-    json: bool,
-    manifest: Option<Manifest>,
-    /// Which files have ended.
-    told: Vec<bool>,
-    exit: Exit,
-}
-
-impl Teller<'_> {
-    fn tell(&mut self, upload: usize, result: &Result<Sent, SendError>) {
-        let Checked { file, upload: Upload { name, .. }, .. } = &self.files[upload];
-        self.told[upload] = true;
-        match result {
-            _ if self.json => say(report::json(file, Some(result))),
-            Ok(sent) => say(format_args!("{name}: {}", report::Words(sent))),
-            Err(error) => complain(format_args!("{file:?}: {error}{}", advice(error))),
-        }
-        match result {
-            Ok(sent) => {
-                if let Some(Err(error)) = self.manifest.as_mut().map(|manifest| manifest.add(sent)) {
-                    self.exit = fail(format_args!("the manifest cannot be written: {error}"));
-                }
-            }
-            Err(error) if error.is_unreachable() => self.exit = Exit::Unreachable,
-            Err(_) if self.exit == Exit::Done => self.exit = Exit::Failed,
-            Err(_) => {}
-        }
-    }
-
-    /// A server that is not there keeps the other files from being tried.
-    fn finish(self) -> Exit {
-        let untried: Vec<_> = self.files.iter().zip(&self.told).filter(|(_, told)| !**told).collect();
-        if self.json {
-            untried.iter().for_each(|(file, _)| say(report::json(&file.file, None)));
-        } else if !untried.is_empty() {
-            complain(format_args!("{} more files were not tried", untried.len()));
-        }
-        self.exit
-    }
-}
-
-fn fail(words: impl std::fmt::Display) -> Exit {
+fn fail(words: impl fmt::Display) -> Exit {
     complain(words);
     Exit::Failed
-}
-
-/// What to do about it, where that is an option of this program.
-fn advice(error: &SendError) -> &'static str {
-    match error {
-        SendError::Failed(Failure::OnlyClassic) => "; send with --dialect classic",
-        SendError::Failed(Failure::Unanswered | Failure::Unknown) => {
-            "; a receiver that knows only the tutorials' protocol needs --dialect classic"
-        }
-        _ => "",
-    }
 }
 
 fn read_list(list: &Path) -> io::Result<Vec<PathBuf>> {

@@ -95,6 +95,8 @@ pub enum SendError {
     Connect(ErrorKind),
     /// The server neither said anything nor took more.
     Silence {
+        /// For how long.
+        patience: Duration,
         /// Whether all was sent.
         may_be_stored: bool,
     },
@@ -161,7 +163,7 @@ impl SendError {
     /// Whether the server may have stored the file all the same.
     pub fn may_be_stored(&self) -> bool {
         match self {
-            Self::Silence { may_be_stored } | Self::Network { may_be_stored, .. } => *may_be_stored,
+            Self::Silence { may_be_stored, .. } | Self::Network { may_be_stored, .. } => *may_be_stored,
             Self::Failed(failure) => failure.may_be_stored(),
             Self::Connect(_) | Self::Foreign(_) | Self::Source(_) => false,
         }
@@ -209,7 +211,9 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(kind) => write!(f, "cannot connect: {kind}"),
-            Self::Silence { .. } => write!(f, "the server was silent for too long; {}", self.fate()),
+            Self::Silence { patience, .. } => {
+                write!(f, "the server was silent for {} s; {}", patience.as_secs_f64(), self.fate())
+            }
             Self::Network { kind, .. } => write!(f, "the connection failed: {kind}; {}", self.fate()),
             Self::Failed(failure) => failure.fmt(f),
             Self::Foreign(said) => write!(f, "{}; it said {said:?}", Failure::Foreign),

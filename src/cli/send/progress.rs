@@ -42,7 +42,8 @@ impl Progress {
         total.set_length(sizes.iter().flatten().sum());
         // For a single file its own bar says it all.
         let total = if sizes.len() > 1 { bars.add(total) } else { total };
-        let jobs: Vec<_> = (0..jobs.min(sizes.len())).map(|_| bars.add(ProgressBar::no_length())).collect();
+        let jobs: Vec<_> =
+            (0..jobs.min(sizes.len())).map(|_| bars.add(ProgressBar::no_length().with_style(style("")))).collect();
         let state = State { positions: vec![0; sizes.len()], shown: vec![None; jobs.len()] };
         Self { bars, jobs, total, state: Mutex::new(state) }
     }

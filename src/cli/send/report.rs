@@ -5,12 +5,89 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use intake::client::send::{SendError, Sent};
+use intake::client::send::{SendError, Sent, Source, Upload};
 use intake::proto::{Algorithm, Digest, Failure, Receipt, Stored};
 use serde_json::{Value, json};
 
+use super::super::{Exit, complain, say};
+use super::STDIN;
+
+/// Tells how each file ended, and remembers how that makes the whole end.
+pub struct Teller<'a> {
+    uploads: &'a [Upload],
+    json: bool,
+    manifest: Option<Manifest>,
+    /// Which files have ended.
+    told: Vec<bool>,
+    /// It has not been shown yet that the server knows the dialect.
+    may_be_classic: bool,
+    exit: Exit,
+}
+
+impl<'a> Teller<'a> {
+    /// `may_be_classic`: the server is spoken to in a dialect that not all know.
+    pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool, manifest: Option<Manifest>) -> Self {
+        Self { uploads, json, manifest, told: vec![false; uploads.len()], may_be_classic, exit: Exit::Done }
+    }
+
+    /// Tells how one of them ended.
+    pub fn tell(&mut self, upload: usize, result: &Result<Sent, SendError>) {
+        let file = typed(&self.uploads[upload].source);
+        self.told[upload] = true;
+        if let Ok(_) | Err(SendError::Failed(Failure::Refused(_))) = result {
+            self.may_be_classic = false;
+        }
+        match result {
+            _ if self.json => say(json(file, Some(result))),
+            Ok(sent) => say(format_args!("{file:?}: {}", Words(sent))),
+            Err(error) => complain(format_args!("{file:?}: {error}{}", self.advice(error))),
+        }
+        match result {
+            Ok(sent) => {
+                if let Some(Err(error)) = self.manifest.as_mut().map(|manifest| manifest.add(sent)) {
+                    complain(format_args!("the manifest cannot be written: {error}"));
+                    self.exit = Exit::Failed;
+                }
+            }
+            Err(error) if error.is_unreachable() => self.exit = Exit::Unreachable,
+            Err(_) if self.exit == Exit::Done => self.exit = Exit::Failed,
+            Err(_) => {}
+        }
+    }
+
+    /// What to do about it, where that is an option of this program.
+    fn advice(&self, error: &SendError) -> &'static str {
+        match error {
+            SendError::Failed(Failure::OnlyClassic) => "; send with --dialect classic",
+            SendError::Failed(Failure::Unanswered | Failure::Unknown) if self.may_be_classic => {
+                "; a receiver that knows only the tutorials' protocol needs --dialect classic"
+            }
+            _ => "",
+        }
+    }
+
+    /// Tells of what was not tried, and how the whole ended.
+    pub fn finish(self) -> Exit {
+        let untried: Vec<_> = self.uploads.iter().zip(&self.told).filter(|(_, told)| !**told).collect();
+        if self.json {
+            untried.iter().for_each(|(upload, _)| say(json(typed(&upload.source), None)));
+        } else if !untried.is_empty() {
+            complain(format_args!("{} more files were not tried", untried.len()));
+        }
+        self.exit
+    }
+}
+
+/// The path as it was typed.
+fn typed(source: &Source) -> &Path {
+    match source {
+        Source::File(path) => path,
+        Source::Stdin => Path::new(STDIN),
+    }
+}
+
 /// How an upload went, for people. The stored name is the peer's word: quoted and escaped.
-pub struct Words<'a>(pub &'a Sent);
+struct Words<'a>(&'a Sent);
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +106,7 @@ impl fmt::Display for Words<'_> {
 
 /// How an upload went, for programs; without a result it was not tried. A path that is not UTF-8 is shown as near as can
 /// be.
-pub fn json(file: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
+fn json(file: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
     let file = file.to_string_lossy();
     match result {
         Some(Ok(Sent { size, elapsed, stored })) => {

@@ -59,7 +59,8 @@ struct Flight {
 /// Why a connection can be used no more, apart from what the server says.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
-    Silence,
+    /// For so long.
+    Silence(Duration),
     Network(ErrorKind),
 }
 
@@ -185,7 +186,9 @@ impl Conversation {
         let may_be_stored = failure.may_be_stored();
         Err(match (failure, self.trouble) {
             (Failure::Foreign, _) => SendError::Foreign(first_line(&self.said)),
-            (Failure::Reset | Failure::Unknown, Some(Trouble::Silence)) => SendError::Silence { may_be_stored },
+            (Failure::Reset | Failure::Unknown, Some(Trouble::Silence(patience))) => {
+                SendError::Silence { patience, may_be_stored }
+            }
             (Failure::Reset | Failure::Unknown, Some(Trouble::Network(kind))) => {
                 SendError::Network { kind, may_be_stored }
             }
@@ -229,7 +232,7 @@ impl Conversation {
             unreachable!("content is that of the last upload")
         };
         let (filled, start) = (self.out.len(), range.start);
-        self.out.resize(filled + CHUNK_BYTES, 0);
+        self.out.resize(filled + CHUNK_BYTES.min((range.end - start) as usize), 0);
         let length = content.read(range, &mut self.out[filled..]).unwrap_or_else(|error| {
             self.spoiled = Some(error);
             0
@@ -321,7 +324,7 @@ impl Conversation {
         if let Ok(0) = poll(&mut descriptors, timeout.as_ref()) {
             self.sender.end_of_burst();
             if self.moved.elapsed() >= patience {
-                self.break_off(Trouble::Silence);
+                self.break_off(Trouble::Silence(patience));
             }
         } else if descriptors.len() > 1 {
             // It was not the server that kept us waiting.
