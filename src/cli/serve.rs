@@ -43,6 +43,9 @@ pub struct Serve {
     /// The largest file
     #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Config::default().rules.max_file_size.map(Size)))]
     max_file_size: Limit<Size>,
+    /// What uploads of a known size must leave free of the disk [default: 256M or 5 %, whichever is less]
+    #[arg(long, value_name = "SIZE")]
+    min_free: Option<Size>,
     /// From the connect to the end of the name
     #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().header_timeout.map(Span)))]
     header_timeout: Limit<Span>,
@@ -132,6 +135,7 @@ impl Serve {
             udp: self.udp.unwrap_or(Udp::FollowTcp),
             directory: self.dir,
             sync: self.sync,
+            min_free: self.min_free.map(|Size(bytes)| bytes),
             rules: Rules {
                 names: NamePolicy { portable: self.portable_names },
                 on_exists: self.on_exists,
@@ -171,15 +175,27 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_configuration() {
-        let Config { listen, udp, directory, sync, rules, limits, max_connections, shutdown_timeout, udp_rate } =
-            config(
-                "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
+        let Config {
+            listen,
+            udp,
+            directory,
+            sync,
+            min_free,
+            rules,
+            limits,
+            max_connections,
+            shutdown_timeout,
+            udp_rate,
+        } = config(
+            "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
-             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none",
-            );
+             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
+             --min-free 17k",
+        );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
+        assert_eq!(min_free, Some(17 << 10));
         assert!(rules.names.portable && rules.require_size && sync == Durability::None);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
         assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));

@@ -70,6 +70,14 @@ impl Body {
         self.received
     }
 
+    /// The digest that was told before the content.
+    pub(super) fn promised(&self) -> Option<Digest> {
+        match self.check.as_ref()?.promise {
+            Promise::Known(digest) => Some(digest),
+            Promise::Trailer(_) => None,
+        }
+    }
+
     /// The bytes of content that are known to come.
     pub(super) fn left(&self) -> u64 {
         match self.framing {

@@ -16,7 +16,7 @@ mod sender;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
-pub use outcomes::Ticket;
+pub use outcomes::{Ticket, Whole};
 pub use receiver::{Awaits, Event, Farewell, Peer, Receiver, Rules};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
 pub use request::{Promise, Request};
@@ -55,11 +55,14 @@ pub enum OnExists {
     Rename,
     /// The upload takes the place of the regular file that is there.
     Replace,
+    /// As [`OnExists::Refuse`], except that a file of the same size and digest is stored already: a retry changes nothing.
+    /// A client asks for it; it is no server's policy.
+    Same,
 }
 
 impl OnExists {
-    const WORDS: [(&'static str, Self); 3] =
-        [("refuse", Self::Refuse), ("rename", Self::Rename), ("replace", Self::Replace)];
+    const WORDS: [(&'static str, Self); 4] =
+        [("refuse", Self::Refuse), ("rename", Self::Rename), ("replace", Self::Replace), ("same", Self::Same)];
 
     /// As the wire spells it.
     pub fn as_str(self) -> &'static str {

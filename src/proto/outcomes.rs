@@ -12,6 +12,17 @@ use super::{Digest, Receipt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// A file that is whole and as it was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its request.
+    pub ticket: Ticket,
+    /// In bytes.
+    pub size: u64,
+    /// The digest that was compared, where one was promised.
+    pub digest: Option<Digest>,
+}
+
 /// Replies in order, some of them not known yet.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
@@ -30,17 +41,15 @@ enum Outcome {
 /// A file that is being published.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
-    pub(super) ticket: Ticket,
-    /// In bytes.
-    pub(super) size: u64,
-    pub(super) digest: Option<Digest>,
+    pub(super) whole: Whole,
     /// Whether its client is told in words.
     pub(super) wants_receipt: bool,
 }
 
 impl Pending {
     pub(super) fn receipt(&self, stored_name: &str) -> Option<Receipt> {
-        let receipt = Receipt { size: self.size, digest: self.digest, stored_name: stored_name.into() };
+        let Whole { size, digest, .. } = self.whole;
+        let receipt = Receipt { size, digest, stored_name: stored_name.into() };
         self.wants_receipt.then_some(receipt)
     }
 }
@@ -71,7 +80,7 @@ impl Outcomes {
         ticket: Ticket,
         tell: impl FnOnce(&Pending) -> Option<L>,
     ) -> Option<Pending> {
-        let place = |outcome: &Outcome| matches!(outcome, Outcome::Pending(pending) if pending.ticket == ticket);
+        let place = |outcome: &Outcome| matches!(outcome, Outcome::Pending(pending) if pending.whole.ticket == ticket);
         let index = self.queue.iter().position(place)?;
         let Some(Outcome::Pending(pending)) = self.queue.remove(index) else { unreachable!("it was just found") };
         if let Some(line) = tell(&pending) {
@@ -117,7 +126,7 @@ mod tests {
     use super::*;
 
     fn pending(ticket: u64) -> Pending {
-        Pending { ticket: Ticket(ticket), size: 0, digest: None, wants_receipt: true }
+        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, wants_receipt: true }
     }
 
     fn unsent(outcomes: &Outcomes) -> &str {

@@ -14,7 +14,8 @@
 //!
 //! The one who drives it feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what
 //! time does ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]), acts on the [`Event`]s, answers them with
-//! [`Receiver::accept`], [`Receiver::refuse`] and [`Receiver::settle`], and sends what [`Receiver::transmit`] holds.
+//! [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] and [`Receiver::settle`], and sends what
+//! [`Receiver::transmit`] holds.
 //! [`Event::Request`] is answered before the next input; [`Event::End`] any time later, and in any order: replies leave in
 //! the order of the requests.
 //!
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use super::body::{Body, Piece};
 use super::outcomes::{Outcomes, Pending};
 use super::request::RequestError;
-use super::{Code, Dialect, Digest, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket};
+use super::{Code, Dialect, Digest, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
 
 /// What a server makes known to its conversations.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +50,7 @@ pub enum Event<'a> {
     /// Bytes of the file.
     Content(&'a [u8]),
     /// The file is whole and as it was promised: publish it, then [`Receiver::settle`].
-    End(Ticket),
+    End(Whole),
     /// The upload has failed: what came of the file is of no use. The words are on their way.
     Failed(Refusal),
     /// What came, so far as it came, is no request that can be followed. The words are on their way.
@@ -241,6 +242,15 @@ impl Receiver {
         }
         let fate = if dialect == Dialect::Line { Fate::KeptAndMayWaitForOk } else { Fate::Kept };
         self.phase = Phase::Content(Content { dialect, body, fate });
+    }
+
+    /// Answers [`Event::Request`] of an `/ask` that tells size and digest: the file may be there already. No content follows,
+    /// [`Receiver::settle`] tells the outcome.
+    pub fn needs_no_content(&mut self) -> Whole {
+        let Phase::Opening(Dialect::Ask, body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+            unreachable!("only an ask waits for its answer before it sends")
+        };
+        self.promise(Dialect::Ask, body.left(), body.promised())
     }
 
     /// Ends an upload without its file: as an answer to [`Event::Request`], or at any time in its content.
@@ -447,7 +457,7 @@ impl Receiver {
             return None;
         }
         match piece {
-            Piece::Whole(digest) => Some(self.whole(&content, digest)),
+            Piece::Whole(digest) => Some(Event::End(self.promise(content.dialect, content.body.received(), digest))),
             Piece::Mismatch(refusal) => {
                 self.outcomes.say(&refusal);
                 Some(Event::Failed(refusal))
@@ -460,11 +470,11 @@ impl Receiver {
         }
     }
 
-    fn whole(&mut self, content: &Content, digest: Option<Digest>) -> Event<'static> {
-        let ticket = Ticket(self.requests);
-        let wants_receipt = content.dialect != Dialect::Classic;
-        self.outcomes.promise(Pending { ticket, size: content.body.received(), digest, wants_receipt });
-        Event::End(ticket)
+    /// Keeps a place for the outcome of a file that is whole.
+    fn promise(&mut self, dialect: Dialect, size: u64, digest: Option<Digest>) -> Whole {
+        let whole = Whole { ticket: Ticket(self.requests), size, digest };
+        self.outcomes.promise(Pending { whole, wants_receipt: dialect != Dialect::Classic });
+        whole
     }
 
     /// Gets past a request that is refused before any content: after `/ask` none follows.

@@ -62,6 +62,11 @@ impl Request {
         Self { dialect, name, size: None, digest: None, on_exists: None, mtime: None }
     }
 
+    /// Whether it is an `/ask` that tells all that there is to know of its content.
+    pub fn tells_all(&self) -> bool {
+        self.dialect == Dialect::Ask && self.size.is_some() && matches!(self.digest, Some(Promise::Known(_)))
+    }
+
     /// Reads a `/put` or `/ask` line, its LF and CR taken off.
     pub(super) fn parse(line: &[u8], names: NamePolicy) -> Result<Self, RequestError> {
         let (dialect, mut rest) = match (line.strip_prefix(b"/put "), line.strip_prefix(b"/ask ")) {
@@ -75,6 +80,9 @@ impl Request {
             rest = after;
         }
         let size = attributes.size.ok_or(RequestError::Grammar("size=BYTES is missing (size=- for chunks)"))?;
+        if attributes.on_exists == Some(OnExists::Same) && attributes.digest.is_none() {
+            return Err(RequestError::Grammar("on-exists=same needs crc32c or sha256, to tell what is the same"));
+        }
         let name = rest.strip_prefix(b"./").unwrap_or(rest);
         match Name::parse(name, names) {
             Ok(name) => Ok(Self {
@@ -135,7 +143,7 @@ impl Attributes {
                 set(&mut self.digest, parse_promise(key, value), words)
             }
             "on-exists" => {
-                set(&mut self.on_exists, OnExists::parse(value), "on-exists is refuse, rename or replace, once")
+                set(&mut self.on_exists, OnExists::parse(value), "on-exists is refuse, rename, replace or same, once")
             }
             "mtime" => set(&mut self.mtime, parse_number(value), "mtime is seconds since the epoch, once"),
             _ => Err(RequestError::Grammar(
@@ -215,6 +223,11 @@ mod tests {
             put("k=v", None),
             Request { dialect: Dialect::Ask, digest: Some(Promise::Known(digest)), ..put("x", Some(7)) },
             Request { digest: Some(Promise::Trailer(Algorithm::Sha256)), ..put("x", Some(7)) },
+            Request {
+                on_exists: Some(OnExists::Same),
+                digest: Some(Promise::Trailer(Algorithm::Crc32c)),
+                ..put("x", None)
+            },
             Request { on_exists: Some(OnExists::Replace), mtime: NonZeroU64::new(86_400), ..put("x", Some(7)) },
         ];
         for request in requests {
@@ -256,6 +269,7 @@ mod tests {
             ("/put size=1 crc32c=trailer sha256=trailer a", "one at most"),
             ("/put size=1 on-exists=keep a", "on-exists is"),
             ("/put size=1 mtime=-1 a", "mtime is"),
+            ("/put size=1 on-exists=same a", "on-exists=same needs"),
         ] {
             match parse(line) {
                 Err(RequestError::Grammar(said)) => assert!(said.contains(words), "{line}: {said}"),

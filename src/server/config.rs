@@ -20,6 +20,9 @@ pub struct Config {
     pub directory: PathBuf,
     /// What a receipt promises.
     pub sync: Durability,
+    /// What uploads of a known size must leave free of the file system, in bytes; `None` is 256 MiB or a twentieth of it,
+    /// whichever is less: room for logs and for an operator's way out.
+    pub min_free: Option<u64>,
     /// What is taken and what is refused.
     pub rules: Rules,
     /// What each connection may take of the server.
@@ -113,6 +116,7 @@ impl Default for Config {
             udp: Udp::FollowTcp,
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
+            min_free: None,
             // 10 GiB fits the disk images of small machines and stops a runaway stream.
             rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
             limits: Limits::default(),

@@ -4,7 +4,7 @@
 //! and reads no clock. Generic over socket and store, so that the simulation runs this very code.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -12,12 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
+use super::digesting::Digesting;
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use crate::net::{Readiness, Stream};
-use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Request, Rules, Ticket};
+use crate::proto::{
+    Awaits, Code, Event, Farewell, Name, OnExists, Peer, Receiver, Refusal, Request, Rules, Ticket, Whole,
+};
 use crate::reactor::{Budget, Id};
-use crate::store::{Claim, Partial, Store, StoreError};
+use crate::store::{Claim, Partial, Store, StoreError, Target};
+
+/// After how long it makes sense to come back where another upload is in the way, in seconds.
+const BUSY_SECONDS: u32 = 5;
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
@@ -84,8 +90,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// One client's connection.
-#[derive(Debug)]
-pub struct Connection<S, P> {
+pub struct Connection<S, D: Store> {
     stream: S,
     peer: SocketAddr,
     /// What the edges told and no `WouldBlock` has taken back.
@@ -93,7 +98,9 @@ pub struct Connection<S, P> {
     receiver: Receiver,
     pace: Pace,
     accepted: Instant,
-    upload: Option<Upload<P>>,
+    upload: Option<Upload<D::Partial>>,
+    /// Boxed, as most connections never have one.
+    task: Option<Box<Task<D::Content>>>,
     /// What was read and cannot be followed before something is settled.
     held: Box<[u8]>,
     /// Of all its uploads.
@@ -106,14 +113,20 @@ pub struct Connection<S, P> {
 }
 
 /// A file under way.
-#[derive(Debug)]
 struct Upload<P> {
     name: Name,
     partial: P,
+    on_exists: OnExists,
     mtime: Option<NonZeroU64>,
 }
 
-impl<S: Stream, P: Partial> Connection<S, P> {
+/// What the disk has to do with a request before the next input is taken.
+enum Task<C> {
+    /// Find out whether what has the name is the file that was uploaded, or would be.
+    Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+}
+
+impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
     pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Instant) -> Self {
@@ -125,6 +138,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             pace: Pace::begin(now),
             accepted: now,
             upload: None,
+            task: None,
             held: Box::default(),
             content_bytes: 0,
             stored: 0,
@@ -148,7 +162,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || !self.held.is_empty();
-        has_input && self.receiver.awaits() != Awaits::Verdict
+        self.task.is_some() || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -157,7 +171,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Goes on until nothing is left to do, or `budget` is spent.
-    pub fn serve<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn serve(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -168,7 +182,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Acts on what had run out when the poll was asked, then serves.
-    pub fn expire<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
@@ -211,7 +225,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Ends it now; what can be told at once is told.
-    pub fn abort<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+    pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         self.refuse(shutting_down(), Peer::Silent, cx.stats);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
@@ -240,7 +254,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
-    fn advance<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
+    fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             self.flush(cx.clock.now)?;
             match self.receiver.farewell() {
@@ -255,7 +269,10 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             if budget.is_spent() || cx.store.is_congested() {
                 return Ok(Verdict::Yield);
             }
-            self.take_input(cx, budget)?;
+            match self.task.take() {
+                Some(task) => self.perform(*task, cx, budget),
+                None => self.take_input(cx, budget)?,
+            }
         }
     }
 
@@ -279,7 +296,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// What is held, or else one read, and all that follows from it.
-    fn take_input<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
+    fn take_input(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             self.follow(&held, cx);
@@ -292,12 +309,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         outcome
     }
 
-    fn read<D: Store<Partial = P>>(
-        &mut self,
-        buffer: &mut [u8],
-        cx: &mut Context<D>,
-        budget: &mut Budget,
-    ) -> io::Result<()> {
+    fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX).min(buffer.len());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
@@ -323,9 +335,10 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
-    fn follow<D: Store<Partial = P>>(&mut self, mut input: &[u8], cx: &mut Context<D>) {
+    fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
         while !cx.store.is_congested()
+            && self.task.is_none()
             && let Some(event) = self.receiver.receive(&mut input)
         {
             self.act(event, cx);
@@ -338,17 +351,17 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn act_on<D: Store<Partial = P>>(&mut self, event: Option<Event>, cx: &mut Context<D>) {
+    fn act_on(&mut self, event: Option<Event>, cx: &mut Context<D>) {
         if let Some(event) = event {
             self.act(event, cx);
         }
     }
 
-    fn act<D: Store<Partial = P>>(&mut self, event: Event, cx: &mut Context<D>) {
+    fn act(&mut self, event: Event, cx: &mut Context<D>) {
         match event {
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes, cx),
-            Event::End(ticket) => self.publish(ticket, cx),
+            Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
                 let name = self.upload.take().map(|upload| upload.name);
                 self.note_refusal(refusal, name, cx.stats);
@@ -365,23 +378,35 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn begin<D: Store<Partial = P>>(&mut self, request: Request, cx: &mut Context<D>) {
-        let Request { name, mtime, on_exists, .. } = request;
-        match cx.store.begin(&name, on_exists.unwrap_or(cx.rules.on_exists)) {
-            Ok(partial) => {
-                self.upload = Some(Upload { name, partial, mtime });
-                self.receiver.accept();
-                self.pace = Pace::begin(cx.clock.now);
-            }
-            Err(error) => {
-                let refusal = refusal_for(&error);
-                self.receiver.refuse(&refusal, Peer::Sending);
-                self.note_refusal(refusal, Some(name), cx.stats);
-            }
+    fn begin(&mut self, request: Request, cx: &mut Context<D>) {
+        if let Err(error) = self.open(&request, cx) {
+            let refusal = refusal_for(&error);
+            self.receiver.refuse(&refusal, Peer::Sending);
+            self.note_refusal(refusal, Some(request.name), cx.stats);
         }
     }
 
-    fn append<D: Store<Partial = P>>(&mut self, bytes: &[u8], cx: &mut Context<D>) {
+    /// Makes a place to write, unless the file may be there already.
+    fn open(&mut self, request: &Request, cx: &mut Context<D>) -> Result<(), StoreError> {
+        let &Request { ref name, size, mtime, .. } = request;
+        let on_exists = request.on_exists.unwrap_or(cx.rules.on_exists);
+        if on_exists == OnExists::Same
+            && let Some(size) = size
+            && let Some(content) = cx.store.find(name, size)?
+            && request.tells_all()
+        {
+            let whole = self.receiver.needs_no_content();
+            self.compare(whole, name.clone(), content);
+            return Ok(());
+        }
+        let partial = cx.store.begin(&Target { name, on_exists, size })?;
+        self.upload = Some(Upload { name: name.clone(), partial, on_exists, mtime });
+        self.receiver.accept();
+        self.pace = Pace::begin(cx.clock.now);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8], cx: &mut Context<D>) {
         self.content_bytes += bytes.len() as u64;
         cx.stats.content_bytes += bytes.len() as u64;
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
@@ -390,17 +415,56 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         }
     }
 
-    fn publish<D: Store<Partial = P>>(&mut self, ticket: Ticket, cx: &mut Context<D>) {
-        let Upload { name, mut partial, mtime } =
-            self.upload.take().expect("content ends between begin and publish only");
-        let dated = mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()));
-        let claim = Claim { id: cx.id, ticket };
-        let result = match dated {
-            Ok(()) => cx.store.publish(claim, partial, name),
+    fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
+        let upload = self.upload.take().expect("content ends between begin and publish only");
+        let result = match self.publish_or_compare(whole, upload, cx) {
+            Ok(result) => result,
             Err(error) => Some(Err(error)),
         };
         if let Some(result) = result {
-            self.settle(ticket, result, cx.stats);
+            self.settle(whole.ticket, result, cx.stats);
+        }
+    }
+
+    /// Returns the result where it is known at once.
+    fn publish_or_compare(
+        &mut self,
+        whole: Whole,
+        upload: Upload<D::Partial>,
+        cx: &mut Context<D>,
+    ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
+        let Upload { name, mut partial, on_exists, mtime } = upload;
+        if on_exists == OnExists::Same
+            && let Some(content) = cx.store.find(&name, whole.size)?
+        {
+            self.compare(whole, name, content);
+            return Ok(None);
+        }
+        mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
+        Ok(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name))
+    }
+
+    fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
+        let promised = whole.digest.expect("who asks for the same tells a digest");
+        let digesting = Digesting::new(promised.algorithm(), whole.size);
+        self.task = Some(Box::new(Task::Compare { whole, name, content, digesting }));
+    }
+
+    /// Gets a task further by a piece.
+    fn perform(&mut self, task: Task<D::Content>, cx: &mut Context<D>, budget: &mut Budget) {
+        let Task::Compare { whole, name, mut content, mut digesting } = task;
+        let result = match digesting.advance(|piece| content.read(piece), cx.buffer, budget) {
+            Ok(false) => return self.task = Some(Box::new(Task::Compare { whole, name, content, digesting })),
+            Ok(true) if Some(digesting.into_hasher().finish()) == whole.digest => {
+                cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name)
+            }
+            Ok(true) => Some(Err(StoreError::NOT_THE_SAME)),
+            Err(error) => Some(Err(error.into())),
+        };
+        // The peer had to wait for the disk.
+        self.pace = Pace::begin(cx.clock.now);
+        if let Some(result) = result {
+            self.settle(whole.ticket, result, cx.stats);
         }
     }
 
@@ -436,7 +500,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
     }
 
-    fn lapse<D: Store<Partial = P>>(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
+    fn lapse(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
         let awaits = self.receiver.awaits();
         match lapse {
             Lapse::Burst => {
@@ -493,9 +557,10 @@ fn shutting_down() -> Refusal {
 
 fn refusal_for(error: &StoreError) -> Refusal {
     let code = match error {
-        StoreError::Taken(_) => Code::CONFLICT,
+        StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,
         StoreError::Full(_) => Code::NO_SPACE,
         StoreError::Io(_) | StoreError::Failed => Code::DISK,
     };
-    Refusal::new(code, error.to_string())
+    let retry_seconds = matches!(error, StoreError::Busy(_)).then_some(BUSY_SECONDS);
+    Refusal { retry_seconds, ..Refusal::new(code, error.to_string()) }
 }

@@ -30,14 +30,14 @@ const TURN_BYTES: usize = 8 << 20;
 const VISIT_MIN_BYTES: usize = 16 << 10;
 
 /// What a visit does with the connection.
-type Act<S, D> = fn(&mut Connection<S, <D as Store>::Partial>, &mut Context<'_, D>, &mut Budget) -> Verdict;
+type Act<S, D> = fn(&mut Connection<S, D>, &mut Context<'_, D>, &mut Budget) -> Verdict;
 
 /// The connection table and what it takes to serve it.
 pub struct Connections<S, D: Store> {
     store: D,
     rules: Arc<Rules>,
     limits: Limits,
-    slots: Slots<Connection<S, D::Partial>>,
+    slots: Slots<Connection<S, D>>,
     ready: ReadyQueue,
     deadlines: Deadlines,
     buffer: Box<[u8]>,

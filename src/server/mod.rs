@@ -7,6 +7,7 @@ mod acceptor;
 pub mod config;
 mod connection;
 mod connections;
+mod digesting;
 mod pace;
 mod start;
 mod stats;
@@ -101,6 +102,9 @@ impl Server {
         let max_connections = start::max_connections(config, descriptors)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+        if let Some(bytes) = config.min_free {
+            directory.keep_free(bytes);
+        }
         if config.sync == Durability::Full {
             let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
             let wake = move || waker.wake().expect("an eventfd that can be read can be written");

@@ -11,7 +11,7 @@ use crate::proto::Code;
 pub struct Stats {
     /// Connections taken on.
     pub accepted: u64,
-    /// Files published.
+    /// Files published, or found to be there already.
     pub stored: u64,
     /// Bytes of content received.
     pub content_bytes: u64,

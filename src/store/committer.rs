@@ -7,6 +7,7 @@
 //! A sync that failed is never repeated: the kernel reports an error once and then forgets which pages were lost, so a
 //! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). The store takes no more after that.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use rustix::fs::fsync;
 
 use super::directory::Handles;
-use super::partial::PartialFile;
+use super::partial::{PartialFile, start_write_back};
 use super::{Claim, Partial, StoreError};
 use crate::proto::Name;
 
@@ -25,12 +26,29 @@ const BATCH_MAX: usize = 64;
 
 type Settled = (Claim, Result<Name, StoreError>);
 
-/// An upload that is whole.
+/// What is to last.
 #[derive(Debug)]
-struct Job {
-    claim: Claim,
-    partial: PartialFile,
-    name: Name,
+pub(super) struct Job {
+    pub(super) claim: Claim,
+    pub(super) work: Work,
+    pub(super) name: Name,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    /// An upload that is whole: it is to have its name.
+    Publish(PartialFile),
+    /// A file that has its name: another server, or this one just now, may not have synced it.
+    Confirm(File),
+}
+
+impl Work {
+    fn file(&self) -> &File {
+        match self {
+            Self::Publish(partial) => partial.file(),
+            Self::Confirm(file) => file,
+        }
+    }
 }
 
 /// The loop's side of the thread.
@@ -58,16 +76,16 @@ impl Committer {
         let (jobs, queue) = mpsc::channel();
         let (reports, settled) = mpsc::channel();
         let has_failed = Arc::new(AtomicBool::new(false));
-        let work = Work { handles, has_failed: has_failed.clone(), reports };
+        let work = Thread { handles, has_failed: has_failed.clone(), reports };
         let thread = thread::Builder::new().name("committer".into()).spawn(move || work.run(&queue, wake))?;
         Ok(Self { jobs: Some(jobs), settled, pending: 0, backlog_max, has_failed, thread: Some(thread) })
     }
 
-    /// Publishes `partial` as soon as that lasts.
-    pub(super) fn submit(&mut self, claim: Claim, partial: PartialFile, name: Name) {
+    /// Lines up `job`. What becomes of it tells [`Committer::settled`].
+    pub(super) fn submit(&mut self, job: Job) {
         self.pending += 1;
         let jobs = self.jobs.as_ref().expect("only a drop takes it");
-        jobs.send(Job { claim, partial, name }).expect("the thread ends after its queue only");
+        jobs.send(job).expect("the thread ends after its queue only");
     }
 
     /// What became of what was submitted, since the last call.
@@ -99,13 +117,13 @@ impl Drop for Committer {
 }
 
 /// The thread's side.
-struct Work {
+struct Thread {
     handles: Arc<Handles>,
     has_failed: Arc<AtomicBool>,
     reports: Sender<Settled>,
 }
 
-impl Work {
+impl Thread {
     fn run(&self, queue: &Receiver<Job>, wake: impl Fn()) {
         while let Ok(first) = queue.recv() {
             let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter()).take(BATCH_MAX).collect();
@@ -118,24 +136,28 @@ impl Work {
     }
 
     fn commit(&self, batch: Vec<Job>) -> Vec<Settled> {
-        batch.iter().for_each(|job| job.partial.start_write_back());
-        let published: Vec<Settled> = batch.into_iter().map(|job| self.publish(job)).collect();
-        if published.iter().all(|(_, result)| result.is_err()) {
-            return published;
+        batch.iter().for_each(|job| start_write_back(job.work.file()));
+        let settled: Vec<Settled> = batch.into_iter().map(|job| self.settle(job)).collect();
+        if settled.iter().all(|(_, result)| result.is_err()) {
+            return settled;
         }
         match fsync(&self.handles.directory) {
-            Ok(()) => published,
-            Err(errno) => published.into_iter().map(|(claim, _)| (claim, Err(self.fail(errno.into())))).collect(),
+            Ok(()) => settled,
+            Err(errno) => settled.into_iter().map(|(claim, _)| (claim, Err(self.fail(errno.into())))).collect(),
         }
     }
 
-    fn publish(&self, Job { claim, partial, name }: Job) -> Settled {
+    fn settle(&self, Job { claim, work, name }: Job) -> Settled {
         let synced = if self.has_failed.load(Ordering::Relaxed) {
             Err(StoreError::Failed)
         } else {
-            partial.sync().map_err(|error| self.fail(error))
+            work.file().sync_data().map_err(|error| self.fail(error))
         };
-        (claim, synced.and_then(|()| partial.publish(name)))
+        let result = synced.and_then(|()| match work {
+            Work::Publish(partial) => partial.publish(name),
+            Work::Confirm(_) => Ok(name),
+        });
+        (claim, result)
     }
 
     fn fail(&self, error: io::Error) -> StoreError {
@@ -150,7 +172,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{Directory, Store};
+    use super::super::{Directory, Store, Target};
     use super::*;
     use crate::proto::{NamePolicy, OnExists, Ticket};
     use crate::reactor::Slots;
@@ -167,7 +189,7 @@ mod tests {
         let id = Slots::default().insert(());
         for number in 0..count {
             assert!(!directory.is_congested());
-            let mut partial = directory.begin(&name(number), OnExists::Refuse).unwrap();
+            let mut partial = directory.begin(&Target::new(&name(number), OnExists::Refuse)).unwrap();
             partial.append(format!("content {number}").as_bytes()).unwrap();
             let claim = Claim { id, ticket: Ticket(number as u64) };
             assert!(directory.publish(claim, partial, name(number)).is_none());
@@ -200,7 +222,8 @@ mod tests {
         let (sender, woken) = mpsc::channel();
         directory.sync_before_receipts(8, move || sender.send(()).unwrap()).unwrap();
         let id = Slots::default().insert(());
-        let partials: Vec<_> = (0..2).map(|n| directory.begin(&name(n), OnExists::Refuse).unwrap()).collect();
+        let partials: Vec<_> =
+            (0..2).map(|n| directory.begin(&Target::new(&name(n), OnExists::Refuse)).unwrap()).collect();
         fs::write(base.path().join(name(0)), "old").unwrap();
         for (number, partial) in partials.into_iter().enumerate() {
             directory.publish(Claim { id, ticket: Ticket(number as u64) }, partial, name(number));

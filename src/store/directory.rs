@@ -4,7 +4,7 @@
 //! still goes to the one that was opened.
 
 use std::fmt;
-use std::fs::create_dir_all;
+use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 
-use super::committer::Committer;
+use super::committer::{Committer, Job, Work};
 use super::naming;
 use super::partial::{self, PartialFile};
 use super::room::Room;
-use super::{Claim, Partial, Store, StoreError, cannot};
+use super::space::Space;
+use super::{Claim, Partial, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists};
 
 /// A directory held open, with a room of this server's own in it. The real [`Store`].
@@ -26,6 +27,7 @@ use crate::proto::{Name, OnExists};
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
+    space: Space,
     /// What is published is synced before it is told.
     committer: Option<Committer>,
 }
@@ -88,7 +90,8 @@ impl Directory {
         let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
         let handles = Arc::new(Handles { directory, room });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
-        Ok(Self { handles, method, committer: None })
+        let space = Space::of(handles.directory.as_fd())?;
+        Ok(Self { handles, method, space, committer: None })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -105,6 +108,12 @@ impl Directory {
         Ok(())
     }
 
+    /// From now on what is begun must leave so many bytes of the file system free. Else it is 256 MiB or a twentieth of the
+    /// file system, whichever is less.
+    pub fn keep_free(&mut self, bytes: u64) {
+        self.space.keep_free(bytes);
+    }
+
     /// How files are stored here, unless they are to replace others: that takes named ones.
     pub fn method(&self) -> Method {
         self.method
@@ -113,23 +122,40 @@ impl Directory {
 
 impl Store for Directory {
     type Partial = PartialFile;
+    type Content = File;
 
-    fn begin(&self, name: &Name, on_exists: OnExists) -> Result<PartialFile, StoreError> {
+    fn begin(&self, target: &Target) -> Result<PartialFile, StoreError> {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
             return Err(StoreError::Failed);
         }
+        let &Target { name, on_exists, size } = target;
         naming::check(self.handles.directory.as_fd(), name, on_exists)?;
+        let size = size.unwrap_or(0);
+        let reservation = self.space.reserve(&self.handles.directory, size)?;
         let method = match on_exists {
             // A link never replaces.
             OnExists::Replace => Method::Named,
-            OnExists::Refuse | OnExists::Rename => self.method,
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
         };
-        PartialFile::create(&self.handles, method, on_exists, self.committer.is_some())
+        let will_sync = self.committer.is_some();
+        let mut partial = PartialFile::create(&self.handles, method, on_exists, will_sync, reservation)?;
+        partial.allocate(&self.space, size)?;
+        Ok(partial)
     }
 
     fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
-        committer.submit(claim, partial, name);
+        committer.submit(Job { claim, work: Work::Publish(partial), name });
+        None
+    }
+
+    fn find(&self, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
+        naming::find(self.handles.directory.as_fd(), name, size)
+    }
+
+    fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
+        committer.submit(Job { claim, work: Work::Confirm(content), name });
         None
     }
 
@@ -185,7 +211,7 @@ mod tests {
 
     fn upload(directory: &Directory, on_exists: OnExists) -> Name {
         let name = Name::parse(b"a", NamePolicy::default()).unwrap();
-        let mut partial = directory.begin(&name, on_exists).unwrap();
+        let mut partial = directory.begin(&Target::new(&name, on_exists)).unwrap();
         partial.append(b"content").unwrap();
         partial.publish(name).unwrap()
     }
@@ -268,7 +294,7 @@ mod tests {
         let name = Name::parse(b"a", NamePolicy::default()).unwrap();
         let open = || Directory::open_with(base.path(), &[Method::Named]).unwrap();
         let first = open();
-        let mut partial = first.begin(&name, OnExists::Rename).unwrap();
+        let mut partial = first.begin(&Target::new(&name, OnExists::Rename)).unwrap();
         partial.append(b"first").unwrap();
         let second = open();
         assert_eq!(upload(&second, OnExists::Rename).as_str(), "a");
@@ -286,7 +312,7 @@ mod tests {
         for method in [Method::ALL[1], Method::Named] {
             let name = Name::parse(b"a", NamePolicy::default()).unwrap();
             let Ok(directory) = Directory::open_with(base.path(), &[method]) else { continue };
-            let partial = directory.begin(&name, OnExists::Rename).unwrap();
+            let partial = directory.begin(&Target::new(&name, OnExists::Rename)).unwrap();
             drop(directory);
             partial.publish(name).unwrap();
             assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);

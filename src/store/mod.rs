@@ -8,6 +8,7 @@ mod directory;
 mod naming;
 mod partial;
 mod room;
+mod space;
 
 use std::fmt;
 use std::io;
@@ -23,18 +24,29 @@ use crate::reactor::Id;
 pub trait Store {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
+    /// A stored file, to be read.
+    type Content: io::Read;
 
-    /// Creates a partial file for an upload that is to become `name`.
+    /// Creates a partial file for an upload.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] as early as it can be known, and whatever the file system says.
-    fn begin(&self, name: &Name, on_exists: OnExists) -> Result<Self::Partial, StoreError>;
+    /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, and whatever the file system says.
+    fn begin(&self, target: &Target) -> Result<Self::Partial, StoreError>;
 
     /// Gives `partial` the final name `name`, or under [`OnExists::Rename`] one with a number: at once and with the result,
     /// or, where durability takes its time, later, and then [`Store::settled`] tells.
     fn publish(&mut self, claim: Claim, partial: Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
 
-    /// What has been published since, in any order.
+    /// Opens what is stored as `name`, where a file of `size` bytes is.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where anything else is, and whatever the file system says.
+    fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError>;
+
+    /// Makes what was found under `name` as durable as what is published; tells the result as [`Store::publish`] does.
+    fn confirm(&mut self, claim: Claim, content: Self::Content, name: Name) -> Option<Result<Name, StoreError>>;
+
+    /// What has been published or confirmed since, in any order.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         Vec::new()
     }
@@ -42,6 +54,24 @@ pub trait Store {
     /// Whether so much is being published that nothing more should be begun before some of it is.
     fn is_congested(&self) -> bool {
         false
+    }
+}
+
+/// What an upload is to become.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Its final name.
+    pub name: &'a Name,
+    /// What to do when that is taken.
+    pub on_exists: OnExists,
+    /// In bytes, where it is known before.
+    pub size: Option<u64>,
+}
+
+impl<'a> Target<'a> {
+    /// Of a size that only its end tells.
+    pub fn new(name: &'a Name, on_exists: OnExists) -> Self {
+        Self { name, on_exists, size: None }
     }
 }
 
@@ -76,11 +106,18 @@ pub trait Partial {
     fn publish(self, name: Name) -> Result<Name, StoreError>;
 }
 
+impl StoreError {
+    /// What has the name is not the file that was uploaded.
+    pub const NOT_THE_SAME: Self = Self::Taken("the name is taken by another file");
+}
+
 /// Why an upload cannot be stored.
 #[derive(Debug)]
 pub enum StoreError {
     /// The final name is taken, and the policy leaves no other; says by what or why.
     Taken(&'static str),
+    /// Another upload is in the way, for now; says how.
+    Busy(&'static str),
     /// No space, no inodes or no quota left.
     Full(io::Error),
     /// Anything else that the file system says.
@@ -111,7 +148,7 @@ impl From<Errno> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken(why) => f.write_str(why),
+            Self::Taken(why) | Self::Busy(why) => f.write_str(why),
             Self::Full(error) => write!(f, "no space is left for the file: {error}"),
             Self::Io(error) => write!(f, "the file cannot be stored: {error}"),
             Self::Failed => f.write_str("the server's disk has failed; it takes no files until it is restarted"),
@@ -212,7 +249,7 @@ mod tests {
     }
 
     fn upload(directory: &Directory, as_name: &str, on_exists: OnExists, bytes: &[u8]) -> Result<String, StoreError> {
-        let mut partial = directory.begin(&name(as_name), on_exists)?;
+        let mut partial = directory.begin(&Target::new(&name(as_name), on_exists))?;
         partial.append(bytes)?;
         Ok(partial.publish(name(as_name))?.to_string())
     }
@@ -249,7 +286,7 @@ mod tests {
                 let bytes: Vec<u8> = (0..size).map(|i: u32| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
                 let as_name = name(&size.to_string());
                 for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace] {
-                    let mut partial = directory.begin(&as_name, on_exists).unwrap();
+                    let mut partial = directory.begin(&Target::new(&as_name, on_exists)).unwrap();
                     bytes.chunks(65_536).for_each(|piece| partial.append(piece).unwrap());
                     let file = path.join(partial.publish(as_name.clone()).unwrap());
                     assert_eq!(fs::read(&file).unwrap(), bytes);
@@ -265,8 +302,8 @@ mod tests {
     #[test]
     fn a_partial_is_invisible_and_dropping_it_leaves_nothing() {
         everywhere(|path, directory| {
-            for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace] {
-                let mut partial = directory.begin(&name("a"), on_exists).unwrap();
+            for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace, OnExists::Same] {
+                let mut partial = directory.begin(&Target::new(&name("a"), on_exists)).unwrap();
                 partial.append(b"never whole").unwrap();
                 assert!(listing(path).is_empty());
                 drop(partial);
@@ -285,7 +322,7 @@ mod tests {
                     assert!(is_taken(&upload(directory, &label, OnExists::Refuse, b"new")), "{label}");
                     assert_eq!(upload(directory, &label, OnExists::Rename, b"new").unwrap(), format!("{label}.1"));
                     if !obstacle.is_regular() {
-                        assert!(is_taken(&directory.begin(&name(&label), OnExists::Replace)), "{label}");
+                        assert!(is_taken(&directory.begin(&Target::new(&name(&label), OnExists::Replace))), "{label}");
                     }
                 });
                 assert_eq!(fs::read(path.join(label + ".1")).unwrap(), b"new");
@@ -303,7 +340,7 @@ mod tests {
                         continue;
                     }
                     let label = format!("{obstacle:?} {on_exists:?}");
-                    let mut partial = directory.begin(&name(&label), on_exists).unwrap();
+                    let mut partial = directory.begin(&Target::new(&name(&label), on_exists)).unwrap();
                     partial.append(b"new").unwrap();
                     plant_and_compare(path, obstacle, &label, || match partial.publish(name(&label)) {
                         Ok(stored) => {
@@ -385,7 +422,7 @@ mod tests {
     fn uploads_go_to_the_directory_that_was_opened_wherever_it_is() {
         everywhere(|path, directory| {
             let (moved, elsewhere) = (path.with_extension("moved"), path.with_extension("elsewhere"));
-            let mut before = directory.begin(&name("before"), OnExists::Replace).unwrap();
+            let mut before = directory.begin(&Target::new(&name("before"), OnExists::Replace)).unwrap();
             fs::create_dir(&elsewhere).unwrap();
             fs::rename(path, &moved).unwrap();
             symlink(&elsewhere, path).unwrap();
@@ -413,7 +450,7 @@ mod tests {
                 partial.publish(name("a"))
             };
             std::thread::scope(|scope| {
-                let begin = |id| (id, directory.begin(&name("a"), on_exists).unwrap());
+                let begin = |id| (id, directory.begin(&Target::new(&name("a"), on_exists)).unwrap());
                 let begun: Vec<_> = (0..UPLOADS).map(begin).collect();
                 let uploads = begun.into_iter().map(|(id, partial)| scope.spawn(move || one(id, partial)));
                 let uploads: Vec<_> = uploads.collect();
@@ -459,7 +496,7 @@ mod tests {
                 |file| fs::rename(file, file.with_extension("away")).unwrap(),
             ];
             for change in changes {
-                let mut partial = directory.begin(&name("a"), OnExists::Replace).unwrap();
+                let mut partial = directory.begin(&Target::new(&name("a"), OnExists::Replace)).unwrap();
                 partial.append(b"content").unwrap();
                 change(&partials(path)[0]);
                 let error = partial.publish(name("a")).unwrap_err();
@@ -499,6 +536,6 @@ mod tests {
     fn a_partial_is_small_and_can_go_to_another_thread() {
         fn assert_send<T: Send>() {}
         assert_send::<PartialFile>();
-        assert!(size_of::<PartialFile>() <= 40, "{}", size_of::<PartialFile>());
+        assert!(size_of::<PartialFile>() <= 56, "{}", size_of::<PartialFile>());
     }
 }

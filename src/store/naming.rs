@@ -2,9 +2,10 @@
 //!
 //! How a file is given a name is handed in; nothing here knows where it comes from.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, FileType, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -13,6 +14,7 @@ use crate::proto::{Name, OnExists};
 
 const TAKEN: StoreError = StoreError::Taken("the name is taken");
 const ALL_TAKEN: StoreError = StoreError::Taken("the name is taken, and so is every number that it could get");
+const BUSY: StoreError = StoreError::Busy("another upload has just taken the name; ask again whether it is the same");
 const NOT_A_FILE: StoreError = StoreError::Taken("the name is that of something that is not a regular file");
 
 /// What kind of thing stands under `name`, if anything. A symbolic link is one, wherever it leads.
@@ -27,13 +29,31 @@ pub(super) fn kind_of(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::
 /// Refuses what can be known to fail before there is content. A look only: what decides is the publishing.
 pub(super) fn check(directory: BorrowedFd<'_>, name: &Name, on_exists: OnExists) -> Result<(), StoreError> {
     match on_exists {
-        OnExists::Rename => Ok(()),
+        // Whether it is the same can be known only later.
+        OnExists::Rename | OnExists::Same => Ok(()),
         OnExists::Refuse => kind_of(directory, name.as_str())?.map_or(Ok(()), |_| Err(TAKEN)),
         OnExists::Replace => match kind_of(directory, name.as_str())? {
             None | Some(FileType::RegularFile) => Ok(()),
             Some(_) => Err(NOT_A_FILE),
         },
     }
+}
+
+/// Opens what is under `name`, if that is a file of `size` bytes. Never follows a link, never waits for a pipe.
+pub(super) fn find(directory: BorrowedFd<'_>, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
+    match kind_of(directory, name.as_str())? {
+        None => return Ok(None),
+        Some(FileType::RegularFile) => {}
+        Some(_) => return Err(NOT_A_FILE),
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(directory, name.as_str(), flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.len() == size { Ok(Some(file)) } else { Err(StoreError::NOT_THE_SAME) }
 }
 
 /// Publishes under `name`, or, where that is taken and `on_exists` is [`OnExists::Rename`], under a free number of it.
@@ -48,6 +68,7 @@ pub(super) fn claim(
     match publish(&name) {
         Ok(()) => Ok(name),
         Err(Errno::EXIST) if on_exists == OnExists::Rename => claim_number(directory, &name, publish),
+        Err(Errno::EXIST) if on_exists == OnExists::Same => Err(BUSY),
         Err(Errno::EXIST) => Err(TAKEN),
         Err(Errno::ISDIR) => Err(NOT_A_FILE),
         Err(errno) => Err(errno.into()),
@@ -169,8 +190,26 @@ mod tests {
         // A directory that came between the look and the rename.
         assert_eq!(fail(Errno::ISDIR, OnExists::Replace), NOT_A_FILE.to_string());
         assert_eq!(fail(Errno::EXIST, OnExists::Refuse), TAKEN.to_string());
+        assert_eq!(fail(Errno::EXIST, OnExists::Same), BUSY.to_string());
         assert_eq!(fail(Errno::EXIST, OnExists::Rename), ALL_TAKEN.to_string());
         assert_eq!(fail(Errno::IO, OnExists::Rename), StoreError::from(Errno::IO).to_string());
+    }
+
+    #[test]
+    fn only_a_regular_file_of_the_size_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = File::open(base.path()).unwrap();
+        let find = |name: &str, size| {
+            let name = Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
+            find(directory.as_fd(), &name, size).map(|file| file.map(|file| std::io::read_to_string(file).unwrap()))
+        };
+        std::fs::write(base.path().join("a"), "abc").unwrap();
+        std::os::unix::fs::symlink("a", base.path().join("link")).unwrap();
+        rustix::fs::mknodat(&directory, "pipe", FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!((find("a", 3).unwrap(), find("b", 3).unwrap()), (Some("abc".into()), None));
+        for (name, size) in [("a", 4), ("link", 3), ("pipe", 0)] {
+            assert!(matches!(find(name, size), Err(StoreError::Taken(_))), "{name}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::path::{Arg, DecInt};
 
 use super::directory::{Handles, Link, Method};
+use super::space::{Reservation, Space};
 use super::{Partial, StoreError, naming};
 use crate::proto::{Name, OnExists};
 
@@ -25,6 +26,7 @@ pub struct PartialFile {
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
+    reservation: Reservation,
     origin: Origin,
 }
 
@@ -46,6 +48,7 @@ impl PartialFile {
         method: Method,
         on_exists: OnExists,
         will_sync: bool,
+        reservation: Reservation,
     ) -> Result<Self, StoreError> {
         let (file, origin) = match method {
             Method::Unnamed(link) => (create_unnamed(handles)?, Origin::Unnamed(handles.clone(), link)),
@@ -54,20 +57,25 @@ impl PartialFile {
                 (file, Origin::Named(entry))
             }
         };
-        Ok(Self { file, size: 0, on_exists, will_sync, origin })
+        Ok(Self { file, size: 0, on_exists, will_sync, reservation, origin })
     }
 
-    /// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
-    /// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
-    pub(super) fn start_write_back(&self) {
-        // Only a hint: the sync decides.
-        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+    /// Makes room for `size` bytes of content in all.
+    pub(super) fn allocate(&mut self, space: &Space, size: u64) -> Result<(), StoreError> {
+        space.allocate(&self.file, size, &mut self.reservation)
     }
 
-    /// Waits until the content would survive a power cut.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// The content so far.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
+}
+
+/// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
+/// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
+pub(super) fn start_write_back(file: &File) {
+    // Only a hint: the sync decides.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }
 
 impl Partial for PartialFile {
@@ -75,8 +83,9 @@ impl Partial for PartialFile {
         self.file.write_all(bytes)?;
         let before = self.size;
         self.size += bytes.len() as u64;
+        self.reservation.used(bytes.len() as u64);
         if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
-            self.start_write_back();
+            start_write_back(&self.file);
         }
         Ok(())
     }
@@ -178,7 +187,7 @@ impl Entry {
         }
         naming::claim(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
-            OnExists::Refuse | OnExists::Rename => self.rename(directory, name.as_str()),
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.rename(directory, name.as_str()),
         })
     }
 

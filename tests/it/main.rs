@@ -6,4 +6,5 @@ mod interop;
 mod receiver;
 mod send;
 mod simulation;
+mod trust;
 mod uploads;

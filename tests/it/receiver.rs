@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use intake::proto::{
-    Awaits, Code, Dialect, Event, Farewell, Name, NamePolicy, OnExists, Peer, Receiver, Refusal, Rules, Ticket,
+    Awaits, Code, Dialect, Digest, Event, Farewell, Name, NamePolicy, OnExists, Peer, Receiver, Refusal, Rules, Ticket,
+    Whole,
 };
 use proptest::prelude::*;
 
@@ -21,7 +22,9 @@ struct Transcript {
     farewell: Option<Farewell>,
 }
 
-/// A server that accepts and publishes everything but what is called `taken`.
+const CRC_OF_ABC: Digest = Digest::Crc32c(0x364b_3fb7);
+
+/// A server that accepts and publishes everything but what is called `taken`, and has `same` already.
 struct Server {
     receiver: Receiver,
     transcript: Transcript,
@@ -64,12 +67,16 @@ impl Server {
                 self.names.push(request.name.clone());
                 if request.name.as_str() == "taken" {
                     self.receiver.refuse(&Refusal::new(Code::CONFLICT, "the name is taken"), Peer::Sending);
+                } else if request.name.as_str() == "same" && request.tells_all() {
+                    let whole = self.receiver.needs_no_content();
+                    assert_eq!((Some(whole.size), whole.digest), (request.size, Some(CRC_OF_ABC)));
+                    self.unsettled.push((whole.ticket, request.name));
                 } else {
                     self.receiver.accept();
                 }
             }
             Event::Content(bytes) => transcript.content.extend_from_slice(bytes),
-            Event::End(ticket) => {
+            Event::End(Whole { ticket, .. }) => {
                 transcript.ended += 1;
                 self.unsettled.push((ticket, self.names.last().expect("content follows a request").clone()));
             }
@@ -171,7 +178,7 @@ fn content_may_hold_anything() {
 
 #[test]
 fn every_split_of_a_first_burst_means_the_same() {
-    let bursts: [&[u8]; 20] = [
+    let bursts: [&[u8]; 21] = [
         b"name",
         b"name\ncontent\nmore",
         b"name\r\n\r\ncontent",
@@ -184,6 +191,7 @@ fn every_split_of_a_first_burst_means_the_same() {
         b"/put size=3 crc32c=364b3fb7 a\nabc/put size=3 crc32c=00000000 b\nabc",
         b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/bye\nignored",
         b"/ask size=2 a\nab/ask size=1 taken\n/ask size=0 c\n",
+        b"/ask size=3 crc32c=364b3fb7 on-exists=same same\n/ask size=3 crc32c=trailer same\nabccrc32c=364b3fb7\n/bye\n",
         b"/put size=1 ../a\nx/put size=1 b\r\ny",
         b"/put size=9 a\nabc",
         b"/put size=1 on-exists=replace a\nx/put size=1 b\nz",
@@ -387,6 +395,16 @@ fn ask_hears_ok_before_its_content_and_no_content_follows_a_refusal() {
     let said = "ok 0\ndone 2 - a\nno 409 the name is taken\nok 0\ndone 0 - c\n";
     let transcript = server.finish();
     assert_eq!((transcript.said.as_str(), transcript.farewell), (said, Some(Farewell::Linger)));
+}
+
+#[test]
+fn what_is_there_already_is_done_in_its_turn_and_without_content() {
+    let transcript = pipelined(
+        b"/put size=1 a\nx/ask size=3 crc32c=364b3fb7 on-exists=same same\n/put size=1 b\ny\
+          /put size=3 crc32c=364b3fb7 on-exists=same same\nabc",
+    );
+    let said = "done 1 - a\ndone 3 crc32c:364b3fb7 same\ndone 1 - b\ndone 3 crc32c:364b3fb7 same\n";
+    assert_eq!((transcript.said.as_str(), transcript.content.as_slice()), (said, &b"xyabc"[..]));
 }
 
 #[test]

@@ -19,11 +19,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use intake::net::{Readiness, Stream};
-use intake::proto::{Name, OnExists};
+use intake::proto::Name;
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
 use intake::server::{Clock, Connections};
-use intake::store::{Claim, Partial, Store, StoreError};
+use intake::store::{Claim, Partial, Store, StoreError, Target};
 
 const SEEDS: u64 = 300;
 
@@ -194,8 +194,9 @@ struct SimPartial {
 
 impl Store for SimStore {
     type Partial = SimPartial;
+    type Content = io::Cursor<Vec<u8>>;
 
-    fn begin(&self, name: &Name, _: OnExists) -> Result<SimPartial, StoreError> {
+    fn begin(&self, &Target { name, .. }: &Target) -> Result<SimPartial, StoreError> {
         if name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
@@ -210,6 +211,17 @@ impl Store for SimStore {
         assert!(!self.is_congested(), "nothing is published to a congested store");
         self.disk.waiting.borrow_mut().push((claim, partial, name));
         None
+    }
+
+    fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
+        match self.disk.published.borrow().get(name.as_str()) {
+            Some(bytes) if bytes.len() as u64 != size => Err(StoreError::NOT_THE_SAME),
+            found => Ok(found.cloned().map(io::Cursor::new)),
+        }
+    }
+
+    fn confirm(&mut self, _: Claim, _: Self::Content, name: Name) -> Option<Result<Name, StoreError>> {
+        Some(Ok(name))
     }
 
     /// In any order, and not all at once.
