@@ -117,6 +117,8 @@ struct Upload {
     ok_heard: bool,
     /// How much of the content is sent, or need not be, in bytes.
     position: u64,
+    /// Whether the server may hold some of it.
+    may_be_held: bool,
     /// How much of the content the server holds from an earlier connection, in bytes.
     held: u64,
     /// Up to where the content is known to go, in bytes.
@@ -372,6 +374,7 @@ impl Upload {
             size: request.size,
             ok_heard: false,
             position: 0,
+            may_be_held: request.resume.is_some(),
             held: 0,
             goal: request.size.unwrap_or(0),
             hasher,
@@ -401,10 +404,8 @@ impl Upload {
     }
 
     fn may_go_on_from(&self, offset: u64) -> bool {
-        !self.ok_heard
-            && self.dialect != Dialect::Put
-            && offset <= self.goal
-            && (self.dialect == Dialect::Ask || offset == 0)
+        let is_possible = offset == 0 || (self.may_be_held && offset <= self.goal);
+        is_possible && !self.ok_heard && self.dialect != Dialect::Put
     }
 
     /// What the server holds has to be read all the same where its digest is still to be computed.
@@ -483,7 +484,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::{Algorithm, Code, Name, NamePolicy, OnExists};
+    use crate::proto::{Algorithm, Code, Name, NamePolicy, ResumeId};
 
     const CONTENT: &[u8] = b"twelve bytes";
     const SIZE: u64 = CONTENT.len() as u64;
@@ -509,6 +510,10 @@ mod tests {
 
     fn known(dialect: Dialect) -> Request {
         Request { digest: Some(Promise::Known(DIGEST)), ..request(dialect) }
+    }
+
+    fn resumed(request: Request) -> Request {
+        Request { resume: ResumeId::parse("id"), ..request }
     }
 
     fn begun(request: &Request) -> Sender {
@@ -710,12 +715,13 @@ mod tests {
                 vec![Err(Failure::Foreign), Err(Failure::Foreign), Err(Failure::Foreign)],
             ),
             ask(request(Ask), "ok 0\n", "done 12 - a\n", End::Open, stored(None, "a")),
-            ask(trailer(Ask), "ok 7\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
-            ask(trailer(Ask), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
-            ask(known(Ask), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            ask(resumed(trailer(Ask)), "ok 7\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            ask(resumed(trailer(Ask)), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            ask(resumed(known(Ask)), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
             one(known(Ask), "done 12 crc32c:f22af478 a\n", End::Open, a()),
             one(request(Ask), "done 12 - a\n", End::Open, Err(Failure::Foreign)),
-            one(request(Ask), "ok 13\n", End::Open, Err(Failure::Foreign)),
+            one(resumed(trailer(Ask)), "ok 13\n", End::Open, Err(Failure::Foreign)),
+            one(trailer(Ask), "ok 7\n", End::Open, Err(Failure::Foreign)),
             ask(request(Ask), "ok 0\n", "ok 0\n", End::Open, Err(Failure::Foreign)),
             one(request(Ask), "ok\n", End::Open, Err(Failure::OnlyClassic)),
             one(request(Ask), "ok", End::Stream, Err(Failure::OnlyClassic)),
@@ -730,7 +736,7 @@ mod tests {
             ),
             Script { before: "no 413 large\n", ..one(request(Put), "", End::Stream, refused(413, "large")) },
             // A code that could keep step, in the middle of content, does not: another connection claims the upload.
-            ask(trailer(Ask), "ok 7\nno 409 claimed\n", "", End::Stream, refused(409, "claimed")),
+            ask(resumed(trailer(Ask)), "ok 7\nno 409 claimed\n", "", End::Stream, refused(409, "claimed")),
             Script { before: "done 12 - a\n", ..script(put(), "", End::Open, vec![Err(Failure::Foreign)]) },
         ]
     }
@@ -804,15 +810,16 @@ mod tests {
 
     #[test]
     fn content_waits_for_ok_where_the_dialect_has_one() {
-        for (dialect, name, ok, content) in [
-            (Dialect::Classic, "a.txt", "ok", "twelve bytes|"),
-            (Dialect::Ask, "/ask size=12 crc32c=trailer ./a.txt\n", "ok 0\n", "twelve bytescrc32c=f22af478\n"),
+        let resumed = resumed(trailer(Dialect::Ask));
+        for (request, ok, content) in [
+            (&trailer(Dialect::Classic), "ok", "twelve bytes|"),
+            (&trailer(Dialect::Ask), "ok 0\n", "twelve bytescrc32c=f22af478\n"),
             // The digest is that of the whole file, whatever the server holds of it.
-            (Dialect::Ask, "/ask size=12 crc32c=trailer ./a.txt\n", "ok 7\n", "bytescrc32c=f22af478\n"),
-            (Dialect::Ask, "/ask size=12 crc32c=trailer ./a.txt\n", "ok 12\n", "crc32c=f22af478\n"),
+            (&resumed, "ok 7\n", "bytescrc32c=f22af478\n"),
+            (&resumed, "ok 12\n", "crc32c=f22af478\n"),
         ] {
-            let mut sender = begun(&trailer(dialect));
-            assert_eq!(run(&mut sender, 5), name);
+            let mut sender = begun(request);
+            assert_eq!(run(&mut sender, 5), request.to_string());
             assert_eq!(sender.step(), Step::Listen);
             let (last, first) = ok.as_bytes().split_last().unwrap();
             sender.receive(first);
@@ -824,7 +831,7 @@ mod tests {
 
     #[test]
     fn what_the_server_holds_is_not_read_where_the_digest_is_known() {
-        let mut sender = begun(&Request { on_exists: Some(OnExists::Refuse), ..known(Dialect::Ask) });
+        let mut sender = begun(&resumed(known(Dialect::Ask)));
         run(&mut sender, 100);
         sender.receive(b"ok 7\n");
         assert_eq!(sender.step(), Step::Send(7..12));

@@ -2,12 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::fixture::*;
@@ -64,39 +68,90 @@ fn assert_exit(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
 }
 
-/// Passes one connection after the other on to `to`. The numbers say how many bytes of the client's each of them carries
-/// before both sides are reset; those after the last number live as long as their ends.
-fn proxy(to: SocketAddr, cuts: &'static [usize]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a proxy can listen");
-    let address = listener.local_addr().expect("a listener has an address");
-    thread::spawn(move || {
-        let cuts = cuts.iter().map(|cut| Some(*cut)).chain(std::iter::repeat(None));
-        for (client, cut) in listener.incoming().map_while(Result::ok).zip(cuts) {
-            let server = TcpStream::connect(to).expect("the server accepts");
-            thread::spawn(move || relay(&client, &server, cut));
-        }
-    });
-    address
+/// Stands between a sender and a server, and breaks their connections.
+struct Proxy {
+    address: SocketAddr,
+    /// From the senders to the server, in bytes.
+    passed: Arc<AtomicU64>,
 }
 
-fn relay(client: &TcpStream, mut server: &TcpStream, cut: Option<usize>) {
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let _ = io::copy(&mut &*server, &mut &*client);
-            let _ = client.shutdown(std::net::Shutdown::Write);
-        });
-        let passed = io::copy(&mut client.take(cut.map_or(u64::MAX, |cut| cut as u64)), &mut server);
-        if passed.is_ok_and(|passed| Some(passed as usize) == cut) {
-            for stream in [client, server] {
-                socket2::SockRef::from(stream)
-                    .set_linger(Some(std::time::Duration::ZERO))
-                    .expect("an option can be set");
-                stream.shutdown(std::net::Shutdown::Both).expect("a connection can be cut");
+/// When a connection is broken.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// After so many bytes of the sender's.
+    Sent(u64),
+    /// At the reply after so many, before the sender hears it.
+    Reply(usize),
+    Never,
+}
+
+impl Proxy {
+    /// Cuts one connection after the other as `cuts` say, and those after them never.
+    fn new(to: SocketAddr, cuts: &'static [Cut]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a proxy can listen");
+        let address = listener.local_addr().expect("a listener has an address");
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = passed.clone();
+        thread::spawn(move || {
+            let cuts = cuts.iter().copied().chain(std::iter::repeat(Cut::Never));
+            for (sender, cut) in listener.incoming().map_while(Result::ok).zip(cuts) {
+                let server = TcpStream::connect(to).expect("the server accepts");
+                let counter = counter.clone();
+                thread::spawn(move || relay(&sender, &server, cut, &counter));
             }
-        } else {
-            let _ = server.shutdown(std::net::Shutdown::Write);
+        });
+        Self { address, passed }
+    }
+}
+
+fn relay(mut sender: &TcpStream, mut server: &TcpStream, cut: Cut, passed: &AtomicU64) {
+    thread::scope(|scope| {
+        scope.spawn(move || match cut {
+            Cut::Reply(before) => {
+                for _ in 0..before {
+                    sender.write_all(&reply(server)).expect("the sender listens");
+                }
+                reply(server);
+                reset_both(sender, server);
+            }
+            Cut::Sent(_) | Cut::Never => {
+                let _ = io::copy(&mut server, &mut sender);
+                let _ = sender.shutdown(Shutdown::Write);
+            }
+        });
+        let mut left = if let Cut::Sent(limit) = cut { limit } else { u64::MAX };
+        let mut buffer = [0; 1 << 16];
+        while left > 0 {
+            let Ok(length @ 1..) = sender.take(left).read(&mut buffer) else { break };
+            if server.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+            passed.fetch_add(length as u64, Ordering::Relaxed);
+            left -= length as u64;
+        }
+        match left {
+            0 => reset_both(sender, server),
+            _ => drop(server.shutdown(Shutdown::Write)),
         }
     });
+}
+
+fn reply(mut server: &TcpStream) -> Vec<u8> {
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\n") {
+        let mut byte = [0];
+        server.read_exact(&mut byte).expect("the server replies");
+        reply.push(byte[0]);
+    }
+    reply
+}
+
+/// Both sides see the end at once, and a reset if they go on sending.
+fn reset_both(sender: &TcpStream, server: &TcpStream) {
+    for stream in [sender, server] {
+        SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("an option can be set");
+        let _ = stream.shutdown(Shutdown::Both);
+    }
 }
 
 #[test]
@@ -157,10 +212,10 @@ fn a_connection_that_breaks_is_made_again_until_all_is_stored_once() {
     for number in 0..20 {
         sender.write(&format!("{number}.bin"), &content(5000, number));
     }
-    let address = proxy(server.tcp(), &[7_000_000, 60_000, 12_000_000]);
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(7_000_000), Cut::Sent(60_000), Cut::Sent(12_000_000)]);
     let list: String = (0..20).map(|number| format!("{number}.bin\n")).collect();
     let list = format!("large.bin\n{list}");
-    let output = sender.pipe(address, &["--files-from", "-", "--retry", "5"], list.as_bytes());
+    let output = sender.pipe(proxy.address, &["--files-from", "-", "--retry", "5"], list.as_bytes());
     assert_exit(&output, 0);
     assert_eq!(stdout(&output).len(), 21);
     assert!(stderr(&output).contains("trying again in"), "{output:?}");
@@ -173,9 +228,24 @@ fn a_connection_that_breaks_is_made_again_until_all_is_stored_once() {
 fn without_another_attempt_a_broken_connection_is_a_failure() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("cut.bin", &content(5 << 20, 3));
-    let output = sender.run(proxy(server.tcp(), &[1_000_000]), &["cut.bin", "--retry", "0"]);
-    assert_exit(&output, 1);
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(1_000_000)]);
+    assert_exit(&sender.run(proxy.address, &["cut.bin", "--retry", "0"]), 1);
+    assert_eq!(proxy.passed.load(Ordering::Relaxed), 1_000_000);
     assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_file_whose_receipt_was_lost_is_not_stored_twice() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("small.bin", &content(1000, 12));
+    sender.write("large.bin", &content(9 << 20, 13));
+    for (name, cuts) in [("small.bin", &[Cut::Reply(0)]), ("large.bin", &[Cut::Reply(1)])] {
+        let output = sender.run(Proxy::new(server.tcp(), cuts).address, &[name]);
+        assert_exit(&output, 0);
+        assert!(stderr(&output).contains("may be stored or not; trying again"), "{output:?}");
+        assert!(stdout(&output)[0].contains(&format!("stored as {name:?}")), "{output:?}");
+    }
+    assert_eq!(server.files().into_keys().collect::<Vec<_>>(), ["large.bin", "small.bin"]);
 }
 
 #[test]

@@ -7,10 +7,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::proto::{Algorithm, Digest, Hasher};
+use rustix::system::uname;
+
+use crate::proto::{Algorithm, Digest, Hasher, ResumeId};
 
 /// What is read at a time: large enough that system calls cost nothing beside the copying.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
@@ -74,6 +77,22 @@ impl Source {
                 Ok(Content::Stream { file, chunk: Vec::new() })
             }
         }
+    }
+}
+
+impl Source {
+    /// The same in every run for the same file as it is now, and another for any other: made of the machine, the path, the
+    /// size, and the time of the last change.
+    pub(super) fn resume_id(&self, content: &Content) -> io::Result<Option<ResumeId>> {
+        let (Self::File(path), Content::File { file, size }) = (self, content) else { return Ok(None) };
+        let metadata = file.metadata()?;
+        let changed = format!("{size} {} {}", metadata.mtime(), metadata.mtime_nsec());
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        for part in [uname().nodename().to_bytes(), path.canonicalize()?.as_os_str().as_bytes(), changed.as_bytes()] {
+            hasher.update(part);
+            hasher.update(b"\0");
+        }
+        Ok(ResumeId::parse(&hasher.finish().to_hex()))
     }
 }
 
@@ -188,6 +207,8 @@ impl std::error::Error for SourceError {}
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
@@ -219,6 +240,24 @@ mod tests {
         fs::write(&path, b"hell").unwrap();
         assert!(matches!(content.read(4..5, &mut buffer), Err(SourceError::Shrunk { size: 5, read: 4 })));
         assert!(content.digest(Algorithm::Crc32c).is_err());
+    }
+
+    #[test]
+    fn a_file_keeps_its_id_until_it_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("file"), directory.path().join("other"));
+        let id = |path: &Path| {
+            let source = Source::File(path.into());
+            source.resume_id(&source.open().unwrap()).unwrap().unwrap()
+        };
+        fs::write(&path, b"hello").unwrap();
+        fs::write(&other, b"hello").unwrap();
+        let first = id(&path);
+        assert_eq!(id(&directory.path().join("./file")), first);
+        assert_ne!(id(&other), first);
+        File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_ne!(id(&path), first);
+        assert_eq!(Source::Stdin.resume_id(&Source::Stdin.open().unwrap()).unwrap(), None);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::content::{Content, Source};
+use super::content::Content;
 use super::conversation::{Conversation, connect};
 use super::{Event, Plan, SendError, Sent, Upload};
-use crate::proto::{Digest, Promise, Request};
+use crate::proto::{Dialect, Digest, OnExists, Promise, Request, ResumeId};
 
 /// The first pause before another attempt. It doubles with each attempt that gets nowhere.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -57,8 +57,10 @@ pub(super) struct Pending {
     held: u64,
     /// Some of its content was read, and it cannot be read again.
     is_consumed: bool,
-    /// Computed before another attempt.
-    digest: Option<Digest>,
+    /// The server has been asked to take it.
+    was_asked: bool,
+    /// Computed before it is asked again, of the file that had this id.
+    digest: Option<(ResumeId, Digest)>,
 }
 
 impl<'a> Shared<'a> {
@@ -77,7 +79,7 @@ impl<'a> Shared<'a> {
 
 impl Pending {
     fn new(upload: usize) -> Self {
-        Self { upload, failures: 0, may_be_stored: false, held: 0, is_consumed: false, digest: None }
+        Self { upload, failures: 0, may_be_stored: false, held: 0, is_consumed: false, was_asked: false, digest: None }
     }
 
     /// The server has said from where on it wants the content.
@@ -102,7 +104,7 @@ impl<'a> Job<'a> {
     /// Sends until nothing is left that it can do.
     pub(super) fn run(mut self) {
         while self.has_work() {
-            self.mine.iter_mut().filter(|pending| pending.failures > 0).for_each(|pending| self.shared.sum_up(pending));
+            self.mine.iter_mut().filter(|pending| pending.was_asked).for_each(|pending| self.shared.sum_up(pending));
             match connect(&self.shared.plan.to) {
                 Ok(stream) => Conversation::new(stream).run(&mut self),
                 Err(error) => {
@@ -152,13 +154,20 @@ impl<'a> Job<'a> {
     pub(super) fn request(&self, pending: &Pending, content: &Content) -> Request {
         let plan = self.shared.plan;
         let dialect = plan.dialect.unwrap_or_else(|| Plan::dialect_for(content.size()));
-        let name = self.shared.uploads[pending.upload].name.clone();
-        let request = Request { size: content.size(), ..Request::until_end_of_stream(dialect, name) };
+        let Upload { source, name } = &self.shared.uploads[pending.upload];
+        let request = Request { size: content.size(), ..Request::until_end_of_stream(dialect, name.clone()) };
         if !dialect.is_framed() {
             return request;
         }
-        let digest = pending.digest.map_or(Promise::Trailer(plan.algorithm), Promise::Known);
-        Request { digest: Some(digest), ..request }
+        // Without an id the upload begins anew, which is all that is lost.
+        let id = source.resume_id(content).ok().flatten();
+        let known = pending.digest.as_ref().filter(|(of, _)| Some(of) == id.as_ref());
+        Request {
+            digest: Some(known.map_or(Promise::Trailer(plan.algorithm), |(_, digest)| Promise::Known(*digest))),
+            on_exists: pending.may_be_stored.then_some(OnExists::Same),
+            resume: id.filter(|_| dialect == Dialect::Ask),
+            ..request
+        }
     }
 
     pub(super) fn report_progress(&self, pending: &Pending, position: u64) {
@@ -184,7 +193,7 @@ impl<'a> Job<'a> {
     fn may_try_again(&self, pending: &Pending, error: &SendError) -> bool {
         let plan = self.shared.plan;
         // Without a framing there is no way to ask for a file unless it is there already.
-        let might_be_doubled = pending.may_be_stored && plan.dialect.is_some_and(|dialect| !dialect.is_framed());
+        let might_be_doubled = pending.may_be_stored && !plan.is_framed();
         let is_allowed = error.is_bystanders() || pending.failures < plan.retries;
         is_allowed && error.is_temporary() && !pending.is_consumed && !might_be_doubled
     }
@@ -192,6 +201,7 @@ impl<'a> Job<'a> {
     fn try_again(&mut self, mut pending: Pending, error: SendError) {
         if !error.is_bystanders() {
             pending.failures += 1;
+            pending.was_asked |= !matches!(error, SendError::Connect(_));
             let pause = error.retry_after().unwrap_or_default().max(pause(pending.failures, random_share()));
             self.pause = self.pause.max(pause);
             self.failed.get_or_insert(error);
@@ -201,11 +211,15 @@ impl<'a> Job<'a> {
 }
 
 impl Shared<'_> {
-    /// Computes the digest of what is to be sent again, so that the server can tell whether it has it. If that fails, so
-    /// will the sending, which then tells why.
+    /// Computes the digest of what is to be asked for again, so that the server can tell at once what it has of it. If that
+    /// fails, so will the sending, which then tells why.
     fn sum_up(&self, pending: &mut Pending) {
-        if let (None, source @ Source::File(_)) = (pending.digest, &self.uploads[pending.upload].source) {
-            pending.digest = source.open().and_then(|content| content.digest(self.plan.algorithm)).ok().flatten();
+        let source = &self.uploads[pending.upload].source;
+        if let (true, Ok(content)) = (self.plan.is_framed(), source.open())
+            && let Ok(Some(id)) = source.resume_id(&content)
+            && pending.digest.as_ref().is_none_or(|(of, _)| *of != id)
+        {
+            pending.digest = content.digest(self.plan.algorithm).ok().flatten().map(|digest| (id, digest));
         }
     }
 }
