@@ -23,20 +23,6 @@ pub struct Request {
     pub on_exists: Option<OnExists>,
     /// The time of the stored file, in seconds since the epoch.
     pub mtime: Option<NonZeroU64>,
-    /// By what the client knows the upload again after the connection has broken.
-    pub resume: Option<ResumeId>,
-}
-
-/// What an upload is called while it is not whole, by its client: 1 to 64 of `A-Za-z0-9._-`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ResumeId(String);
-
-impl ResumeId {
-    /// Reads one.
-    pub fn parse(word: &str) -> Option<Self> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        ((1..=64).contains(&word.len()) && word.bytes().all(is_allowed)).then(|| Self(word.to_owned()))
-    }
 }
 
 /// A digest that a client promises.
@@ -73,7 +59,7 @@ impl Request {
 
     /// A request of a dialect whose content ends with the stream.
     pub fn until_end_of_stream(dialect: Dialect, name: Name) -> Self {
-        Self { dialect, name, size: None, digest: None, on_exists: None, mtime: None, resume: None }
+        Self { dialect, name, size: None, digest: None, on_exists: None, mtime: None }
     }
 
     /// Whether it is an `/ask` that tells all that there is to know of its content.
@@ -106,7 +92,6 @@ impl Request {
                 digest: attributes.digest,
                 on_exists: attributes.on_exists,
                 mtime: attributes.mtime.and_then(NonZeroU64::new),
-                resume: attributes.resume,
             }),
             Err(error) => Err(RequestError::Name(dialect, size, attributes.digest, error)),
         }
@@ -135,9 +120,6 @@ impl fmt::Display for Request {
         if let Some(mtime) = self.mtime {
             write!(f, " mtime={mtime}")?;
         }
-        if let Some(ResumeId(id)) = &self.resume {
-            write!(f, " resume={id}")?;
-        }
         // Else a first word with "=" would be read as an attribute, and a leading "./" be dropped.
         writeln!(f, " ./{}", self.name)
     }
@@ -149,7 +131,6 @@ struct Attributes {
     digest: Option<Promise>,
     on_exists: Option<OnExists>,
     mtime: Option<u64>,
-    resume: Option<ResumeId>,
 }
 
 impl Attributes {
@@ -165,9 +146,8 @@ impl Attributes {
                 set(&mut self.on_exists, OnExists::parse(value), "on-exists is refuse, rename, replace or same, once")
             }
             "mtime" => set(&mut self.mtime, parse_number(value), "mtime is seconds since the epoch, once"),
-            "resume" => set(&mut self.resume, ResumeId::parse(value), "resume is 1 to 64 of A-Za-z0-9._-, once"),
             _ => Err(RequestError::Grammar(
-                "the keys are size, crc32c, sha256, on-exists, mtime and resume; ./ before a name with =",
+                "the keys are size, crc32c, sha256, on-exists and mtime; ./ before a name with =",
             )),
         }
     }
