@@ -46,6 +46,9 @@ pub struct Serve {
     /// What uploads of a known size must leave free of the disk [default: 256M or 5 %, whichever is less]
     #[arg(long, value_name = "SIZE")]
     min_free: Option<Size>,
+    /// How long an upload that broke off is kept to be gone on with
+    #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().partial_ttl))]
+    partial_ttl: Span,
     /// From the connect to the end of the name
     #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().header_timeout.map(Span)))]
     header_timeout: Limit<Span>,
@@ -135,6 +138,7 @@ impl Serve {
             udp: self.udp.unwrap_or(Udp::FollowTcp),
             directory: self.dir,
             sync: self.sync,
+            partial_ttl: self.partial_ttl.0,
             min_free: self.min_free.map(|Size(bytes)| bytes),
             rules: Rules {
                 names: NamePolicy { portable: self.portable_names },
@@ -181,6 +185,7 @@ mod tests {
             directory,
             sync,
             min_free,
+            partial_ttl,
             rules,
             limits,
             max_connections,
@@ -190,12 +195,12 @@ mod tests {
             "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
-             --min-free 17k",
+             --min-free 17k --partial-ttl 18h",
         );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
-        assert_eq!(min_free, Some(17 << 10));
+        assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
         assert!(rules.names.portable && rules.require_size && sync == Durability::None);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
         assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));

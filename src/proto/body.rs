@@ -65,7 +65,17 @@ impl Body {
         Self { framing: Framing::UntilEndOfStream, received: 0, check: None }
     }
 
-    /// The bytes of content that came.
+    /// Goes on where an earlier connection stopped: so many bytes are here already, and `hasher` has taken them in.
+    pub(super) fn go_on(&mut self, offset: u64, hasher: Hasher) {
+        let (Framing::Sized(left), Some(check)) = (&mut self.framing, &mut self.check) else {
+            unreachable!("only content of a known size and with a digest is gone on with")
+        };
+        *left -= offset;
+        self.received = offset;
+        check.hasher = hasher;
+    }
+
+    /// The bytes of content that came, on this connection and before.
     pub(super) fn received(&self) -> u64 {
         self.received
     }

@@ -17,9 +17,9 @@ mod sender;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
 pub use outcomes::{Ticket, Whole};
-pub use receiver::{Awaits, Event, Farewell, Peer, Receiver, Rules};
+pub use receiver::{Awaits, Event, Farewell, Held, Peer, Receiver, Rules};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
-pub use request::{Promise, Request};
+pub use request::{Promise, Request, ResumeId};
 pub use sender::{Failure, Outcome, Sender, Step, Stored};
 
 /// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the

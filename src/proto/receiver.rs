@@ -27,7 +27,7 @@ use std::sync::Arc;
 use super::body::{Body, Piece};
 use super::outcomes::{Outcomes, Pending};
 use super::request::RequestError;
-use super::{Code, Dialect, Digest, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
+use super::{Code, Dialect, Digest, Hasher, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
 
 /// What a server makes known to its conversations.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +102,15 @@ pub enum Peer {
     Sending,
     /// All that it sent has been read, for a while.
     Silent,
+}
+
+/// What is here already of an upload that is gone on with.
+#[derive(Debug)]
+pub struct Held {
+    /// How much, in bytes.
+    pub offset: u64,
+    /// Has taken it in, for the digest that the request names.
+    pub hasher: Hasher,
 }
 
 /// The server's half of one conversation. Feed, act, answer, send.
@@ -230,15 +239,18 @@ impl Receiver {
         }
     }
 
-    /// Answers [`Event::Request`]: the place to write exists.
-    pub fn accept(&mut self) {
-        let Phase::Opening(dialect, body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+    /// Answers [`Event::Request`]: the place to write exists, and `held` is what it has already.
+    pub fn accept(&mut self, held: Option<Held>) {
+        let Phase::Opening(dialect, mut body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
             unreachable!("a request waits for its answer")
         };
         match dialect {
             Dialect::Classic => self.outcomes.say_classic_ok(),
-            Dialect::Ask => self.outcomes.say("ok 0"),
+            Dialect::Ask => self.outcomes.say(format_args!("ok {}", held.as_ref().map_or(0, |held| held.offset))),
             Dialect::Line | Dialect::Put => {}
+        }
+        if let Some(Held { offset, hasher }) = held {
+            body.go_on(offset, hasher);
         }
         let fate = if dialect == Dialect::Line { Fate::KeptAndMayWaitForOk } else { Fate::Kept };
         self.phase = Phase::Content(Content { dialect, body, fate });
@@ -269,6 +281,18 @@ impl Receiver {
             }
             _ => self.last_word(refusal, peer),
         }
+    }
+
+    /// Ends the conversation: this is the last word, wherever it stands.
+    pub fn dismiss(&mut self, refusal: &Refusal) {
+        if !self.is_over() {
+            self.last_word(refusal, Peer::Sending);
+        }
+    }
+
+    /// The request in progress, or the last one.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.requests)
     }
 
     /// Answers [`Event::End`]: the file is under this final name, or it is not and why.

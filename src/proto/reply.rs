@@ -39,6 +39,11 @@ impl Code {
     pub fn keeps_step(self) -> bool {
         [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
     }
+
+    /// Whether what came of an upload may be gone on with: nothing is known to be wrong with it, or with the disk.
+    pub fn keeps_partial(self) -> bool {
+        [Self::BAD_REQUEST, Self::TIMEOUT, Self::CONFLICT, Self::SHUTTING_DOWN].contains(&self)
+    }
 }
 
 /// `no CODE [retry=SECONDS] WORDS`: the words for people, the code for programs.

@@ -21,8 +21,27 @@ pub struct Request {
     pub digest: Option<Promise>,
     /// What to do when the name is taken; the server's policy where nothing is said.
     pub on_exists: Option<OnExists>,
+    /// Under which it is gone on with after a broken connection.
+    pub resume: Option<ResumeId>,
     /// The time of the stored file, in seconds since the epoch.
     pub mtime: Option<NonZeroU64>,
+}
+
+/// What a client calls an upload that it may have to go on with: 1 to 64 of `A-Za-z0-9._-`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ResumeId(Box<str>);
+
+impl ResumeId {
+    /// Reads one; `None` where it is none.
+    pub fn parse(word: &str) -> Option<Self> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        ((1..=64).contains(&word.len()) && word.bytes().all(is_allowed)).then(|| Self(word.into()))
+    }
+
+    /// As the wire spells it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A digest that a client promises.
@@ -59,12 +78,20 @@ impl Request {
 
     /// A request of a dialect whose content ends with the stream.
     pub fn until_end_of_stream(dialect: Dialect, name: Name) -> Self {
-        Self { dialect, name, size: None, digest: None, on_exists: None, mtime: None }
+        Self { dialect, name, size: None, digest: None, on_exists: None, resume: None, mtime: None }
+    }
+
+    /// The digest, where it is told before the content.
+    pub fn known_digest(&self) -> Option<Digest> {
+        match self.digest? {
+            Promise::Known(digest) => Some(digest),
+            Promise::Trailer(_) => None,
+        }
     }
 
     /// Whether it is an `/ask` that tells all that there is to know of its content.
     pub fn tells_all(&self) -> bool {
-        self.dialect == Dialect::Ask && self.size.is_some() && matches!(self.digest, Some(Promise::Known(_)))
+        self.dialect == Dialect::Ask && self.size.is_some() && self.known_digest().is_some()
     }
 
     /// Reads a `/put` or `/ask` line, its LF and CR taken off.
@@ -83,6 +110,10 @@ impl Request {
         if attributes.on_exists == Some(OnExists::Same) && attributes.digest.is_none() {
             return Err(RequestError::Grammar("on-exists=same needs crc32c or sha256, to tell what is the same"));
         }
+        let can_resume = dialect == Dialect::Ask && size.is_some() && attributes.digest.is_some();
+        if attributes.resume.is_some() && !can_resume {
+            return Err(RequestError::Grammar("resume needs /ask, a size, and crc32c or sha256 (hex or trailer)"));
+        }
         let name = rest.strip_prefix(b"./").unwrap_or(rest);
         match Name::parse(name, names) {
             Ok(name) => Ok(Self {
@@ -91,6 +122,7 @@ impl Request {
                 size,
                 digest: attributes.digest,
                 on_exists: attributes.on_exists,
+                resume: attributes.resume,
                 mtime: attributes.mtime.and_then(NonZeroU64::new),
             }),
             Err(error) => Err(RequestError::Name(dialect, size, attributes.digest, error)),
@@ -117,6 +149,9 @@ impl fmt::Display for Request {
         if let Some(on_exists) = self.on_exists {
             write!(f, " on-exists={}", on_exists.as_str())?;
         }
+        if let Some(resume) = &self.resume {
+            write!(f, " resume={}", resume.as_str())?;
+        }
         if let Some(mtime) = self.mtime {
             write!(f, " mtime={mtime}")?;
         }
@@ -130,6 +165,7 @@ struct Attributes {
     size: Option<Option<u64>>,
     digest: Option<Promise>,
     on_exists: Option<OnExists>,
+    resume: Option<ResumeId>,
     mtime: Option<u64>,
 }
 
@@ -145,9 +181,10 @@ impl Attributes {
             "on-exists" => {
                 set(&mut self.on_exists, OnExists::parse(value), "on-exists is refuse, rename, replace or same, once")
             }
+            "resume" => set(&mut self.resume, ResumeId::parse(value), "resume is 1 to 64 of A-Za-z0-9._-, once"),
             "mtime" => set(&mut self.mtime, parse_number(value), "mtime is seconds since the epoch, once"),
             _ => Err(RequestError::Grammar(
-                "the keys are size, crc32c, sha256, on-exists and mtime; ./ before a name with =",
+                "the keys are size, crc32c, sha256, on-exists, resume and mtime; ./ before a name with =",
             )),
         }
     }
@@ -222,6 +259,12 @@ mod tests {
             put("a b.txt", Some(0)),
             put("k=v", None),
             Request { dialect: Dialect::Ask, digest: Some(Promise::Known(digest)), ..put("x", Some(7)) },
+            Request {
+                dialect: Dialect::Ask,
+                digest: Some(Promise::Trailer(Algorithm::Sha256)),
+                resume: ResumeId::parse("A.b_c-9"),
+                ..put("x", Some(7))
+            },
             Request { digest: Some(Promise::Trailer(Algorithm::Sha256)), ..put("x", Some(7)) },
             Request {
                 on_exists: Some(OnExists::Same),
@@ -270,6 +313,11 @@ mod tests {
             ("/put size=1 on-exists=keep a", "on-exists is"),
             ("/put size=1 mtime=-1 a", "mtime is"),
             ("/put size=1 on-exists=same a", "on-exists=same needs"),
+            ("/ask size=1 crc32c=trailer resume= a", "resume is"),
+            ("/ask size=1 crc32c=trailer resume=a/b a", "resume is"),
+            ("/put size=1 crc32c=trailer resume=x a", "resume needs"),
+            ("/ask size=- crc32c=trailer resume=x a", "resume needs"),
+            ("/ask size=1 resume=x a", "resume needs"),
         ] {
             match parse(line) {
                 Err(RequestError::Grammar(said)) => assert!(said.contains(words), "{line}: {said}"),

@@ -23,6 +23,8 @@ pub struct Config {
     /// What uploads of a known size must leave free of the file system, in bytes; `None` is 256 MiB or a twentieth of it,
     /// whichever is less: room for logs and for an operator's way out.
     pub min_free: Option<u64>,
+    /// How long an upload that broke off is kept to be gone on with. A day outlives a night and a weekend's first morning.
+    pub partial_ttl: Duration,
     /// What is taken and what is refused.
     pub rules: Rules,
     /// What each connection may take of the server.
@@ -117,6 +119,7 @@ impl Default for Config {
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
             min_free: None,
+            partial_ttl: Duration::from_secs(24 * 3600),
             // 10 GiB fits the disk images of small machines and stops a runaway stream.
             rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
             limits: Limits::default(),

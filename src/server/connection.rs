@@ -17,7 +17,8 @@ use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use crate::net::{Readiness, Stream};
 use crate::proto::{
-    Awaits, Code, Event, Farewell, Name, OnExists, Peer, Receiver, Refusal, Request, Rules, Ticket, Whole,
+    Awaits, Code, Event, Farewell, Hasher, Held, Name, OnExists, Peer, Receiver, Refusal, Request, ResumeId, Rules,
+    Ticket, Whole,
 };
 use crate::reactor::{Budget, Id};
 use crate::store::{Claim, Partial, Store, StoreError, Target};
@@ -50,6 +51,8 @@ pub enum Verdict {
     Wait,
     /// There is more to do; others first.
     Yield,
+    /// Another connection may be in its way: see to that, then [`Connection::claim`].
+    Contend,
     /// It is over.
     Close(CloseReason),
 }
@@ -117,6 +120,7 @@ struct Upload<P> {
     name: Name,
     partial: P,
     on_exists: OnExists,
+    resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
 }
 
@@ -124,6 +128,14 @@ struct Upload<P> {
 enum Task<C> {
     /// Find out whether what has the name is the file that was uploaded, or would be.
     Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+    /// Wait until whoever has the resume id has given it up.
+    Contend(Request),
+    /// Sum up what is held of the upload.
+    Recall(Digesting),
+    /// Wait until what is held would survive a power cut.
+    Sync(Ticket, Held),
+    /// Go on from what is held.
+    Resume(Held),
 }
 
 impl<S: Stream, D: Store> Connection<S, D> {
@@ -162,7 +174,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || !self.held.is_empty();
-        self.task.is_some() || (has_input && self.receiver.awaits() != Awaits::Verdict)
+        self.task.as_ref().is_some_and(|task| !matches!(**task, Task::Sync(..)))
+            || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -190,8 +203,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Takes in what became of the file that was published for the request `ticket`.
+    /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
     pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
+        let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
+        if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
+            return match result {
+                Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
+                Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+            };
+        }
         match result {
             Ok(name) => {
                 self.stored += 1;
@@ -224,12 +244,53 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.upload.is_some() || self.receiver.owes()
     }
 
+    /// The resume id that it wants and another upload has.
+    pub fn contended(&self) -> Option<&ResumeId> {
+        match self.task.as_deref()? {
+            Task::Contend(request) => request.resume.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it has an upload in progress under this resume id.
+    pub fn holds(&self, id: &ResumeId) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.resume.as_ref() == Some(id))
+    }
+
+    /// Gives up the upload that another connection has claimed since: after a silent loss of the network this one may only
+    /// seem to be alive.
+    pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
+        self.receiver.dismiss(&refusal);
+        let name = self.end_upload(true);
+        self.note_refusal(refusal, name, cx.stats);
+        self.serve(cx, budget)
+    }
+
+    /// Begins what it could not while another connection was in its way, if that one was.
+    pub fn claim(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
+        if let Some(Task::Contend(request)) =
+            self.task.take_if(|task| matches!(**task, Task::Contend(_))).map(|task| *task)
+        {
+            if let Err(error) = self.open(&request, cx) {
+                self.refuse_to_begin(&error, request.name, cx.stats);
+            }
+            self.follow_held(cx);
+        }
+        Verdict::Yield
+    }
+
+    /// Before it is dropped: what nothing has been said against may be gone on with.
+    pub fn keep_upload(&mut self) {
+        self.end_upload(true);
+    }
+
     /// Ends it now; what can be told at once is told.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         self.refuse(shutting_down(), Peer::Silent, cx.stats);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield => self.ended(CloseReason::Silent),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend => self.ended(CloseReason::Silent),
         }
     }
 
@@ -269,8 +330,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             if budget.is_spent() || cx.store.is_congested() {
                 return Ok(Verdict::Yield);
             }
+            if self.contended().is_some() {
+                return Ok(Verdict::Contend);
+            }
             match self.task.take() {
-                Some(task) => self.perform(*task, cx, budget),
+                Some(task) => self.perform(task, cx, budget),
                 None => self.take_input(cx, budget)?,
             }
         }
@@ -298,8 +362,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// What is held, or else one read, and all that follows from it.
     fn take_input(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            self.follow(&held, cx);
+            self.follow_held(cx);
             return Ok(());
         }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
@@ -334,6 +397,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
+    fn follow_held(&mut self, cx: &mut Context<D>) {
+        let held = std::mem::take(&mut self.held);
+        self.follow(&held, cx);
+    }
+
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
     fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
@@ -363,7 +431,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::Content(bytes) => self.append(bytes, cx),
             Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
-                let name = self.upload.take().map(|upload| upload.name);
+                let name = self.end_upload(refusal.code.keeps_partial());
                 self.note_refusal(refusal, name, cx.stats);
             }
             Event::Refused(refusal, header) if self.receiver.is_over() => {
@@ -379,14 +447,20 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn begin(&mut self, request: Request, cx: &mut Context<D>) {
-        if let Err(error) = self.open(&request, cx) {
-            let refusal = refusal_for(&error);
-            self.receiver.refuse(&refusal, Peer::Sending);
-            self.note_refusal(refusal, Some(request.name), cx.stats);
+        match self.open(&request, cx) {
+            Ok(()) => {}
+            Err(StoreError::Busy(_)) if request.resume.is_some() => self.task = Some(Box::new(Task::Contend(request))),
+            Err(error) => self.refuse_to_begin(&error, request.name, cx.stats),
         }
     }
 
-    /// Makes a place to write, unless the file may be there already.
+    fn refuse_to_begin(&mut self, error: &StoreError, name: Name, stats: &mut Stats) {
+        let refusal = refusal_for(error);
+        self.receiver.refuse(&refusal, Peer::Sending);
+        self.note_refusal(refusal, Some(name), stats);
+    }
+
+    /// Makes a place to write, or finds what is held, unless the whole file may be there already.
     fn open(&mut self, request: &Request, cx: &mut Context<D>) -> Result<(), StoreError> {
         let &Request { ref name, size, mtime, .. } = request;
         let on_exists = request.on_exists.unwrap_or(cx.rules.on_exists);
@@ -399,11 +473,23 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.compare(whole, name.clone(), content);
             return Ok(());
         }
-        let partial = cx.store.begin(&Target { name, on_exists, size })?;
-        self.upload = Some(Upload { name: name.clone(), partial, on_exists, mtime });
-        self.receiver.accept();
-        self.pace = Pace::begin(cx.clock.now);
+        let digest = request.known_digest();
+        let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
+        let held = partial.held();
+        self.upload = Some(Upload { name: name.clone(), partial, on_exists, resume: request.resume.clone(), mtime });
+        match &request.digest {
+            Some(promise) if held > 0 => {
+                self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
+            }
+            _ => self.accept(None, cx),
+        }
         Ok(())
+    }
+
+    fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
+        cx.stats.resumed += u64::from(held.is_some());
+        self.receiver.accept(held);
+        self.pace = Pace::begin(cx.clock.now);
     }
 
     fn append(&mut self, bytes: &[u8], cx: &mut Context<D>) {
@@ -433,7 +519,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         upload: Upload<D::Partial>,
         cx: &mut Context<D>,
     ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
-        let Upload { name, mut partial, on_exists, mtime } = upload;
+        let Upload { name, mut partial, on_exists, mtime, .. } = upload;
         if on_exists == OnExists::Same
             && let Some(content) = cx.store.find(&name, whole.size)?
         {
@@ -451,34 +537,83 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Gets a task further by a piece.
-    fn perform(&mut self, task: Task<D::Content>, cx: &mut Context<D>, budget: &mut Budget) {
-        let Task::Compare { whole, name, mut content, mut digesting } = task;
-        let result = match digesting.advance(|piece| content.read(piece), cx.buffer, budget) {
-            Ok(false) => return self.task = Some(Box::new(Task::Compare { whole, name, content, digesting })),
-            Ok(true) if Some(digesting.into_hasher().finish()) == whole.digest => {
-                cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name)
+    fn perform(&mut self, mut task: Box<Task<D::Content>>, cx: &mut Context<D>, budget: &mut Budget) {
+        let piece = match &mut *task {
+            Task::Compare { content, digesting, .. } => {
+                digesting.advance(|piece| content.read(piece), cx.buffer, budget)
             }
-            Ok(true) => Some(Err(StoreError::NOT_THE_SAME)),
-            Err(error) => Some(Err(error.into())),
+            Task::Recall(digesting) => {
+                let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
+                digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
+            }
+            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
         };
-        // The peer had to wait for the disk.
-        self.pace = Pace::begin(cx.clock.now);
-        if let Some(result) = result {
-            self.settle(whole.ticket, result, cx.stats);
+        match piece {
+            Ok(false) => self.task = Some(task),
+            piece => {
+                // The peer had to wait for the disk.
+                self.pace = Pace::begin(cx.clock.now);
+                self.finish(*task, piece.map(|_| ()).map_err(StoreError::from), cx);
+            }
+        }
+    }
+
+    /// Does what a task was for.
+    fn finish(&mut self, task: Task<D::Content>, result: Result<(), StoreError>, cx: &mut Context<D>) {
+        match (task, result) {
+            (Task::Compare { whole, name, content, digesting }, result) => {
+                let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
+                let result = match result {
+                    Ok(()) if is_same() => cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name),
+                    Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
+                    Err(error) => Some(Err(error)),
+                };
+                if let Some(result) = result {
+                    self.settle(whole.ticket, result, cx.stats);
+                }
+            }
+            (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
+            (Task::Resume(held), Ok(())) => {
+                self.accept(Some(held), cx);
+                // There may be nothing left to come.
+                self.follow_held(cx);
+            }
+            (Task::Contend(_) | Task::Sync(..), Ok(())) => unreachable!("others bring these to their end"),
+            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
+        }
+    }
+
+    /// Sees to it that what is held lasts, before the client is told how much it is.
+    fn hold(&mut self, hasher: Hasher, cx: &mut Context<D>) {
+        let ticket = self.receiver.ticket();
+        let upload = self.upload.as_ref().expect("what is held is its content");
+        self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
+        if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
+            self.settle(ticket, result, cx.stats);
         }
     }
 
     /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
     fn refuse(&mut self, refusal: Refusal, peer: Peer, stats: &mut Stats) {
         self.receiver.refuse(&refusal, peer);
-        let name = self.upload.take().map(|upload| upload.name);
+        let name = self.end_upload(refusal.code.keeps_partial());
         self.note_refusal(refusal, name, stats);
+    }
+
+    /// Ends the upload in progress, if there is one, and gives it up or leaves it to be gone on with.
+    fn end_upload(&mut self, keep: bool) -> Option<Name> {
+        self.task.take_if(|task| !matches!(**task, Task::Compare { .. }));
+        let Upload { name, partial, .. } = self.upload.take()?;
+        if keep {
+            partial.keep();
+        }
+        Some(name)
     }
 
     fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, stats: &mut Stats) {
         if self.receiver.is_over() {
             // The upload that was in progress behind a failed one is not followed any more.
-            self.upload = None;
+            self.end_upload(refusal.code.keeps_partial());
             self.end(CloseReason::Refused(refusal, name));
         } else {
             self.refused += 1;

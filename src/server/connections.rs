@@ -189,19 +189,34 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 connection.deadline(&self.limits).inspect(|at| self.deadlines.arm(id, *at));
             }
             Verdict::Yield => self.ready.push(id),
+            Verdict::Contend => self.contend(id, clock),
             Verdict::Close(reason) => self.close(id, &reason, clock.now),
         }
         budget.spent_bytes()
     }
 
+    /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
+    /// told to come back.
+    fn contend(&mut self, id: Id, clock: Clock) {
+        let wanted = self.slots.get(id).and_then(Connection::contended);
+        let rival = wanted.and_then(|wanted| {
+            self.slots.ids().find(|other| self.slots.get(*other).is_some_and(|other| other.holds(wanted)))
+        });
+        if let Some(rival) = rival {
+            self.visit(rival, clock, Connection::evict);
+        }
+        self.visit(id, clock, Connection::claim);
+    }
+
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Instant) {
-        let Some(connection) = self.slots.remove(id) else { return };
+        let Some(mut connection) = self.slots.remove(id) else { return };
         self.deadlines.disarm(id);
         self.stats.count(reason);
         let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
         if log::log_enabled!(level) {
             log!(level, "{}", connection.summary(reason, now));
         }
+        connection.keep_upload();
     }
 }

@@ -35,6 +35,9 @@ pub use stats::Stats;
 /// Datagrams answered in one turn: a full batch or a few, so that a flood leaves the uploads most of the time.
 const DATAGRAMS_PER_TURN: usize = 64;
 
+/// How often what is kept is looked through: often enough for a time to live of hours, too seldom to be noticed.
+const EXPIRE_KEPT_EVERY: Duration = Duration::from_secs(3600);
+
 /// The tokens below this one are the listeners', in order; those from 2^32 on are connections'.
 const ECHO: Token = Token(u32::MAX as usize - 1);
 const SIGNALS: Token = Token(u32::MAX as usize);
@@ -79,6 +82,9 @@ pub struct Server {
     /// Remembered like any other readiness.
     echo_is_ready: bool,
     signals: Signals,
+    partial_ttl: Duration,
+    /// When to look for what is kept no longer.
+    expire_kept_at: Instant,
     shutdown_timeout: Duration,
     shutdown: Shutdown,
     /// As the last turn read it.
@@ -102,6 +108,7 @@ impl Server {
         let max_connections = start::max_connections(config, descriptors)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+        directory.expire_kept(config.partial_ttl);
         if let Some(bytes) = config.min_free {
             directory.keep_free(bytes);
         }
@@ -148,6 +155,8 @@ impl Server {
             echo,
             echo_is_ready: false,
             signals,
+            partial_ttl: config.partial_ttl,
+            expire_kept_at: now + EXPIRE_KEPT_EVERY,
             shutdown_timeout: config.shutdown_timeout,
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
@@ -187,6 +196,7 @@ impl Server {
         self.connections.settle();
         self.connections.serve(self.clock);
         self.connections.expire(self.clock);
+        self.expire_kept();
         self.echo();
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
         Ok(self.outcome())
@@ -205,7 +215,9 @@ impl Server {
             Shutdown::By(at) => Some(at),
             Shutdown::AtOnce => Some(self.clock.now),
         };
-        let first = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown].into_iter().flatten().min();
+        let kept = Some(self.expire_kept_at);
+        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown, kept];
+        let first = deadlines.into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(self.clock.now))
     }
 
@@ -254,6 +266,13 @@ impl Server {
             }
             Shutdown::By(_) | Shutdown::AtOnce => Shutdown::AtOnce,
         };
+    }
+
+    fn expire_kept(&mut self) {
+        if self.expire_kept_at <= self.clock.now {
+            self.expire_kept_at = self.clock.now + EXPIRE_KEPT_EVERY;
+            self.connections.store().expire_kept(self.partial_ttl);
+        }
     }
 
     fn echo(&mut self) {

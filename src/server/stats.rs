@@ -13,6 +13,8 @@ pub struct Stats {
     pub accepted: u64,
     /// Files published, or found to be there already.
     pub stored: u64,
+    /// Uploads gone on with.
+    pub resumed: u64,
     /// Bytes of content received.
     pub content_bytes: u64,
     /// Requests refused and uploads cut off by us, by code.
@@ -42,10 +44,10 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, stored, content_bytes, refused, lost, silent } = self;
+        let Self { accepted, stored, resumed, content_bytes, refused, lost, silent } = self;
         write!(
             f,
-            "{accepted} accepted, {stored} stored, {content_bytes} bytes received, {lost} lost, {silent} silent"
+            "{accepted} accepted, {stored} stored, {resumed} resumed, {content_bytes} bytes received, {lost} lost, {silent} silent"
         )?;
         refused.iter().try_for_each(|(code, count)| write!(f, ", {count} refused with {}", code.0))
     }

@@ -40,13 +40,15 @@ pub(super) enum Work {
     Publish(PartialFile),
     /// A file that has its name: another server, or this one just now, may not have synced it.
     Confirm(File),
+    /// What is kept of an upload that is to go on: the client is told how much it is.
+    Hold(File),
 }
 
 impl Work {
     fn file(&self) -> &File {
         match self {
             Self::Publish(partial) => partial.file(),
-            Self::Confirm(file) => file,
+            Self::Confirm(file) | Self::Hold(file) => file,
         }
     }
 }
@@ -156,6 +158,10 @@ impl Thread {
         let result = synced.and_then(|()| match work {
             Work::Publish(partial) => partial.publish(name),
             Work::Confirm(_) => Ok(name),
+            Work::Hold(_) => match fsync(&self.handles.kept) {
+                Ok(()) => Ok(name),
+                Err(errno) => Err(self.fail(errno.into())),
+            },
         });
         (claim, result)
     }

@@ -7,18 +7,21 @@ use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 
 use super::committer::{Committer, Job, Work};
+use super::kept::{Kept, KeptFile};
 use super::naming;
-use super::partial::{self, PartialFile};
+use super::partial::{self, Origin, PartialFile};
 use super::room::Room;
 use super::space::Space;
 use super::{Claim, Partial, Store, StoreError, Target, cannot};
-use crate::proto::{Name, OnExists};
+use crate::proto::{Name, OnExists, ResumeId};
 
 /// A directory held open, with a room of this server's own in it. The real [`Store`].
 ///
@@ -37,6 +40,7 @@ pub struct Directory {
 pub(super) struct Handles {
     pub(super) directory: OwnedFd,
     pub(super) room: Room,
+    pub(super) kept: Kept,
 }
 
 /// How a file is made, and published without ever touching what has the name already.
@@ -88,7 +92,8 @@ impl Directory {
     pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
         let directory = open_writable(path)?;
         let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
-        let handles = Arc::new(Handles { directory, room });
+        let kept = room.open_kept().map(Kept::new).map_err(cannot(path.display(), "used"))?;
+        let handles = Arc::new(Handles { directory, room, kept });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         let space = Space::of(handles.directory.as_fd())?;
         Ok(Self { handles, method, space, committer: None })
@@ -114,6 +119,37 @@ impl Directory {
         self.space.keep_free(bytes);
     }
 
+    /// Removes what was kept to be gone on with and has not been for `ttl`.
+    pub fn expire_kept(&self, ttl: Duration) {
+        if let Err(error) = self.handles.kept.expire(ttl) {
+            log::warn!("what is kept cannot be listed: {error}");
+        }
+    }
+
+    fn create(&self, target: &Target) -> Result<PartialFile, StoreError> {
+        let size = target.size.unwrap_or(0);
+        let mut reservation = self.space.reserve(&self.handles.directory, size)?;
+        let method = match target.on_exists {
+            // A link never replaces.
+            OnExists::Replace => Method::Named,
+            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
+        };
+        let (file, origin) = Origin::create(&self.handles, method)?;
+        self.space.allocate(&file, size, &mut reservation)?;
+        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), reservation))
+    }
+
+    fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
+        let size = target.size.unwrap_or(0);
+        let KeptFile { file, name, size: held } = self.handles.kept.claim(id, target)?;
+        // Neither here nor below is anything removed: where it does not fit now it may do so later.
+        let allocated = file.metadata()?.blocks().saturating_mul(512);
+        let mut reservation = self.space.reserve(&self.handles.directory, size.saturating_sub(allocated))?;
+        self.space.allocate(&file, size, &mut reservation)?;
+        let origin = Origin::kept(&self.handles, name);
+        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), reservation))
+    }
+
     /// How files are stored here, unless they are to replace others: that takes named ones.
     pub fn method(&self) -> Method {
         self.method
@@ -128,19 +164,11 @@ impl Store for Directory {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
             return Err(StoreError::Failed);
         }
-        let &Target { name, on_exists, size } = target;
-        naming::check(self.handles.directory.as_fd(), name, on_exists)?;
-        let size = size.unwrap_or(0);
-        let reservation = self.space.reserve(&self.handles.directory, size)?;
-        let method = match on_exists {
-            // A link never replaces.
-            OnExists::Replace => Method::Named,
-            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
-        };
-        let will_sync = self.committer.is_some();
-        let mut partial = PartialFile::create(&self.handles, method, on_exists, will_sync, reservation)?;
-        partial.allocate(&self.space, size)?;
-        Ok(partial)
+        naming::check(self.handles.directory.as_fd(), target.name, target.on_exists)?;
+        match target.resume {
+            Some(id) => self.resume(id, target),
+            None => self.create(target),
+        }
     }
 
     fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
@@ -156,6 +184,15 @@ impl Store for Directory {
     fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
         committer.submit(Job { claim, work: Work::Confirm(content), name });
+        None
+    }
+
+    fn hold(&mut self, claim: Claim, partial: &PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
+        match partial.file().try_clone() {
+            Ok(file) => committer.submit(Job { claim, work: Work::Hold(file), name }),
+            Err(error) => return Some(Err(error.into())),
+        }
         None
     }
 
@@ -303,7 +340,7 @@ mod tests {
         assert_eq!(partial.publish(name).unwrap().as_str(), "a.1");
         assert_eq!(fs::read(base.path().join("a.1")).unwrap(), b"first");
         drop(first);
-        assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 1, "only the directory of what is kept");
     }
 
     #[test]
@@ -315,7 +352,11 @@ mod tests {
             let partial = directory.begin(&Target::new(&name, OnExists::Rename)).unwrap();
             drop(directory);
             partial.publish(name).unwrap();
-            assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 0);
+            assert_eq!(
+                fs::read_dir(base.path().join(".intake")).unwrap().count(),
+                1,
+                "only the directory of what is kept"
+            );
         }
     }
 

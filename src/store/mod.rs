@@ -5,6 +5,7 @@
 
 mod committer;
 mod directory;
+mod kept;
 mod naming;
 mod partial;
 mod room;
@@ -17,7 +18,7 @@ pub use directory::{Directory, Link, Method};
 pub use partial::PartialFile;
 use rustix::io::Errno;
 
-use crate::proto::{Name, OnExists, Ticket};
+use crate::proto::{Digest, Name, OnExists, ResumeId, Ticket};
 use crate::reactor::Id;
 
 /// A place that uploads are stored in.
@@ -27,10 +28,11 @@ pub trait Store {
     /// A stored file, to be read.
     type Content: io::Read;
 
-    /// Creates a partial file for an upload.
+    /// Creates a partial file for an upload, or goes on with the one that was kept for it.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, and whatever the file system says.
+    /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, [`StoreError::Busy`] while another upload
+    /// has the resume id, and whatever the file system says.
     fn begin(&self, target: &Target) -> Result<Self::Partial, StoreError>;
 
     /// Gives `partial` the final name `name`, or under [`OnExists::Rename`] one with a number: at once and with the result,
@@ -46,7 +48,10 @@ pub trait Store {
     /// Makes what was found under `name` as durable as what is published; tells the result as [`Store::publish`] does.
     fn confirm(&mut self, claim: Claim, content: Self::Content, name: Name) -> Option<Result<Name, StoreError>>;
 
-    /// What has been published or confirmed since, in any order.
+    /// Makes what `partial` holds as durable as what is published; tells the result as [`Store::publish`] does.
+    fn hold(&mut self, claim: Claim, partial: &Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
+
+    /// What has been published, confirmed or held since, in any order.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         Vec::new()
     }
@@ -66,12 +71,16 @@ pub struct Target<'a> {
     pub on_exists: OnExists,
     /// In bytes, where it is known before.
     pub size: Option<u64>,
+    /// Of its content, where it is known before.
+    pub digest: Option<Digest>,
+    /// Under which it can be gone on with. Takes a size.
+    pub resume: Option<&'a ResumeId>,
 }
 
 impl<'a> Target<'a> {
-    /// Of a size that only its end tells.
+    /// Of content that only its end tells more of.
     pub fn new(name: &'a Name, on_exists: OnExists) -> Self {
-        Self { name, on_exists, size: None }
+        Self { name, on_exists, size: None, digest: None, resume: None }
     }
 }
 
@@ -86,6 +95,18 @@ pub struct Claim {
 
 /// An upload's bytes before they have a final name. Dropping it removes it.
 pub trait Partial {
+    /// What it held already when it was begun, in bytes. All of that is to be reread before anything is appended.
+    fn held(&self) -> u64;
+
+    /// Reads on in what it held.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Leaves it to be gone on with, if it was begun with a resume id; else removes it.
+    fn keep(self);
+
     /// Appends all of `bytes`.
     ///
     /// # Errors
@@ -536,6 +557,6 @@ mod tests {
     fn a_partial_is_small_and_can_go_to_another_thread() {
         fn assert_send<T: Send>() {}
         assert_send::<PartialFile>();
-        assert!(size_of::<PartialFile>() <= 56, "{}", size_of::<PartialFile>());
+        assert!(size_of::<PartialFile>() <= 80, "{}", size_of::<PartialFile>());
     }
 }

@@ -3,8 +3,8 @@
 //! Which of the two it is stays in here. A final name comes from publishing alone, and never at the cost of what has it.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,20 +14,23 @@ use rustix::io::Errno;
 use rustix::path::{Arg, DecInt};
 
 use super::directory::{Handles, Link, Method};
-use super::space::{Reservation, Space};
+use super::space::Reservation;
 use super::{Partial, StoreError, naming};
 use crate::proto::{Name, OnExists};
 
 /// A file under way in a [`super::Directory`].
 #[derive(Debug)]
 pub struct PartialFile {
+    /// Before the file, whose close gives up the lock on it: nobody may find it then that is removed.
+    origin: Origin,
     file: File,
     size: u64,
+    /// Of the size, what was there at the beginning.
+    held: u64,
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
     reservation: Reservation,
-    origin: Origin,
 }
 
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
@@ -35,34 +38,37 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 
 /// What a final name is made from.
 #[derive(Debug)]
-enum Origin {
+pub(super) enum Origin {
     /// Nothing: the file goes with its descriptor.
     Unnamed(Arc<Handles>, Link),
-    /// A name in the room.
+    /// A name among the server's own.
     Named(Entry),
 }
 
+impl Origin {
+    pub(super) fn create(handles: &Arc<Handles>, method: Method) -> rustix::io::Result<(File, Self)> {
+        match method {
+            Method::Unnamed(link) => Ok((create_unnamed(handles)?, Self::Unnamed(handles.clone(), link))),
+            Method::Named => Entry::create(handles).map(|(file, entry)| (file, Self::Named(entry))),
+        }
+    }
+
+    /// Of a file that its owner goes on with.
+    pub(super) fn kept(handles: &Arc<Handles>, name: Box<str>) -> Self {
+        Self::Named(Entry::new(handles, Place::Kept(name)))
+    }
+}
+
 impl PartialFile {
-    pub(super) fn create(
-        handles: &Arc<Handles>,
-        method: Method,
+    pub(super) fn new(
+        file: File,
+        origin: Origin,
+        held: u64,
         on_exists: OnExists,
         will_sync: bool,
         reservation: Reservation,
-    ) -> Result<Self, StoreError> {
-        let (file, origin) = match method {
-            Method::Unnamed(link) => (create_unnamed(handles)?, Origin::Unnamed(handles.clone(), link)),
-            Method::Named => {
-                let (file, entry) = Entry::create(handles)?;
-                (file, Origin::Named(entry))
-            }
-        };
-        Ok(Self { file, size: 0, on_exists, will_sync, reservation, origin })
-    }
-
-    /// Makes room for `size` bytes of content in all.
-    pub(super) fn allocate(&mut self, space: &Space, size: u64) -> Result<(), StoreError> {
-        space.allocate(&self.file, size, &mut self.reservation)
+    ) -> Self {
+        Self { origin, file, size: held, held, on_exists, will_sync, reservation }
     }
 
     /// The content so far.
@@ -79,6 +85,21 @@ pub(super) fn start_write_back(file: &File) {
 }
 
 impl Partial for PartialFile {
+    fn held(&self) -> u64 {
+        self.held
+    }
+
+    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Leaves the file at its end, where appending goes on.
+        self.file.read(buffer)
+    }
+
+    fn keep(mut self) {
+        if let Origin::Named(entry) = &mut self.origin {
+            entry.released = entry.is_kept() && self.size > 0;
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.file.write_all(bytes)?;
         let before = self.size;
@@ -104,6 +125,8 @@ impl Partial for PartialFile {
             }
             Origin::Named(entry) => {
                 check_untouched(&file, size)?;
+                // Dropped last: nobody else owns a kept file before it has its name.
+                let _lock = entry.is_kept().then(|| file.try_clone()).transpose()?;
                 // Some file systems (NFS, FUSE) tell a failed write only here (close(2)), and this is the last moment.
                 nix::unistd::close(file).map_err(io::Error::from)?;
                 entry.publish(name, on_exists)
@@ -125,7 +148,7 @@ pub(super) fn probe(handles: &Arc<Handles>, method: Method) -> io::Result<()> {
 }
 
 /// Less the umask, like any file that a program makes.
-const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
 fn create_unnamed(handles: &Handles) -> rustix::io::Result<File> {
     // In the directory rather than the room, for its default ACL and group.
@@ -157,12 +180,22 @@ fn check_untouched(file: &File, size: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A file's number in the room, which is all of its name. Dropping removes the file, unless it has moved out.
+/// A file among the server's own. Dropping removes it, unless it is released.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     handles: Arc<Handles>,
-    number: u64,
-    moved: bool,
+    place: Place,
+    /// It has moved out, or is to stay where it is.
+    released: bool,
+}
+
+/// Where it is, and under which name.
+#[derive(Debug)]
+enum Place {
+    /// In this server's room, under a number.
+    Room(u64),
+    /// Among what outlives its server.
+    Kept(Box<str>),
 }
 
 impl Entry {
@@ -174,9 +207,17 @@ impl Entry {
                 // Planted: no file of ours had this number.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
-                Ok(fd) => return Ok((fd.into(), Self { handles: handles.clone(), number, moved: false })),
+                Ok(fd) => return Ok((fd.into(), Self::new(handles, Place::Room(number)))),
             }
         }
+    }
+
+    fn new(handles: &Arc<Handles>, place: Place) -> Self {
+        Self { handles: handles.clone(), place, released: false }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.place, Place::Kept(_))
     }
 
     fn publish(mut self, name: Name, on_exists: OnExists) -> Result<Name, StoreError> {
@@ -184,6 +225,10 @@ impl Entry {
         let directory = handles.directory.as_fd();
         if on_exists == OnExists::Replace {
             naming::check(directory, &name, on_exists)?;
+        }
+        if let Place::Kept(own_name) = &self.place {
+            // As soon as the file has moved out its old name may be somebody else's, and so may the claim.
+            handles.kept.remove_claim(own_name);
         }
         naming::claim(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
@@ -193,12 +238,12 @@ impl Entry {
 
     /// Fails with `EEXIST` where there is anything under `name`.
     fn rename(&mut self, to: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<()> {
-        let (room, number) = (&self.handles.room, DecInt::new(self.number));
-        match renameat_with(room, number.as_c_str(), &to, name, RenameFlags::NOREPLACE) {
-            // Not known to the file system or the kernel. The drop then removes what stays in the room.
-            Err(Errno::INVAL | Errno::NOSYS) => linkat(room, number.as_c_str(), &to, name, AtFlags::empty()),
+        let (from, own_name) = self.path();
+        match renameat_with(from, &own_name, &to, name, RenameFlags::NOREPLACE) {
+            // Not known to the file system or the kernel. The drop then removes what stays behind.
+            Err(Errno::INVAL | Errno::NOSYS) => linkat(from, &own_name, &to, name, AtFlags::empty()),
             result => {
-                self.moved = result.is_ok();
+                self.released = result.is_ok();
                 result
             }
         }
@@ -206,20 +251,30 @@ impl Entry {
 
     /// Fails with `EISDIR` where there is a directory under `name`, and takes the place of anything else.
     fn replace(&mut self, to: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
-        let result = renameat(&self.handles.room, DecInt::new(self.number), to, name);
-        self.moved = result.is_ok();
+        let (from, own_name) = self.path();
+        let result = renameat(from, own_name, to, name);
+        self.released = result.is_ok();
         result
+    }
+
+    /// The directory that it is in, and its name there.
+    fn path(&self) -> (BorrowedFd<'_>, String) {
+        match &self.place {
+            Place::Room(number) => (self.handles.room.as_fd(), number.to_string()),
+            Place::Kept(name) => (self.handles.kept.as_fd(), name.to_string()),
+        }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.moved {
-            return;
-        }
-        match unlinkat(&self.handles.room, DecInt::new(self.number), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => log::warn!("a partial file is left in the server's room: {errno}"),
+        match &self.place {
+            _ if self.released => {}
+            Place::Kept(name) => self.handles.kept.remove(name),
+            Place::Room(number) => match unlinkat(&self.handles.room, DecInt::new(*number), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => log::warn!("a partial file is left in the server's room: {errno}"),
+            },
         }
     }
 }

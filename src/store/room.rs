@@ -24,6 +24,9 @@ const INTAKE: &str = ".intake";
 /// [`INTAKE`], in words about the directory that it is in.
 const OURS: &str = "its .intake";
 
+/// What outlives its server is in here.
+const KEPT: &CStr = c"kept";
+
 const NOT_OURS: &str = "no server made it";
 
 /// One server's room, removed by drop.
@@ -49,6 +52,15 @@ impl Room {
         let (number, fd) = make_room(intake.as_fd()).map_err(cannot(OURS, "given a room for this server"))?;
         flock(&intake, FlockOperation::Unlock).map_err(cannot(OURS, "unlocked"))?;
         Ok(Self { intake, fd, number, last_file: AtomicU64::new(0) })
+    }
+
+    /// The directory beside all rooms for what outlives its server.
+    pub(super) fn open_kept(&self) -> io::Result<OwnedFd> {
+        match mkdirat(&self.intake, KEPT, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(cannot("its .intake/kept", "made")(errno)),
+        }
+        open_directory(self.intake.as_fd(), KEPT).map_err(cannot("its .intake/kept", "opened"))
     }
 
     /// A number that no file in the room had before, as a name.
@@ -125,6 +137,9 @@ fn make_room(intake: BorrowedFd<'_>) -> rustix::io::Result<(u32, OwnedFd)> {
 /// Removes the rooms of dead servers. What no server made is left, with a word in the log.
 fn sweep(intake: BorrowedFd<'_>) -> rustix::io::Result<()> {
     for_each_entry(intake, |name| {
+        if name == KEPT {
+            return;
+        }
         if !is_number(name) {
             return leave(name, NOT_OURS);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use intake::proto::{
-    Awaits, Code, Dialect, Digest, Event, Farewell, Name, NamePolicy, OnExists, Peer, Receiver, Refusal, Rules, Ticket,
-    Whole,
+    Algorithm, Awaits, Code, Dialect, Digest, Event, Farewell, Hasher, Held, Name, NamePolicy, OnExists, Peer,
+    Receiver, Refusal, Request, Rules, Ticket, Whole,
 };
 use proptest::prelude::*;
 
@@ -72,7 +72,7 @@ impl Server {
                     assert_eq!((Some(whole.size), whole.digest), (request.size, Some(CRC_OF_ABC)));
                     self.unsettled.push((whole.ticket, request.name));
                 } else {
-                    self.receiver.accept();
+                    self.receiver.accept(held_of(&request));
                 }
             }
             Event::Content(bytes) => transcript.content.extend_from_slice(bytes),
@@ -124,6 +124,14 @@ impl Server {
         self.transcript.farewell = self.receiver.farewell();
         self.transcript
     }
+}
+
+/// Of what has a resume id as many bytes of `abc` as that says are there already.
+fn held_of(request: &Request) -> Option<Held> {
+    let offset: usize = request.resume.as_ref()?.as_str().parse().expect("the tests resume under a number");
+    let mut hasher = Hasher::new(Algorithm::Crc32c);
+    hasher.update(&b"abc"[..offset]);
+    Some(Held { offset: offset as u64, hasher })
 }
 
 /// A first burst cut at `cuts`, then `later`, then FIN.
@@ -178,7 +186,7 @@ fn content_may_hold_anything() {
 
 #[test]
 fn every_split_of_a_first_burst_means_the_same() {
-    let bursts: [&[u8]; 21] = [
+    let bursts: [&[u8]; 24] = [
         b"name",
         b"name\ncontent\nmore",
         b"name\r\n\r\ncontent",
@@ -192,6 +200,9 @@ fn every_split_of_a_first_burst_means_the_same() {
         b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/bye\nignored",
         b"/ask size=2 a\nab/ask size=1 taken\n/ask size=0 c\n",
         b"/ask size=3 crc32c=364b3fb7 on-exists=same same\n/ask size=3 crc32c=trailer same\nabccrc32c=364b3fb7\n/bye\n",
+        b"/ask size=3 crc32c=364b3fb7 resume=1 a\nbc/ask size=3 crc32c=trailer resume=2 b\nccrc32c=364b3fb7\n",
+        b"/ask size=3 crc32c=364b3fb7 resume=3 a\n/ask size=3 crc32c=trailer resume=3 b\ncrc32c=364b3fb7\n/bye\n",
+        b"/ask size=3 crc32c=364b3fb7 resume=2 a\nx/ask size=3 crc32c=364b3fb7 resume=1 a\nb",
         b"/put size=1 ../a\nx/put size=1 b\r\ny",
         b"/put size=9 a\nabc",
         b"/put size=1 on-exists=replace a\nx/put size=1 b\nz",
@@ -405,6 +416,41 @@ fn what_is_there_already_is_done_in_its_turn_and_without_content() {
     );
     let said = "done 1 - a\ndone 3 crc32c:364b3fb7 same\ndone 1 - b\ndone 3 crc32c:364b3fb7 same\n";
     assert_eq!((transcript.said.as_str(), transcript.content.as_slice()), (said, &b"xyabc"[..]));
+}
+
+#[test]
+fn what_is_held_is_told_and_never_sent_again() {
+    let transcript = pipelined(
+        b"/ask size=3 crc32c=364b3fb7 resume=1 a\nbc/ask size=3 crc32c=trailer resume=3 b\ncrc32c=364b3fb7\n\
+          /ask size=3 crc32c=364b3fb7 resume=3 c\n/ask size=3 crc32c=364b3fb7 resume=2 d\nx/put size=1 e\ny",
+    );
+    let expected = [
+        "ok 1",
+        "done 3 crc32c:364b3fb7 a",
+        "ok 3",
+        "done 3 crc32c:364b3fb7 b",
+        "ok 3",
+        "done 3 crc32c:364b3fb7 c",
+        "ok 2",
+        "no 422 the content has crc32c:",
+        "done 1 - e",
+    ];
+    let said: Vec<&str> = transcript.said.lines().collect();
+    assert!(said.len() == expected.len() && said.iter().zip(expected).all(|(a, b)| a.starts_with(b)), "{said:#?}");
+    assert_eq!((transcript.content.as_slice(), transcript.failed), (&b"bcxy"[..], vec![Code::MISMATCH]));
+}
+
+#[test]
+fn a_dismissal_is_the_last_word_wherever_it_comes() {
+    for input in [&b"/ask size=3 crc32c=trailer a\na"[..], b"/put size=3 a\na", b"/put size=1 a\nx", b"/ask si"] {
+        let mut server = Server::new();
+        server.feed(input);
+        server.receiver.dismiss(&Refusal::new(Code::CONFLICT, "claimed elsewhere"));
+        server.feed(b"more");
+        let transcript = server.finish();
+        assert!(transcript.said.ends_with("no 409 claimed elsewhere\n"), "{}", transcript.said);
+        assert_eq!((transcript.discarded, transcript.farewell), (4, Some(Farewell::Linger)));
+    }
 }
 
 #[test]

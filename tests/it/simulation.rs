@@ -224,6 +224,10 @@ impl Store for SimStore {
         Some(Ok(name))
     }
 
+    fn hold(&mut self, _: Claim, _: &SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        Some(Ok(name))
+    }
+
     /// In any order, and not all at once.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         let mut settled = Vec::new();
@@ -242,6 +246,16 @@ impl Store for SimStore {
 }
 
 impl Partial for SimPartial {
+    fn held(&self) -> u64 {
+        0
+    }
+
+    fn reread(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("nothing is held")
+    }
+
+    fn keep(self) {}
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if self.name.starts_with(FAILS_TO_APPEND) {
             return Err(io::Error::other("the disk is on fire").into());

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use intake::proto::{Algorithm, Hasher};
+use rustix::process::Signal;
 
-use crate::fixture::{Server, await_until, connect, content};
+use crate::fixture::{Server, await_until, connect, content, reset};
 
 /// A connection that speaks `/put` and `/ask`.
 struct Client {
@@ -128,5 +129,183 @@ fn a_file_that_is_there_already_is_done_without_a_second_copy() {
         assert_eq!(server.files(), [("a".to_owned(), bytes), ("b".to_owned(), b"x".to_vec())].into());
         drop(client);
         await_until("every descriptor to be closed", || server.descriptors() == before);
+    }
+}
+
+/// What is kept in a server's directory: files and claims.
+fn kept(server: &Server) -> usize {
+    fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there").count()
+}
+
+/// A resumable upload of content that is the same each time, and how it is asked for.
+struct Resumable {
+    bytes: Vec<u8>,
+    request: String,
+    trailer: String,
+    done: String,
+}
+
+impl Resumable {
+    fn new(size: usize, name: &str) -> Self {
+        let bytes = content(size, 11);
+        let (trailer, told) = crc32c(&bytes);
+        let request = format!("/ask size={size} crc32c=trailer resume=id-1 {name}\n");
+        Self { bytes, request, trailer: trailer + "\n", done: format!("done {size} {told} {name}") }
+    }
+
+    /// Asks, and sends from the offset that it is told up to `end`. Returns that offset.
+    fn send_until(&self, client: &mut Client, end: usize) -> usize {
+        let reply = client.ask(&self.request);
+        let offset = reply.strip_prefix("ok ").and_then(|offset| offset.parse().ok());
+        let offset = offset.unwrap_or_else(|| panic!("{reply:?} to {:?}", self.request));
+        client.send(&self.bytes[offset..end.max(offset)]);
+        offset
+    }
+
+    /// Asks, and sends what is missing. Returns the offset that it was told.
+    fn finish(&self, server: &Server) -> usize {
+        let mut client = Client::to(server.tcp());
+        let offset = self.send_until(&mut client, self.bytes.len());
+        client.send(&self.trailer);
+        assert_eq!(client.hear(), self.done);
+        offset
+    }
+
+    /// Sends up to `end`, waits until the server has taken that, and breaks off with a reset.
+    fn break_off(&self, server: &Server, end: usize) -> usize {
+        let mut client = Client::to(server.tcp());
+        let offset = self.send_until(&mut client, end);
+        await_held(server, end);
+        reset(client.stream);
+        offset
+    }
+}
+
+/// Waits until so many bytes of an upload have been written.
+fn await_held(server: &Server, bytes: usize) {
+    await_until("the content to be written", || {
+        let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
+        let sizes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
+        sizes.max() == Some(bytes as u64)
+    });
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
+    for sync in ["full", "none"] {
+        let home = Server::home();
+        let mut server = Server::start_in(&home, &["--sync", sync]);
+        let upload = Resumable::new(20 * MIB + 1, "a");
+        assert_eq!(upload.break_off(&server, 3 * MIB), 0);
+
+        let mut client = Client::to(server.tcp());
+        assert_eq!(upload.send_until(&mut client, 7 * MIB), 3 * MIB);
+        client.stream.shutdown(Shutdown::Write).expect("a stream can be half-closed");
+        assert!(client.hear().starts_with("no 400 "));
+
+        for (ending, from, until) in [(Signal::KILL, 7 * MIB, 11 * MIB), (Signal::TERM, 11 * MIB, 15 * MIB)] {
+            let mut client = Client::to(server.tcp());
+            assert_eq!(upload.send_until(&mut client, until), from);
+            await_held(&server, until);
+            server.signal(ending);
+            if ending == Signal::TERM {
+                await_until("the server to heed it", || server.log().contains("shutting down"));
+                server.signal(ending);
+            }
+            server.wait();
+            server = Server::start_in(&home, &["--sync", sync]);
+        }
+        assert!(server.files().is_empty());
+        assert_eq!(upload.finish(&server), 15 * MIB);
+        assert!(server.files() == [("a".to_owned(), upload.bytes)].into());
+        assert_eq!(kept(&server), 0);
+    }
+}
+
+#[test]
+fn a_whole_upload_that_was_kept_needs_its_digest_only() {
+    let server = Server::start(&[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    upload.break_off(&server, 2 * MIB);
+    let mut client = Client::to(server.tcp());
+    let request = format!("/ask size={} {} on-exists=same resume=id-1 a\n", 2 * MIB, upload.trailer.trim());
+    assert_eq!((client.ask(&request), client.hear()), (format!("ok {}", 2 * MIB), upload.done.clone()));
+    assert_eq!((client.ask(&request), kept(&server)), (upload.done, 0));
+}
+
+#[test]
+fn the_newest_claim_wins_and_the_older_one_hears_so() {
+    let server = Server::start(&[]);
+    let before = server.descriptors();
+    let upload = Resumable::new(8 * MIB, "a");
+    let mut older = Client::to(server.tcp());
+    upload.send_until(&mut older, 3 * MIB);
+    await_held(&server, 3 * MIB);
+    let mut newer = Client::to(server.tcp());
+    assert_eq!(upload.send_until(&mut newer, 5 * MIB), 3 * MIB);
+    let words = older.hear();
+    assert!(words.starts_with("no 409 ") && !words.contains("retry"), "{words}");
+    assert_eq!(older.hear(), "", "it was the last word");
+    await_held(&server, 5 * MIB);
+    assert_eq!(upload.finish(&server), 5 * MIB);
+    assert!(newer.hear().starts_with("no 409 "));
+    drop((older, newer));
+    assert!(server.files() == [("a".to_owned(), upload.bytes)].into());
+    await_until("every descriptor to be closed", || server.descriptors() == before);
+}
+
+#[test]
+fn a_claim_of_another_living_server_is_left_alone() {
+    let home = Server::home();
+    let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));
+    let upload = Resumable::new(2 * MIB, "a");
+    let mut client = Client::to(first.tcp());
+    upload.send_until(&mut client, MIB);
+    await_held(&first, MIB);
+    let refusal = Client::to(second.tcp()).ask(&upload.request);
+    assert!(refusal.starts_with("no 409 retry=5 "), "{refusal}");
+    first.signal(Signal::KILL);
+    first.wait();
+    assert_eq!(upload.finish(&second), MIB);
+    assert!(second.files() == [("a".to_owned(), upload.bytes)].into());
+}
+
+#[test]
+fn what_is_another_upload_or_known_to_be_wrong_starts_anew() {
+    let server = Server::start(&[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    upload.break_off(&server, MIB);
+    let mut client = Client::to(server.tcp());
+    assert_eq!(client.ask(format!("/ask size={} crc32c=trailer resume=id-1 b\n", 2 * MIB)), "ok 0");
+    assert_eq!(upload.break_off(&server, MIB), 0);
+
+    // A wrong digest: what is held is of no use, and the conversation goes on.
+    let mut client = Client::to(server.tcp());
+    assert_eq!(upload.send_until(&mut client, 2 * MIB), MIB);
+    client.send("crc32c=00000000\n");
+    assert!(client.hear().starts_with("no 422 "));
+    assert_eq!((client.ask("/put size=1 c\nx"), kept(&server)), ("done 1 - c".into(), 0));
+    assert_eq!(upload.finish(&server), 0);
+}
+
+#[test]
+fn what_nobody_goes_on_with_expires() {
+    let home = Server::home();
+    let server = Server::start_in(&home, &[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    let mut client = Client::to(server.tcp());
+    upload.send_until(&mut client, MIB);
+    await_held(&server, MIB);
+    for (ttl, left) in [("0ms", 2), ("1h", 2)] {
+        drop(Server::start_in(&home, &["--partial-ttl", ttl]));
+        assert_eq!(kept(&server), left, "it has an owner");
+    }
+    reset(client.stream);
+    drop(server);
+    for (ttl, left) in [("1h", 2), ("0ms", 0)] {
+        let server = Server::start_in(&home, &["--partial-ttl", ttl]);
+        assert_eq!(kept(&server), left, "{ttl}");
     }
 }

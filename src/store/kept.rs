@@ -1,0 +1,310 @@
+//! Partial files that outlive their connection and their server, to be gone on with: `.intake/kept/`.
+//!
+//! A file stands under a sum of its resume id, and beside it, in `….claim`, what it is to become. **Who holds the lock on
+//! the file owns both**; the lock goes with the last descriptor, so a killed server holds none. A claim that is missing,
+//! torn or another's makes the file start anew: nothing has to be written in any order for that to be safe, and what is
+//! gone on with by mistake fails its digest.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::partial::FILE_MODE;
+use super::{StoreError, Target};
+use crate::proto::{Algorithm, Hasher, ResumeId};
+
+const BUSY: StoreError = StoreError::Busy("another upload goes on under this resume id");
+
+/// What ends the name of a claim, after that of its file.
+const CLAIM: &str = ".claim";
+/// Longer than any claim, in bytes.
+const CLAIM_MAX_BYTES: u64 = 1024;
+
+/// The directory of kept files.
+#[derive(Debug)]
+pub(super) struct Kept(OwnedFd);
+
+/// A kept file that is ours until it is closed.
+#[derive(Debug)]
+pub(super) struct KeptFile {
+    pub(super) file: File,
+    pub(super) name: Box<str>,
+    /// What it holds already, in bytes.
+    pub(super) size: u64,
+}
+
+impl Kept {
+    pub(super) fn new(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+
+    /// The file that is kept for `target`, or a new one: locked, and at its beginning.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
+    pub(super) fn claim(&self, id: &ResumeId, target: &Target) -> Result<KeptFile, StoreError> {
+        let name = name_of(id);
+        let file = self.lock(&name)?;
+        let wanted = claim_for(target);
+        let found = self.read_claim(&name);
+        let agrees = found.as_ref().is_some_and(|found| agree(found, &wanted));
+        let held = file.metadata()?.len();
+        let size = if agrees && target.size.is_some_and(|size| held <= size) { held } else { 0 };
+        if size == 0 {
+            file.set_len(0)?;
+        }
+        if !agrees || target.digest.is_some() {
+            self.write_claim(&name, &wanted)?;
+        }
+        Ok(KeptFile { file, name: name.into(), size })
+    }
+
+    /// Removes the file `name` and its claim. For its owner only.
+    pub(super) fn remove(&self, name: &str) {
+        self.remove_claim(name);
+        self.unlink(name);
+    }
+
+    /// Removes the claim of `name`. For its owner only.
+    pub(super) fn remove_claim(&self, name: &str) {
+        self.unlink(&claim_of(name));
+    }
+
+    /// Removes what nobody owns and nobody has written to for `ttl`, and what is empty.
+    ///
+    /// # Errors
+    /// That the directory cannot be read.
+    pub(super) fn expire(&self, ttl: Duration) -> io::Result<()> {
+        let mut removed = 0;
+        for entry in Dir::read_from(&self.0)? {
+            if let Some(name) = file_of(entry?.file_name())
+                && let Ok(file) = self.lock(name)
+                && is_abandoned(&file, ttl)
+            {
+                self.remove(name);
+                removed += 1;
+            }
+        }
+        if removed > 0 {
+            log::info!("removed {removed} partial files that nobody has gone on with for {ttl:?}");
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, name: &str) {
+        match unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => log::warn!("{name} cannot be removed from what is kept: {errno}"),
+        }
+    }
+
+    /// Opens or makes the file `name`, and locks it. Before it is locked it can have lost its name: then it is somebody's
+    /// final file by now.
+    fn lock(&self, name: &str) -> Result<File, StoreError> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        loop {
+            let file = File::from(openat(&self.0, name, flags, FILE_MODE)?);
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::other("something else has the name of a kept partial file").into());
+            }
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(BUSY),
+                Err(errno) => return Err(errno.into()),
+            }
+            match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(named) if named.st_ino == meta.ino() => return Ok(file),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn read_claim(&self, name: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::empty()).ok()?);
+        let mut claim = String::new();
+        file.take(CLAIM_MAX_BYTES).read_to_string(&mut claim).ok()?;
+        Some(claim)
+    }
+
+    fn write_claim(&self, name: &str, claim: &str) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?).write_all(claim.as_bytes())
+    }
+}
+
+impl AsFd for Kept {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Of one length whatever the id, and telling nobody what that is.
+fn name_of(id: &ResumeId) -> String {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(id.as_str().as_bytes());
+    hasher.finish().to_hex()
+}
+
+fn claim_of(name: &str) -> String {
+    format!("{name}{CLAIM}")
+}
+
+/// The name of the file that an entry of the directory is, or is the claim of.
+fn file_of(entry: &CStr) -> Option<&str> {
+    let name = entry.to_str().ok()?;
+    let name = name.strip_suffix(CLAIM).unwrap_or(name);
+    (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
+}
+
+fn is_abandoned(file: &File, ttl: Duration) -> bool {
+    let Ok(meta) = file.metadata() else { return false };
+    let age = meta.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    meta.len() == 0 || age.is_ok_and(|age| age > ttl)
+}
+
+/// `SIZE DIGEST NAME LF`: the LF tells that it is whole.
+fn claim_for(&Target { name, size, digest, .. }: &Target) -> String {
+    let digest = digest.map_or("-".to_owned(), |digest| digest.to_string());
+    format!("{} {digest} {name}\n", size.unwrap_or(0))
+}
+
+/// Whether two claims are for the same file. A digest that one of them does not know yet is no difference.
+fn agree(a: &str, b: &str) -> bool {
+    let parts = |claim: &str| -> Option<[String; 3]> {
+        let parts: Vec<String> = claim.strip_suffix('\n')?.splitn(3, ' ').map(Into::into).collect();
+        parts.try_into().ok()
+    };
+    let (Some([size, digest, name]), Some([other_size, other_digest, other_name])) = (parts(a), parts(b)) else {
+        return false;
+    };
+    let digests_agree = digest == other_digest || digest == "-" || other_digest == "-";
+    size == other_size && name == other_name && digests_agree
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::proto::{Digest, Name, NamePolicy, OnExists};
+
+    fn open(path: &Path) -> Kept {
+        Kept::new(File::open(path).unwrap().into())
+    }
+
+    fn id(id: &str) -> ResumeId {
+        ResumeId::parse(id).unwrap()
+    }
+
+    /// Claims `id` for a file, and returns what it holds.
+    fn claim(kept: &Kept, as_id: &str, name: &str, size: u64, digest: Option<Digest>) -> Result<KeptFile, StoreError> {
+        let name = Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
+        let target = Target { size: Some(size), digest, ..Target::new(&name, OnExists::Rename) };
+        kept.claim(&id(as_id), &target)
+    }
+
+    fn held(claimed: Result<KeptFile, StoreError>) -> String {
+        let mut claimed = claimed.unwrap();
+        let mut content = String::new();
+        claimed.file.read_to_string(&mut content).unwrap();
+        assert_eq!(content.len() as u64, claimed.size);
+        content
+    }
+
+    const DIGEST: Option<Digest> = Some(Digest::Crc32c(7));
+    const OTHER: Option<Digest> = Some(Digest::Crc32c(8));
+
+    /// Leaves `abc` of a file `a` of 9 bytes under the id `x`.
+    fn leave(kept: &Kept, digest: Option<Digest>) {
+        kept.remove(&name_of(&id("x")));
+        claim(kept, "x", "a", 9, digest).unwrap().file.write_all(b"abc").unwrap();
+    }
+
+    #[test]
+    fn the_same_claim_goes_on_and_any_other_starts_anew() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        for (left, name, size, digest, expected) in [
+            (None, "a", 9, None, "abc"),
+            (None, "a", 9, DIGEST, "abc"),
+            (DIGEST, "a", 9, None, "abc"),
+            (DIGEST, "a", 9, DIGEST, "abc"),
+            (DIGEST, "a", 9, OTHER, ""),
+            (None, "b", 9, None, ""),
+            (None, "a", 8, None, ""),
+            (None, "a", 2, None, ""),
+        ] {
+            leave(&kept, left);
+            assert_eq!(held(claim(&kept, "x", name, size, digest)), expected, "{left:?} {name} {size} {digest:?}");
+            assert_eq!(held(claim(&kept, "y", name, size, digest)), "", "another id");
+        }
+        // A digest that came to be known stays known.
+        leave(&kept, None);
+        assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc");
+        assert_eq!(held(claim(&kept, "x", "a", 9, None)), "abc");
+        assert_eq!(held(claim(&kept, "x", "a", 9, OTHER)), "");
+    }
+
+    #[test]
+    fn a_claim_that_is_torn_or_missing_starts_anew() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        let path = base.path().join(claim_of(&name_of(&id("x"))));
+        leave(&kept, DIGEST);
+        let whole = fs::read(&path).unwrap();
+        for torn in 0..whole.len() {
+            leave(&kept, DIGEST);
+            fs::write(&path, &whole[..torn]).unwrap();
+            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "", "{torn}");
+        }
+        leave(&kept, DIGEST);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "");
+    }
+
+    #[test]
+    fn one_owns_it_at_a_time_and_a_file_that_has_moved_out_is_never_touched_again() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        leave(&kept, None);
+        let owner = claim(&kept, "x", "a", 9, None).unwrap();
+        assert!(matches!(claim(&open(base.path()), "x", "a", 9, None), Err(StoreError::Busy(_))));
+        // Published: the name is free, and whoever has the file open already must not take it for the kept one.
+        fs::rename(base.path().join(&*owner.name), base.path().join("a")).unwrap();
+        let mut next = claim(&kept, "x", "a", 9, None).unwrap();
+        assert_eq!(next.size, 0);
+        next.file.write_all(b"new").unwrap();
+        assert_eq!(fs::read(base.path().join("a")).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn what_nobody_owns_or_writes_to_expires() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        let left = || fs::read_dir(base.path()).unwrap().count();
+        fs::write(base.path().join("notes"), "precious").unwrap();
+        leave(&kept, None);
+        kept.expire(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), 3);
+        let owner = claim(&kept, "x", "a", 9, None).unwrap();
+        owner.file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        kept.expire(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), 3);
+        drop(owner);
+        kept.expire(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), 1);
+        fs::write(base.path().join(claim_of(&name_of(&id("x")))), "alone").unwrap();
+        kept.expire(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), 1);
+    }
+}
