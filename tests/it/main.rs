@@ -4,6 +4,7 @@
 mod fixture;
 mod interop;
 mod receiver;
+mod send;
 mod simulation;
 mod trust;
 mod uploads;
