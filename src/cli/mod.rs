@@ -3,6 +3,7 @@
 //! One file a subcommand. Results go to standard output, everything else to standard error.
 
 mod address;
+mod load;
 mod logger;
 mod ping;
 mod send;
@@ -30,6 +31,7 @@ enum Command {
     Serve(serve::Serve),
     Send(send::Send),
     Ping(ping::Ping),
+    Load(load::Load),
 }
 
 /// How a run ended, as scripts see it. Each subcommand's help lists its own.
@@ -43,6 +45,8 @@ pub enum Exit {
     Usage = 2,
     /// There was nobody to talk to.
     Unreachable = 3,
+    /// What was stored is not what was sent.
+    Broken = 4,
     /// Ctrl-C; 128 and the number of the signal, as shells report it.
     Interrupted = 130,
 }
@@ -59,6 +63,7 @@ pub fn run() -> Exit {
         Command::Serve(serve) => serve.run(),
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
+        Command::Load(load) => load.run(),
     }
 }
 

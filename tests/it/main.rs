@@ -3,6 +3,7 @@
 
 mod fixture;
 mod interop;
+mod load;
 mod receiver;
 mod simulation;
 mod uploads;

@@ -1,0 +1,241 @@
+//! `intake load`: the options of a load -> its [`Plan`], and its report -> an exit code.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use intake::load::ending::{Claim, presumed_claim};
+use intake::load::misbehave::Mix;
+use intake::load::report::{Report, Verdict};
+use intake::load::schedule::{Extent, Loop};
+use intake::load::verify::{Verification, await_unheard, verify};
+use intake::load::workload::{Sizes, Workload};
+use intake::load::{Closer, Finished, LoadError, Plan, json, run};
+use intake::proto::Dialect;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
+
+use super::address::Address;
+use super::units::{Size, Span};
+use super::{Exit, Words, complain, one_of, say, usage_error, word_of};
+
+/// Puts a receiver under load: many clients, honest numbers, misbehaviour on demand
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0    every upload ended as it should
+  1    an upload failed
+  2    wrong usage, or this host has not what it takes
+  3    cannot connect
+  4    a file is lost, damaged, doubled, or there against expectation
+  130  interrupted by Ctrl-C, and otherwise clean")]
+pub struct Load {
+    /// The receiver
+    #[arg(value_name = "ADDR", default_value_t)]
+    address: Address,
+    /// The most uploads at a time
+    #[arg(long, value_name = "N", default_value = "64")]
+    clients: NonZeroUsize,
+    /// How many files to send in all
+    #[arg(long, value_name = "N")]
+    files: Option<u64>,
+    /// Start no file after so long [default: 10s, without --files]
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Span>,
+    /// How large the files are: `64k`, from `1k..1M`, or half of them below and half above in `lognormal:64k,2`
+    #[arg(long, value_parser = parse_sizes, default_value = "64k")]
+    size: Sizes,
+    /// How to speak to it
+    #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::default()))]
+    dialect: Dialect,
+    /// How long the receiver may be silent
+    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
+    timeout: Span,
+    /// What names and contents are drawn from [default: another one in each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+    /// Compare every byte in the receiver's directory afterwards
+    #[arg(long, value_name = "DIR", conflicts_with = "verify_only")]
+    verify: Option<PathBuf>,
+    /// Send nothing, compare what a run with the same seed, sizes and --files has left
+    #[arg(long, value_name = "DIR", requires = "seed", requires = "files")]
+    verify_only: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const DIALECTS: &Words<Dialect> = &[("classic", Dialect::Classic), ("line", Dialect::Line)];
+
+/// A run without an end needs one.
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+impl Load {
+    /// Sends, verifies and reports.
+    pub fn run(self) -> Exit {
+        if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
+            return usage_error("load", &format!("{directory:?} is no directory that can be verified"));
+        }
+        let plan = match self.plan() {
+            Ok(plan) => plan,
+            Err(words) => {
+                complain(words);
+                return Exit::Unreachable;
+            }
+        };
+        if let Some(directory) = &self.verify_only {
+            return self.only_verify(&plan.workload, directory);
+        }
+        match run(&plan, &stop_on_interrupt(), &mut |_| {}) {
+            Ok(finished) => self.conclude(&plan, &finished),
+            Err(error) => fail(&plan, &error),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, String> {
+        let duration = match (self.files, self.duration) {
+            (None, None) => Some(DEFAULT_DURATION),
+            (_, duration) => duration.map(|Span(duration)| duration),
+        };
+        Ok(Plan {
+            target: self.address.resolve()?[0],
+            dialect: self.dialect,
+            clients: self.clients.get(),
+            pace: Loop::Closed,
+            extent: Extent { files: self.files, duration },
+            ramp: Duration::ZERO,
+            workload: Workload {
+                seed: self.seed.map_or_else(any_seed, u64::from),
+                sizes: self.size,
+                mix: Mix::default(),
+            },
+            closer: Closer::Server,
+            patience: self.timeout.0,
+        })
+    }
+
+    fn conclude(&self, plan: &Plan, finished: &Finished) -> Exit {
+        let compared = self.verify.as_ref().map(|directory| {
+            let claims = &finished.tally.claims;
+            await_unheard(&plan.workload, claims, directory);
+            compare(&plan.workload, claims, directory)
+        });
+        let verification = match compared.transpose() {
+            Ok(verification) => verification,
+            Err(exit) => return exit,
+        };
+        let report = Report { plan, finished, verification: verification.as_ref() };
+        if self.json {
+            say(json::report(&report));
+        } else {
+            say(&report);
+        }
+        exit_of(&report)
+    }
+
+    fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
+        let files = 0..self.files.unwrap_or_default();
+        let claims: Vec<Claim> = files.map(|number| presumed_claim(workload.file(number).conduct)).collect();
+        match compare(workload, &claims, directory) {
+            Err(exit) => exit,
+            Ok(found) => {
+                if self.json {
+                    say(json::only_verification(&found));
+                } else {
+                    say(&found);
+                }
+                if found.is_clean() { Exit::Done } else { Exit::Broken }
+            }
+        }
+    }
+}
+
+fn compare(workload: &Workload, claims: &[Claim], directory: &Path) -> Result<Verification, Exit> {
+    verify(workload, claims, directory).map_err(|error| {
+        complain(format_args!("cannot verify {directory:?}: {error}"));
+        Exit::Failed
+    })
+}
+
+fn exit_of(report: &Report<'_>) -> Exit {
+    match report.verdict() {
+        Verdict::Broken => Exit::Broken,
+        Verdict::Failed => Exit::Failed,
+        Verdict::Clean if report.finished.interrupted => Exit::Interrupted,
+        Verdict::Clean => Exit::Done,
+    }
+}
+
+fn fail(plan: &Plan, error: &LoadError) -> Exit {
+    match error {
+        LoadError::Shortage(_) => {
+            complain(error);
+            Exit::Usage
+        }
+        LoadError::Unreachable(_) => {
+            complain(format_args!("{}: {error}", plan.target));
+            Exit::Unreachable
+        }
+        LoadError::EventLoop(_) => {
+            complain(error);
+            Exit::Failed
+        }
+    }
+}
+
+/// So that names of different runs differ; short enough for every reader of JSON.
+fn any_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
+}
+
+/// The first Ctrl-C ends the run, and what is then to be told is told; a second one ends the program.
+fn stop_on_interrupt() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    // Should one fail, the signal itself ends the process, which shells report by the same number.
+    let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
+    let _ = flag::register(SIGINT, stop.clone());
+    stop
+}
+
+fn parse_sizes(typed: &str) -> Result<Sizes, String> {
+    let size = |typed: &str| typed.parse().map(|Size(bytes)| bytes);
+    if let Some(rest) = typed.strip_prefix("lognormal:") {
+        let (median, sigma) = rest.split_once(',').ok_or("write the median and the deviation: lognormal:64k,2")?;
+        let sigma = sigma.parse().ok().filter(|sigma| (0.0..=5.0).contains(sigma));
+        return Ok(Sizes::LogNormal {
+            median: size(median)?,
+            sigma: sigma.ok_or("the deviation of the logarithm is a number from 0 to 5")?,
+        });
+    }
+    let (least, most) = typed.split_once("..").unwrap_or((typed, typed));
+    let (least, most) = (size(least)?, size(most)?);
+    if least <= most { Ok(Sizes::Range(least, most)) } else { Err("the first size is the smaller one".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_one_or_a_range_or_a_distribution() {
+        assert_eq!(parse_sizes("64k"), Ok(Sizes::Range(65_536, 65_536)));
+        assert_eq!(parse_sizes("1k..1M"), Ok(Sizes::Range(1 << 10, 1 << 20)));
+        assert_eq!(parse_sizes("lognormal:64k,1.5"), Ok(Sizes::LogNormal { median: 65_536, sigma: 1.5 }));
+        for (typed, word) in [
+            ("1M..1k", "smaller"),
+            ("1k..", "number is missing"),
+            ("lognormal:64k", "lognormal:64k,2"),
+            ("lognormal:64k,-1", "0 to 5"),
+            ("lognormal:64k,nan", "0 to 5"),
+            ("lots", "is no unit"),
+        ] {
+            let words = parse_sizes(typed).unwrap_err();
+            assert!(words.contains(word), "{typed}: {words}");
+        }
+    }
+}

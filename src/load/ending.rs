@@ -1,0 +1,184 @@
+//! How an upload ended for its client, whether that is as it should be, and what must now be found under its name.
+//!
+//! Pure judgement: who ended it, and how, is the client's business.
+
+use std::fmt;
+use std::io;
+
+use super::misbehave::Conduct;
+use crate::proto::{Code, Failure};
+
+/// How one upload ended, as its client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server confirmed it.
+    Stored,
+    /// All was sent and the client left without having heard anything, as its conduct or the run wants it.
+    Unheard,
+    /// The client reset the connection, as its conduct wants it.
+    Reset,
+    /// It failed.
+    Failed(Trouble),
+}
+
+/// Why an upload failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was no connection.
+    Connect(io::ErrorKind),
+    /// The conversation ended in a failure.
+    Upload(Failure),
+    /// The server neither took nor said anything for as long as the tester is patient.
+    Silence,
+    /// The connection failed.
+    Network(io::ErrorKind),
+    /// The run was ended before it was.
+    Interrupted,
+}
+
+/// What must be found under the name of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it was never sent, or its upload has failed for certain.
+    #[default]
+    Absent,
+    /// All that was sent: the server has confirmed it.
+    Present,
+    /// All that was sent or nothing: nobody said which.
+    Either,
+}
+
+impl Ending {
+    /// Whether a client with this conduct should end like this.
+    pub fn is_expected_of(&self, conduct: Conduct) -> bool {
+        match self {
+            // A stream that ends midway is a whole file to a server that cannot know the size: no fault of it.
+            Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
+            Self::Unheard => true,
+            Self::Reset => conduct == Conduct::Reset,
+            Self::Failed(trouble) => match conduct {
+                // It asked for patience; a server may have less of that.
+                Conduct::Stall { .. } => trouble.is_cut_off(),
+                Conduct::DupName => trouble.is_refused_with(Code::CONFLICT),
+                _ => false,
+            },
+        }
+    }
+
+    /// What this ending says about the directory. `content_ended`: the server has been told that nothing more comes.
+    pub fn claim(&self, content_ended: bool) -> Claim {
+        match self {
+            Self::Stored => Claim::Present,
+            Self::Unheard => Claim::Either,
+            Self::Reset => Claim::Absent,
+            Self::Failed(Trouble::Upload(Failure::Refused(_) | Failure::Reset)) => Claim::Absent,
+            // The tester then resets the connection.
+            Self::Failed(_) if !content_ended => Claim::Absent,
+            Self::Failed(_) => Claim::Either,
+        }
+    }
+}
+
+/// What a client with this conduct leaves in the directory of a server that does all it should.
+pub fn presumed_claim(conduct: Conduct) -> Claim {
+    match conduct {
+        Conduct::Reset => Claim::Absent,
+        Conduct::NeverRead | Conduct::Stall { .. } | Conduct::DupName => Claim::Either,
+        _ => Claim::Present,
+    }
+}
+
+/// What must become of a client with this conduct, in words.
+pub fn expectation(conduct: Conduct) -> &'static str {
+    match conduct {
+        Conduct::Honest | Conduct::Slow { .. } | Conduct::HalfClose { .. } | Conduct::SplitHeader => "stored",
+        Conduct::Stall { .. } => "stored, or cut off by the server's patience",
+        Conduct::Abort => "stored, shorter and unverified: this dialect cannot tell",
+        Conduct::Reset => "nothing stored",
+        Conduct::NeverRead => "stored, unheard",
+        Conduct::DupName => "stored beside the other, or refused with 409",
+    }
+}
+
+impl Trouble {
+    /// Whether the receiver confirmed something else than it was sent.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Upload(Failure::WrongSize { .. }))
+    }
+
+    fn is_refused_with(&self, code: Code) -> bool {
+        matches!(self, Self::Upload(Failure::Refused(refusal)) if refusal.code == code)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        let hung_up = matches!(self, Self::Upload(Failure::Reset | Failure::ClosedEarly | Failure::Unknown));
+        hung_up || self.is_refused_with(Code::TIMEOUT)
+    }
+}
+
+impl fmt::Display for Trouble {
+    /// A category: those that are alike are counted together.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(io::ErrorKind::AddrNotAvailable) => f.write_str("no source port was free on this host"),
+            Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Silence => f.write_str("the server was silent"),
+            Self::Network(error) => write!(f, "the connection failed: {error}"),
+            Self::Interrupted => f.write_str("the run was ended"),
+            Self::Upload(failure) => f.write_str(match failure {
+                Failure::Refused(refusal) => return write!(f, "refused with {}", refusal.code.0),
+                Failure::Foreign => "an answer that is not of this protocol, or not at this time",
+                Failure::Unanswered => "closed without an answer",
+                Failure::ClosedEarly => "closed before all was sent",
+                Failure::Reset => "reset by the server",
+                Failure::WrongSize { .. } => "confirmed with another size than was sent",
+                Failure::Unknown => "closed without a receipt",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Refusal;
+
+    fn refused(code: Code) -> Ending {
+        Ending::Failed(Trouble::Upload(Failure::Refused(Refusal::new(code, "words"))))
+    }
+
+    #[test]
+    fn each_conduct_has_its_ending() {
+        let reset = Ending::Failed(Trouble::Upload(Failure::Reset));
+        let stall = Conduct::KINDS[1].1;
+        for (conduct, ending, expected) in [
+            (Conduct::Honest, Ending::Stored, true),
+            (Conduct::Honest, reset.clone(), false),
+            (Conduct::Honest, refused(Code::CONFLICT), false),
+            (Conduct::Abort, Ending::Stored, true),
+            (Conduct::Abort, reset.clone(), false),
+            (Conduct::Reset, Ending::Reset, true),
+            (Conduct::Reset, Ending::Stored, false),
+            (stall, Ending::Stored, true),
+            (stall, reset, true),
+            (stall, refused(Code::TIMEOUT), true),
+            (stall, refused(Code::DISK), false),
+            (stall, Ending::Failed(Trouble::Silence), false),
+            (Conduct::NeverRead, Ending::Unheard, true),
+            (Conduct::DupName, refused(Code::CONFLICT), true),
+            (Conduct::DupName, refused(Code::DISK), false),
+        ] {
+            assert_eq!(ending.is_expected_of(conduct), expected, "{conduct:?} {ending:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_certain_is_claimed_and_what_is_not_is_left_open() {
+        let silence = Ending::Failed(Trouble::Silence);
+        assert_eq!(Ending::Stored.claim(true), Claim::Present);
+        assert_eq!(Ending::Reset.claim(false), Claim::Absent);
+        assert_eq!((silence.claim(false), silence.claim(true)), (Claim::Absent, Claim::Either));
+        assert_eq!(refused(Code::DISK).claim(true), Claim::Absent);
+        assert_eq!(Ending::Unheard.claim(true), Claim::Either);
+    }
+}

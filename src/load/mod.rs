@@ -1,0 +1,126 @@
+//! `load`: many clients in one thread, honest numbers, misbehaviour on demand.
+//!
+//! ```text
+//! schedule -- when --> swarm -- serves --> client -- drives --> proto::Sender
+//! workload -- what -->   |                   |
+//! misbehave -- how -->   |                   +--> ending: as it should be? what must be on disk?
+//!                        +--> tally --> report, json          verify <-- claims, workload
+//! ```
+//!
+//! The swarm's turn is the server's, seen from the other end: events only line clients up, each is served within a budget,
+//! deadlines are looked at, and new connections are begun last. What each file holds is a function of the seed and its
+//! number ([`content`]), so nothing is kept in order to be sent, and whatever the receiver has stored can be compared byte
+//! for byte ([`verify`]), in the same run or days later. What is drawn and judged is pure; only [`client`], [`swarm`],
+//! [`host`] and [`verify`] touch the system.
+
+pub mod client;
+pub mod content;
+pub mod ending;
+pub mod host;
+pub mod json;
+pub mod latency;
+pub mod misbehave;
+pub mod report;
+pub mod schedule;
+pub mod swarm;
+pub mod tally;
+pub mod verify;
+pub mod workload;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::net;
+use crate::proto::Dialect;
+use host::{Requirement, Spent};
+use schedule::{Extent, Loop};
+use swarm::{Live, Swarm};
+use tally::Tally;
+use workload::Workload;
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The receiver.
+    pub target: SocketAddr,
+    /// How to speak to it.
+    pub dialect: Dialect,
+    /// The most uploads at a time. At least 1.
+    pub clients: usize,
+    /// What starts a file.
+    pub pace: Loop,
+    /// How much there is to do.
+    pub extent: Extent,
+    /// The span over which the load comes up.
+    pub ramp: Duration,
+    /// The files.
+    pub workload: Workload,
+    /// Who closes first.
+    pub closer: Closer,
+    /// How long a client waits for the server to take or say something.
+    pub patience: Duration,
+}
+
+/// Who closes the connection of an upload that went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closer {
+    /// The server, after its last word, for which the client has waited.
+    #[default]
+    Server,
+    /// The client, as soon as all is sent: nobody tells it what became of its file.
+    Client,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What was counted.
+    pub tally: Tally,
+    /// From the first connection to the last word.
+    pub elapsed: Duration,
+    /// Files of an open loop that were due and never started, because all clients were busy.
+    pub never_started: u64,
+    /// What the tester itself needed.
+    pub spent: Spent,
+    /// Whether it was ended before its end.
+    pub interrupted: bool,
+}
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum LoadError {
+    /// This host has not what it takes.
+    Shortage(Requirement),
+    /// Nobody accepts connections there; why.
+    Unreachable(String),
+    /// The event loop cannot be set up, or has failed.
+    EventLoop(io::Error),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shortage(requirement) => requirement.fmt(f),
+            Self::Unreachable(reason) => f.write_str(reason),
+            Self::EventLoop(error) => write!(f, "the event loop failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Does what `plan` says, until all is done or `stop` is set. `on_tick` hears from time to time how it goes.
+///
+/// # Errors
+/// [`LoadError`]; single uploads that fail are counted and are none.
+pub fn run(plan: &Plan, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
+    let descriptors = net::raise_descriptor_limit().map_err(LoadError::EventLoop)?;
+    let short = host::requirements(plan.clients, plan.target, descriptors).into_iter().find(|each| !each.is_met());
+    match short {
+        Some(requirement) => Err(LoadError::Shortage(requirement)),
+        None => Swarm::new(plan).map_err(LoadError::EventLoop)?.run(stop, on_tick),
+    }
+}
