@@ -1,5 +1,7 @@
 //! `intake load`: the options of a load -> its [`Plan`], and its report -> an exit code.
 
+mod typed;
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroUsize;
@@ -12,7 +14,7 @@ use clap::Args;
 use intake::load::ending::{Claim, presumed_claim};
 use intake::load::misbehave::Mix;
 use intake::load::report::{Report, Verdict};
-use intake::load::schedule::{Extent, Loop};
+use intake::load::schedule::{Arrivals, Extent, Loop};
 use intake::load::verify::{Verification, await_unheard, verify};
 use intake::load::workload::{Sizes, Workload};
 use intake::load::{Closer, Finished, LoadError, Plan, json, run};
@@ -21,8 +23,9 @@ use signal_hook::consts::SIGINT;
 use signal_hook::flag;
 
 use super::address::Address;
-use super::units::{Size, Span};
+use super::units::Span;
 use super::{Exit, Words, complain, one_of, say, usage_error, word_of};
+use typed::{parse_mix, parse_rate, parse_sizes};
 
 /// Puts a receiver under load: many clients, honest numbers, misbehaviour on demand
 #[derive(Debug, Args)]
@@ -33,7 +36,18 @@ Exit codes:
   2    wrong usage, or this host has not what it takes
   3    cannot connect
   4    a file is lost, damaged, doubled, or there against expectation
-  130  interrupted by Ctrl-C, and otherwise clean")]
+  130  interrupted by Ctrl-C, and otherwise clean
+
+Misbehaviour, with the default of its parameter where it has one:
+  slow=10%:16k         sends so many bytes a second
+  stall=5%:1s          is silent for so long after half of the content, and goes on
+  abort=5%             ends its stream after half of the content; these dialects cannot tell, and store the half
+  reset=5%             resets the connection after half of the content; nothing may be stored
+  half-close=5%:500ms  sends all, half-closes, and looks at the answer so much later
+  split-header=5%      sends the name byte by byte; needs a receiver that waits for the rest (serve --name-quiet 50ms)
+  never-read=1%        reads nothing, and leaves a second after its end
+  dup-name=2%          takes the name of the file before it
+An ending that is right for its misbehaviour is no failure. Latencies are those of the honest clients.")]
 pub struct Load {
     /// The receiver
     #[arg(value_name = "ADDR", default_value_t)]
@@ -53,6 +67,21 @@ pub struct Load {
     /// How to speak to it
     #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::default()))]
     dialect: Dialect,
+    /// Start so many files a second, whatever the receiver does; latencies then count from the moment a file was due
+    #[arg(long, value_name = "N/s", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// How the files of --rate are spread in time
+    #[arg(long, value_parser = one_of(ARRIVALS), default_value = word_of(ARRIVALS, Arrivals::default()), requires = "rate")]
+    arrivals: Arrivals,
+    /// Let the clients come in, or the rate climb, over this span
+    #[arg(long, value_name = "TIME", default_value_t = Span::default())]
+    ramp: Span,
+    /// Who closes first: a `client` that does is never told what became of its file
+    #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
+    closer: Closer,
+    /// Which share of the clients misbehaves, and how; see below
+    #[arg(long, value_name = "KIND=SHARE%,…", value_parser = parse_mix)]
+    misbehave: Option<Mix>,
     /// How long the receiver may be silent
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     timeout: Span,
@@ -71,6 +100,8 @@ pub struct Load {
 }
 
 const DIALECTS: &Words<Dialect> = &[("classic", Dialect::Classic), ("line", Dialect::Line)];
+const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
+const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client)];
 
 /// A run without an end needs one.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -106,15 +137,15 @@ impl Load {
             target: self.address.resolve()?[0],
             dialect: self.dialect,
             clients: self.clients.get(),
-            pace: Loop::Closed,
+            pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),
             extent: Extent { files: self.files, duration },
-            ramp: Duration::ZERO,
+            ramp: self.ramp.0,
             workload: Workload {
                 seed: self.seed.map_or_else(any_seed, u64::from),
                 sizes: self.size,
                 mix: Mix::default(),
             },
-            closer: Closer::Server,
+            closer: self.closer,
             patience: self.timeout.0,
         })
     }
@@ -200,42 +231,4 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
     let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
     let _ = flag::register(SIGINT, stop.clone());
     stop
-}
-
-fn parse_sizes(typed: &str) -> Result<Sizes, String> {
-    let size = |typed: &str| typed.parse().map(|Size(bytes)| bytes);
-    if let Some(rest) = typed.strip_prefix("lognormal:") {
-        let (median, sigma) = rest.split_once(',').ok_or("write the median and the deviation: lognormal:64k,2")?;
-        let sigma = sigma.parse().ok().filter(|sigma| (0.0..=5.0).contains(sigma));
-        return Ok(Sizes::LogNormal {
-            median: size(median)?,
-            sigma: sigma.ok_or("the deviation of the logarithm is a number from 0 to 5")?,
-        });
-    }
-    let (least, most) = typed.split_once("..").unwrap_or((typed, typed));
-    let (least, most) = (size(least)?, size(most)?);
-    if least <= most { Ok(Sizes::Range(least, most)) } else { Err("the first size is the smaller one".into()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_one_or_a_range_or_a_distribution() {
-        assert_eq!(parse_sizes("64k"), Ok(Sizes::Range(65_536, 65_536)));
-        assert_eq!(parse_sizes("1k..1M"), Ok(Sizes::Range(1 << 10, 1 << 20)));
-        assert_eq!(parse_sizes("lognormal:64k,1.5"), Ok(Sizes::LogNormal { median: 65_536, sigma: 1.5 }));
-        for (typed, word) in [
-            ("1M..1k", "smaller"),
-            ("1k..", "number is missing"),
-            ("lognormal:64k", "lognormal:64k,2"),
-            ("lognormal:64k,-1", "0 to 5"),
-            ("lognormal:64k,nan", "0 to 5"),
-            ("lots", "is no unit"),
-        ] {
-            let words = parse_sizes(typed).unwrap_err();
-            assert!(words.contains(word), "{typed}: {words}");
-        }
-    }
 }
