@@ -18,14 +18,19 @@ fn main() -> io::Result<()> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [] => demonstrate(),
         [path, address] => {
-            println!("sent {} bytes", send(Path::new(path), address)?);
+            match send(Path::new(path), address) {
+                Ok(size) => println!("sent {size} bytes"),
+                Err(error) => fail(1, &format!("{path} was not sent: {error}")),
+            }
             Ok(())
         }
-        _ => {
-            eprintln!("usage: tutorial_sender [FILE ADDRESS]");
-            process::exit(2);
-        }
+        _ => fail(2, "usage: tutorial_sender [FILE ADDRESS]"),
     }
+}
+
+fn fail(code: i32, words: &str) -> ! {
+    eprintln!("{words}");
+    process::exit(code)
 }
 
 /// Sends one file and returns its size in bytes. Dropping the stream closes it, and that is the last that the sender hears:

@@ -209,7 +209,7 @@ mod tests {
         let elapsed = Duration::from_millis(1500);
         let closed = Sent { size: 5, elapsed, stored: Stored::Closed };
         assert!(Report(&closed).to_string().contains("no receipt), 5 bytes in 1.500 s"));
-        let receipt = Receipt { size: 5, digest: "-".into(), stored_name: "a\u{1b}.1".into() };
+        let receipt = Receipt { size: 5, digest: None, stored_name: "a\u{1b}.1".into() };
         let stored = Sent { stored: Stored::Receipt(receipt), ..closed };
         assert_eq!(Report(&stored).to_string(), r#"stored as "a\u{1b}.1", 5 bytes in 1.500 s"#);
     }

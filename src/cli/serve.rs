@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use intake::proto::{NamePolicy, OnExists};
+use intake::proto::{NamePolicy, OnExists, Rules};
 use intake::server::config::{Config, Limits, Udp};
 use intake::server::{Outcome, Server, StartError};
 
@@ -38,7 +38,7 @@ pub struct Serve {
     #[arg(long, value_name = "N")]
     max_connections: Option<NonZeroUsize>,
     /// The largest file
-    #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Limits::default().max_file_size.map(Size)))]
+    #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Config::default().rules.max_file_size.map(Size)))]
     max_file_size: Limit<Size>,
     /// From the connect to the end of the name
     #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().header_timeout.map(Span)))]
@@ -64,6 +64,9 @@ pub struct Serve {
     /// Datagrams a second that are echoed to one peer
     #[arg(long, value_name = "N|off", default_value_t = Limit(Config::default().udp_rate.map(Count)))]
     udp_rate: Limit<Count>,
+    /// Refuse uploads that do not tell their size
+    #[arg(long)]
+    require_size: bool,
     /// Refuse names that Windows cannot store
     #[arg(long)]
     portable_names: bool,
@@ -112,7 +115,6 @@ impl Serve {
     fn config(self) -> Result<Config, String> {
         let listen = self.listen.iter().map(Address::resolve).collect::<Result<Vec<_>, _>>()?.concat();
         let limits = Limits {
-            max_file_size: self.max_file_size.0.map(|Size(bytes)| bytes),
             header_timeout: self.header_timeout.0.map(|Span(time)| time),
             idle_timeout: self.idle_timeout.0.map(|Span(time)| time),
             min_rate: self.min_rate.0.map(|Size(bytes)| bytes),
@@ -124,8 +126,12 @@ impl Serve {
             listen,
             udp: self.udp.unwrap_or(Udp::FollowTcp),
             directory: self.dir,
-            on_exists: self.on_exists,
-            names: NamePolicy { portable: self.portable_names },
+            rules: Rules {
+                names: NamePolicy { portable: self.portable_names },
+                on_exists: self.on_exists,
+                require_size: self.require_size,
+                max_file_size: self.max_file_size.0.map(|Size(bytes)| bytes),
+            },
             limits,
             max_connections: self.max_connections.map(NonZeroUsize::get),
             shutdown_timeout: self.shutdown_timeout.0,
@@ -159,17 +165,17 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_configuration() {
-        let Config { listen, udp, directory, on_exists, names, limits, max_connections, shutdown_timeout, udp_rate } =
-            config(
-                "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
+        let Config { listen, udp, directory, rules, limits, max_connections, shutdown_timeout, udp_rate } = config(
+            "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
-             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names",
-            );
+             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size",
+        );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
-        assert_eq!((directory, on_exists, names.portable), (PathBuf::from("/d"), OnExists::Replace, true));
+        assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
+        assert!(rules.names.portable && rules.require_size);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
-        assert_eq!((limits.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));
+        assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));
         assert_eq!(limits.header_timeout, Some(Duration::from_secs(9)));
         assert_eq!(limits.idle_timeout, Some(Duration::from_secs(600)));
         assert_eq!(limits.linger_timeout, Duration::from_secs(12));
@@ -178,11 +184,11 @@ mod tests {
 
     #[test]
     fn off_switches_off_whatever_has_an_off() {
-        let Config { udp, limits, udp_rate, .. } = config(
+        let Config { udp, rules, limits, udp_rate, .. } = config(
             "--udp off --max-file-size off --header-timeout off --idle-timeout off --min-rate off --ok-grace off \
              --udp-rate off",
         );
-        assert_eq!((udp, udp_rate, limits.max_file_size, limits.min_rate), (Udp::Off, None, None, None));
+        assert_eq!((udp, udp_rate, rules.max_file_size, limits.min_rate), (Udp::Off, None, None, None));
         assert_eq!((limits.header_timeout, limits.idle_timeout, limits.ok_grace), (None, None, None));
     }
 

@@ -179,5 +179,7 @@ pub fn dialect_word(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Classic => "classic",
         Dialect::Line => "line",
+        Dialect::Put => "put",
+        Dialect::Ask => "ask",
     }
 }

@@ -1,29 +1,44 @@
 //! The server's half of a conversation.
 //!
 //! ```text
-//!            first line          accept()           FIN            published()
-//!   Header ------------> Opening --------> Content -----> Publishing ---------> Over
-//!      |                    |                 |               |                  ^
-//!      +--------------------+---- refuse() ---+---------------+------------------+
+//!             first line            accept()               end of content
+//!   Header -------------> Opening ----------> Content ----------------------+
+//!     ^ |                    |                   |                          |
+//!     | |                    +---- refuse() -----+                          |
+//!     | |                              |  (content is discarded             |
+//!     | +---- no request, /bye, -------|   where its end is known)          |
+//!     |       FIN                      v                                    |
+//!     |                              Over <---- classic, line --------------+
+//!     +---------------------------------------- put, ask -------------------+
 //! ```
 //!
 //! The one who drives it feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what
 //! time does ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]), acts on the [`Event`]s, answers them with
-//! [`Receiver::accept`], [`Receiver::published`] or [`Receiver::refuse`], and sends what [`Receiver::transmit`] holds.
-//! The answer to an event comes before the next input.
+//! [`Receiver::accept`], [`Receiver::refuse`] and [`Receiver::settle`], and sends what [`Receiver::transmit`] holds.
+//! [`Event::Request`] is answered before the next input; [`Event::End`] any time later, and in any order: replies leave in
+//! the order of the requests.
 //!
 //! **How the input is cut never matters**, with the one exception that the wire itself makes: where the first burst ends
-//! without a line feed, there the name ends.
+//! without a line feed, there a classic name ends.
 
-use super::{Code, Dialect, Name, NameError, NamePolicy, Receipt, Refusal};
+use std::sync::Arc;
 
-/// A file that a client wants to hand over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// How it was asked for.
-    pub dialect: Dialect,
-    /// What the file is to be called.
-    pub name: Name,
+use super::body::{Body, Piece};
+use super::outcomes::{Outcomes, Pending};
+use super::request::RequestError;
+use super::{Code, Dialect, Digest, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket};
+
+/// What a server makes known to its conversations.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Which names are refused.
+    pub names: NamePolicy,
+    /// What is done when a name is taken and the request does not say.
+    pub on_exists: OnExists,
+    /// Only uploads whose end can be told from a broken connection are taken.
+    pub require_size: bool,
+    /// The largest file, in bytes.
+    pub max_file_size: Option<u64>,
 }
 
 /// What the input means.
@@ -33,11 +48,13 @@ pub enum Event<'a> {
     Request(Request),
     /// Bytes of the file.
     Content(&'a [u8]),
-    /// The file is whole: publish it, then [`Receiver::published`] or [`Receiver::refuse`].
-    End,
-    /// What came first, so far as it came, is no request. The words are on their way.
+    /// The file is whole and as it was promised: publish it, then [`Receiver::settle`].
+    End(Ticket),
+    /// The upload has failed: what came of the file is of no use. The words are on their way.
+    Failed(Refusal),
+    /// What came, so far as it came, is no request that can be followed. The words are on their way.
     Refused(Refusal, Vec<u8>),
-    /// So many bytes came after the last word and mean nothing any more.
+    /// So many bytes came that mean nothing any more.
     Discarded(usize),
 }
 
@@ -46,7 +63,7 @@ pub enum Event<'a> {
 pub enum Awaits {
     /// The first byte.
     Header,
-    /// The rest of a first line that silence does not end.
+    /// The rest of a line that silence does not end.
     RestOfHeader,
     /// The rest of a name that the end of the burst ends.
     RestOfName,
@@ -54,8 +71,12 @@ pub enum Awaits {
     FirstContent,
     /// Content.
     Content,
-    /// The answer to an event: nothing from the peer.
+    /// The next request, from a client that is owed nothing.
+    NextRequest,
+    /// An answer from whoever drives it, and no more input before: [`Event::Request`] is not answered, or too much is owed.
     Verdict,
+    /// An answer from whoever drives it, and whatever the client sends meanwhile.
+    Settlement,
     /// The end of a peer that has been told the last word.
     EndOfStream,
 }
@@ -85,76 +106,115 @@ pub enum Peer {
 #[derive(Debug)]
 pub struct Receiver {
     phase: Phase,
-    /// What is to be sent, and not sent yet.
-    reply: Vec<u8>,
-    names: NamePolicy,
+    outcomes: Outcomes,
+    rules: Arc<Rules>,
+    /// Requests so far. After the first one only put and ask may come. 64 bits, so that it never wraps.
+    requests: u64,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Collecting the first line.
+    /// Collecting a line.
     Header(Vec<u8>),
-    Opening(Dialect),
+    Opening(Dialect, Body),
     Content(Content),
-    Publishing(Dialect),
     Over(Farewell),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Content {
     dialect: Dialect,
-    /// No content has come, and the client has not been told to go on: it may be waiting for that.
-    may_wait_for_ok: bool,
+    body: Body,
+    fate: Fate,
+}
+
+/// What becomes of the content.
+#[derive(Debug)]
+enum Fate {
+    Kept,
+    /// None has come, and the client has not been told to go on: it may be waiting for that.
+    KeptAndMayWaitForOk,
+    /// It is read only to get to the next request, and then this is said.
+    Discarded(Box<Refusal>),
 }
 
 impl Receiver {
+    /// Outcomes that may be owed before no more is read: enough to keep a disk busy, few enough to hold in memory.
+    const OWED_MAX: usize = 64;
+    /// Replies that a client may leave unread before no more is read, in bytes.
+    const UNSENT_MAX_BYTES: usize = 16 << 10;
+
+    /// What one look at the peer may take in while requests can follow closely on one another, in bytes: what cannot be
+    /// followed yet has to be held.
+    const LOOK_BYTES: u64 = 16 << 10;
+
     /// The state before the first byte.
-    pub fn new(names: NamePolicy) -> Self {
-        Self { phase: Phase::Header(Vec::new()), reply: Vec::new(), names }
+    pub fn new(rules: Arc<Rules>) -> Self {
+        Self { phase: Phase::Header(Vec::new()), outcomes: Outcomes::default(), rules, requests: 0 }
     }
 
-    /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken.
+    /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken, or
+    /// [`Awaits::Verdict`] says that no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
-        if input.is_empty() {
-            return None;
-        }
-        match &mut self.phase {
-            Phase::Header(_) => self.receive_header(input),
-            Phase::Content(content) => {
-                content.may_wait_for_ok = false;
-                Some(Event::Content(std::mem::take(input)))
+        loop {
+            if self.owes_too_much() {
+                return None;
             }
-            Phase::Over(_) => Some(Event::Discarded(std::mem::take(input).len())),
-            Phase::Opening(_) | Phase::Publishing(_) => unreachable!("an event was not answered before the next input"),
+            match &mut self.phase {
+                Phase::Header(_) if input.is_empty() => return None,
+                Phase::Header(_) => {
+                    if let Some(event) = self.receive_header(input) {
+                        return Some(event);
+                    }
+                }
+                Phase::Content(content) => match content.body.receive(input)? {
+                    Piece::Content(_) if self.rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
+                        return Some(self.too_large());
+                    }
+                    Piece::Content(bytes) if matches!(content.fate, Fate::Discarded(_)) => {
+                        return Some(Event::Discarded(bytes.len()));
+                    }
+                    Piece::Content(bytes) => {
+                        content.fate = Fate::Kept;
+                        return Some(Event::Content(bytes));
+                    }
+                    piece => {
+                        if let Some(event) = self.end_of_content(piece) {
+                            return Some(event);
+                        }
+                    }
+                },
+                Phase::Over(_) if input.is_empty() => return None,
+                Phase::Over(_) => return Some(Event::Discarded(std::mem::take(input).len())),
+                Phase::Opening(..) => return None,
+            }
         }
     }
 
     /// The peer has sent all that it will send for now: a name without a line feed is whole.
     pub fn end_of_burst(&mut self) -> Option<Event<'static>> {
-        match &self.phase {
-            Phase::Header(header) if !matches!(header.first(), None | Some(b'/')) => {
-                Some(self.request(Dialect::Classic))
-            }
-            _ => None,
-        }
+        (self.awaits() == Awaits::RestOfName).then(|| self.bare_name(Dialect::Classic))
     }
 
-    /// The peer has shut down its side (FIN).
+    /// The peer has shut down its side (FIN). It is not lost on a request that has not been answered yet: feed it again.
     pub fn end_of_stream(&mut self) -> Option<Event<'static>> {
-        match &self.phase {
+        match &mut self.phase {
             Phase::Header(header) if header.is_empty() => self.phase = Phase::Over(Farewell::Close),
             Phase::Header(_) => {
-                let words = "the stream ended before the name did; end the name with a line feed, or wait for ok";
-                let refused = self.refused(Refusal::new(Code::BAD_REQUEST, words));
+                let words =
+                    "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name";
+                let refused = self.no_request(Refusal::new(Code::BAD_REQUEST, words));
                 self.phase = Phase::Over(Farewell::Close);
                 return Some(refused);
             }
             Phase::Content(content) => {
-                self.phase = Phase::Publishing(content.dialect);
-                return Some(Event::End);
+                let piece = content.body.end_of_stream();
+                let event = self.end_of_content(piece);
+                self.phase = Phase::Over(Farewell::Close);
+                return event;
             }
             Phase::Over(Farewell::Linger) => self.phase = Phase::Over(Farewell::Close),
-            Phase::Opening(_) | Phase::Publishing(_) | Phase::Over(_) => {}
+            Phase::Opening(..) | Phase::Over(_) => {}
         }
         None
     }
@@ -162,72 +222,97 @@ impl Receiver {
     /// Nothing at all came after a line-dialect name for as long as a client that streams on is never silent: tells it to
     /// go on, once.
     pub fn grace_elapsed(&mut self) {
-        if self.awaits() == Awaits::FirstContent {
-            self.phase = Phase::Content(Content { dialect: Dialect::Line, may_wait_for_ok: false });
-            self.reply.extend_from_slice(b"ok\n");
+        if let Phase::Content(Content { fate: fate @ Fate::KeptAndMayWaitForOk, .. }) = &mut self.phase {
+            *fate = Fate::Kept;
+            self.outcomes.say("ok");
         }
     }
 
     /// Answers [`Event::Request`]: the place to write exists.
     pub fn accept(&mut self) {
-        let Phase::Opening(dialect) = self.phase else { unreachable!("accept answers a request") };
-        if dialect == Dialect::Classic {
-            self.reply.extend_from_slice(b"ok");
+        let Phase::Opening(dialect, body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+            unreachable!("a request waits for its answer")
+        };
+        match dialect {
+            Dialect::Classic => self.outcomes.say_classic_ok(),
+            Dialect::Ask => self.outcomes.say("ok 0"),
+            Dialect::Line | Dialect::Put => {}
         }
-        self.phase = Phase::Content(Content { dialect, may_wait_for_ok: dialect == Dialect::Line });
+        let fate = if dialect == Dialect::Line { Fate::KeptAndMayWaitForOk } else { Fate::Kept };
+        self.phase = Phase::Content(Content { dialect, body, fate });
     }
 
-    /// Answers [`Event::End`]: the file is under its final name.
-    pub fn published(&mut self, receipt: &Receipt) {
-        let Phase::Publishing(dialect) = self.phase else { unreachable!("published answers the end of content") };
-        if dialect == Dialect::Line {
-            self.say(receipt);
-        }
-        self.phase = Phase::Over(Farewell::Close);
-    }
-
-    /// Ends the conversation, as an answer to an event or at any other time before it is over.
+    /// Ends an upload without its file: as an answer to [`Event::Request`], or at any time in its content.
     ///
-    /// A classic client past its `ok` can be told nothing in words; it gets a reset.
+    /// Where the conversation can go on it does, after what is left of the content. Where it cannot, this is the last
+    /// word. A classic client past its `ok` can be told nothing in words; it gets a reset.
     pub fn refuse(&mut self, refusal: &Refusal, peer: Peer) {
-        self.phase = Phase::Over(match &self.phase {
-            Phase::Content(Content { dialect: Dialect::Classic, .. }) | Phase::Publishing(Dialect::Classic) => {
-                Farewell::Reset
+        match std::mem::replace(&mut self.phase, Phase::Over(Farewell::Close)) {
+            Phase::Over(farewell) => self.phase = Phase::Over(farewell),
+            Phase::Content(Content { dialect: Dialect::Classic, .. }) => self.phase = Phase::Over(Farewell::Reset),
+            Phase::Opening(dialect, body) if dialect.is_framed() && refusal.code.keeps_step() => {
+                self.skip(dialect, body, refusal.clone());
             }
-            Phase::Over(farewell) => *farewell,
-            phase => {
-                let peer_has_ended = matches!(phase, Phase::Publishing(_));
-                self.say(refusal);
-                if peer_has_ended || peer == Peer::Silent { Farewell::Close } else { Farewell::Linger }
+            Phase::Content(content) if content.dialect.is_framed() && refusal.code.keeps_step() => {
+                self.discard(content.dialect, content.body, refusal.clone());
             }
-        });
+            _ => self.last_word(refusal, peer),
+        }
+    }
+
+    /// Answers [`Event::End`]: the file is under this final name, or it is not and why.
+    pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) {
+        let pending = match result {
+            Ok(name) => self.outcomes.settle(ticket, |pending| pending.receipt(name.as_str())),
+            Err(refusal) => self.outcomes.settle(ticket, |pending| pending.wants_receipt.then_some(refusal)),
+        };
+        match (result, pending, &self.phase) {
+            (Err(_), Some(Pending { wants_receipt: false, .. }), _) => self.phase = Phase::Over(Farewell::Reset),
+            (Err(_), _, Phase::Over(_)) | (Ok(_), ..) => {}
+            (Err(refusal), ..) if refusal.code.keeps_step() => {}
+            (Err(_), ..) => self.phase = Phase::Over(Farewell::Linger),
+        }
+    }
+
+    /// How many bytes it makes sense to feed at once.
+    pub fn appetite(&self) -> u64 {
+        match &self.phase {
+            Phase::Content(content) => content.body.left().saturating_add(Self::LOOK_BYTES),
+            Phase::Over(_) => u64::MAX,
+            Phase::Header(_) | Phase::Opening(..) => Self::LOOK_BYTES,
+        }
+    }
+
+    /// Whether the last word has been said, or is owed.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
     }
 
     /// What is to be sent now; empty when nothing is.
     pub fn transmit(&self) -> &[u8] {
-        &self.reply
+        self.outcomes.unsent()
     }
 
     /// The first `sent` bytes of [`Receiver::transmit`] are sent.
     pub fn transmitted(&mut self, sent: usize) {
-        self.reply.drain(..sent);
-        if self.reply.is_empty() {
-            // An idle connection holds no buffer.
-            self.reply = Vec::new();
-        }
+        self.outcomes.sent(sent);
     }
 
     /// What the conversation waits for. May change with every call of the others.
     pub fn awaits(&self) -> Awaits {
         match &self.phase {
+            Phase::Opening(..) => Awaits::Verdict,
+            _ if self.owes_too_much() => Awaits::Verdict,
             Phase::Header(header) => match header.first() {
+                None if self.outcomes.owed() > 0 => Awaits::Settlement,
+                None if self.requests > 0 => Awaits::NextRequest,
                 None => Awaits::Header,
                 Some(b'/') => Awaits::RestOfHeader,
                 Some(_) => Awaits::RestOfName,
             },
-            Phase::Content(Content { may_wait_for_ok: true, .. }) => Awaits::FirstContent,
+            Phase::Content(Content { fate: Fate::KeptAndMayWaitForOk, .. }) => Awaits::FirstContent,
             Phase::Content(_) => Awaits::Content,
-            Phase::Opening(_) | Phase::Publishing(_) => Awaits::Verdict,
+            Phase::Over(_) if self.outcomes.owed() > 0 => Awaits::Settlement,
             Phase::Over(_) => Awaits::EndOfStream,
         }
     }
@@ -235,9 +320,13 @@ impl Receiver {
     /// How to part, as soon as the conversation is over and all of it is sent.
     pub fn farewell(&self) -> Option<Farewell> {
         match self.phase {
-            Phase::Over(farewell) if self.reply.is_empty() => Some(farewell),
+            Phase::Over(farewell) if self.outcomes.owed() == 0 && self.transmit().is_empty() => Some(farewell),
             _ => None,
         }
+    }
+
+    fn owes_too_much(&self) -> bool {
+        self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
     }
 
     fn receive_header<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
@@ -246,56 +335,168 @@ impl Receiver {
             let Phase::Header(header) = &mut self.phase else { unreachable!("a header is being received") };
             if byte == b'\n' {
                 header.pop_if(|last| *last == b'\r');
-                return Some(self.request(Dialect::Line));
+                return self.end_of_header();
             }
             header.push(byte);
-            if let Some(refusal) = refusal_so_far(header) {
-                return Some(self.refused(refusal));
+            if let Some(refusal) = refusal_so_far(header, self.requests > 0) {
+                return Some(self.no_request(refusal));
             }
         }
         None
     }
 
-    /// The first line is whole.
-    fn request(&mut self, dialect: Dialect) -> Event<'static> {
-        let Phase::Header(header) = &self.phase else { unreachable!("a request comes out of a header") };
-        match Name::parse(header, self.names) {
-            Ok(name) => {
-                self.phase = Phase::Opening(dialect);
-                Event::Request(Request { dialect, name })
+    /// A line is whole.
+    fn end_of_header(&mut self) -> Option<Event<'static>> {
+        let Phase::Header(header) = &mut self.phase else { unreachable!("the end of a header") };
+        if !header.starts_with(b"/") {
+            return Some(self.bare_name(Dialect::Line));
+        }
+        if header == b"/bye" {
+            self.phase = Phase::Over(Farewell::Linger);
+            return None;
+        }
+        let line = std::mem::take(header);
+        match Request::parse(&line, self.rules.names) {
+            Ok(request) => Some(self.request(request)),
+            Err(error @ RequestError::Grammar(_)) => {
+                self.phase = Phase::Header(line);
+                Some(self.no_request(error.refusal()))
             }
-            Err(error) => {
-                let refusal = Refusal::new(Code::FORBIDDEN, words_for(error, header));
-                self.refused(refusal)
-            }
+            Err(error) => Some(self.bad_name(error, line)),
         }
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Event<'static> {
+    /// The name of a classic or line upload is whole.
+    fn bare_name(&mut self, dialect: Dialect) -> Event<'static> {
+        let Phase::Header(header) = &self.phase else { unreachable!("a name comes out of a header") };
+        let refusal = match Name::parse(header, self.rules.names) {
+            Ok(_) if self.rules.require_size => {
+                "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content".into()
+            }
+            Ok(name) => return self.request(Request::until_end_of_stream(dialect, name)),
+            Err(error) => words_for(error, header),
+        };
+        self.no_request(Refusal::new(Code::FORBIDDEN, refusal))
+    }
+
+    fn request(&mut self, request: Request) -> Event<'static> {
+        self.requests += 1;
+        let body = if request.dialect.is_framed() {
+            Body::framed(request.size, request.digest)
+        } else {
+            Body::until_end_of_stream()
+        };
+        self.phase = Phase::Opening(request.dialect, body);
+        let replaces = request.on_exists == Some(OnExists::Replace) && self.rules.on_exists != OnExists::Replace;
+        let refusal = if self.rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
+            self.too_large_refusal()
+        } else if replaces {
+            Refusal::new(Code::FORBIDDEN, "this server replaces no files; ask for rename or refuse")
+        } else {
+            return Event::Request(request);
+        };
+        self.refuse(&refusal, Peer::Sending);
+        Event::Refused(refusal, request.to_string().into_bytes())
+    }
+
+    fn too_large(&mut self) -> Event<'static> {
+        let refusal = self.too_large_refusal();
+        self.refuse(&refusal, Peer::Sending);
+        Event::Failed(refusal)
+    }
+
+    fn too_large_refusal(&self) -> Refusal {
+        let max = self.rules.max_file_size.unwrap_or(u64::MAX);
+        Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))
+    }
+
+    /// A request whose name alone is bad: the next one can be found.
+    fn bad_name(&mut self, error: RequestError, line: Vec<u8>) -> Event<'static> {
+        self.requests += 1;
+        let refusal = error.refusal();
+        if let RequestError::Name(dialect, size, promise, _) = error {
+            self.skip(dialect, Body::framed(size, promise), refusal.clone());
+        }
+        Event::Refused(refusal, line)
+    }
+
+    fn no_request(&mut self, refusal: Refusal) -> Event<'static> {
         let Phase::Header(header) = &mut self.phase else { unreachable!("only a header can be no request") };
         let header = std::mem::take(header);
-        self.refuse(&refusal, Peer::Sending);
+        self.last_word(&refusal, Peer::Sending);
         Event::Refused(refusal, header)
     }
 
-    fn say(&mut self, line: impl std::fmt::Display) {
-        use std::io::Write;
-        writeln!(self.reply, "{line}").expect("writing to a Vec cannot fail");
+    /// `piece` is the last one of the content.
+    fn end_of_content(&mut self, piece: Piece) -> Option<Event<'static>> {
+        let Phase::Content(content) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+            unreachable!("content has ended")
+        };
+        if let Fate::Discarded(refusal) = &content.fate {
+            match piece {
+                Piece::Broken(_) => self.last_word(refusal, Peer::Sending),
+                _ => self.outcomes.say(refusal),
+            }
+            return None;
+        }
+        match piece {
+            Piece::Whole(digest) => Some(self.whole(&content, digest)),
+            Piece::Mismatch(refusal) => {
+                self.outcomes.say(&refusal);
+                Some(Event::Failed(refusal))
+            }
+            Piece::Broken(refusal) => {
+                self.last_word(&refusal, Peer::Sending);
+                Some(Event::Failed(refusal))
+            }
+            Piece::Content(_) => unreachable!("content is no end of it"),
+        }
+    }
+
+    fn whole(&mut self, content: &Content, digest: Option<Digest>) -> Event<'static> {
+        let ticket = Ticket(self.requests);
+        let wants_receipt = content.dialect != Dialect::Classic;
+        self.outcomes.promise(Pending { ticket, size: content.body.received(), digest, wants_receipt });
+        Event::End(ticket)
+    }
+
+    /// Gets past a request that is refused before any content: after `/ask` none follows.
+    fn skip(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
+        if dialect == Dialect::Ask {
+            self.outcomes.say(refusal);
+            self.phase = Phase::Header(Vec::new());
+        } else {
+            self.discard(dialect, body, refusal);
+        }
+    }
+
+    /// Reads what is left of the content, to get to the next request.
+    fn discard(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
+        self.phase = Phase::Content(Content { dialect, body, fate: Fate::Discarded(Box::new(refusal)) });
+    }
+
+    fn last_word(&mut self, refusal: &Refusal, peer: Peer) {
+        self.outcomes.say(refusal);
+        self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
 }
 
-/// Whether a first line can be refused at this byte already, and so at the same one however it was cut.
-fn refusal_so_far(header: &[u8]) -> Option<Refusal> {
-    const VERBS: [&[u8]; 3] = [b"/put ", b"/ask ", b"/bye"];
+/// Whether a line can be refused at this byte already, and so at the same one however it was cut.
+fn refusal_so_far(header: &[u8], only_verbs: bool) -> Option<Refusal> {
+    const VERBS: [&[u8]; 3] = [b"/put ", b"/ask ", b"/bye\r"];
     if header[0] == b'/' {
-        let words = if VERBS.contains(&header) {
-            "this server does not take /put, /ask or /bye; send the base name, a line feed and the content"
-        } else if VERBS.iter().any(|verb| verb.starts_with(header)) {
-            return None;
-        } else {
+        let is_or_becomes_verb = VERBS.iter().any(|verb| verb.starts_with(header) || header.starts_with(verb));
+        let words = if !is_or_becomes_verb {
             "a name carries no path; send the base name, or /put size=BYTES NAME"
+        } else if header.len() >= Request::MAX_BYTES {
+            "a request is at most 4096 bytes"
+        } else {
+            return None;
         };
         return Some(Refusal::new(Code::BAD_REQUEST, words));
+    }
+    if only_verbs {
+        return Some(Refusal::new(Code::BAD_REQUEST, "after a /put or /ask only /put, /ask or /bye may come"));
     }
     // The CR of a CR LF is not part of the name.
     let name = header.strip_suffix(b"\r").unwrap_or(header);

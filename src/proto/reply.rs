@@ -5,6 +5,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::number::parse_number;
+use super::{Algorithm, Digest};
+
 /// The longest reply line that a client takes, LF included, in bytes: far above any that a server writes.
 pub const REPLY_MAX_BYTES: usize = 4096;
 
@@ -23,12 +26,19 @@ impl Code {
     pub const CONFLICT: Self = Self(409);
     /// Over the largest file that the server takes.
     pub const TOO_LARGE: Self = Self(413);
+    /// The content is not what its digest says.
+    pub const MISMATCH: Self = Self(422);
     /// The disk failed.
     pub const DISK: Self = Self(500);
     /// The server is shutting down.
     pub const SHUTTING_DOWN: Self = Self(503);
     /// No space is left.
     pub const NO_SPACE: Self = Self(507);
+
+    /// Whether a conversation goes on after it, where the end of the content is known.
+    pub fn keeps_step(self) -> bool {
+        [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
+    }
 }
 
 /// `no CODE [retry=SECONDS] WORDS`: the words for people, the code for programs.
@@ -54,8 +64,8 @@ impl Refusal {
 pub struct Receipt {
     /// The file's size in bytes.
     pub size: u64,
-    /// `crc32c:` or `sha256:` and lower-case hex, or `-` where no digest was asked for.
-    pub digest: String,
+    /// The digest that was compared, where one was asked for.
+    pub digest: Option<Digest>,
     /// The final name, byte for byte.
     pub stored_name: String,
 }
@@ -83,7 +93,12 @@ impl fmt::Display for Refusal {
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "done {} {} {}", self.size, self.digest, self.stored_name)
+        write!(f, "done {} ", self.size)?;
+        match &self.digest {
+            Some(digest) => write!(f, "{digest} ")?,
+            None => f.write_str("- ")?,
+        }
+        f.write_str(&self.stored_name)
     }
 }
 
@@ -122,8 +137,12 @@ impl Reply {
 fn parse_receipt(rest: &str) -> Option<Receipt> {
     let mut words = rest.splitn(3, ' ');
     let (size, digest, name) = (words.next()?, words.next()?, words.next()?);
-    let whole = !digest.is_empty() && !name.is_empty();
-    whole.then_some(Receipt { size: parse_number(size)?, digest: digest.into(), stored_name: name.into() })
+    let digest = match digest.split_once(':') {
+        Some((algorithm, hex)) => Some(Digest::parse(Algorithm::parse(algorithm)?, hex)?),
+        None if digest == "-" => None,
+        None => return None,
+    };
+    (!name.is_empty()).then_some(Receipt { size: parse_number(size)?, digest, stored_name: name.into() })
 }
 
 fn parse_refusal(rest: &str) -> Option<Refusal> {
@@ -136,12 +155,6 @@ fn parse_refusal(rest: &str) -> Option<Refusal> {
     Some(Refusal { code: Code(code as u16), retry_seconds, words: words.to_owned().into() })
 }
 
-/// Numbers on the wire are 1 to 19 decimal digits without a sign, so that every one fits in 64 bits.
-fn parse_number(digits: &str) -> Option<u64> {
-    let well_formed = (1..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    well_formed.then(|| digits.parse().ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +163,10 @@ mod tests {
     fn replies_read_back_as_they_were_written() {
         let refusal = Refusal::new(Code::CONFLICT, "the name is taken");
         let busy = Refusal { retry_seconds: Some(5), ..refusal.clone() };
-        let receipt = Receipt { size: 12, digest: "-".into(), stored_name: "a b.txt".into() };
+        let receipt = Receipt { size: 12, digest: None, stored_name: "a b.txt".into() };
+        let checked = Receipt { digest: Some(Digest::Crc32c(0xbeef)), ..receipt.clone() };
+        assert_eq!(checked.to_string(), "done 12 crc32c:0000beef a b.txt");
+        assert_eq!(Reply::parse(checked.to_string().as_bytes()), Ok(Reply::Done(checked)));
         assert_eq!(Reply::parse(refusal.to_string().as_bytes()), Ok(Reply::No(refusal)));
         assert_eq!(Reply::parse(busy.to_string().as_bytes()), Ok(Reply::No(busy)));
         assert_eq!(Reply::parse(receipt.to_string().as_bytes()), Ok(Reply::Done(receipt)));
@@ -160,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_an_error() {
-        let lines: [&[u8]; 10] = [
+        let lines: [&[u8]; 12] = [
             b"",
             b"HTTP/1.1 200 OK",
             b"ok -1",
@@ -168,6 +184,8 @@ mod tests {
             b"ok 12345678901234567890",
             b"done 1 -",
             b"done x - a",
+            b"done 1 md5:00 a",
+            b"done 1 crc32c:0 a",
             b"no",
             b"no 4000 words",
             b"no 409 retry=x words",

@@ -79,7 +79,7 @@ impl Sender {
     pub fn header(&self) -> Vec<u8> {
         let end = match self.dialect {
             Dialect::Classic => "",
-            Dialect::Line => "\n",
+            _ => "\n",
         };
         format!("{}{end}", self.name).into_bytes()
     }
@@ -108,7 +108,7 @@ impl Sender {
             self.line.push(byte);
             self.outcome = match self.dialect {
                 Dialect::Classic => self.hear_classic(),
-                Dialect::Line => self.hear_line(),
+                _ => self.hear_line(),
             };
         }
     }
@@ -119,7 +119,7 @@ impl Sender {
             (Dialect::Classic, None) if !self.ok_heard => Err(Failure::Unanswered),
             (_, None) => Err(Failure::ClosedEarly),
             (Dialect::Classic, Some(_)) => Ok(Stored::Closed),
-            (Dialect::Line, Some(_)) => Err(Failure::Unknown),
+            (_, Some(_)) => Err(Failure::Unknown),
         };
         self.outcome.get_or_insert(outcome);
     }
@@ -258,7 +258,7 @@ mod tests {
     fn scripts() -> Vec<(Script, Option<Outcome>)> {
         use Dialect::{Classic, Line};
         let refused = |code, words: &'static str| Some(Err(Failure::Refused(Refusal::new(Code(code), words))));
-        let receipt = Receipt { size: SIZE, digest: "-".into(), stored_name: "a.txt.1".into() };
+        let receipt = Receipt { size: SIZE, digest: None, stored_name: "a.txt.1".into() };
         let busy = Refusal { retry_seconds: Some(5), ..Refusal::new(Code::SHUTTING_DOWN, "busy") };
         let failed = |failure| Some(Err(failure));
         let case = |dialect, before: &'static str, after: &'static str, end, outcome| {

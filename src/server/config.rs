@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::proto::{NamePolicy, OnExists};
+use crate::proto::Rules;
 
 /// What one server is told at its start.
 #[derive(Clone, Debug)]
@@ -18,10 +18,8 @@ pub struct Config {
     pub udp: Udp,
     /// The directory that files are published in; created where it is missing.
     pub directory: PathBuf,
-    /// What happens to an upload whose name is taken.
-    pub on_exists: OnExists,
-    /// Which names are refused.
-    pub names: NamePolicy,
+    /// What is taken and what is refused.
+    pub rules: Rules,
     /// What each connection may take of the server.
     pub limits: Limits,
     /// Connections held at once; `None` takes what the descriptor limit allows.
@@ -47,8 +45,6 @@ pub enum Udp {
 /// What each connection may take of the server. A limit of `None` is switched off.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest file, in bytes. 10 GiB fits disk images of small machines and stops a runaway stream.
-    pub max_file_size: Option<u64>,
     /// From accept to the end of the name, in all: a byte now and then does not extend it. Names are sent by programs at
     /// once and by people within seconds.
     pub header_timeout: Option<Duration>,
@@ -78,8 +74,8 @@ impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = |limit: Option<u64>| limit.map_or("off".to_owned(), |bytes| format!("{bytes} bytes"));
         let span = |limit: Option<Duration>| limit.map_or("off".to_owned(), |span| format!("{span:?}"));
-        write!(f, "file {}, header {}, ", bytes(self.max_file_size), span(self.header_timeout))?;
-        write!(f, "idle {}, rate {} a second, ", span(self.idle_timeout), bytes(self.min_rate))?;
+        write!(f, "header {}, idle {}, ", span(self.header_timeout), span(self.idle_timeout))?;
+        write!(f, "rate {} a second, ", bytes(self.min_rate))?;
         write!(f, "linger {:?}, ok after {}, ", self.linger_timeout, span(self.ok_grace))?;
         write!(f, "name quiet {:?}", self.name_quiet)
     }
@@ -88,7 +84,6 @@ impl fmt::Display for Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_file_size: Some(10 << 30),
             header_timeout: Some(Duration::from_secs(10)),
             idle_timeout: Some(Duration::from_secs(60)),
             min_rate: Some(500),
@@ -105,8 +100,8 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9000))],
             udp: Udp::FollowTcp,
             directory: PathBuf::from("./inbox"),
-            on_exists: OnExists::default(),
-            names: NamePolicy::default(),
+            // 10 GiB fits the disk images of small machines and stops a runaway stream.
+            rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
             limits: Limits::default(),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(30),

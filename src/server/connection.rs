@@ -6,27 +6,33 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::num::NonZeroU64;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::config::Limits;
 use super::pace::{Clock, Lapse, Pace};
+use super::stats::Stats;
 use crate::net::{Readiness, Stream};
-use crate::proto::{
-    Awaits, Code, Event, Farewell, Name, NamePolicy, OnExists, Peer, Receipt, Receiver, Refusal, Request,
-};
-use crate::reactor::Budget;
-use crate::store::{Partial, Store, StoreError};
+use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Request, Rules, Ticket};
+use crate::reactor::{Budget, Id};
+use crate::store::{Claim, Partial, Store, StoreError};
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
+    /// Under which the connection is known.
+    pub id: Id,
     /// Where files go.
-    pub store: &'a D,
-    /// What to do when a name is taken.
-    pub on_exists: OnExists,
+    pub store: &'a mut D,
+    /// What every conversation goes by.
+    pub rules: &'a Rules,
     /// How patient to be.
     pub limits: &'a Limits,
     /// Shared by all: what is read stays in it only until it is written.
     pub buffer: &'a mut [u8],
+    /// What files become of it is counted here.
+    pub stats: &'a mut Stats,
     /// The turn's clock.
     pub clock: Clock,
 }
@@ -45,11 +51,13 @@ pub enum Verdict {
 /// How a connection ended.
 #[derive(Debug)]
 pub enum CloseReason {
-    /// Its file is stored, under this name.
+    /// Its one file is stored, under this name.
     Stored(Name),
-    /// It was refused, or cut off in mid-upload.
-    Refused(Refusal),
-    /// What it sent first is no request; the bytes are quoted only escaped.
+    /// All its requests were answered.
+    Finished,
+    /// It was refused, or cut off in the upload of this name.
+    Refused(Refusal, Option<Name>),
+    /// What it sent is no request; the bytes are quoted only escaped.
     NotARequest(Refusal, Box<[u8]>),
     /// The peer reset it, or the network did.
     Lost(io::Error),
@@ -63,17 +71,19 @@ impl fmt::Display for CloseReason {
             Self::Stored(name) => {
                 write!(f, "stored as {name:?}, unverified: the end of the stream was the end of the file")
             }
-            Self::Refused(Refusal { code, words, .. }) => write!(f, "refused, {} {words}", code.0),
+            Self::Finished => f.write_str("finished"),
+            Self::Refused(Refusal { code, words, .. }, Some(name)) => write!(f, "refused {name:?}, {} {words}", code.0),
+            Self::Refused(Refusal { code, words, .. }, None) => write!(f, "refused, {} {words}", code.0),
             Self::NotARequest(Refusal { code, words, .. }, header) => {
                 write!(f, "refused, {} {words}: \"{}\"", code.0, header.escape_ascii())
             }
-            Self::Lost(error) => write!(f, "lost, nothing stored: {error}"),
+            Self::Lost(error) => write!(f, "lost: {error}"),
             Self::Silent => f.write_str("closed by the peer before it sent a name"),
         }
     }
 }
 
-/// One upload in progress.
+/// One client's connection.
 #[derive(Debug)]
 pub struct Connection<S, P> {
     stream: S,
@@ -83,29 +93,42 @@ pub struct Connection<S, P> {
     receiver: Receiver,
     pace: Pace,
     accepted: Instant,
-    /// What the client calls its file.
-    name: Option<Name>,
-    partial: Option<P>,
+    upload: Option<Upload<P>>,
+    /// What was read and cannot be followed before something is settled.
+    held: Box<[u8]>,
+    /// Of all its uploads.
     content_bytes: u64,
+    stored: u32,
+    refused: u32,
     lingering: bool,
     /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
     ending: Option<Box<CloseReason>>,
 }
 
+/// A file under way.
+#[derive(Debug)]
+struct Upload<P> {
+    name: Name,
+    partial: P,
+    mtime: Option<NonZeroU64>,
+}
+
 impl<S: Stream, P: Partial> Connection<S, P> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
-    pub fn new(stream: S, peer: SocketAddr, names: NamePolicy, now: Instant) -> Self {
+    pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Instant) -> Self {
         Self {
             stream,
             peer,
             readiness: Readiness { readable: true, writable: true },
-            receiver: Receiver::new(names),
+            receiver: Receiver::new(rules),
             pace: Pace::begin(now),
             accepted: now,
-            name: None,
-            partial: None,
+            upload: None,
+            held: Box::default(),
             content_bytes: 0,
+            stored: 0,
+            refused: 0,
             lingering: false,
             ending: None,
         }
@@ -121,8 +144,11 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     /// Whether serving it would get it further. One that is ready stands in the ready queue: its edge has been told, and
     /// will not be told again.
     pub fn is_ready(&self) -> bool {
-        let wants_write = !self.receiver.transmit().is_empty();
-        if wants_write { self.readiness.writable } else { self.readiness.readable && self.wants_read() }
+        if self.has_unsent() {
+            return self.readiness.writable;
+        }
+        let has_input = self.readiness.readable || !self.held.is_empty();
+        has_input && self.receiver.awaits() != Awaits::Verdict
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -143,29 +169,50 @@ impl<S: Stream, P: Partial> Connection<S, P> {
 
     /// Acts on what had run out when the poll was asked, then serves.
     pub fn expire<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        if let Some((_, lapse)) = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked)
-            && self.lapse(lapse, cx).is_break()
-        {
-            return self.ended(CloseReason::Silent);
+        let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
+        match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
+            Continue(()) => self.serve(cx, budget),
+            Break(()) => self.ended(CloseReason::Silent),
         }
-        self.serve(cx, budget)
+    }
+
+    /// Takes in what became of the file that was published for the request `ticket`.
+    pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
+        match result {
+            Ok(name) => {
+                self.stored += 1;
+                stats.stored += 1;
+                self.receiver.settle(ticket, Ok(&name));
+                if self.receiver.is_over() {
+                    self.end(CloseReason::Stored(name));
+                }
+            }
+            Err(error) => {
+                let refusal = refusal_for(&error);
+                self.receiver.settle(ticket, Err(&refusal));
+                self.note_refusal(refusal, None, stats);
+            }
+        }
     }
 
     /// The server shuts down: whoever has not begun an upload is sent away.
-    pub fn shut_down(&mut self) {
-        if matches!(self.receiver.awaits(), Awaits::Header | Awaits::RestOfHeader | Awaits::RestOfName) {
-            self.refuse(Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down"), Peer::Silent);
-        }
+    pub fn shut_down(&mut self, stats: &mut Stats) {
+        let peer = match self.receiver.awaits() {
+            Awaits::Header => Peer::Silent,
+            Awaits::RestOfHeader | Awaits::RestOfName | Awaits::NextRequest => Peer::Sending,
+            _ => return,
+        };
+        self.refuse(shutting_down(), peer, stats);
     }
 
     /// Whether an upload would be cut off if it were closed now.
     pub fn is_uploading(&self) -> bool {
-        self.ending.is_none() && self.name.is_some()
+        self.upload.is_some() || self.receiver.awaits() == Awaits::Settlement
     }
 
     /// Ends it now; what can be told at once is told.
     pub fn abort<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        self.refuse(Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down"), Peer::Silent);
+        self.refuse(shutting_down(), Peer::Silent, cx.stats);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
             Verdict::Wait | Verdict::Yield => self.ended(CloseReason::Silent),
@@ -174,22 +221,23 @@ impl<S: Stream, P: Partial> Connection<S, P> {
 
     /// The one line that tells its story.
     pub fn summary(&self, reason: &CloseReason, now: Instant) -> String {
+        let Self { peer, content_bytes, stored, refused, .. } = self;
         let seconds = now.duration_since(self.accepted).as_secs_f64();
-        let name = self.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        format!("{}{name}: {} bytes in {seconds:.3} s, {reason}", self.peer, self.content_bytes)
+        let name = self.upload.as_ref().map(|upload| format!(" {:?}", upload.name)).unwrap_or_default();
+        let files = match reason {
+            CloseReason::Stored(_) => String::new(),
+            _ if stored + refused == 0 => String::new(),
+            _ => format!("{stored} stored, {refused} refused, "),
+        };
+        format!("{peer}{name}: {files}{content_bytes} bytes in {seconds:.3} s, {reason}")
     }
 
-    /// The bytes of content that came.
-    pub fn content_bytes(&self) -> u64 {
-        self.content_bytes
-    }
-
-    fn wants_read(&self) -> bool {
-        self.receiver.awaits() != Awaits::Verdict
+    fn has_unsent(&self) -> bool {
+        !self.receiver.transmit().is_empty()
     }
 
     fn next_lapse(&self, limits: &Limits) -> Option<(Instant, Lapse)> {
-        self.pace.next(self.receiver.awaits(), !self.receiver.transmit().is_empty(), limits)
+        self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
     fn advance<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
@@ -207,13 +255,13 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             if budget.is_spent() {
                 return Ok(Verdict::Yield);
             }
-            self.read(cx, budget)?;
+            self.take_input(cx, budget)?;
         }
     }
 
     /// Sends what is owed, as far as the peer takes it.
     fn flush(&mut self, now: Instant) -> io::Result<()> {
-        while !self.receiver.transmit().is_empty() && self.readiness.writable {
+        while self.has_unsent() && self.readiness.writable {
             match self.stream.write(self.receiver.transmit()) {
                 Ok(sent) => {
                     self.receiver.transmitted(sent);
@@ -230,12 +278,28 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         Ok(())
     }
 
-    /// One read, and all that follows from it.
-    fn read<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
+    /// What is held, or else one read, and all that follows from it.
+    fn take_input<D: Store<Partial = P>>(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.follow(&held, cx);
+            return Ok(());
+        }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
         let buffer = std::mem::take(&mut cx.buffer);
-        let outcome = self.stream.read(buffer);
-        match outcome {
+        let outcome = self.read(buffer, cx, budget);
+        cx.buffer = buffer;
+        outcome
+    }
+
+    fn read<D: Store<Partial = P>>(
+        &mut self,
+        buffer: &mut [u8],
+        cx: &mut Context<D>,
+        budget: &mut Budget,
+    ) -> io::Result<()> {
+        let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX).min(buffer.len());
+        match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
                 let event = self.receiver.end_of_stream();
                 self.act_on(event, cx);
@@ -243,89 +307,117 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             Ok(count) => {
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
-                let mut input = &buffer[..count];
-                while let Some(event) = self.receiver.receive(&mut input) {
-                    self.act(event, cx);
-                }
+                self.follow(&buffer[..count], cx);
             }
-            Err(ref error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readiness.readable = false;
                 if cx.limits.name_quiet.is_zero() {
                     let event = self.receiver.end_of_burst();
                     self.act_on(event, cx);
                 }
             }
-            Err(ref error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                cx.buffer = buffer;
-                return Err(error);
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        cx.buffer = buffer;
         Ok(())
     }
 
-    fn act_on<D: Store<Partial = P>>(&mut self, event: Option<Event>, cx: &Context<D>) {
+    /// Follows the conversation through `input`, and holds what cannot be followed yet.
+    fn follow<D: Store<Partial = P>>(&mut self, mut input: &[u8], cx: &mut Context<D>) {
+        let before = self.receiver.awaits();
+        while let Some(event) = self.receiver.receive(&mut input) {
+            self.act(event, cx);
+        }
+        self.held = input.into();
+        let is_header = |awaits| matches!(awaits, Awaits::Header | Awaits::RestOfHeader | Awaits::RestOfName);
+        if is_header(self.receiver.awaits()) && !is_header(before) {
+            // Each header has a time of its own.
+            self.pace = Pace::begin(cx.clock.now);
+        }
+    }
+
+    fn act_on<D: Store<Partial = P>>(&mut self, event: Option<Event>, cx: &mut Context<D>) {
         if let Some(event) = event {
             self.act(event, cx);
         }
     }
 
-    fn act<D: Store<Partial = P>>(&mut self, event: Event, cx: &Context<D>) {
+    fn act<D: Store<Partial = P>>(&mut self, event: Event, cx: &mut Context<D>) {
         match event {
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes, cx),
-            Event::End => self.publish(),
-            Event::Refused(refusal, header) => self.end(CloseReason::NotARequest(refusal, header.into())),
+            Event::End(ticket) => self.publish(ticket, cx),
+            Event::Failed(refusal) => {
+                let name = self.upload.take().map(|upload| upload.name);
+                self.note_refusal(refusal, name, cx.stats);
+            }
+            Event::Refused(refusal, header) if self.receiver.is_over() => {
+                self.end(CloseReason::NotARequest(refusal, header.into()));
+            }
+            Event::Refused(refusal, _) => self.note_refusal(refusal, None, cx.stats),
             // Enough is enough: as if it had ended.
-            Event::Discarded(_) if self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
+            Event::Discarded(_) if self.lingering && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
                 self.receiver.end_of_stream();
             }
             Event::Discarded(_) => {}
         }
     }
 
-    fn begin<D: Store<Partial = P>>(&mut self, request: Request, cx: &Context<D>) {
-        match cx.store.begin(&request.name, cx.on_exists) {
+    fn begin<D: Store<Partial = P>>(&mut self, request: Request, cx: &mut Context<D>) {
+        let Request { name, mtime, on_exists, .. } = request;
+        match cx.store.begin(&name, on_exists.unwrap_or(cx.rules.on_exists)) {
             Ok(partial) => {
-                self.partial = Some(partial);
+                self.upload = Some(Upload { name, partial, mtime });
                 self.receiver.accept();
                 self.pace = Pace::begin(cx.clock.now);
             }
-            Err(error) => self.refuse(refusal_for(&error), Peer::Sending),
-        }
-        self.name = Some(request.name);
-    }
-
-    fn append<D: Store<Partial = P>>(&mut self, bytes: &[u8], cx: &Context<D>) {
-        self.content_bytes += bytes.len() as u64;
-        if let Some(max) = cx.limits.max_file_size.filter(|max| self.content_bytes > *max) {
-            let words = format!("the file is larger than {max} bytes, the most that this server takes");
-            return self.refuse(Refusal::new(Code::TOO_LARGE, words), Peer::Sending);
-        }
-        let partial = self.partial.as_mut().expect("content comes between begin and publish only");
-        if let Err(error) = partial.append(bytes) {
-            self.refuse(refusal_for(&error), Peer::Sending);
-        }
-    }
-
-    fn publish(&mut self) {
-        let partial = self.partial.take().expect("content ends between begin and publish only");
-        let name = self.name.clone().expect("a partial belongs to a name");
-        let size = partial.size();
-        match partial.publish(name) {
-            Ok(stored) => {
-                self.receiver.published(&Receipt { size, digest: "-".into(), stored_name: stored.to_string() });
-                self.end(CloseReason::Stored(stored));
+            Err(error) => {
+                let refusal = refusal_for(&error);
+                self.receiver.refuse(&refusal, Peer::Sending);
+                self.note_refusal(refusal, Some(name), cx.stats);
             }
-            Err(error) => self.refuse(refusal_for(&error), Peer::Sending),
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, peer: Peer) {
-        self.partial = None;
+    fn append<D: Store<Partial = P>>(&mut self, bytes: &[u8], cx: &mut Context<D>) {
+        self.content_bytes += bytes.len() as u64;
+        cx.stats.content_bytes += bytes.len() as u64;
+        let upload = self.upload.as_mut().expect("content comes between begin and publish only");
+        if let Err(error) = upload.partial.append(bytes) {
+            self.refuse(refusal_for(&error), Peer::Sending, cx.stats);
+        }
+    }
+
+    fn publish<D: Store<Partial = P>>(&mut self, ticket: Ticket, cx: &mut Context<D>) {
+        let Upload { name, mut partial, mtime } =
+            self.upload.take().expect("content ends between begin and publish only");
+        let dated = mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()));
+        let claim = Claim { id: cx.id, ticket };
+        let result = match dated {
+            Ok(()) => cx.store.publish(claim, partial, name),
+            Err(error) => Some(Err(error)),
+        };
+        if let Some(result) = result {
+            self.settle(ticket, result, cx.stats);
+        }
+    }
+
+    /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
+    fn refuse(&mut self, refusal: Refusal, peer: Peer, stats: &mut Stats) {
         self.receiver.refuse(&refusal, peer);
-        self.end(CloseReason::Refused(refusal));
+        let name = self.upload.take().map(|upload| upload.name);
+        self.note_refusal(refusal, name, stats);
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, stats: &mut Stats) {
+        if self.receiver.is_over() {
+            // The upload that was in progress behind a failed one is not followed any more.
+            self.upload = None;
+            self.end(CloseReason::Refused(refusal, name));
+        } else {
+            self.refused += 1;
+            stats.refuse(refusal.code);
+        }
     }
 
     /// The first reason is the one that counts: what follows from it is no news.
@@ -333,17 +425,17 @@ impl<S: Stream, P: Partial> Connection<S, P> {
         self.ending.get_or_insert_with(|| Box::new(reason));
     }
 
-    /// How it ended, or `otherwise` where nothing has been said of that yet.
+    /// How it ended, or `otherwise` where nothing has been said of that and nothing was done.
     fn ended(&mut self, otherwise: CloseReason) -> Verdict {
+        let otherwise = match otherwise {
+            CloseReason::Silent if self.stored + self.refused > 0 => CloseReason::Finished,
+            otherwise => otherwise,
+        };
         Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
     }
 
-    fn lapse<D>(&mut self, lapse: Lapse, cx: &mut Context<D>) -> std::ops::ControlFlow<()>
-    where
-        D: Store<Partial = P>,
-    {
-        use std::ops::ControlFlow::{Break, Continue};
-        let silent_from_the_start = self.receiver.awaits() == Awaits::Header;
+    fn lapse<D: Store<Partial = P>>(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
+        let awaits = self.receiver.awaits();
         match lapse {
             Lapse::Burst => {
                 let event = self.receiver.end_of_burst();
@@ -351,23 +443,27 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             }
             Lapse::Grace => self.receiver.grace_elapsed(),
             Lapse::Linger => return Break(()),
-            // It was told its last word, or would be: it does not read.
-            Lapse::Idle if !self.receiver.transmit().is_empty() => return Break(()),
-            Lapse::Idle => self.refuse(too_slow("nothing came", cx.limits.idle_timeout), Peer::Silent),
-            Lapse::Header if silent_from_the_start => {
-                self.refuse(too_slow("no name came", cx.limits.header_timeout), Peer::Silent)
+            // It was told what it is owed and does not read it, or it is owed nothing.
+            Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),
+            Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx.stats),
+            Lapse::Header if awaits == Awaits::Header => {
+                self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx.stats);
             }
-            Lapse::Header => self.refuse(too_slow("the name did not end", cx.limits.header_timeout), Peer::Sending),
+            Lapse::Header => self.too_slow("the line did not end", cx.limits.header_timeout, Peer::Sending, cx.stats),
             Lapse::RateWindow => {
                 let min_rate = cx.limits.min_rate.unwrap_or(0);
                 if self.pace.close_window(min_rate, cx.clock.now) {
-                    let words =
-                        format!("slower than {min_rate} bytes a second for {} s", Limits::RATE_WINDOW.as_secs());
-                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending);
+                    let words = format!("slower than {min_rate} bytes a second for {:?}", Limits::RATE_WINDOW);
+                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, cx.stats);
                 }
             }
         }
         Continue(())
+    }
+
+    fn too_slow(&mut self, what: &str, span: Option<Duration>, peer: Peer, stats: &mut Stats) {
+        let words = format!("{what} within {:?}", span.unwrap_or_default());
+        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, stats);
     }
 
     fn begin_linger(&mut self, now: Instant) -> io::Result<()> {
@@ -389,8 +485,8 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     }
 }
 
-fn too_slow(what: &str, span: Option<std::time::Duration>) -> Refusal {
-    Refusal::new(Code::TIMEOUT, format!("{what} within {:?}", span.unwrap_or_default()))
+fn shutting_down() -> Refusal {
+    Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down")
 }
 
 fn refusal_for(error: &StoreError) -> Refusal {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::{Level, log};
@@ -15,9 +16,9 @@ use super::connection::{CloseReason, Connection, Context, Verdict};
 use super::pace::Clock;
 use super::stats::Stats;
 use crate::net::{Readiness, Stream};
-use crate::proto::{NamePolicy, OnExists};
+use crate::proto::Rules;
 use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
-use crate::store::Store;
+use crate::store::{Claim, Store};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -34,8 +35,7 @@ type Act<S, D> = fn(&mut Connection<S, <D as Store>::Partial>, &mut Context<'_, 
 /// The connection table and what it takes to serve it.
 pub struct Connections<S, D: Store> {
     store: D,
-    on_exists: OnExists,
-    names: NamePolicy,
+    rules: Arc<Rules>,
     limits: Limits,
     slots: Slots<Connection<S, D::Partial>>,
     ready: ReadyQueue,
@@ -49,8 +49,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn new(store: D, config: &Config) -> Self {
         Self {
             store,
-            on_exists: config.on_exists,
-            names: config.names,
+            rules: Arc::new(config.rules.clone()),
             limits: config.limits.clone(),
             slots: Slots::default(),
             ready: ReadyQueue::default(),
@@ -71,7 +70,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
         let stream = register(self.slots.next_id())?;
-        let id = self.slots.insert(Connection::new(stream, peer, self.names, now));
+        let id = self.slots.insert(Connection::new(stream, peer, self.rules.clone(), now));
         self.stats.accepted += 1;
         self.ready.push(id);
         Ok(())
@@ -84,11 +83,22 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Serves those that are ready now, once each, as far as the turn's budget goes.
+    /// Passes on what the store has published since.
+    pub fn settle(&mut self) {
+        for (Claim { id, ticket }, result) in self.store.settled() {
+            // Whoever is gone by now will see its file in the directory.
+            if let Some(connection) = self.slots.get_mut(id) {
+                connection.settle(ticket, result, &mut self.stats);
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Serves those that are ready now, once each, as far as the turn's budget and the store go.
     pub fn serve(&mut self, clock: Clock) {
         let mut turn = Budget::new(TURN_BYTES);
         for _ in 0..self.ready.len() {
-            if turn.is_spent() {
+            if turn.is_spent() || self.store.is_congested() {
                 break;
             }
             let Some(id) = self.ready.pop() else { break };
@@ -112,7 +122,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn shut_down(&mut self) {
         for id in self.slots.ids().collect::<Vec<_>>() {
             let connection = self.slots.get_mut(id).expect("the id was just listed");
-            connection.shut_down();
+            connection.shut_down(&mut self.stats);
             if connection.is_ready() {
                 self.ready.push(id);
             }
@@ -136,7 +146,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Whether somebody can be served at once.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() && !self.store.is_congested()
     }
 
     /// How many there are.
@@ -163,10 +173,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
     fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
         let Some(connection) = self.slots.get_mut(id) else { return 0 };
         let mut cx = Context {
-            store: &self.store,
-            on_exists: self.on_exists,
+            id,
+            store: &mut self.store,
+            rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer,
+            stats: &mut self.stats,
             clock,
         };
         let mut budget = Budget::new(VISIT_BYTES);
@@ -186,7 +198,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     fn close(&mut self, id: Id, reason: &CloseReason, now: Instant) {
         let Some(connection) = self.slots.remove(id) else { return };
         self.deadlines.disarm(id);
-        self.stats.count(reason, connection.content_bytes());
+        self.stats.count(reason);
         let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
         if log::log_enabled!(level) {
             log!(level, "{}", connection.summary(reason, now));

@@ -171,6 +171,7 @@ impl Server {
         }
         self.clock = Clock { asked, now: Instant::now() };
         self.absorb();
+        self.connections.settle();
         self.connections.serve(self.clock);
         self.connections.expire(self.clock);
         self.echo();

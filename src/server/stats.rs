@@ -13,9 +13,9 @@ pub struct Stats {
     pub accepted: u64,
     /// Files published.
     pub stored: u64,
-    /// Bytes of the files published.
-    pub stored_bytes: u64,
-    /// Conversations refused or cut off by us, by code.
+    /// Bytes of content received.
+    pub content_bytes: u64,
+    /// Requests refused and uploads cut off by us, by code.
     pub refused: BTreeMap<Code, u64>,
     /// Connections reset by the peer or the network in mid-upload.
     pub lost: u64,
@@ -25,25 +25,28 @@ pub struct Stats {
 
 impl Stats {
     /// Counts one connection's ending.
-    pub fn count(&mut self, reason: &CloseReason, content_bytes: u64) {
+    pub fn count(&mut self, reason: &CloseReason) {
         match reason {
-            CloseReason::Stored(_) => {
-                self.stored += 1;
-                self.stored_bytes += content_bytes;
-            }
-            CloseReason::Refused(refusal) | CloseReason::NotARequest(refusal, _) => {
-                *self.refused.entry(refusal.code).or_default() += 1;
-            }
+            CloseReason::Stored(_) | CloseReason::Finished => {}
+            CloseReason::Refused(refusal, _) | CloseReason::NotARequest(refusal, _) => self.refuse(refusal.code),
             CloseReason::Lost(_) => self.lost += 1,
             CloseReason::Silent => self.silent += 1,
         }
+    }
+
+    /// Counts one refusal.
+    pub fn refuse(&mut self, code: Code) {
+        *self.refused.entry(code).or_default() += 1;
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, stored, stored_bytes, refused, lost, silent } = self;
-        write!(f, "{accepted} accepted, {stored} stored ({stored_bytes} bytes), {lost} lost, {silent} silent")?;
+        let Self { accepted, stored, content_bytes, refused, lost, silent } = self;
+        write!(
+            f,
+            "{accepted} accepted, {stored} stored, {content_bytes} bytes received, {lost} lost, {silent} silent"
+        )?;
         refused.iter().try_for_each(|(code, count)| write!(f, ", {count} refused with {}", code.0))
     }
 }

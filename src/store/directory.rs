@@ -15,7 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, openat};
 use super::naming;
 use super::partial::{self, PartialFile};
 use super::room::Room;
-use super::{Store, StoreError, cannot};
+use super::{Claim, Partial, Store, StoreError, cannot};
 use crate::proto::{Name, OnExists};
 
 /// A directory held open, with a room of this server's own in it. The real [`Store`].
@@ -105,6 +105,10 @@ impl Store for Directory {
             OnExists::Refuse | OnExists::Rename => self.method,
         };
         PartialFile::create(&self.handles, method, on_exists)
+    }
+
+    fn publish(&mut self, _: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        Some(partial.publish(name))
     }
 }
 

@@ -15,7 +15,8 @@ pub use directory::{Directory, Link, Method};
 pub use partial::PartialFile;
 use rustix::io::Errno;
 
-use crate::proto::{Name, OnExists};
+use crate::proto::{Name, OnExists, Ticket};
+use crate::reactor::Id;
 
 /// A place that uploads are stored in.
 pub trait Store {
@@ -27,6 +28,29 @@ pub trait Store {
     /// # Errors
     /// [`StoreError::Taken`] as early as it can be known, and whatever the file system says.
     fn begin(&self, name: &Name, on_exists: OnExists) -> Result<Self::Partial, StoreError>;
+
+    /// Gives `partial` the final name `name`, or under [`OnExists::Rename`] one with a number: at once and with the result,
+    /// or, where durability takes its time, later, and then [`Store::settled`] tells.
+    fn publish(&mut self, claim: Claim, partial: Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
+
+    /// What has been published since, in any order.
+    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+        Vec::new()
+    }
+
+    /// Whether so much is being published that nothing more should be begun before some of it is.
+    fn is_congested(&self) -> bool {
+        false
+    }
+}
+
+/// Whose upload it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// The connection.
+    pub id: Id,
+    /// Its request.
+    pub ticket: Ticket,
 }
 
 /// An upload's bytes before they have a final name. Dropping it removes it.
@@ -37,8 +61,11 @@ pub trait Partial {
     /// Whatever the file system says; the partial is then of no further use.
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// The bytes appended so far.
-    fn size(&self) -> u64;
+    /// Sets the time of the file's last change, in seconds since the epoch. Appending afterwards changes it again.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError>;
 
     /// Gives the file its final name, and returns the one that it got: `name`, or under [`OnExists::Rename`] one with a
     /// number. The only way to a final name.
@@ -220,7 +247,6 @@ mod tests {
                 for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace] {
                     let mut partial = directory.begin(&as_name, on_exists).unwrap();
                     bytes.chunks(65_536).for_each(|piece| partial.append(piece).unwrap());
-                    assert_eq!(partial.size(), u64::from(size));
                     let file = path.join(partial.publish(as_name.clone()).unwrap());
                     assert_eq!(fs::read(&file).unwrap(), bytes);
                     let meta = fs::metadata(&file).unwrap();

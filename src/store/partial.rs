@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::fs::{fstat, linkat, openat, renameat, renameat_with, unlinkat};
@@ -54,8 +55,9 @@ impl Partial for PartialFile {
         Ok(())
     }
 
-    fn size(&self) -> u64 {
-        self.size
+    fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError> {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(Errno::INVAL)?;
+        Ok(self.file.set_modified(time)?)
     }
 
     fn publish(self, name: Name) -> Result<Name, StoreError> {

@@ -1,37 +1,58 @@
 //! The server's half of the conversation, fed whole and in every split.
 
-use intake::proto::{Awaits, Code, Dialect, Event, Farewell, Name, NamePolicy, Peer, Receipt, Receiver, Refusal};
+use std::sync::Arc;
+
+use intake::proto::{
+    Awaits, Code, Dialect, Event, Farewell, Name, NamePolicy, OnExists, Peer, Receiver, Refusal, Rules, Ticket,
+};
 use proptest::prelude::*;
 
 /// All that can be told of a conversation from outside.
 #[derive(Debug, Default, PartialEq)]
 struct Transcript {
-    request: Option<(Dialect, String)>,
+    requests: Vec<(Dialect, String)>,
+    /// Of all uploads, one after the other.
     content: Vec<u8>,
-    ended: bool,
-    refused: Option<Code>,
+    ended: usize,
+    failed: Vec<Code>,
+    refused: Vec<Code>,
     discarded: usize,
-    said: Vec<u8>,
+    said: String,
     farewell: Option<Farewell>,
 }
 
-/// A server that accepts and publishes everything.
+/// A server that accepts and publishes everything but what is called `taken`.
 struct Server {
     receiver: Receiver,
     transcript: Transcript,
+    /// The files that are to be published, the newest first where `late` says so.
+    unsettled: Vec<(Ticket, Name)>,
+    names: Vec<Name>,
+    late: bool,
 }
 
 impl Server {
     fn new() -> Self {
-        Self { receiver: Receiver::new(NamePolicy::default()), transcript: Transcript::default() }
+        Self::with(Rules::default())
+    }
+
+    fn with(rules: Rules) -> Self {
+        let receiver = Receiver::new(Arc::new(rules));
+        Self { receiver, transcript: Transcript::default(), unsettled: Vec::new(), names: Vec::new(), late: false }
     }
 
     fn feed(&mut self, piece: &[u8]) {
         let mut input = piece;
-        while let Some(event) = self.receiver.receive(&mut input) {
-            self.act(event);
+        loop {
+            while let Some(event) = self.receiver.receive(&mut input) {
+                self.act(event);
+            }
+            if input.is_empty() {
+                return;
+            }
+            assert_eq!(self.receiver.awaits(), Awaits::Verdict, "what is not taken is lost");
+            self.settle();
         }
-        assert!(input.is_empty(), "what is not taken is lost");
     }
 
     fn act(&mut self, event: Event) {
@@ -39,18 +60,33 @@ impl Server {
         match event {
             Event::Request(request) => {
                 assert_eq!(self.receiver.awaits(), Awaits::Verdict);
-                transcript.request = Some((request.dialect, request.name.to_string()));
-                self.receiver.accept();
+                transcript.requests.push((request.dialect, request.name.to_string()));
+                self.names.push(request.name.clone());
+                if request.name.as_str() == "taken" {
+                    self.receiver.refuse(&Refusal::new(Code::CONFLICT, "the name is taken"), Peer::Sending);
+                } else {
+                    self.receiver.accept();
+                }
             }
             Event::Content(bytes) => transcript.content.extend_from_slice(bytes),
-            Event::End => {
-                transcript.ended = true;
-                let size = transcript.content.len() as u64;
-                let receipt = Receipt { size, digest: "-".into(), stored_name: "stored.1".into() };
-                self.receiver.published(&receipt);
+            Event::End(ticket) => {
+                transcript.ended += 1;
+                self.unsettled.push((ticket, self.names.last().expect("content follows a request").clone()));
             }
-            Event::Refused(refusal, _) => transcript.refused = Some(refusal.code),
+            Event::Failed(refusal) => transcript.failed.push(refusal.code),
+            Event::Refused(refusal, _) => transcript.refused.push(refusal.code),
             Event::Discarded(count) => transcript.discarded += count,
+        }
+        if !self.late {
+            self.settle();
+        }
+        self.send();
+    }
+
+    /// Publishes what waits for it, the newest first: outcomes must come in order all the same.
+    fn settle(&mut self) {
+        for (ticket, name) in self.unsettled.drain(..).rev() {
+            self.receiver.settle(ticket, Ok(&name));
         }
         self.send();
     }
@@ -59,7 +95,7 @@ impl Server {
     fn send(&mut self) {
         while let Some(&byte) = self.receiver.transmit().first() {
             assert_eq!(self.receiver.farewell(), None, "no farewell before the last word is sent");
-            self.transcript.said.push(byte);
+            self.transcript.said.push(byte.into());
             self.receiver.transmitted(1);
         }
     }
@@ -77,7 +113,7 @@ impl Server {
     }
 
     fn finish(mut self) -> Transcript {
-        self.send();
+        self.settle();
         self.transcript.farewell = self.receiver.farewell();
         self.transcript
     }
@@ -99,9 +135,9 @@ fn converse(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
 
 fn stored(dialect: Dialect, name: &str, content: &[u8], said: &str) -> Transcript {
     Transcript {
-        request: Some((dialect, name.into())),
+        requests: vec![(dialect, name.into())],
         content: content.into(),
-        ended: true,
+        ended: 1,
         said: said.into(),
         farewell: Some(Farewell::Close),
         ..Transcript::default()
@@ -116,7 +152,7 @@ fn a_classic_upload_is_told_ok_and_nothing_else() {
 
 #[test]
 fn a_line_upload_is_told_its_receipt_only() {
-    let expected = stored(Dialect::Line, "report.pdf", b"content", "done 7 - stored.1\n");
+    let expected = stored(Dialect::Line, "report.pdf", b"content", "done 7 - report.pdf\n");
     assert_eq!(converse(b"report.pdf\ncontent", &[], b""), expected);
     assert_eq!(converse(b"report.pdf\r\n", &[], b"content"), expected);
 }
@@ -124,7 +160,7 @@ fn a_line_upload_is_told_its_receipt_only() {
 #[test]
 fn an_empty_file_is_a_file() {
     assert_eq!(converse(b"empty", &[], b""), stored(Dialect::Classic, "empty", b"", "ok"));
-    assert_eq!(converse(b"empty\n", &[], b""), stored(Dialect::Line, "empty", b"", "done 0 - stored.1\n"));
+    assert_eq!(converse(b"empty\n", &[], b""), stored(Dialect::Line, "empty", b"", "done 0 - empty\n"));
 }
 
 #[test]
@@ -135,7 +171,7 @@ fn content_may_hold_anything() {
 
 #[test]
 fn every_split_of_a_first_burst_means_the_same() {
-    let bursts: [&[u8]; 12] = [
+    let bursts: [&[u8]; 20] = [
         b"name",
         b"name\ncontent\nmore",
         b"name\r\n\r\ncontent",
@@ -144,6 +180,14 @@ fn every_split_of_a_first_burst_means_the_same() {
         b"../name\ncontent",
         b"/etc/passwd and more",
         b"/put size=4 name\nabcd",
+        b"/put size=4 taken\nabcd/put size=1 x\nx/bye\n",
+        b"/put size=3 crc32c=364b3fb7 a\nabc/put size=3 crc32c=00000000 b\nabc",
+        b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/bye\nignored",
+        b"/ask size=2 a\nab/ask size=1 taken\n/ask size=0 c\n",
+        b"/put size=1 ../a\nx/put size=1 b\r\ny",
+        b"/put size=9 a\nabc",
+        b"/put size=1 on-exists=replace a\nx/put size=1 b\nz",
+        b"/put size=1 a\nxname",
         b"/puts",
         b"/bye\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -180,8 +224,8 @@ fn refusal(burst: &[u8]) -> String {
     server.feed(burst);
     server.end_of_burst();
     let transcript = server.finish();
-    assert_eq!((transcript.request, transcript.farewell), (None, Some(Farewell::Linger)));
-    String::from_utf8(transcript.said).unwrap()
+    assert_eq!((transcript.requests, transcript.farewell), (vec![], Some(Farewell::Linger)));
+    transcript.said
 }
 
 #[test]
@@ -191,15 +235,8 @@ fn a_slash_is_refused_at_the_byte_that_can_be_no_verb() {
     server.end_of_burst();
     assert_eq!(server.receiver.awaits(), Awaits::RestOfHeader, "a verb is never misread, however it is cut");
     server.feed(b"x");
-    assert_eq!(server.transcript.refused, Some(Code::BAD_REQUEST));
+    assert_eq!(server.transcript.refused, [Code::BAD_REQUEST]);
     assert_eq!(refusal(b"/etc/passwd"), "no 400 a name carries no path; send the base name, or /put size=BYTES NAME\n");
-}
-
-#[test]
-fn verbs_that_are_not_spoken_are_refused_in_words() {
-    for verb in [&b"/put size=1 x\nx"[..], b"/ask size=1 x\n", b"/bye\n"] {
-        assert!(refusal(verb).starts_with("no 400 "), "{verb:?}");
-    }
 }
 
 #[test]
@@ -211,11 +248,11 @@ fn refusals_quote_nothing_that_was_received() {
 #[test]
 fn a_name_without_an_end_is_refused_at_its_256th_byte() {
     let name = [b'n'; 255];
-    assert_eq!(converse(&name, &[], b"").refused, None);
-    assert_eq!(converse(&[&name[..], b"\r\n"].concat(), &[], b"").refused, None);
+    assert_eq!(converse(&name, &[], b"").refused, []);
+    assert_eq!(converse(&[&name[..], b"\r\n"].concat(), &[], b"").refused, []);
     let mut server = Server::new();
     server.feed(&[b'n'; 256]);
-    assert_eq!(server.transcript.refused, Some(Code::FORBIDDEN));
+    assert_eq!(server.transcript.refused, [Code::FORBIDDEN]);
     server.feed(&[b'n'; 1 << 20]);
     assert_eq!(server.transcript.discarded, 1 << 20);
 }
@@ -226,7 +263,7 @@ fn a_stream_that_ends_in_its_first_burst_stores_nothing() {
     server.feed(b"name");
     server.end_of_stream();
     let transcript = server.finish();
-    assert_eq!((transcript.request, transcript.refused), (None, Some(Code::BAD_REQUEST)));
+    assert_eq!((transcript.requests, transcript.refused), (vec![], vec![Code::BAD_REQUEST]));
     assert_eq!(transcript.farewell, Some(Farewell::Close), "a peer that has ended needs no linger");
 }
 
@@ -246,13 +283,13 @@ fn a_silent_line_client_is_told_ok_once_and_before_content_only() {
     server.receiver.grace_elapsed();
     server.receiver.grace_elapsed();
     server.send();
-    assert_eq!((server.transcript.said.as_slice(), server.receiver.awaits()), (&b"ok\n"[..], Awaits::Content));
+    assert_eq!((server.transcript.said.as_str(), server.receiver.awaits()), ("ok\n", Awaits::Content));
 
     let mut server = Server::new();
     server.feed(b"name\nc");
     server.receiver.grace_elapsed();
     server.send();
-    assert_eq!(server.transcript.said, b"", "one extra word while content flows costs its tail");
+    assert_eq!(server.transcript.said, "", "one extra word while content flows costs its tail");
 }
 
 /// A conversation in the middle of its content, refused then.
@@ -269,13 +306,13 @@ fn refused_in_content(burst: &[u8], peer: Peer) -> Transcript {
 #[test]
 fn a_classic_upload_that_fails_ends_with_a_reset_and_no_word() {
     let transcript = refused_in_content(b"name", Peer::Sending);
-    assert_eq!((transcript.said.as_slice(), transcript.farewell), (&b""[..], Some(Farewell::Reset)));
+    assert_eq!((transcript.said.as_str(), transcript.farewell), ("", Some(Farewell::Reset)));
 }
 
 #[test]
 fn a_line_upload_that_fails_is_told_and_lingers_while_it_may_be_sending() {
     let transcript = refused_in_content(b"name\ncontent", Peer::Sending);
-    assert_eq!(transcript.said, b"no 500 the disk failed\n");
+    assert_eq!(transcript.said, "no 500 the disk failed\n");
     assert_eq!((transcript.farewell, transcript.discarded), (Some(Farewell::Linger), 16));
     assert_eq!(refused_in_content(b"name\ncontent", Peer::Silent).farewell, Some(Farewell::Close));
 }
@@ -292,9 +329,161 @@ fn a_linger_ends_with_the_stream() {
 
 #[test]
 fn a_name_is_validated_by_the_policy_of_the_server() {
-    let mut receiver = Receiver::new(NamePolicy { portable: true });
+    let mut receiver = Receiver::new(Arc::new(Rules { names: NamePolicy { portable: true }, ..Rules::default() }));
     assert!(
         matches!(receiver.receive(&mut &b"nul.txt\n"[..]), Some(Event::Refused(refusal, _)) if refusal.code == Code::FORBIDDEN)
     );
     assert!(Name::parse(b"nul.txt", NamePolicy::default()).is_ok());
+}
+
+/// A conversation in which everything comes at once and is settled late, newest first. Ends with FIN unless it ended before.
+fn pipelined(input: &[u8]) -> Transcript {
+    let mut server = Server::new();
+    server.late = true;
+    server.feed(input);
+    server.end_of_stream();
+    server.finish()
+}
+
+#[test]
+fn every_request_gets_its_outcome_in_order() {
+    let transcript =
+        pipelined(b"/put size=1 a\nA/put size=2 taken\nBB/put size=0 c\n/put size=1 ../d\nD/put size=1 e\nE");
+    let said = "done 1 - a\nno 409 the name is taken\ndone 0 - c\nno 403 a name carries no path; send the base name\ndone 1 - e\n";
+    assert_eq!((transcript.said.as_str(), transcript.content.as_slice()), (said, &b"AE"[..]));
+    assert_eq!((transcript.discarded, transcript.farewell), (3, Some(Farewell::Close)));
+}
+
+#[test]
+fn a_thousand_pipelined_requests_are_answered_and_never_owe_more_than_a_bounded_number() {
+    let input: Vec<u8> = (0..1000).flat_map(|n| format!("/put size=1 f{n}\nx").into_bytes()).collect();
+    let mut server = Server::new();
+    server.late = true;
+    let mut rest = input.as_slice();
+    while let Some(event) = server.receiver.receive(&mut rest) {
+        server.act(event);
+    }
+    assert_eq!((server.unsettled.len(), server.receiver.awaits()), (64, Awaits::Verdict));
+    server.feed(rest);
+    let said = server.finish().said;
+    let expected: String = (0..1000).map(|n| format!("done 1 - f{n}\n")).collect();
+    assert!(said == expected);
+}
+
+#[test]
+fn a_wrong_digest_costs_only_its_own_file() {
+    let transcript = pipelined(b"/put size=3 crc32c=00000000 a\nabc/put size=3 crc32c=364B3FB7 b\nabc/bye\n");
+    let said = "no 422 the content has crc32c:364b3fb7, not crc32c:00000000 as promised; send it again\n\
+                done 3 crc32c:364b3fb7 b\n";
+    assert_eq!((transcript.said.as_str(), transcript.failed, transcript.ended), (said, vec![Code::MISMATCH], 1));
+}
+
+#[test]
+fn ask_hears_ok_before_its_content_and_no_content_follows_a_refusal() {
+    let mut server = Server::new();
+    server.feed(b"/ask size=2 a\n");
+    assert_eq!(server.transcript.said, "ok 0\n");
+    server.feed(b"xy/ask size=5 taken\n/ask size=0 c\n/bye\n");
+    let said = "ok 0\ndone 2 - a\nno 409 the name is taken\nok 0\ndone 0 - c\n";
+    let transcript = server.finish();
+    assert_eq!((transcript.said.as_str(), transcript.farewell), (said, Some(Farewell::Linger)));
+}
+
+#[test]
+fn chunks_carry_what_has_no_length_and_the_trailer_what_has_no_digest_yet() {
+    let transcript = pipelined(b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/put size=- b\n0\n");
+    assert_eq!(transcript.said, "done 3 crc32c:364b3fb7 a\ndone 0 - b\n");
+    assert_eq!(transcript.content, b"abc");
+}
+
+#[test]
+fn content_cut_short_is_never_an_end() {
+    for input in [&b"/put size=9 a\nabc"[..], b"/put size=- a\n3\nabc", b"/put size=3 crc32c=trailer a\nabc"] {
+        let transcript = pipelined(input);
+        assert_eq!((transcript.ended, transcript.failed), (0, vec![Code::BAD_REQUEST]));
+        assert!(transcript.said.starts_with("no 400 "), "{}", transcript.said);
+        assert_eq!(transcript.farewell, Some(Farewell::Close));
+    }
+}
+
+#[test]
+fn after_a_put_a_bare_name_is_no_request() {
+    let transcript = pipelined(b"/put size=1 a\nxname");
+    assert_eq!(transcript.said, "done 1 - a\nno 400 after a /put or /ask only /put, /ask or /bye may come\n");
+    assert_eq!(transcript.discarded, 3);
+}
+
+#[test]
+fn bye_is_answered_by_the_end_and_silences_what_follows() {
+    let mut server = Server::new();
+    server.feed(b"/put size=0 a\n/bye\r\n/put size=0 b\n");
+    assert_eq!(server.receiver.farewell(), Some(Farewell::Linger));
+    let transcript = server.finish();
+    assert_eq!((transcript.said.as_str(), transcript.discarded), ("done 0 - a\n", 14));
+}
+
+#[test]
+fn only_a_server_that_replaces_lets_a_request_replace() {
+    let input = b"/put size=1 on-exists=replace a\nx/put size=1 on-exists=refuse b\ny";
+    assert!(pipelined(input).said.starts_with("no 403 this server replaces no files"));
+    assert!(pipelined(input).said.ends_with("done 1 - b\n"));
+    let mut server = Server::with(Rules { on_exists: OnExists::Replace, ..Rules::default() });
+    server.feed(input);
+    assert_eq!(server.transcript.said, "done 1 - a\ndone 1 - b\n");
+}
+
+#[test]
+fn a_file_that_is_too_large_ends_the_conversation_as_soon_as_that_is_known() {
+    let rules = Rules { max_file_size: Some(3), ..Rules::default() };
+    for (input, farewell) in [
+        (&b"/put size=4 a\n"[..], Farewell::Linger),
+        (b"/ask size=4 a\n", Farewell::Linger),
+        (b"/put size=- a\n4\nabcd", Farewell::Linger),
+        (b"a\nabcd", Farewell::Linger),
+    ] {
+        let mut server = Server::with(rules.clone());
+        server.feed(input);
+        let transcript = server.finish();
+        assert!(transcript.said.starts_with("no 413 "), "{input:?}: {}", transcript.said);
+        assert_eq!((transcript.ended, transcript.farewell), (0, Some(farewell)));
+    }
+    let mut server = Server::with(rules);
+    server.feed(b"a");
+    server.end_of_burst();
+    server.feed(b"abcd");
+    assert_eq!(server.finish().farewell, Some(Farewell::Reset));
+}
+
+#[test]
+fn where_a_size_is_required_bare_names_are_refused() {
+    for input in [&b"name\ncontent"[..], b"name"] {
+        let mut server = Server::with(Rules { require_size: true, ..Rules::default() });
+        server.feed(input);
+        server.end_of_burst();
+        assert!(server.finish().said.starts_with("no 403 this server takes uploads of a known size only"));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_after_the_content_is_the_last_word() {
+    let mut server = Server::new();
+    server.late = true;
+    server.feed(b"/put size=1 a\nx/put size=9 b\ny");
+    let (ticket, _) = server.unsettled.remove(0);
+    server.receiver.settle(ticket, Err(&Refusal::new(Code::DISK, "the disk failed")));
+    let transcript = server.finish();
+    assert_eq!((transcript.said.as_str(), transcript.farewell), ("no 500 the disk failed\n", Some(Farewell::Linger)));
+}
+
+#[test]
+fn a_classic_upload_that_cannot_be_published_ends_with_a_reset() {
+    let mut server = Server::new();
+    server.late = true;
+    server.feed(b"name");
+    server.end_of_burst();
+    server.end_of_stream();
+    assert_eq!((server.receiver.awaits(), server.receiver.farewell()), (Awaits::Settlement, None));
+    let (ticket, _) = server.unsettled.remove(0);
+    server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")));
+    assert_eq!(server.finish().farewell, Some(Farewell::Reset));
 }

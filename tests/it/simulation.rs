@@ -23,7 +23,7 @@ use intake::proto::{Name, OnExists};
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
 use intake::server::{Clock, Connections};
-use intake::store::{Partial, Store, StoreError};
+use intake::store::{Claim, Partial, Store, StoreError};
 
 const SEEDS: u64 = 300;
 
@@ -193,6 +193,10 @@ impl Store for SimStore {
         self.0.partials.set(self.0.partials.get() + 1);
         Ok(SimPartial { disk: self.0.clone(), name: name.to_string(), bytes: Vec::new() })
     }
+
+    fn publish(&mut self, _: Claim, partial: SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        Some(partial.publish(name))
+    }
 }
 
 impl Partial for SimPartial {
@@ -204,8 +208,8 @@ impl Partial for SimPartial {
         Ok(())
     }
 
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
+    fn set_mtime(&mut self, _: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn publish(mut self, name: Name) -> Result<Name, StoreError> {

@@ -1,0 +1,295 @@
+//! The content of one upload on the wire: where it ends, and whether it is what was promised.
+//!
+//! Takes any split of the same bytes to the same pieces. Does not know what the content is for.
+
+use super::number::parse_number;
+use super::request::Promise;
+use super::{Algorithm, Code, Digest, Hasher, Refusal};
+
+/// The content of one upload, as it comes in.
+#[derive(Debug)]
+pub(super) struct Body {
+    framing: Framing,
+    received: u64,
+    /// Boxed, as an upload that promised no digest pays for none.
+    check: Option<Box<Check>>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Framing {
+    /// Content, until the stream ends.
+    UntilEndOfStream,
+    /// So many bytes of content, and no more.
+    Sized(u64),
+    /// So many bytes of a chunk, and then another one.
+    Chunk(u64),
+    /// A chunk's size.
+    ChunkSize(Line),
+    /// The promised digest.
+    Trailer(Line),
+    /// Nothing.
+    Ended,
+}
+
+/// A digest that is being computed, and what it shall be.
+#[derive(Debug)]
+struct Check {
+    hasher: Hasher,
+    promise: Promise,
+}
+
+/// What the input holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Bytes of the file.
+    Content(&'a [u8]),
+    /// It is whole, and has the digest that was promised.
+    Whole(Option<Digest>),
+    /// It is whole, and is not what was promised.
+    Mismatch(Refusal),
+    /// It cannot be followed any further.
+    Broken(Refusal),
+}
+
+impl Body {
+    /// Content of `size` bytes, or in chunks.
+    pub(super) fn framed(size: Option<u64>, promise: Option<Promise>) -> Self {
+        let framing = size.map_or_else(|| Framing::ChunkSize(Line::default()), Framing::Sized);
+        let check = promise.map(|promise| Check { hasher: Hasher::new(promise.algorithm()), promise });
+        Self { framing, received: 0, check: check.map(Box::new) }
+    }
+
+    /// Content that ends with the stream.
+    pub(super) fn until_end_of_stream() -> Self {
+        Self { framing: Framing::UntilEndOfStream, received: 0, check: None }
+    }
+
+    /// The bytes of content that came.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The bytes of content that are known to come.
+    pub(super) fn left(&self) -> u64 {
+        match self.framing {
+            Framing::UntilEndOfStream => u64::MAX,
+            Framing::Sized(left) | Framing::Chunk(left) => left,
+            Framing::ChunkSize(_) | Framing::Trailer(_) | Framing::Ended => 0,
+        }
+    }
+
+    /// Takes the next piece from the front of `input`. `None`: all of it is taken, and there is more to come.
+    pub(super) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+        loop {
+            match &mut self.framing {
+                Framing::Sized(0) => {
+                    if let Some(piece) = self.end_of_content() {
+                        return Some(piece);
+                    }
+                }
+                Framing::Chunk(0) => self.framing = Framing::ChunkSize(Line::default()),
+                Framing::Sized(left) | Framing::Chunk(left) => {
+                    let count = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= count as u64;
+                    return self.content(input, count);
+                }
+                Framing::UntilEndOfStream => return self.content(input, input.len()),
+                Framing::ChunkSize(line) => match parse_number(line.take(input)?) {
+                    Some(0) => self.framing = Framing::Sized(0),
+                    Some(size) => self.framing = Framing::Chunk(size),
+                    None => return Some(broken("a chunk begins with its size in bytes, 1 to 19 decimal digits")),
+                },
+                Framing::Trailer(line) => {
+                    let line = std::mem::take(line.take(input)?);
+                    return Some(self.trailer(&line));
+                }
+                Framing::Ended => return None,
+            }
+        }
+    }
+
+    /// The stream has ended.
+    pub(super) fn end_of_stream(&mut self) -> Piece<'static> {
+        match self.framing {
+            Framing::UntilEndOfStream => Piece::Whole(None),
+            _ => broken("the stream ended before the content did; nothing of it is stored"),
+        }
+    }
+
+    fn content<'a>(&mut self, input: &mut &'a [u8], count: usize) -> Option<Piece<'a>> {
+        if count == 0 {
+            return None;
+        }
+        let (content, rest) = input.split_at(count);
+        *input = rest;
+        self.received += count as u64;
+        if let Some(check) = &mut self.check {
+            check.hasher.update(content);
+        }
+        Some(Piece::Content(content))
+    }
+
+    /// The last byte of content is here; a trailer may follow.
+    fn end_of_content(&mut self) -> Option<Piece<'static>> {
+        match self.check.as_ref().map(|check| check.promise) {
+            Some(Promise::Trailer(_)) => {
+                self.framing = Framing::Trailer(Line::default());
+                None
+            }
+            Some(Promise::Known(promised)) => Some(self.compare(promised)),
+            None => {
+                self.framing = Framing::Ended;
+                Some(Piece::Whole(None))
+            }
+        }
+    }
+
+    fn trailer(&mut self, line: &str) -> Piece<'static> {
+        let promised = line.split_once('=').and_then(|(key, hex)| Digest::parse(Algorithm::parse(key)?, hex));
+        let expected = self.check.as_ref().map(|check| check.promise.algorithm());
+        match promised.filter(|promised| Some(promised.algorithm()) == expected) {
+            Some(promised) => self.compare(promised),
+            None => broken("the promised digest must follow the content: crc32c=HEX or sha256=HEX, and a line feed"),
+        }
+    }
+
+    fn compare(&mut self, promised: Digest) -> Piece<'static> {
+        self.framing = Framing::Ended;
+        let computed = self.check.take().expect("a digest was promised").hasher.finish();
+        if computed == promised {
+            return Piece::Whole(Some(computed));
+        }
+        let words = format!("the content has {computed}, not {promised} as promised; send it again");
+        Piece::Mismatch(Refusal::new(Code::MISMATCH, words))
+    }
+}
+
+fn broken(words: &'static str) -> Piece<'static> {
+    Piece::Broken(Refusal::new(Code::BAD_REQUEST, words))
+}
+
+/// A short line of ASCII that is being collected.
+#[derive(Debug, Default)]
+struct Line(String);
+
+impl Line {
+    /// The longest that any of them is: `sha256=` and 64 digits. What is longer breaks the grammar already.
+    const MAX_BYTES: usize = 80;
+
+    /// Takes bytes from the front of `input` until the line is whole, its LF and a CR before it taken off. A line that is
+    /// too long counts as whole where it becomes too long, and is then no valid one.
+    fn take(&mut self, input: &mut &[u8]) -> Option<&mut String> {
+        while let Some((&byte, rest)) = input.split_first() {
+            *input = rest;
+            if byte == b'\n' {
+                if self.0.ends_with('\r') {
+                    self.0.pop();
+                }
+                return Some(&mut self.0);
+            }
+            // Bytes that are not ASCII become characters that no valid line has.
+            self.0.push(char::from(byte));
+            if self.0.len() > Self::MAX_BYTES {
+                return Some(&mut self.0);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that comes of `input` cut at `cut`: the content, how it ended, and what is left over.
+    fn decode(mut body: Body, input: &[u8], cut: usize) -> (Vec<u8>, Option<Piece<'static>>, Vec<u8>) {
+        let mut content = Vec::new();
+        let (first, second) = input.split_at(cut);
+        for (mut input, rest) in [(first, second), (second, &[][..])] {
+            while let Some(piece) = body.receive(&mut input) {
+                let end = match piece {
+                    Piece::Content(bytes) => {
+                        content.extend_from_slice(bytes);
+                        continue;
+                    }
+                    Piece::Whole(digest) => Piece::Whole(digest),
+                    Piece::Mismatch(refusal) => Piece::Mismatch(refusal),
+                    Piece::Broken(refusal) => Piece::Broken(refusal),
+                };
+                return (content, Some(end), [input, rest].concat());
+            }
+            assert!(input.is_empty());
+        }
+        (content, None, Vec::new())
+    }
+
+    fn each_cut(body: impl Fn() -> Body, input: &[u8], content: &[u8], left: &[u8]) -> Option<Piece<'static>> {
+        let whole = decode(body(), input, 0);
+        for cut in 0..=input.len() {
+            assert_eq!(decode(body(), input, cut), whole, "{:?} cut at {cut}", String::from_utf8_lossy(input));
+        }
+        assert_eq!((whole.0.as_slice(), whole.2.as_slice()), (content, left));
+        whole.1
+    }
+
+    const CRC_OF_ABC: Digest = Digest::Crc32c(0x364b_3fb7);
+
+    #[test]
+    fn a_sized_body_ends_at_its_size() {
+        let whole = Some(Piece::Whole(None));
+        assert_eq!(each_cut(|| Body::framed(Some(3), None), b"abc/put", b"abc", b"/put"), whole);
+        assert_eq!(each_cut(|| Body::framed(Some(0), None), b"abc", b"", b"abc"), whole);
+        assert_eq!(each_cut(|| Body::framed(Some(4), None), b"abc", b"abc", b""), None);
+    }
+
+    #[test]
+    fn chunks_end_with_the_empty_one() {
+        let whole = Some(Piece::Whole(None));
+        let chunks = b"2\nab\n1\r\nc0\nrest";
+        assert_eq!(each_cut(|| Body::framed(None, None), b"2\nab1\r\nc0\nrest", b"abc", b"rest"), whole);
+        assert!(matches!(
+            each_cut(|| Body::framed(None, None), chunks, b"ab", b"1\r\nc0\nrest"),
+            Some(Piece::Broken(_))
+        ));
+        assert_eq!(each_cut(|| Body::framed(None, None), b"0\n", b"", b""), whole);
+    }
+
+    #[test]
+    fn a_digest_is_compared_before_or_after() {
+        let known = |digest| move || Body::framed(Some(3), Some(Promise::Known(digest)));
+        let trailer = || Body::framed(None, Some(Promise::Trailer(Algorithm::Crc32c)));
+        let whole = Some(Piece::Whole(Some(CRC_OF_ABC)));
+        assert_eq!(each_cut(known(CRC_OF_ABC), b"abcx", b"abc", b"x"), whole);
+        assert_eq!(each_cut(trailer, b"3\nabc0\ncrc32c=364B3FB7\r\nx", b"abc", b"x"), whole);
+        let mismatch = each_cut(known(Digest::Crc32c(1)), b"abc", b"abc", b"");
+        assert!(matches!(mismatch, Some(Piece::Mismatch(refusal)) if refusal.code == Code::MISMATCH));
+        let mismatch = each_cut(trailer, b"3\nabc0\ncrc32c=00000000\n", b"abc", b"");
+        assert!(matches!(mismatch, Some(Piece::Mismatch(_))));
+    }
+
+    #[test]
+    fn a_trailer_that_is_none_breaks_the_framing() {
+        let trailer = || Body::framed(Some(0), Some(Promise::Trailer(Algorithm::Crc32c)));
+        for line in ["\n", "crc32c\n", "crc32c=\n", "crc32c=xyz\n", &format!("sha256={}\n", "0".repeat(64)), "\u{e9}\n"]
+        {
+            assert!(matches!(each_cut(trailer, line.as_bytes(), b"", b""), Some(Piece::Broken(_))), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_never_ends_its_line_is_cut_off() {
+        let line = [b'1'; 1000];
+        let (_, end, left) = decode(Body::framed(None, None), &line, 0);
+        assert!(matches!(end, Some(Piece::Broken(_))));
+        assert_eq!(left.len(), 1000 - 81);
+    }
+
+    #[test]
+    fn a_stream_that_ends_is_an_end_only_where_nothing_else_is() {
+        assert_eq!(Body::until_end_of_stream().end_of_stream(), Piece::Whole(None));
+        for mut body in [Body::framed(Some(1), None), Body::framed(None, None)] {
+            assert!(matches!(body.end_of_stream(), Piece::Broken(_)));
+        }
+    }
+}

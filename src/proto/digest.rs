@@ -1,0 +1,151 @@
+//! Digests of content: their names and spellings on the wire, and the sums themselves.
+//!
+//! The sums are libraries' that use the processor's own instructions. What a sum is compared with, and when, is not known
+//! here.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// A digest that the wire knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// CRC-32C (Castagnoli; RFC 3720 appendix B.4): finds damage, at next to no cost.
+    Crc32c,
+    /// SHA-256 (FIPS 180-4): finds forgery as well.
+    Sha256,
+}
+
+impl Algorithm {
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Crc32c => "crc32c",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Reads [`Algorithm::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Crc32c, Self::Sha256].into_iter().find(|algorithm| algorithm.as_str() == word)
+    }
+}
+
+/// The digest of some content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// Of [`Algorithm::Crc32c`].
+    Crc32c(u32),
+    /// Of [`Algorithm::Sha256`].
+    Sha256([u8; 32]),
+}
+
+impl Digest {
+    /// Which digest it is.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Crc32c(_) => Algorithm::Crc32c,
+            Self::Sha256(_) => Algorithm::Sha256,
+        }
+    }
+
+    /// Reads hex of exactly the length that `algorithm` has, in either case.
+    pub fn parse(algorithm: Algorithm, hex: &str) -> Option<Self> {
+        match algorithm {
+            Algorithm::Crc32c => parse_hex(hex).map(u32::from_be_bytes).map(Self::Crc32c),
+            Algorithm::Sha256 => parse_hex(hex).map(Self::Sha256),
+        }
+    }
+
+    /// Lower-case hex.
+    pub fn to_hex(&self) -> String {
+        match self {
+            Self::Crc32c(sum) => format!("{sum:08x}"),
+            Self::Sha256(sum) => sum.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
+/// As receipts tell it: `crc32c:` or `sha256:` and lower-case hex.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm().as_str(), self.to_hex())
+    }
+}
+
+/// Sums up content as it streams by.
+#[derive(Clone, Debug)]
+pub enum Hasher {
+    /// For [`Algorithm::Crc32c`].
+    Crc32c(u32),
+    /// For [`Algorithm::Sha256`].
+    Sha256(Box<Sha256>),
+}
+
+impl Hasher {
+    /// The sum of nothing.
+    pub fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Crc32c => Self::Crc32c(0),
+            Algorithm::Sha256 => Self::Sha256(Box::default()),
+        }
+    }
+
+    /// Adds the bytes that come next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
+            Self::Sha256(sum) => sum.update(bytes),
+        }
+    }
+
+    /// The digest of all that was added.
+    pub fn finish(self) -> Digest {
+        match self {
+            Self::Crc32c(sum) => Digest::Crc32c(sum),
+            Self::Sha256(sum) => Digest::Sha256(sum.finalize().into()),
+        }
+    }
+}
+
+fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let digits: Vec<u32> = hex.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (pair[0] << 4 | pair[1]) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(algorithm: Algorithm, pieces: &[&[u8]]) -> String {
+        let mut hasher = Hasher::new(algorithm);
+        pieces.iter().for_each(|piece| hasher.update(piece));
+        hasher.finish().to_string()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_standards() {
+        // RFC 3720 B.4 (32 bytes of zeros, and of ones); FIPS 180-4 example "abc".
+        assert_eq!(digest(Algorithm::Crc32c, &[&[0; 32]]), "crc32c:8a9136aa");
+        assert_eq!(digest(Algorithm::Crc32c, &[&[0xff; 20], &[0xff; 12]]), "crc32c:62a8ab43");
+        let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(Algorithm::Sha256, &[b"a", b"", b"bc"]), abc);
+    }
+
+    #[test]
+    fn hex_is_read_in_either_case_and_only_at_its_length() {
+        assert_eq!(Digest::parse(Algorithm::Crc32c, "8A9136aa"), Some(Digest::Crc32c(0x8a91_36aa)));
+        for hex in ["", "8a9136a", "8a9136aa0", "8a9136ag", "+a9136aa", "８a9136aa"] {
+            assert_eq!(Digest::parse(Algorithm::Crc32c, hex), None, "{hex}");
+        }
+        let sha = Digest::Sha256([0xab; 32]);
+        assert_eq!(Digest::parse(Algorithm::Sha256, &sha.to_hex()), Some(sha));
+    }
+}

@@ -1,0 +1,151 @@
+//! What the server owes a client, in the order of its requests.
+//!
+//! Files may become final in any order, and long after their content came; what is said of them waits here for its turn.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io::Write;
+
+use super::{Digest, Receipt};
+
+/// Tells the requests of one conversation apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Replies in order, some of them not known yet.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    /// From the first one that is not known yet on.
+    queue: VecDeque<Outcome>,
+    /// What can be sent, and is not sent yet.
+    unsent: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Pending(Pending),
+    Known(String),
+}
+
+/// A file that is being published.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) ticket: Ticket,
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) digest: Option<Digest>,
+    /// Whether its client is told in words.
+    pub(super) wants_receipt: bool,
+}
+
+impl Pending {
+    pub(super) fn receipt(&self, stored_name: &str) -> Option<Receipt> {
+        let receipt = Receipt { size: self.size, digest: self.digest, stored_name: stored_name.into() };
+        self.wants_receipt.then_some(receipt)
+    }
+}
+
+impl Outcomes {
+    /// Says a line after all that is owed.
+    pub(super) fn say(&mut self, line: impl Display) {
+        if self.queue.is_empty() {
+            writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
+        } else {
+            self.queue.push_back(Outcome::Known(line.to_string()));
+        }
+    }
+
+    /// Says `ok` as the classic dialect has it: two bytes, no line.
+    pub(super) fn say_classic_ok(&mut self) {
+        self.unsent.extend_from_slice(b"ok");
+    }
+
+    /// Keeps a place for what is not known yet.
+    pub(super) fn promise(&mut self, pending: Pending) {
+        self.queue.push_back(Outcome::Pending(pending));
+    }
+
+    /// Fills the place of `ticket` with the line that `tell` makes of it, or with none. Returns what was kept there.
+    pub(super) fn settle<L: Display>(
+        &mut self,
+        ticket: Ticket,
+        tell: impl FnOnce(&Pending) -> Option<L>,
+    ) -> Option<Pending> {
+        let place = |outcome: &Outcome| matches!(outcome, Outcome::Pending(pending) if pending.ticket == ticket);
+        let index = self.queue.iter().position(place)?;
+        let Some(Outcome::Pending(pending)) = self.queue.remove(index) else { unreachable!("it was just found") };
+        if let Some(line) = tell(&pending) {
+            self.queue.insert(index, Outcome::Known(line.to_string()));
+        }
+        self.release();
+        Some(pending)
+    }
+
+    /// How many places are kept, known ones behind an unknown one included.
+    pub(super) fn owed(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What can be sent now.
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.unsent
+    }
+
+    /// The first `count` bytes of [`Outcomes::unsent`] are sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.unsent.drain(..count);
+        if self.unsent.is_empty() {
+            // An idle connection holds no buffer.
+            self.unsent = Vec::new();
+        }
+    }
+
+    /// Lets out all that is known up to the first that is not.
+    fn release(&mut self) {
+        while let Some(Outcome::Known(line)) = self.queue.front() {
+            writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(ticket: u64) -> Pending {
+        Pending { ticket: Ticket(ticket), size: 0, digest: None, wants_receipt: true }
+    }
+
+    fn unsent(outcomes: &Outcomes) -> &str {
+        std::str::from_utf8(outcomes.unsent()).unwrap()
+    }
+
+    #[test]
+    fn what_is_known_early_waits_for_its_turn() {
+        let mut outcomes = Outcomes::default();
+        outcomes.say("a");
+        outcomes.promise(pending(1));
+        outcomes.promise(pending(2));
+        outcomes.say("d");
+        outcomes.settle(Ticket(2), |_| Some("c"));
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("a\n", 3));
+        outcomes.settle(Ticket(1), |_| Some("b"));
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("a\nb\nc\nd\n", 0));
+        outcomes.sent(2);
+        assert_eq!(unsent(&outcomes), "b\nc\nd\n");
+    }
+
+    #[test]
+    fn an_outcome_without_words_frees_its_place() {
+        let mut outcomes = Outcomes::default();
+        outcomes.promise(pending(1));
+        outcomes.say("after");
+        assert!(outcomes.settle(Ticket(1), |_| None::<String>).is_some());
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("after\n", 0));
+        assert!(outcomes.settle(Ticket(1), |_| Some("twice")).is_none());
+    }
+}
