@@ -15,7 +15,7 @@ use intake::load::ending::{Claim, presumed_claim};
 use intake::load::misbehave::Mix;
 use intake::load::report::{Report, Verdict};
 use intake::load::schedule::{Arrivals, Extent, Loop};
-use intake::load::verify::{Verification, await_unheard, verify};
+use intake::load::verify::{Verification, await_quiet, verify};
 use intake::load::workload::{Sizes, Workload};
 use intake::load::{Closer, Finished, LoadError, Plan, json, run};
 use intake::proto::Dialect;
@@ -143,7 +143,7 @@ impl Load {
             workload: Workload {
                 seed: self.seed.map_or_else(any_seed, u64::from),
                 sizes: self.size,
-                mix: Mix::default(),
+                mix: self.misbehave.clone().unwrap_or_default(),
             },
             closer: self.closer,
             patience: self.timeout.0,
@@ -152,9 +152,9 @@ impl Load {
 
     fn conclude(&self, plan: &Plan, finished: &Finished) -> Exit {
         let compared = self.verify.as_ref().map(|directory| {
-            let claims = &finished.tally.claims;
-            await_unheard(&plan.workload, claims, directory);
-            compare(&plan.workload, claims, directory)
+            // A directory that cannot be read is found out when it is compared.
+            let _ = await_quiet(directory);
+            compare(&plan.workload, &finished.tally.claims, directory)
         });
         let verification = match compared.transpose() {
             Ok(verification) => verification,
@@ -171,7 +171,7 @@ impl Load {
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
         let files = 0..self.files.unwrap_or_default();
-        let claims: Vec<Claim> = files.map(|number| presumed_claim(workload.file(number).conduct)).collect();
+        let claims: Vec<Claim> = files.map(|number| presumed_claim(&workload.file(number))).collect();
         match compare(workload, &claims, directory) {
             Err(exit) => exit,
             Ok(found) => {

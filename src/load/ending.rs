@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::misbehave::Conduct;
+use super::workload::File;
 use crate::proto::{Code, Failure};
 
 /// How one upload ended, as its client knows it.
@@ -49,19 +50,19 @@ pub enum Claim {
 }
 
 impl Ending {
-    /// Whether a client with this conduct should end like this.
-    pub fn is_expected_of(&self, conduct: Conduct) -> bool {
+    /// Whether the upload of `file` should end like this.
+    pub fn is_expected_of(&self, file: &File) -> bool {
+        let conduct = file.conduct;
         match self {
             // A stream that ends midway is a whole file to a server that cannot know the size: no fault of it.
             Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
             Self::Unheard => true,
             Self::Reset => conduct == Conduct::Reset,
-            Self::Failed(trouble) => match conduct {
-                // It asked for patience; a server may have less of that.
-                Conduct::Stall { .. } => trouble.is_cut_off(),
-                Conduct::DupName => trouble.is_refused_with(Code::CONFLICT),
-                _ => false,
-            },
+            // A stalled one asked for patience; a server may have less of that.
+            Self::Failed(trouble) => {
+                matches!(conduct, Conduct::Stall { .. }) && trouble.is_cut_off()
+                    || file.is_contested && trouble.is_refused_with(Code::CONFLICT)
+            }
         }
     }
 
@@ -79,11 +80,12 @@ impl Ending {
     }
 }
 
-/// What a client with this conduct leaves in the directory of a server that does all it should.
-pub fn presumed_claim(conduct: Conduct) -> Claim {
-    match conduct {
+/// What the upload of `file` leaves in the directory of a server that does all it should.
+pub fn presumed_claim(file: &File) -> Claim {
+    match file.conduct {
         Conduct::Reset => Claim::Absent,
-        Conduct::NeverRead | Conduct::Stall { .. } | Conduct::DupName => Claim::Either,
+        _ if file.is_contested => Claim::Either,
+        Conduct::NeverRead | Conduct::Stall { .. } => Claim::Either,
         _ => Claim::Present,
     }
 }
@@ -168,8 +170,12 @@ mod tests {
             (Conduct::DupName, refused(Code::CONFLICT), true),
             (Conduct::DupName, refused(Code::DISK), false),
         ] {
-            assert_eq!(ending.is_expected_of(conduct), expected, "{conduct:?} {ending:?}");
+            let is_contested = conduct == Conduct::DupName;
+            let file = File { number: 1, named: 1, size: 1, conduct, is_contested };
+            assert_eq!(ending.is_expected_of(&file), expected, "{conduct:?} {ending:?}");
         }
+        let original = File { number: 1, named: 1, size: 1, conduct: Conduct::Honest, is_contested: true };
+        assert!(refused(Code::CONFLICT).is_expected_of(&original), "its duplicate may have come first");
     }
 
     #[test]

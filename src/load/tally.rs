@@ -51,15 +51,15 @@ pub struct Tally {
 impl Tally {
     /// An upload has ended.
     pub fn end(&mut self, file: File, ending: &Ending, claim: Claim, moments: Moments, now: Instant) {
-        self.count(file.conduct, ending);
+        self.count(&file, ending);
         self.claim(file.number, claim);
         if file.conduct == Conduct::Honest {
             self.record(moments, (*ending == Ending::Stored).then_some(now));
         }
     }
 
-    fn count(&mut self, conduct: Conduct, ending: &Ending) {
-        let expected = ending.is_expected_of(conduct);
+    fn count(&mut self, file: &File, ending: &Ending) {
+        let expected = ending.is_expected_of(file);
         let counter = match ending {
             Ending::Failed(Trouble::Interrupted) => {
                 self.interrupted += 1;
@@ -72,8 +72,8 @@ impl Tally {
             Ending::Failed(_) => &mut self.refused_as_expected,
         };
         *counter += 1;
-        if conduct != Conduct::Honest {
-            let (as_expected, otherwise) = self.misbehaved.entry(conduct.kind()).or_default();
+        if file.conduct != Conduct::Honest {
+            let (as_expected, otherwise) = self.misbehaved.entry(file.conduct.kind()).or_default();
             *if expected { as_expected } else { otherwise } += 1;
         }
         if !expected {
@@ -122,7 +122,13 @@ mod tests {
         let moments = Moments { intended: start, connected: Some(start), replied: None };
         let claim = ending.claim(true);
         tally.started += 1;
-        tally.end(File { number, named: number, size: 1, conduct }, &ending, claim, moments, start);
+        tally.end(
+            File { number, named: number, size: 1, conduct, is_contested: false },
+            &ending,
+            claim,
+            moments,
+            start,
+        );
     }
 
     #[test]

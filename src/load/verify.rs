@@ -14,8 +14,10 @@ use super::workload::Workload;
 
 /// Read and compared at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How long a file may take to come up whose client did not stay: a busy receiver has read it by then.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// A receiver that has not stored anything for so long has nothing more to store,
+const QUIET: Duration = Duration::from_millis(300);
+/// unless it is at it without end.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How many findings are named; the others are only counted.
 pub const FINDINGS_NAMED: usize = 20;
 
@@ -74,17 +76,23 @@ pub fn verify(workload: &Workload, claims: &[Claim], directory: &Path) -> io::Re
     Ok(verifier.found)
 }
 
-/// Waits until every file that was sent without a word from the receiver has come up, but not for longer than a receiver
-/// takes that is alive.
-pub fn await_unheard(workload: &Workload, claims: &[Claim], directory: &Path) {
-    let deadline = Instant::now() + SETTLE_MAX;
-    let mut missing: Vec<u64> = (0..claims.len() as u64).filter(|n| claims[*n as usize] == Claim::Either).collect();
-    while !missing.is_empty() && Instant::now() < deadline {
-        missing.retain(|number| !directory.join(workload.name(workload.file(*number).named)).exists());
-        if !missing.is_empty() {
-            thread::sleep(SETTLE_MAX / 100);
+/// Waits until `directory` has not changed for a while: what a receiver does with an upload whose client did not stay is
+/// done when that client is long gone.
+///
+/// # Errors
+/// What reading the directory says.
+pub fn await_quiet(directory: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + QUIET_WAIT_MAX;
+    let mut seen = usize::MAX;
+    while Instant::now() < deadline {
+        let now = fs::read_dir(directory)?.count();
+        if now == seen {
+            break;
         }
+        seen = now;
+        thread::sleep(QUIET);
     }
+    Ok(())
 }
 
 struct Verifier<'a> {

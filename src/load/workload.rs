@@ -43,6 +43,8 @@ pub struct File {
     pub size: u64,
     /// What its client does.
     pub conduct: Conduct,
+    /// Whether the file before or after it has the same name.
+    pub is_contested: bool,
 }
 
 /// What else the seed is used for; each gets a stream of its own.
@@ -55,7 +57,8 @@ impl Workload {
     pub fn file(&self, number: u64) -> File {
         let conduct = self.conduct(number);
         let named = (0..=number).rev().find(|each| self.conduct(*each) != Conduct::DupName).unwrap_or(0);
-        File { number, named, size: self.size(number), conduct }
+        let is_contested = [number, number + 1].iter().any(|each| self.conduct(*each) == Conduct::DupName);
+        File { number, named, size: self.size(number), conduct, is_contested }
     }
 
     /// The bytes of file `number`.
@@ -141,6 +144,7 @@ mod tests {
         for pair in files.windows(2) {
             let is_duplicate = pair[1].conduct == Conduct::DupName;
             assert_eq!(pair[1].named, if is_duplicate { pair[0].named } else { pair[1].number });
+            assert_eq!(pair[0].is_contested, pair[0].conduct == Conduct::DupName || is_duplicate);
         }
         assert!((400..600).contains(&files.iter().filter(|file| file.named != file.number).count()));
     }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::fixture::Server;
@@ -130,4 +133,96 @@ fn more_clients_than_descriptors_is_told_before_it_starts() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
     assert!(told.contains("116 descriptors are needed") && told.contains("ulimit -Hn 116"), "{told}");
+}
+
+#[test]
+fn an_open_loop_counts_from_the_moment_a_file_was_due() {
+    let server = Server::start(&[]);
+    // Half a second of silence, as a stalled disk makes it, while files go on being due.
+    server.stop();
+    let address = server.tcp();
+    let load =
+        thread::spawn(move || Run::load(address, "--rate 200/s --arrivals constant --files 200 --clients 500 --json"));
+    thread::sleep(Duration::from_millis(500));
+    server.signal(Signal::CONT);
+    let run = load.join().unwrap();
+    assert_eq!(run.exit(), 0, "{}", run.text());
+    let report = run.json();
+    assert_eq!(figure(&report, "latency.stored.count"), 200);
+    // Those due in the first half of the silence, at least 20 of 200, waited for at least half of it.
+    assert!(figure(&report, "latency.stored.p90_us") > 200_000, "{report}");
+    let elapsed = report["elapsed_seconds"].as_f64().unwrap();
+    assert!(elapsed >= 0.99, "{elapsed}: 200 files at 200 a second take a second");
+}
+
+#[test]
+fn files_that_found_no_client_are_told() {
+    let server = Server::start(&[]);
+    server.stop();
+    let address = server.tcp();
+    let load = thread::spawn(move || {
+        Run::load(address, "--rate 100/s --arrivals constant --duration 500ms --clients 5 --json")
+    });
+    thread::sleep(Duration::from_millis(700));
+    server.signal(Signal::CONT);
+    let report = load.join().unwrap().json();
+    assert_eq!((figure(&report, "files.started"), figure(&report, "files.never_started")), (5, 45));
+}
+
+#[test]
+fn a_client_that_closes_first_hears_nothing_and_loses_nothing() {
+    for dialect in ["classic", "line"] {
+        let server = Server::start(&[]);
+        let verify = format!("--verify {}", server.dir().display());
+        let run = Run::load(server.tcp(), &format!("--files 50 --closer client --dialect {dialect} --json {verify}"));
+        let report = run.json();
+        assert_eq!((run.exit(), figure(&report, "files.unheard")), (0, 50), "{report}");
+        assert_eq!(figure(&report, "verification.verified"), 50, "{report}");
+    }
+}
+
+const EVERY_MISBEHAVIOUR: &str = "slow=10%:200k,stall=10%:200ms,abort=10%,reset=10%,half-close=10%:100ms,\
+                                  split-header=10%,never-read=10%,dup-name=10%";
+
+#[test]
+fn every_misbehaviour_ends_as_it_should() {
+    for dialect in ["classic", "line"] {
+        let server = Server::start(&["--name-quiet", "200ms"]);
+        let verify = format!("--verify {}", server.dir().display());
+        let run = Run::load(
+            server.tcp(),
+            &format!(
+                "--files 400 --clients 100 --size 0..100k --misbehave {EVERY_MISBEHAVIOUR} --dialect {dialect} --json {verify}"
+            ),
+        );
+        assert_eq!(run.exit(), 0, "{}", run.text());
+        let report = run.json();
+        let misbehaved = report["misbehaved"].as_object().unwrap();
+        assert_eq!(misbehaved.len(), 8, "{misbehaved:?}");
+        for (kind, counts) in misbehaved {
+            assert!(figure(counts, "as_expected") > 10 && figure(counts, "otherwise") == 0, "{kind}: {counts}");
+        }
+        let file = |path: &str| figure(&report, &format!("files.{path}"));
+        assert_eq!(file("acknowledged") + file("unheard") + file("reset") + file("refused_as_expected"), 400);
+        assert_eq!(figure(&report, "verification.verified"), file("acknowledged") + file("unheard"), "{report}");
+        // The seed alone tells as much, later.
+        let workload = format!(
+            "--files 400 --size 0..100k --misbehave {EVERY_MISBEHAVIOUR} --seed {} --verify-only {}",
+            report["seed"],
+            server.dir().display()
+        );
+        let later = Run::load("127.0.0.1:1", &workload);
+        assert_eq!(later.exit(), 0, "{}", later.text());
+    }
+}
+
+#[test]
+fn a_taken_name_is_refused_as_expected_where_the_receiver_refuses() {
+    let server = Server::start(&["--on-exists", "refuse"]);
+    let verify = format!("--verify {}", server.dir().display());
+    let run = Run::load(server.tcp(), &format!("--files 100 --dialect line --misbehave dup-name=50% --json {verify}"));
+    let report = run.json();
+    let refused = figure(&report, "files.refused_as_expected");
+    assert!(run.exit() == 0 && refused > 20, "{report}");
+    assert_eq!(figure(&report, "verification.verified") + refused, 100, "{report}");
 }

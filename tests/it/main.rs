@@ -4,6 +4,7 @@
 mod fixture;
 mod interop;
 mod load;
+mod load_liars;
 mod receiver;
 mod simulation;
 mod uploads;
