@@ -1,10 +1,14 @@
 //! `intake load`: the options of a load -> its [`Plan`], and its report -> an exit code.
 
+mod live;
 mod typed;
+mod udp;
 
 use std::collections::hash_map::RandomState;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
-use std::num::NonZeroUsize;
+use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use intake::load::ending::{Claim, presumed_claim};
+use intake::load::figures::{Condition, figures};
 use intake::load::misbehave::Mix;
 use intake::load::report::{Report, Verdict};
 use intake::load::schedule::{Arrivals, Extent, Loop};
@@ -19,12 +24,14 @@ use intake::load::verify::{Verification, await_quiet, verify};
 use intake::load::workload::{Sizes, Workload};
 use intake::load::{Closer, Finished, LoadError, Plan, json, run};
 use intake::proto::Dialect;
+use serde_json::Value;
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
 
 use super::address::Address;
 use super::units::Span;
 use super::{Exit, Words, complain, one_of, say, usage_error, word_of};
+use live::View;
 use typed::{parse_mix, parse_rate, parse_sizes};
 
 /// Puts a receiver under load: many clients, honest numbers, misbehaviour on demand
@@ -36,6 +43,7 @@ Exit codes:
   2    wrong usage, or this host has not what it takes
   3    cannot connect
   4    a file is lost, damaged, doubled, or there against expectation
+  5    a --fail-if has come about
   130  interrupted by Ctrl-C, and otherwise clean
 
 Misbehaviour, with the default of its parameter where it has one:
@@ -62,8 +70,9 @@ pub struct Load {
     #[arg(long, value_name = "TIME")]
     duration: Option<Span>,
     /// How large the files are: `64k`, from `1k..1M`, or half of them below and half above in `lognormal:64k,2`
-    #[arg(long, value_parser = parse_sizes, default_value = "64k")]
-    size: Sizes,
+    /// [default: 64k, or 64 bytes with --udp]
+    #[arg(long, value_parser = parse_sizes)]
+    size: Option<Sizes>,
     /// How to speak to it
     #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::default()))]
     dialect: Dialect,
@@ -82,9 +91,18 @@ pub struct Load {
     /// Which share of the clients misbehaves, and how; see below
     #[arg(long, value_name = "KIND=SHARE%,…", value_parser = parse_mix)]
     misbehave: Option<Mix>,
-    /// How long the receiver may be silent
-    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
-    timeout: Span,
+    /// Send datagrams to the receiver's echo, instead of files
+    #[arg(long, conflicts_with_all = ["clients", "files", "dialect", "arrivals", "ramp", "closer", "misbehave", "verify", "verify_only"])]
+    udp: bool,
+    /// With --udp: how many sockets
+    #[arg(long, value_name = "N", default_value = "16", requires = "udp")]
+    sockets: NonZeroUsize,
+    /// With --udp, without --rate: how many datagrams are in flight on each socket
+    #[arg(long, value_name = "N", default_value = "64", requires = "udp", conflicts_with = "rate")]
+    window: NonZeroU64,
+    /// How long the receiver may be silent, or an answer under way [default: 60s, or 1s with --udp]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<Span>,
     /// What names and contents are drawn from [default: another one in each run]
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
@@ -92,8 +110,11 @@ pub struct Load {
     #[arg(long, value_name = "DIR", conflicts_with = "verify_only")]
     verify: Option<PathBuf>,
     /// Send nothing, compare what a run with the same seed, sizes and --files has left
-    #[arg(long, value_name = "DIR", requires = "seed", requires = "files")]
+    #[arg(long, value_name = "DIR", requires = "seed", requires = "files", conflicts_with = "fail_if")]
     verify_only: Option<PathBuf>,
+    /// A bad outcome: any figure of the report above or below a limit; may be given several times
+    #[arg(long, value_name = "FIGURE>LIMIT")]
+    fail_if: Vec<Condition>,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
@@ -103,6 +124,9 @@ const DIALECTS: &Words<Dialect> = &[("classic", Dialect::Classic), ("line", Dial
 const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client)];
 
+const DEFAULT_SIZE: u64 = 64 << 10;
+/// What `send` grants a server, and a server its clients.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A run without an end needs one.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
@@ -112,42 +136,86 @@ impl Load {
         if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
             return usage_error("load", &format!("{directory:?} is no directory that can be verified"));
         }
-        let plan = match self.plan() {
-            Ok(plan) => plan,
+        if let Some(directory) = &self.verify_only {
+            return self.only_verify(&self.workload(), directory);
+        }
+        match self.address.resolve() {
+            Ok(found) if self.udp => match udp::plan(&self, found[0]) {
+                Ok(plan) => udp::send(&plan, &stop_on_interrupt(), &self),
+                Err(words) => usage_error("load", &words),
+            },
+            Ok(found) => self.send(&self.plan(found[0])),
             Err(words) => {
                 complain(words);
-                return Exit::Unreachable;
+                Exit::Unreachable
             }
-        };
-        if let Some(directory) = &self.verify_only {
-            return self.only_verify(&plan.workload, directory);
-        }
-        match run(&plan, &stop_on_interrupt(), &mut |_| {}) {
-            Ok(finished) => self.conclude(&plan, &finished),
-            Err(error) => fail(&plan, &error),
         }
     }
 
-    fn plan(&self) -> Result<Plan, String> {
+    fn send(&self, plan: &Plan) -> Exit {
+        let verification = self.verify.as_ref().map(|_| Verification::default());
+        let nothing = Report { plan, finished: &Finished::default(), verification: verification.as_ref() };
+        if let Err(words) = self.check_conditions(&json::report(&nothing)) {
+            return usage_error("load", &words);
+        }
+        let mut view = View::new();
+        let finished = run(plan, &stop_on_interrupt(), &mut |live| view.tell(live));
+        view.end();
+        match finished {
+            Ok(finished) => self.conclude(plan, &finished),
+            Err(error) => fail(plan, &error),
+        }
+    }
+
+    /// Whether every `--fail-if` names a figure that a report like this one has.
+    fn check_conditions(&self, report: &Value) -> Result<(), String> {
+        let figures = figures(report);
+        self.fail_if.iter().try_for_each(|condition| condition.find(&figures).map(|_| ()))
+    }
+
+    /// Prints the report, one way or the other. A bad outcome is worse than a failure, and not as bad as a broken file.
+    fn tell(&self, text: impl Display, report: &Value, exit: Exit) -> Exit {
+        if self.json {
+            say(report);
+        } else {
+            say(text);
+        }
+        let figures = figures(report);
+        let has_come_about =
+            |condition: &&Condition| condition.find(&figures).is_ok_and(|figure| condition.is_true_of(figure));
+        let bad: Vec<&Condition> = self.fail_if.iter().filter(has_come_about).collect();
+        bad.iter().for_each(|condition| complain(format_args!("{condition} has come about")));
+        if bad.is_empty() || exit == Exit::Broken { exit } else { Exit::BadOutcome }
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.map_or_else(any_seed, u64::from)
+    }
+
+    fn workload(&self) -> Workload {
+        Workload {
+            seed: self.seed(),
+            sizes: self.size.unwrap_or(Sizes::Range(DEFAULT_SIZE, DEFAULT_SIZE)),
+            mix: self.misbehave.clone().unwrap_or_default(),
+        }
+    }
+
+    fn plan(&self, target: SocketAddr) -> Plan {
         let duration = match (self.files, self.duration) {
             (None, None) => Some(DEFAULT_DURATION),
             (_, duration) => duration.map(|Span(duration)| duration),
         };
-        Ok(Plan {
-            target: self.address.resolve()?[0],
+        Plan {
+            target,
             dialect: self.dialect,
             clients: self.clients.get(),
             pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),
             extent: Extent { files: self.files, duration },
             ramp: self.ramp.0,
-            workload: Workload {
-                seed: self.seed.map_or_else(any_seed, u64::from),
-                sizes: self.size,
-                mix: self.misbehave.clone().unwrap_or_default(),
-            },
+            workload: self.workload(),
             closer: self.closer,
-            patience: self.timeout.0,
-        })
+            patience: self.timeout.map_or(DEFAULT_TIMEOUT, |Span(timeout)| timeout),
+        }
     }
 
     fn conclude(&self, plan: &Plan, finished: &Finished) -> Exit {
@@ -161,12 +229,7 @@ impl Load {
             Err(exit) => return exit,
         };
         let report = Report { plan, finished, verification: verification.as_ref() };
-        if self.json {
-            say(json::report(&report));
-        } else {
-            say(&report);
-        }
-        exit_of(&report)
+        self.tell(&report, &json::report(&report), exit_of(&report))
     }
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
@@ -175,12 +238,8 @@ impl Load {
         match compare(workload, &claims, directory) {
             Err(exit) => exit,
             Ok(found) => {
-                if self.json {
-                    say(json::only_verification(&found));
-                } else {
-                    say(&found);
-                }
-                if found.is_clean() { Exit::Done } else { Exit::Broken }
+                let exit = if found.is_clean() { Exit::Done } else { Exit::Broken };
+                self.tell(&found, &json::only_verification(&found), exit)
             }
         }
     }

@@ -3,6 +3,7 @@
 //! One file a subcommand. Results go to standard output, everything else to standard error.
 
 mod address;
+mod doctor;
 mod load;
 mod logger;
 mod ping;
@@ -32,6 +33,7 @@ enum Command {
     Send(send::Send),
     Ping(ping::Ping),
     Load(load::Load),
+    Doctor(doctor::Doctor),
 }
 
 /// How a run ended, as scripts see it. Each subcommand's help lists its own.
@@ -47,6 +49,8 @@ pub enum Exit {
     Unreachable = 3,
     /// What was stored is not what was sent.
     Broken = 4,
+    /// What was named as a bad outcome has come about.
+    BadOutcome = 5,
     /// Ctrl-C; 128 and the number of the signal, as shells report it.
     Interrupted = 130,
 }
@@ -64,6 +68,7 @@ pub fn run() -> Exit {
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),
+        Command::Doctor(doctor) => doctor.run(),
     }
 }
 

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::latency::Micros;
+
 /// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
 const RESERVED_DESCRIPTORS: u64 = 16;
 /// The server's share, where it runs on this host: a socket and a file each, and what it needs besides.
@@ -213,6 +215,18 @@ impl Spent {
     /// Whether the tester had no time to spare: what it measured is then itself.
     pub fn was_bottleneck(&self) -> bool {
         self.busy_share > BUSY_SHARE_MAX
+    }
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let turn = Micros(self.longest_turn.as_micros() as u64);
+        let (cpu, busy) = (self.cpu.as_secs_f64(), self.busy_share * 100.0);
+        write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
+        if self.was_bottleneck() {
+            write!(f, "\nthe client was the bottleneck: these figures are its own as much as the server's")?;
+        }
+        Ok(())
     }
 }
 

@@ -3,9 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::host::Spent;
 use super::latency::{Latency, QUANTILES};
 use super::report::{Report, dialect_word};
 use super::schedule::{Arrivals, Loop};
+use super::udp;
 use super::verify::Verification;
 
 /// Grows when a field changes its meaning or goes away.
@@ -31,13 +33,46 @@ pub fn report(report: &Report<'_>) -> Value {
         "misbehaved": misbehaved(report),
         "latency": report.latencies().into_iter().map(latency).collect::<Map<_, _>>(),
         "verification": report.verification.map(verification),
-        "tester": tester(report),
+        "tester": tester(&finished.spent),
     })
 }
 
 /// What `--verify-only` has found: the same object with only this in it.
 pub fn only_verification(found: &Verification) -> Value {
     json!({ "schema": SCHEMA, "verification": verification(found) })
+}
+
+/// What a run over UDP has found.
+pub fn udp(plan: &udp::Plan, finished: &udp::Finished) -> Value {
+    let counts = &finished.counts;
+    let pace = match plan.pace {
+        udp::Pace::Window(window) => json!({ "kind": "closed", "window_datagrams": window }),
+        udp::Pace::Rate(rate) => json!({ "kind": "open", "rate_per_second": rate }),
+    };
+    json!({
+        "schema": SCHEMA,
+        "target": plan.target.to_string(),
+        "seed": plan.seed,
+        "sockets": plan.sockets,
+        "size_bytes": plan.size,
+        "loop": pace,
+        "elapsed_seconds": finished.elapsed.as_secs_f64(),
+        "interrupted": finished.interrupted,
+        "datagrams": {
+            "sent": counts.sent,
+            "answered": counts.answered,
+            "lost": counts.lost(),
+            "late": counts.late,
+            "duplicated": counts.duplicated,
+            "reordered": counts.reordered,
+            "corrupted": counts.corrupted,
+            "errors": counts.errors,
+        },
+        "answers_per_second": finished.answers_per_second(),
+        "jitter_us": finished.jitter.as_micros() as u64,
+        "latency": Map::from_iter([latency(("round_trip", &counts.round_trip))]),
+        "tester": tester(&finished.spent),
+    })
 }
 
 fn pace(pace: Loop) -> Value {
@@ -105,8 +140,7 @@ fn verification(found: &Verification) -> Value {
     })
 }
 
-fn tester(report: &Report<'_>) -> Value {
-    let spent = &report.finished.spent;
+fn tester(spent: &Spent) -> Value {
     json!({
         "cpu_seconds": spent.cpu.as_secs_f64(),
         "busy_percent": spent.busy_share * 100.0,

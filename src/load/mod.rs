@@ -11,11 +11,12 @@
 //! deadlines are looked at, and new connections are begun last. What each file holds is a function of the seed and its
 //! number ([`content`]), so nothing is kept in order to be sent, and whatever the receiver has stored can be compared byte
 //! for byte ([`verify`]), in the same run or days later. What is drawn and judged is pure; only [`client`], [`swarm`],
-//! [`host`] and [`verify`] touch the system.
+//! [`udp`], [`host`] and [`verify`] touch the system.
 
 pub mod client;
 pub mod content;
 pub mod ending;
+pub mod figures;
 pub mod host;
 pub mod json;
 pub mod latency;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod schedule;
 pub mod swarm;
 pub mod tally;
+pub mod udp;
 pub mod verify;
 pub mod workload;
 
@@ -75,7 +77,7 @@ pub enum Closer {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Finished {
     /// What was counted.
     pub tally: Tally,

@@ -133,13 +133,7 @@ impl Report<'_> {
     }
 
     fn write_self(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let spent = &self.finished.spent;
-        let turn = Micros(spent.longest_turn.as_micros() as u64);
-        let (cpu, busy) = (spent.cpu.as_secs_f64(), spent.busy_share * 100.0);
-        writeln!(f, "\ntester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
-        if spent.was_bottleneck() {
-            writeln!(f, "the client was the bottleneck: these figures are its own as much as the server's")?;
-        }
+        writeln!(f, "\n{}", self.finished.spent)?;
         let (seed, started) = (self.plan.workload.seed, self.finished.tally.started);
         write!(
             f,

@@ -1,15 +1,16 @@
 //! The load tester against the real server, and against receivers that lie.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::fixture::Server;
+use crate::fixture::{Server, await_until};
 
 /// What a run of `intake load` printed and how it ended.
 pub struct Run {
@@ -225,4 +226,108 @@ fn a_taken_name_is_refused_as_expected_where_the_receiver_refuses() {
     let refused = figure(&report, "files.refused_as_expected");
     assert!(run.exit() == 0 && refused > 20, "{report}");
     assert_eq!(figure(&report, "verification.verified") + refused, 100, "{report}");
+}
+
+#[test]
+fn datagrams_come_back_and_are_counted() {
+    let server = Server::start(&["--udp-rate", "off"]);
+    for pace in ["--window 4", "--rate 2000/s"] {
+        let run = Run::load(server.udp(), &format!("--udp --sockets 3 {pace} --duration 200ms --json"));
+        let report = run.json();
+        assert_eq!(run.exit(), 0, "{report}");
+        let count = |name: &str| figure(&report, &format!("datagrams.{name}"));
+        assert!(count("sent") > 100, "{report}");
+        assert_eq!(count("answered") + count("lost") + count("late"), count("sent"), "{report}");
+        assert_eq!((count("corrupted"), count("duplicated")), (0, 0), "{report}");
+        assert_eq!(figure(&report, "latency.round_trip.count"), count("answered"));
+    }
+}
+
+#[test]
+fn an_echo_that_changes_a_datagram_is_an_exit_of_its_own() {
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = echo.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((length, from)) = echo.recv_from(&mut buffer) {
+            buffer[length - 1] ^= 0x80;
+            echo.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+    let run = Run::load(address, "--udp --duration 100ms --timeout 100ms --json");
+    assert_eq!((run.exit(), figure(&run.json(), "datagrams.answered")), (4, 0), "{}", run.text());
+}
+
+#[test]
+fn a_bad_outcome_is_worse_than_a_failure_and_named() {
+    let server = Server::start(&["--max-file-size", "1k"]);
+    let run = Run::load(server.tcp(), "--files 10 --dialect line --fail-if p99>1h --fail-if failed<5");
+    assert_eq!(run.exit(), 2, "an hour is no unit of a limit");
+    let run = Run::load(server.tcp(), "--files 10 --dialect line --fail-if p99>100s --fail-if failed>5");
+    assert_eq!(run.exit(), 5, "{}", run.text());
+    assert!(run.text().contains("failed>5 has come about") && !run.text().contains("p99>100s has"), "{}", run.text());
+    let run = Run::load("127.0.0.1:1", "--files 10 --fail-if lost>0");
+    assert_eq!(run.exit(), 2, "without --verify nobody knows what is lost: {}", run.text());
+}
+
+#[test]
+fn ctrl_c_ends_it_early_with_what_there_is() {
+    let server = Server::start(&[]);
+    let verify = format!("--verify {}", server.dir().display());
+    let args = format!("load {} --duration 60s --size 1M --dialect line --json {verify}", server.tcp());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
+    let child = command.args(args.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    await_until("some files to be stored", || files_of(&server).len() > 20);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let run = Run { output: child.wait_with_output().unwrap() };
+    let report = run.json();
+    assert_eq!((run.exit(), &report["interrupted"]), (130, &Value::Bool(true)), "{}", run.text());
+    assert!(figure(&report, "files.acknowledged") > 20 && figure(&report, "files.interrupted") > 0, "{report}");
+    let ended = ["acknowledged", "interrupted"].map(|name| figure(&report, &format!("files.{name}")));
+    assert_eq!(ended.iter().sum::<u64>(), figure(&report, "files.started"), "{report}");
+}
+
+#[test]
+fn doctor_tells_what_is_short() {
+    let doctor = |limit: &str| {
+        let words = [limit, env!("CARGO_BIN_EXE_intake"), "doctor", "--clients", "100"];
+        Run { output: Command::new("prlimit").args(words).output().expect("util-linux is installed") }
+    };
+    let (enough, short) = (doctor("--nofile=1000"), doctor("--nofile=150"));
+    assert_eq!((enough.exit(), short.exit()), (0, 1), "{}{}", enough.text(), short.text());
+    let rows = short.text();
+    let row = |what: &str| rows.lines().find(|row| row.starts_with(what)).unwrap().to_owned();
+    assert!(row("descriptors  ").ends_with("enough"), "{rows}");
+    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 217"), "{rows}");
+}
+
+#[test]
+fn every_field_of_the_report_is_documented() {
+    const PAGE: &str = include_str!("../../docs/load-report.md");
+    let server = Server::start(&["--udp-rate", "off"]);
+    let verify = format!("--verify {}", server.dir().display());
+    let files = Run::load(server.tcp(), &format!("--files 5 --rate 100/s --misbehave reset=100% --json {verify}"));
+    let datagrams = Run::load(server.udp(), "--udp --window 1 --duration 50ms --json");
+    for report in [files.json(), datagrams.json()] {
+        let mut paths = Vec::new();
+        leaves(&report, "", &mut paths);
+        assert!(paths.len() > 20, "{paths:?}");
+        for path in paths {
+            let path = path.replace("misbehaved.reset.", "misbehaved.KIND.");
+            let named = |name: &str| PAGE.contains(&format!("`{name}`"));
+            let (place, last) = path.rsplit_once('.').unwrap_or(("", &path));
+            let in_table = named(&format!("{place}.…")) && (place == "tester" || named(&format!("….{last}")));
+            assert!(named(&path) || in_table, "{path} is not documented");
+        }
+    }
+}
+
+/// The path of each value in a report that is no object.
+fn leaves(value: &Value, path: &str, paths: &mut Vec<String>) {
+    match value.as_object() {
+        Some(fields) => fields.iter().for_each(|(key, field)| {
+            leaves(field, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, paths);
+        }),
+        None => paths.push(path.to_owned()),
+    }
 }
