@@ -83,7 +83,7 @@ pub struct Finished {
     pub tally: Tally,
     /// From the first connection to the last word.
     pub elapsed: Duration,
-    /// Files of an open loop that were due and never started, because all clients were busy.
+    /// Files of an open loop that were due and not begun when the run ended: all clients were busy.
     pub never_started: u64,
     /// What the tester itself needed.
     pub spent: Spent,

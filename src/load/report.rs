@@ -90,7 +90,7 @@ impl Report<'_> {
             (
                 "never started",
                 self.finished.never_started,
-                "were due, but every client was busy: slower than any below",
+                "were due, and not begun when the run ended",
             ),
             ("failed", tally.failed, ""),
         ] {
@@ -129,7 +129,10 @@ impl Report<'_> {
             }
             writeln!(f, "{:>11}{:>9}", Micros(latency.max_us()).to_string(), latency.count())?;
         }
-        write!(f, "\nstored\n{}", self.finished.tally.stored.bars())
+        match &self.finished.tally.stored {
+            stored if stored.count() > 0 => write!(f, "\nstored\n{}", stored.bars()),
+            _ => Ok(()),
+        }
     }
 
     fn write_self(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

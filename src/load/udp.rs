@@ -277,7 +277,7 @@ impl fmt::Display for Finished {
             self.elapsed.as_secs_f64(),
             self.answers_per_second()
         )?;
-        writeln!(f, "{answered} answered, {} lost ({percent:.2} %), {late} late, ", self.counts.lost())?;
+        writeln!(f, "{answered} answered, {} lost ({percent:.2} %), {late} late", self.counts.lost())?;
         writeln!(f, "{duplicated} duplicated, {reordered} reordered, {corrupted} corrupted, {errors} errors")?;
         write!(f, "\nround trip")?;
         for (name, quantile) in QUANTILES {
