@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use intake::proto::{NamePolicy, OnExists, Rules};
-use intake::server::config::{Config, Limits, Udp};
+use intake::server::config::{Config, Durability, Limits, Udp};
 use intake::server::{Outcome, Server, StartError};
 
 use super::address::Address;
@@ -31,6 +31,9 @@ pub struct Serve {
     /// Where files are stored; created where it is missing
     #[arg(long, default_value_os_t = Config::default().directory)]
     dir: PathBuf,
+    /// What a receipt promises: full, that the file survives a power cut; none, that the system has it
+    #[arg(long, value_parser = one_of(SYNC), default_value = word_of(SYNC, Durability::default()))]
+    sync: Durability,
     /// What to do when a name is taken
     #[arg(long, value_parser = one_of(ON_EXISTS), default_value = word_of(ON_EXISTS, OnExists::default()))]
     on_exists: OnExists,
@@ -71,6 +74,8 @@ pub struct Serve {
     #[arg(long)]
     portable_names: bool,
 }
+
+const SYNC: &Words<Durability> = &[("full", Durability::Full), ("none", Durability::None)];
 
 const ON_EXISTS: &Words<OnExists> =
     &[("refuse", OnExists::Refuse), ("rename", OnExists::Rename), ("replace", OnExists::Replace)];
@@ -126,6 +131,7 @@ impl Serve {
             listen,
             udp: self.udp.unwrap_or(Udp::FollowTcp),
             directory: self.dir,
+            sync: self.sync,
             rules: Rules {
                 names: NamePolicy { portable: self.portable_names },
                 on_exists: self.on_exists,
@@ -165,15 +171,16 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_configuration() {
-        let Config { listen, udp, directory, rules, limits, max_connections, shutdown_timeout, udp_rate } = config(
-            "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
+        let Config { listen, udp, directory, sync, rules, limits, max_connections, shutdown_timeout, udp_rate } =
+            config(
+                "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
-             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size",
-        );
+             --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none",
+            );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
-        assert!(rules.names.portable && rules.require_size);
+        assert!(rules.names.portable && rules.require_size && sync == Durability::None);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
         assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));
         assert_eq!(limits.header_timeout, Some(Duration::from_secs(9)));

@@ -73,7 +73,8 @@ pub enum Awaits {
     Content,
     /// The next request, from a client that is owed nothing.
     NextRequest,
-    /// An answer from whoever drives it, and no more input before: [`Event::Request`] is not answered, or too much is owed.
+    /// An answer from whoever drives it, and no more input before: [`Event::Request`] is not answered, too much is owed, or
+    /// the peer has ended.
     Verdict,
     /// An answer from whoever drives it, and whatever the client sends meanwhile.
     Settlement,
@@ -288,6 +289,11 @@ impl Receiver {
         matches!(self.phase, Phase::Over(_))
     }
 
+    /// Whether a file that was whole has no outcome yet.
+    pub fn owes(&self) -> bool {
+        self.outcomes.owed() > 0
+    }
+
     /// What is to be sent now; empty when nothing is.
     pub fn transmit(&self) -> &[u8] {
         self.outcomes.unsent()
@@ -304,7 +310,7 @@ impl Receiver {
             Phase::Opening(..) => Awaits::Verdict,
             _ if self.owes_too_much() => Awaits::Verdict,
             Phase::Header(header) => match header.first() {
-                None if self.outcomes.owed() > 0 => Awaits::Settlement,
+                None if self.owes() => Awaits::Settlement,
                 None if self.requests > 0 => Awaits::NextRequest,
                 None => Awaits::Header,
                 Some(b'/') => Awaits::RestOfHeader,
@@ -312,7 +318,8 @@ impl Receiver {
             },
             Phase::Content(Content { fate: Fate::KeptAndMayWaitForOk, .. }) => Awaits::FirstContent,
             Phase::Content(_) => Awaits::Content,
-            Phase::Over(_) if self.outcomes.owed() > 0 => Awaits::Settlement,
+            Phase::Over(Farewell::Linger) if self.owes() => Awaits::Settlement,
+            Phase::Over(_) if self.owes() => Awaits::Verdict,
             Phase::Over(_) => Awaits::EndOfStream,
         }
     }
@@ -320,7 +327,7 @@ impl Receiver {
     /// How to part, as soon as the conversation is over and all of it is sent.
     pub fn farewell(&self) -> Option<Farewell> {
         match self.phase {
-            Phase::Over(farewell) if self.outcomes.owed() == 0 && self.transmit().is_empty() => Some(farewell),
+            Phase::Over(farewell) if !self.owes() && self.transmit().is_empty() => Some(farewell),
             _ => None,
         }
     }

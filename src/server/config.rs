@@ -18,6 +18,8 @@ pub struct Config {
     pub udp: Udp,
     /// The directory that files are published in; created where it is missing.
     pub directory: PathBuf,
+    /// What a receipt promises.
+    pub sync: Durability,
     /// What is taken and what is refused.
     pub rules: Rules,
     /// What each connection may take of the server.
@@ -40,6 +42,16 @@ pub enum Udp {
     At(SocketAddr),
     /// No echo.
     Off,
+}
+
+/// What a receipt promises. The default is the promise that a sender may delete its copy on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The file survives a power cut.
+    #[default]
+    Full,
+    /// The file survives the end of the server; the system writes it to the disk in its own time.
+    None,
 }
 
 /// What each connection may take of the server. A limit of `None` is switched off.
@@ -100,6 +112,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9000))],
             udp: Udp::FollowTcp,
             directory: PathBuf::from("./inbox"),
+            sync: Durability::default(),
             // 10 GiB fits the disk images of small machines and stops a runaway stream.
             rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
             limits: Limits::default(),

@@ -207,7 +207,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
 
     /// Whether an upload would be cut off if it were closed now.
     pub fn is_uploading(&self) -> bool {
-        self.upload.is_some() || self.receiver.awaits() == Awaits::Settlement
+        self.upload.is_some() || self.receiver.owes()
     }
 
     /// Ends it now; what can be told at once is told.
@@ -252,7 +252,7 @@ impl<S: Stream, P: Partial> Connection<S, P> {
             if !self.is_ready() {
                 return Ok(Verdict::Wait);
             }
-            if budget.is_spent() {
+            if budget.is_spent() || cx.store.is_congested() {
                 return Ok(Verdict::Yield);
             }
             self.take_input(cx, budget)?;
@@ -325,7 +325,9 @@ impl<S: Stream, P: Partial> Connection<S, P> {
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
     fn follow<D: Store<Partial = P>>(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
-        while let Some(event) = self.receiver.receive(&mut input) {
+        while !cx.store.is_congested()
+            && let Some(event) = self.receiver.receive(&mut input)
+        {
             self.act(event, cx);
         }
         self.held = input.into();
@@ -493,7 +495,7 @@ fn refusal_for(error: &StoreError) -> Refusal {
     let code = match error {
         StoreError::Taken(_) => Code::CONFLICT,
         StoreError::Full(_) => Code::NO_SPACE,
-        StoreError::Io(_) => Code::DISK,
+        StoreError::Io(_) | StoreError::Failed => Code::DISK,
     };
     Refusal::new(code, error.to_string())
 }

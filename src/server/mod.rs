@@ -17,10 +17,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
-use config::Config;
+use config::{Config, Durability};
 
 use crate::net::{self, Echo, Readiness, Signal, Signals};
 use crate::reactor::Id;
@@ -37,6 +37,8 @@ const DATAGRAMS_PER_TURN: usize = 64;
 /// The tokens below this one are the listeners', in order; those from 2^32 on are connections'.
 const ECHO: Token = Token(u32::MAX as usize - 1);
 const SIGNALS: Token = Token(u32::MAX as usize);
+/// Some uploads are published.
+const SETTLED: Token = Token(u32::MAX as usize - 2);
 
 /// A socket that the server has bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +99,16 @@ impl Server {
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
         let max_connections = start::max_connections(config, descriptors)?;
-        let directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+        let poll = Poll::new().map_err(StartError::EventLoop)?;
+        let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+        if config.sync == Durability::Full {
+            let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
+            let wake = move || waker.wake().expect("an eventfd that can be read can be written");
+            let backlog_max = start::sync_backlog(descriptors) as usize;
+            directory.sync_before_receipts(backlog_max, wake).map_err(StartError::Directory)?;
+        }
         let (listeners, echo) = start::bind(config)?;
-        let server = Self::assemble(config, max_connections, directory, listeners, echo);
+        let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);
         let server = server.map_err(StartError::EventLoop)?;
         server.log_start(config, max_connections);
         Ok(server)
@@ -107,6 +116,7 @@ impl Server {
 
     fn assemble(
         config: &Config,
+        poll: Poll,
         max_connections: usize,
         directory: Directory,
         listeners: Vec<net::Listener>,
@@ -115,7 +125,6 @@ impl Server {
         let tcp = listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
         let udp = echo.iter().map(|echo| echo.local_addr().map(Endpoint::Udp));
         let endpoints = tcp.chain(udp).collect::<io::Result<_>>()?;
-        let poll = Poll::new()?;
         let mut signals = Signals::new()?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         if let Some(echo) = &mut echo {
@@ -123,7 +132,7 @@ impl Server {
         }
         // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
         // called late.
-        let events = Events::with_capacity(max_connections + listeners.len() + 2);
+        let events = Events::with_capacity(max_connections + listeners.len() + 3);
         let now = Instant::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
         Ok(Self {
@@ -203,6 +212,7 @@ impl Server {
             match event.token() {
                 SIGNALS => signalled = true,
                 ECHO => self.echo_is_ready = true,
+                SETTLED => {}
                 Token(bits) => match Id::from_bits(bits as u64) {
                     Some(id) => self.connections.absorb(id, Readiness::from(event)),
                     None => self.acceptor.absorb(bits),
@@ -265,10 +275,11 @@ impl Server {
     fn log_start(&self, config: &Config, max_connections: usize) {
         let endpoints: Vec<String> = self.endpoints.iter().map(Endpoint::to_string).collect();
         log::info!(
-            "listening on {}, files go to {} ({}), at most {max_connections} connections; limits: {}",
+            "listening on {}, files go to {} ({}, {}), at most {max_connections} connections; limits: {}",
             endpoints.join(", "),
             config.directory.display(),
             self.connections.store().method(),
+            if config.sync == Durability::Full { "synced before their receipts" } else { "not synced" },
             config.limits,
         );
     }

@@ -4,12 +4,16 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::config::{Config, Udp};
+use super::config::{Config, Durability, Udp};
 use crate::net::{Echo, Listener};
 
 /// Descriptors for all but connections: standard streams, epoll, signals, directory, locks, and a reserve for what is
 /// opened for a moment.
 const RESERVED_DESCRIPTORS: u64 = 16;
+/// Of all descriptors, one in so many may be held by uploads that wait for the disk.
+const BACKLOG_SHARE: u64 = 16;
+/// Uploads that wait for the disk at most: several batches, so that it never runs dry.
+const BACKLOG_MAX: u64 = 256;
 /// A connection's socket and its partial file.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// How often a free number is sought for TCP and UDP together.
@@ -66,7 +70,8 @@ impl std::error::Error for StartError {}
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
 pub fn max_connections(config: &Config, descriptors: u64) -> Result<usize, StartError> {
-    let fixed = RESERVED_DESCRIPTORS + config.listen.len() as u64;
+    let backlog = if config.sync == Durability::Full { sync_backlog(descriptors) } else { 0 };
+    let fixed = RESERVED_DESCRIPTORS + config.listen.len() as u64 + backlog;
     let allowed = connections_for(descriptors, fixed);
     let asked = config.max_connections.unwrap_or(allowed.max(1));
     if asked > allowed {
@@ -74,6 +79,11 @@ pub fn max_connections(config: &Config, descriptors: u64) -> Result<usize, Start
         return Err(StartError::Descriptors { asked, needed, limit: descriptors });
     }
     Ok(asked)
+}
+
+/// How many uploads may wait for the disk at once.
+pub fn sync_backlog(descriptors: u64) -> u64 {
+    (descriptors / BACKLOG_SHARE).clamp(1, BACKLOG_MAX)
 }
 
 fn connections_for(descriptors: u64, fixed: u64) -> usize {
@@ -137,15 +147,15 @@ mod tests {
 
     #[test]
     fn the_default_takes_what_the_descriptors_allow() {
-        let config = Config::default();
-        assert_eq!(max_connections(&config, 1024).unwrap(), (1024 - 17) / 2);
-        let asked = Config { max_connections: Some(503), ..Config::default() };
-        assert_eq!(max_connections(&asked, 1024).unwrap(), 503);
+        let config = |sync, max_connections| Config { sync, max_connections, ..Config::default() };
+        assert_eq!(max_connections(&config(Durability::None, None), 1024).unwrap(), (1024 - 17) / 2);
+        assert_eq!(max_connections(&config(Durability::Full, None), 1024).unwrap(), (1024 - 17 - 64) / 2);
+        assert_eq!(max_connections(&config(Durability::None, Some(503)), 1024).unwrap(), 503);
     }
 
     #[test]
     fn more_than_the_descriptors_allow_is_refused_with_the_arithmetic() {
-        let config = Config { max_connections: Some(504), ..Config::default() };
+        let config = Config { max_connections: Some(504), sync: Durability::None, ..Config::default() };
         let error = max_connections(&config, 1024).unwrap_err().to_string();
         for figure in ["504 connections", "1025 descriptors", "limit is 1024", "at most 503"] {
             assert!(error.contains(figure), "{error}");

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 
+use super::committer::Committer;
 use super::naming;
 use super::partial::{self, PartialFile};
 use super::room::Room;
@@ -25,6 +26,8 @@ use crate::proto::{Name, OnExists};
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
+    /// What is published is synced before it is told.
+    committer: Option<Committer>,
 }
 
 /// What a partial file needs of its directory.
@@ -85,7 +88,21 @@ impl Directory {
         let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
         let handles = Arc::new(Handles { directory, room });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
-        Ok(Self { handles, method })
+        Ok(Self { handles, method, committer: None })
+    }
+
+    /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
+    /// result later: `wake` is called, from another thread, when [`Store::settled`] has something to tell. At most
+    /// `backlog_max` uploads wait for that at once.
+    ///
+    /// # Errors
+    /// What the system says: no room for a thread, or the directory cannot be synced.
+    pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
+        // The directory itself may be new, and so may its entry in its parent be.
+        fsync(&self.handles.directory)?;
+        fsync(openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
+        self.committer = Some(Committer::start(self.handles.clone(), backlog_max, wake)?);
+        Ok(())
     }
 
     /// How files are stored here, unless they are to replace others: that takes named ones.
@@ -98,17 +115,30 @@ impl Store for Directory {
     type Partial = PartialFile;
 
     fn begin(&self, name: &Name, on_exists: OnExists) -> Result<PartialFile, StoreError> {
+        if self.committer.as_ref().is_some_and(Committer::has_failed) {
+            return Err(StoreError::Failed);
+        }
         naming::check(self.handles.directory.as_fd(), name, on_exists)?;
         let method = match on_exists {
             // A link never replaces.
             OnExists::Replace => Method::Named,
             OnExists::Refuse | OnExists::Rename => self.method,
         };
-        PartialFile::create(&self.handles, method, on_exists)
+        PartialFile::create(&self.handles, method, on_exists, self.committer.is_some())
     }
 
-    fn publish(&mut self, _: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
-        Some(partial.publish(name))
+    fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
+        committer.submit(claim, partial, name);
+        None
+    }
+
+    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+        self.committer.as_mut().map(Committer::settled).unwrap_or_default()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::is_congested)
     }
 }
 

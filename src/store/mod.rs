@@ -3,6 +3,7 @@
 //! Takes validated names only and knows nothing of sockets or of the conversation. The rest of the program sees the two
 //! traits below; the simulation puts its own store behind them.
 
+mod committer;
 mod directory;
 mod naming;
 mod partial;
@@ -84,6 +85,8 @@ pub enum StoreError {
     Full(io::Error),
     /// Anything else that the file system says.
     Io(io::Error),
+    /// A sync has failed before: nothing more is taken.
+    Failed,
 }
 
 impl From<io::Error> for StoreError {
@@ -111,6 +114,7 @@ impl fmt::Display for StoreError {
             Self::Taken(why) => f.write_str(why),
             Self::Full(error) => write!(f, "no space is left for the file: {error}"),
             Self::Io(error) => write!(f, "the file cannot be stored: {error}"),
+            Self::Failed => f.write_str("the server's disk has failed; it takes no files until it is restarted"),
         }
     }
 }
@@ -403,14 +407,16 @@ mod tests {
         const UPLOADS: u8 = 16;
         let at_once = |directory: &Directory, on_exists| {
             let barrier = Barrier::new(UPLOADS.into());
-            let one = |id: u8| {
-                let mut partial = directory.begin(&name("a"), on_exists).unwrap();
+            let one = |id: u8, mut partial: PartialFile| {
                 partial.append(&[id; 10_000]).unwrap();
                 barrier.wait();
                 partial.publish(name("a"))
             };
             std::thread::scope(|scope| {
-                let uploads: Vec<_> = (0..UPLOADS).map(|id| scope.spawn(move || one(id))).collect();
+                let begin = |id| (id, directory.begin(&name("a"), on_exists).unwrap());
+                let begun: Vec<_> = (0..UPLOADS).map(begin).collect();
+                let uploads = begun.into_iter().map(|(id, partial)| scope.spawn(move || one(id, partial)));
+                let uploads: Vec<_> = uploads.collect();
                 uploads.into_iter().map(|upload| upload.join().unwrap()).collect::<Vec<_>>()
             })
         };

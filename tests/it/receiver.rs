@@ -482,7 +482,7 @@ fn a_classic_upload_that_cannot_be_published_ends_with_a_reset() {
     server.feed(b"name");
     server.end_of_burst();
     server.end_of_stream();
-    assert_eq!((server.receiver.awaits(), server.receiver.farewell()), (Awaits::Settlement, None));
+    assert_eq!((server.receiver.awaits(), server.receiver.farewell()), (Awaits::Verdict, None));
     let (ticket, _) = server.unsettled.remove(0);
     server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")));
     assert_eq!(server.finish().farewell, Some(Farewell::Reset));

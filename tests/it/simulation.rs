@@ -168,11 +168,20 @@ const FAILS_TO_BEGIN: &str = "fails-to-begin";
 const FAILS_TO_APPEND: &str = "fails-to-append";
 const FAILS_TO_PUBLISH: &str = "fails-to-publish";
 
-#[derive(Clone, Default)]
-struct SimStore(Rc<SimDisk>);
+#[derive(Clone)]
+struct SimStore {
+    disk: Rc<SimDisk>,
+    chance: Chance,
+    /// Whether what is published lasts only later, and is told then.
+    syncs: bool,
+}
+
+/// What waits for the disk: so much may.
+const BACKLOG_MAX: usize = 3;
 
 #[derive(Default)]
 struct SimDisk {
+    waiting: RefCell<Vec<(Claim, SimPartial, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
 }
@@ -190,12 +199,33 @@ impl Store for SimStore {
         if name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
-        self.0.partials.set(self.0.partials.get() + 1);
-        Ok(SimPartial { disk: self.0.clone(), name: name.to_string(), bytes: Vec::new() })
+        self.disk.partials.set(self.disk.partials.get() + 1);
+        Ok(SimPartial { disk: self.disk.clone(), name: name.to_string(), bytes: Vec::new() })
     }
 
-    fn publish(&mut self, _: Claim, partial: SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        Some(partial.publish(name))
+    fn publish(&mut self, claim: Claim, partial: SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        if !self.syncs {
+            return Some(partial.publish(name));
+        }
+        assert!(!self.is_congested(), "nothing is published to a congested store");
+        self.disk.waiting.borrow_mut().push((claim, partial, name));
+        None
+    }
+
+    /// In any order, and not all at once.
+    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+        let mut settled = Vec::new();
+        let mut waiting = self.disk.waiting.borrow_mut();
+        while !waiting.is_empty() && self.chance.one_in(3) {
+            let index = self.chance.below(waiting.len());
+            let (claim, partial, name) = waiting.swap_remove(index);
+            settled.push((claim, partial.publish(name)));
+        }
+        settled
+    }
+
+    fn is_congested(&self) -> bool {
+        self.disk.waiting.borrow().len() >= BACKLOG_MAX
     }
 }
 
@@ -394,7 +424,7 @@ impl World {
         let clients = (0..1 + chance.below(40)).map(|number| Client::new(number, &chance, clock)).collect();
         let name_quiet = if chance.one_in(4) { Duration::from_millis(50) } else { Duration::ZERO };
         let limits = Limits { name_quiet, ..Limits::default() };
-        let disk = SimStore::default();
+        let disk = SimStore { disk: Rc::default(), chance: chance.clone(), syncs: chance.one_in(2) };
         let connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
         Self { chance, clients, disk, connections, stale: Vec::new(), clock, now: clock }
     }
@@ -421,6 +451,7 @@ impl World {
         for (id, readiness) in events {
             self.connections.absorb(id, readiness);
         }
+        self.connections.settle();
         self.connections.serve(clock);
         self.connections.expire(clock);
         self.accept();
@@ -487,8 +518,8 @@ impl World {
     fn check(self) {
         assert!(self.connections.is_empty() && !self.connections.has_ready());
         assert_eq!(self.connections.first_deadline(), None, "a deadline outlives its connection");
-        assert_eq!(self.disk.0.partials.get(), 0, "a partial file is left");
-        let published = self.disk.0.published.borrow();
+        assert_eq!(self.disk.disk.partials.get(), 0, "a partial file is left");
+        let published = self.disk.disk.published.borrow();
         self.clients.iter().for_each(|client| client.check(&published));
         let stored = self.clients.iter().filter(|client| client.fate == Fate::Stored).count();
         assert_eq!(published.len(), stored);
