@@ -49,10 +49,10 @@ Exit codes:
 Misbehaviour, with the default of its parameter where it has one:
   slow=10%:16k         sends so many bytes a second
   stall=5%:1s          is silent for so long after half of the content, and goes on
-  abort=5%             ends its stream after half of the content; these dialects cannot tell, and store the half
+  abort=5%             ends its stream after half of the content; classic and line cannot tell, and store the half
   reset=5%             resets the connection after half of the content; nothing may be stored
   half-close=5%:500ms  sends all, half-closes, and looks at the answer so much later
-  split-header=5%      sends the name byte by byte; needs a receiver that waits for the rest (serve --name-quiet 50ms)
+  split-header=5%      sends its header byte by byte; in classic and line this needs serve --name-quiet 50ms
   never-read=1%        reads nothing, and leaves a second after its end
   dup-name=2%          takes the name of the file before it
 An ending that is right for its misbehaviour is no failure. Latencies are those of the honest clients.")]
@@ -60,7 +60,7 @@ pub struct Load {
     /// The receiver
     #[arg(value_name = "ADDR", default_value_t)]
     address: Address,
-    /// The most uploads at a time
+    /// The most connections at a time
     #[arg(long, value_name = "N", default_value = "64")]
     clients: NonZeroUsize,
     /// How many files to send in all
@@ -74,8 +74,11 @@ pub struct Load {
     #[arg(long, value_parser = parse_sizes)]
     size: Option<Sizes>,
     /// How to speak to it
-    #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::default()))]
+    #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::Put))]
     dialect: Dialect,
+    /// How many files each connection carries, one request after the other without waiting for receipts (put and ask)
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "rate")]
+    per_connection: NonZeroUsize,
     /// Start so many files a second, whatever the receiver does; latencies then count from the moment a file was due
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
@@ -85,14 +88,15 @@ pub struct Load {
     /// Let the clients come in, or the rate climb, over this span
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     ramp: Span,
-    /// Who closes first: a `client` that does is never told what became of its file
+    /// Who closes first: the `client` does it with its receipts in put and ask, without in classic and line; so with a
+    /// `reset`, in put and ask only
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     closer: Closer,
     /// Which share of the clients misbehaves, and how; see below
     #[arg(long, value_name = "KIND=SHARE%,…", value_parser = parse_mix)]
     misbehave: Option<Mix>,
     /// Send datagrams to the receiver's echo, instead of files
-    #[arg(long, conflicts_with_all = ["clients", "files", "dialect", "arrivals", "ramp", "closer", "misbehave", "verify", "verify_only"])]
+    #[arg(long, conflicts_with_all = ["clients", "files", "per_connection", "dialect", "arrivals", "ramp", "closer", "misbehave", "verify", "verify_only"])]
     udp: bool,
     /// With --udp: how many sockets
     #[arg(long, value_name = "N", default_value = "16", requires = "udp")]
@@ -120,9 +124,10 @@ pub struct Load {
     json: bool,
 }
 
-const DIALECTS: &Words<Dialect> = &[("classic", Dialect::Classic), ("line", Dialect::Line)];
+const DIALECTS: &Words<Dialect> =
+    &[("classic", Dialect::Classic), ("line", Dialect::Line), ("put", Dialect::Put), ("ask", Dialect::Ask)];
 const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
-const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client)];
+const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];
 
 const DEFAULT_SIZE: u64 = 64 << 10;
 /// What `send` grants a server, and a server its clients.
@@ -135,6 +140,9 @@ impl Load {
     pub fn run(self) -> Exit {
         if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
             return usage_error("load", &format!("{directory:?} is no directory that can be verified"));
+        }
+        if let Err(words) = self.check_dialect() {
+            return usage_error("load", words);
         }
         if let Some(directory) = &self.verify_only {
             return self.only_verify(&self.workload(), directory);
@@ -149,6 +157,19 @@ impl Load {
                 complain(words);
                 Exit::Unreachable
             }
+        }
+    }
+
+    fn check_dialect(&self) -> Result<(), &'static str> {
+        if self.dialect.is_framed() {
+            return Ok(());
+        }
+        match self.closer {
+            _ if self.per_connection.get() > 1 => {
+                Err("in classic and line a connection carries one file; --per-connection is for put and ask")
+            }
+            Closer::Reset => Err("in classic and line a reset undoes the upload; --closer reset is for put and ask"),
+            Closer::Server | Closer::Client => Ok(()),
         }
     }
 
@@ -209,6 +230,7 @@ impl Load {
             target,
             dialect: self.dialect,
             clients: self.clients.get(),
+            per_connection: self.per_connection.get(),
             pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),
             extent: Extent { files: self.files, duration },
             ramp: self.ramp.0,
@@ -234,7 +256,7 @@ impl Load {
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
         let files = 0..self.files.unwrap_or_default();
-        let claims: Vec<Claim> = files.map(|number| presumed_claim(&workload.file(number))).collect();
+        let claims: Vec<Claim> = files.map(|number| presumed_claim(&workload.file(number), self.dialect)).collect();
         match compare(workload, &claims, directory) {
             Err(exit) => exit,
             Ok(found) => {

@@ -1,22 +1,27 @@
-//! One simulated client: a socket, the client's half of one upload, and its conduct.
+//! One simulated client: a connection, the client's half of the conversation over it, and the conduct of its uploads.
 //!
 //! ```text
-//! Connecting --> Header --> Waiting (for leave to send) --> Content --> Ended --> an Ending
+//! Connecting --> Open --> Leaving (has said that it is done) --> closed
+//!                 |  ^
+//!                 +--+  begin, send, hear: what proto::Sender says, when the conduct lets it
 //! ```
 //!
 //! Does what can be done now and says in a [`Verdict`] what the swarm has to do next. Reads no clock, knows no other client
-//! and counts nothing.
+//! and counts nothing: how each upload ended it hands to the swarm as an [`Ended`].
 
-use std::io::{self, ErrorKind, Read, Write};
+mod sending;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
 
+use super::Plan;
 use super::ending::{Claim, Ending, Trouble};
-use super::misbehave::{Allowance, Conduct};
+use super::misbehave::Conduct;
 use super::workload::File;
-use super::{Closer, Plan};
 use crate::net::{Readiness, Stream};
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::Budget;
@@ -34,6 +39,36 @@ pub struct Context<'a> {
     pub asked: Instant,
     /// After the poll.
     pub now: Instant,
+    /// Gives a client that has sent its last file the next one.
+    pub next_file: &'a mut dyn FnMut() -> Option<File>,
+    /// Where it says how uploads ended.
+    pub ended: &'a mut Vec<Ended>,
+}
+
+/// One upload that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its file.
+    pub file: File,
+    /// How it ended.
+    pub ending: Ending,
+    /// What must now be found of it.
+    pub claim: Claim,
+    /// Whether all that it wanted to send was sent.
+    pub is_whole: bool,
+    /// When what happened.
+    pub moments: Moments,
+}
+
+/// The moments that latencies are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
+    /// When the upload was meant to start.
+    pub intended: Instant,
+    /// When the connection was there; `None` for uploads that found one.
+    pub connected: Option<Instant>,
+    /// When the server first said something about it.
+    pub replied: Option<Instant>,
 }
 
 /// What the swarm is to do with a client that it has served.
@@ -43,62 +78,67 @@ pub enum Verdict {
     Wait(Instant),
     /// There is more to do; others first.
     Yield,
-    /// It is over.
+    /// The connection is over. What has no outcome yet ended like this.
     End(Ending),
 }
 
-/// One upload.
+/// What a client is about, for those who look on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The handshake is under way.
+    Connecting,
+    /// It sends, or waits for leave to.
+    Sending,
+    /// It waits for outcomes, or for the end.
+    Waiting,
+}
+
+/// One connection and what goes over it.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
-    file: File,
     sender: Sender,
     phase: Phase,
+    /// Uploads without an outcome, in the order of their requests; the last one may still be under way.
+    flights: VecDeque<Flight>,
+    /// Taken on, and not begun.
+    held: Option<Flight>,
+    /// How many files it may still take on.
+    remaining: usize,
     readiness: Readiness,
     /// A send has failed: why. What the server said before that is still worth reading.
     send_error: Option<ErrorKind>,
     /// When a byte last moved, or will be moved by our own will.
     moved: Instant,
-    moments: Moments,
-}
-
-/// The moments that latencies are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Moments {
-    /// When the upload was meant to start.
-    pub intended: Instant,
     /// When the connection was there.
-    pub connected: Option<Instant>,
-    /// When the server first said something.
-    pub replied: Option<Instant>,
+    connected: Option<Instant>,
+    /// When all was sent that ever will be, where that is not said to the server yet or has just been.
+    finished: Option<Instant>,
+    half_closed: bool,
+    /// Content that the kernel took, in bytes.
+    sent_bytes: u64,
 }
 
-/// Where an upload stands.
-#[derive(Clone, Copy, Debug)]
-pub enum Phase {
-    /// The handshake is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
     Connecting,
-    /// So much of the header is sent.
-    Header {
-        /// In bytes.
-        sent: usize,
-        /// When the connection was there.
-        since: Instant,
-    },
-    /// The server has to answer before content may flow.
-    Waiting,
-    /// So much of the content is sent.
-    Content {
-        /// In bytes.
-        sent: u64,
-        /// When it began.
-        since: Instant,
-    },
-    /// All is sent, and the stream half-closed.
-    Ended {
-        /// When.
-        at: Instant,
-    },
+    Open,
+    Leaving,
+}
+
+/// One upload.
+#[derive(Debug)]
+struct Flight {
+    file: File,
+    moments: Moments,
+    /// When its next piece of header may go.
+    header_due: Option<Instant>,
+    /// When its content began.
+    content_began: Option<Instant>,
+    /// How much of the content is sent, in bytes.
+    sent: u64,
+    /// Whether it was asked for.
+    is_begun: bool,
 }
 
 /// What came of one step.
@@ -109,18 +149,34 @@ enum Next {
     End(Ending),
 }
 
+impl Flight {
+    fn new(file: File, intended: Instant) -> Self {
+        let moments = Moments { intended, connected: None, replied: None };
+        Self { file, moments, header_due: None, content_began: None, sent: 0, is_begun: false }
+    }
+
+    fn has_all_content(&self) -> bool {
+        self.sent == self.file.conduct.share_sent(self.file.size)
+    }
+}
+
 impl Client {
-    /// A client whose connection has been begun.
-    pub fn new(stream: TcpStream, plan: &Plan, file: File, moments: Moments, now: Instant) -> Self {
+    /// A client whose connection has been begun, for `file`, which is meant to start at `intended`.
+    pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Instant, now: Instant) -> Self {
         Self {
             stream,
-            file,
-            sender: Sender::new(plan.dialect, plan.workload.name(file.named)),
+            sender: Sender::new(),
             phase: Phase::Connecting,
+            flights: VecDeque::new(),
+            held: Some(Flight::new(file, intended)),
+            remaining: plan.per_connection - 1,
             readiness: Readiness::default(),
             send_error: None,
             moved: now,
-            moments,
+            connected: None,
+            finished: None,
+            half_closed: false,
+            sent_bytes: 0,
         }
     }
 
@@ -143,73 +199,59 @@ impl Client {
         Verdict::Yield
     }
 
-    /// Closes the connection. One that has not ended its content is reset, so that no server takes half for a whole.
-    pub fn close(mut self, ending: &Ending) -> Claim {
-        let content_ended = self.has_ended_content();
-        if !content_ended {
+    /// Closes the connection; what has no outcome yet ends with `ending`. In the middle of an upload it is reset, so that
+    /// no server takes half for a whole.
+    pub fn close(mut self, plan: &Plan, ending: &Ending) -> Vec<Ended> {
+        let mut flights = std::mem::take(&mut self.flights);
+        if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
             // Fails only for a connection that there never was.
             let _ = self.stream.reset_on_close();
         }
-        ending.claim(content_ended)
-    }
-
-    /// Whether all that it wanted to send is sent.
-    pub fn has_ended_content(&self) -> bool {
-        matches!(self.phase, Phase::Ended { .. })
+        flights.extend(self.held.take());
+        flights.into_iter().map(|flight| self.ended(flight, ending.clone(), plan)).collect()
     }
 
     /// Whether there has been a connection.
     pub fn is_connected(&self) -> bool {
-        self.moments.connected.is_some()
+        self.connected.is_some()
     }
 
     /// The content that the kernel has taken, in bytes.
     pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// What it is about.
+    pub fn state(&self) -> State {
         match self.phase {
-            Phase::Connecting | Phase::Header { .. } | Phase::Waiting => 0,
-            Phase::Content { sent, .. } => sent,
-            Phase::Ended { .. } => self.file.conduct.share_sent(self.file.size),
+            Phase::Connecting => State::Connecting,
+            Phase::Open
+                if self.held.is_some() || self.flights.back().is_some_and(|flight| !flight.has_all_content()) =>
+            {
+                State::Sending
+            }
+            _ => State::Waiting,
         }
     }
 
-    /// The file that it sends.
-    pub fn file(&self) -> File {
-        self.file
-    }
-
-    /// Where it stands.
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// What happened when.
-    pub fn moments(&self) -> Moments {
-        self.moments
-    }
-
     fn step(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
-        if let Phase::Connecting = self.phase {
+        if self.phase == Phase::Connecting {
             return self.finish_connect(cx.now);
         }
         if self.readiness.readable && self.is_listening(cx.now) {
             return self.listen(cx, budget);
         }
-        if let Some(error) = self.send_error {
-            return Next::End(Ending::Failed(Trouble::Network(error)));
-        }
-        match self.phase {
-            Phase::Connecting => unreachable!("was left above"),
-            Phase::Header { sent, since } => self.send_header(sent, since, cx.now),
-            Phase::Waiting => self.await_leave(cx),
-            Phase::Content { sent, since } => self.send_content(sent, since, cx, budget),
-            Phase::Ended { at } => self.await_answer(at, cx.now),
+        match self.send_error {
+            Some(error) => Next::End(Ending::Failed(Trouble::Network(error))),
+            None if self.phase == Phase::Leaving => Next::Wait(None),
+            None => self.send_on(cx, budget),
         }
     }
 
     /// Who waits by its own will is not waiting for the server.
-    fn wait(&mut self, own_will: Option<Instant>, cx: &Context<'_>) -> Verdict {
+    fn wait(&mut self, own_will: Option<Instant>, cx: &mut Context<'_>) -> Verdict {
         debug_assert!(
-            !(self.readiness.readable && self.is_listening(cx.now)),
+            self.phase == Phase::Connecting || !(self.readiness.readable && self.is_listening(cx.now)),
             "would wait for an edge that has been told already"
         );
         if let Some(at) = own_will {
@@ -220,6 +262,8 @@ impl Client {
         if cx.asked < patience_ends {
             return Verdict::Wait(patience_ends);
         }
+        self.sender.end_of_burst();
+        self.settle(cx);
         Verdict::End(Ending::Failed(match self.phase {
             Phase::Connecting => Trouble::Connect(ErrorKind::TimedOut),
             _ => Trouble::Silence,
@@ -236,9 +280,10 @@ impl Client {
         }
         match self.stream.peer_addr() {
             Ok(_) => {
-                self.moments.connected = Some(now);
+                self.connected = Some(now);
+                self.held.iter_mut().for_each(|flight| flight.moments.connected = Some(now));
                 self.moved = now;
-                self.phase = Phase::Header { sent: 0, since: now };
+                self.phase = Phase::Open;
                 Next::Again
             }
             Err(error) if is_still_connecting(&error) => {
@@ -250,11 +295,12 @@ impl Client {
     }
 
     fn is_listening(&self, now: Instant) -> bool {
-        match self.phase {
-            _ if self.file.conduct == Conduct::NeverRead => false,
-            Phase::Ended { at } => now >= at + self.file.conduct.deaf_for(),
-            _ => true,
-        }
+        let conduct = self.last_conduct();
+        conduct != Conduct::NeverRead && self.finished.is_none_or(|at| now >= at + conduct.deaf_for())
+    }
+
+    fn last_conduct(&self) -> Conduct {
+        self.flights.back().map_or(Conduct::Honest, |flight| flight.file.conduct)
     }
 
     /// Hands in what one read brings.
@@ -266,8 +312,8 @@ impl Client {
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) => {
                 self.moved = cx.now;
-                self.moments.replied.get_or_insert(cx.now);
                 budget.spend(length);
+                self.flights.iter_mut().take(1).for_each(|flight| flight.note_reply(cx.now));
                 self.sender.receive(&said[..length]);
             }
             Err(error) => match error.kind() {
@@ -277,136 +323,46 @@ impl Client {
                 kind => return Next::End(Ending::Failed(Trouble::Network(kind))),
             },
         }
+        self.settle(cx);
         match self.sender.step() {
-            Step::Ended(Ok(_)) => Next::End(Ending::Stored),
-            Step::Ended(Err(failure)) => Next::End(Ending::Failed(Trouble::Upload(failure.clone()))),
-            Step::Listen | Step::Send => Next::Again,
+            Step::Over => over(),
+            _ => Next::Again,
         }
     }
 
-    fn send_header(&mut self, sent: usize, since: Instant, now: Instant) -> Next {
-        let header = self.sender.header();
-        if sent == header.len() {
-            self.phase = Phase::Waiting;
-            return Next::Again;
-        }
-        let allowed = match self.file.conduct.header_allowance(sent, now.duration_since(since)) {
-            Allowance::NotBefore(at) => return Next::Wait(Some(since + at)),
-            Allowance::Bytes(bytes) => bytes.min((header.len() - sent) as u64) as usize,
-        };
-        match self.send(&header[sent..][..allowed], now) {
-            Ok(length) => {
-                self.phase = Phase::Header { sent: sent + length, since };
-                Next::Again
-            }
-            Err(next) => next,
+    /// Passes on the outcomes that are known.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while let Some(outcome) = self.sender.outcome() {
+            let mut flight = self.flights.pop_front().expect("there is one outcome for each upload");
+            flight.note_reply(cx.now);
+            let ending = outcome.map_or_else(|failure| Ending::Failed(Trouble::Upload(failure)), |_| Ending::Stored);
+            let ended = self.ended(flight, ending, cx.plan);
+            cx.ended.push(ended);
         }
     }
 
-    fn await_leave(&mut self, cx: &mut Context<'_>) -> Next {
-        match self.sender.step() {
-            Step::Send => {
-                self.phase = Phase::Content { sent: 0, since: cx.now };
-                Next::Again
-            }
-            _ if self.file.conduct == Conduct::NeverRead && self.readiness.readable => self.peek(cx.buffer),
-            _ => Next::Wait(None),
-        }
+    fn ended(&self, flight: Flight, ending: Ending, plan: &Plan) -> Ended {
+        let is_whole = self.is_whole(&flight, plan);
+        let Flight { file, moments, .. } = flight;
+        Ended { file, claim: ending.claim(is_whole), ending, is_whole, moments }
     }
 
-    /// Looks at the leave to send without taking it out of the kernel's hands.
-    fn peek(&mut self, buffer: &mut [u8]) -> Next {
-        const LEAVE: usize = b"ok".len();
-        self.readiness.readable = false;
-        match self.stream.peek(&mut buffer[..LEAVE]) {
-            Ok(LEAVE) => {
-                self.sender.receive(&buffer[..LEAVE]);
-                Next::Again
-            }
-            // The rest of it fires an event of its own.
-            Ok(1..) => Next::Wait(None),
-            Ok(0) => Next::End(Ending::Failed(Trouble::Upload(Failure::Unanswered))),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Next::Wait(None),
-            Err(error) => Next::End(Ending::Failed(Trouble::Network(error.kind()))),
-        }
+    /// Whether the server has been told all that an upload has to tell it: it may then have stored the file.
+    fn is_whole(&self, flight: &Flight, plan: &Plan) -> bool {
+        let has_all = if plan.dialect.is_framed() { flight.sent == flight.file.size } else { self.half_closed };
+        flight.is_begun && has_all
     }
+}
 
-    fn send_content(&mut self, sent: u64, since: Instant, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
-        let File { number, size, conduct, .. } = self.file;
-        let goal = conduct.share_sent(size);
-        if sent == goal {
-            return self.end_content(goal, cx);
-        }
-        let allowed = match conduct.content_allowance(sent, size, cx.now.duration_since(since)) {
-            Allowance::NotBefore(at) => return Next::Wait(Some(since + at)),
-            Allowance::Bytes(bytes) => bytes.min(goal - sent).min(cx.buffer.len() as u64) as usize,
-        };
-        if !self.readiness.writable {
-            return Next::Wait(None);
-        }
-        let piece = &mut cx.buffer[..allowed];
-        cx.plan.workload.content(number).fill(sent, piece);
-        match self.send(piece, cx.now) {
-            Ok(length) => {
-                budget.spend(length);
-                self.phase = Phase::Content { sent: sent + length as u64, since };
-                Next::Again
-            }
-            Err(next) => next,
-        }
+impl Flight {
+    fn note_reply(&mut self, now: Instant) {
+        self.moments.replied.get_or_insert(now);
     }
+}
 
-    fn end_content(&mut self, goal: u64, cx: &Context<'_>) -> Next {
-        if self.file.conduct == Conduct::Reset {
-            return Next::End(Ending::Reset);
-        }
-        self.phase = Phase::Ended { at: cx.now };
-        if cx.plan.closer == Closer::Client {
-            return Next::End(Ending::Unheard);
-        }
-        self.sender.content_ended(goal);
-        if let Err(error) = self.stream.shutdown_write() {
-            self.fail_send(error.kind());
-        }
-        Next::Again
-    }
-
-    fn await_answer(&mut self, at: Instant, now: Instant) -> Next {
-        let conduct = self.file.conduct;
-        match conduct.leaves_unheard_after() {
-            Some(stay) if now >= at + stay => Next::End(Ending::Unheard),
-            Some(stay) => Next::Wait(Some(at + stay)),
-            None if now < at + conduct.deaf_for() => Next::Wait(Some(at + conduct.deaf_for())),
-            None => Next::Wait(None),
-        }
-    }
-
-    /// Sends some of `bytes`: how many, or what is to be done instead.
-    fn send(&mut self, bytes: &[u8], now: Instant) -> Result<usize, Next> {
-        match self.stream.write(bytes) {
-            Ok(length) => {
-                self.moved = now;
-                Ok(length)
-            }
-            Err(error) => Err(match error.kind() {
-                ErrorKind::WouldBlock => {
-                    self.readiness.writable = false;
-                    Next::Wait(None)
-                }
-                ErrorKind::Interrupted => Next::Again,
-                kind => {
-                    self.fail_send(kind);
-                    Next::Again
-                }
-            }),
-        }
-    }
-
-    /// Sends no more, and reads all that the server has said until then.
-    fn fail_send(&mut self, error: ErrorKind) {
-        self.send_error = Some(error);
-        self.readiness.readable = true;
-    }
+/// All that was begun has its outcome; what was taken on and not begun has found no server.
+fn over() -> Next {
+    Next::End(Ending::Failed(Trouble::Upload(Failure::Unserved)))
 }
 
 fn cannot_connect(error: &io::Error) -> Next {

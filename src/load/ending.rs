@@ -7,7 +7,7 @@ use std::io;
 
 use super::misbehave::Conduct;
 use super::workload::File;
-use crate::proto::{Code, Failure};
+use crate::proto::{Code, Dialect, Failure};
 
 /// How one upload ended, as its client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,39 +51,46 @@ pub enum Claim {
 
 impl Ending {
     /// Whether the upload of `file` should end like this.
-    pub fn is_expected_of(&self, file: &File) -> bool {
+    pub fn is_expected_of(&self, file: &File, dialect: Dialect) -> bool {
         let conduct = file.conduct;
         match self {
             // A stream that ends midway is a whole file to a server that cannot know the size: no fault of it.
+            Self::Stored if conduct == Conduct::Abort => !dialect.is_framed(),
             Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
             Self::Unheard => true,
             Self::Reset => conduct == Conduct::Reset,
             // A stalled one asked for patience; a server may have less of that.
             Self::Failed(trouble) => {
                 matches!(conduct, Conduct::Stall { .. }) && trouble.is_cut_off()
+                    || conduct == Conduct::Abort && dialect.is_framed() && trouble.is_about_an_end()
                     || file.is_contested && trouble.is_refused_with(Code::CONFLICT)
             }
         }
     }
 
-    /// What this ending says about the directory. `content_ended`: the server has been told that nothing more comes.
-    pub fn claim(&self, content_ended: bool) -> Claim {
+    /// What this ending says about the directory. `is_whole`: the server has been told all that there was to tell.
+    pub fn claim(&self, is_whole: bool) -> Claim {
         match self {
             Self::Stored => Claim::Present,
             Self::Unheard => Claim::Either,
             Self::Reset => Claim::Absent,
-            Self::Failed(Trouble::Upload(Failure::Refused(_) | Failure::Reset)) => Claim::Absent,
+            // What it is confirmed to be it can only be if it is there.
+            Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Claim::Either,
+            Self::Failed(Trouble::Upload(failure)) if !failure.may_be_stored() && *failure != Failure::Foreign => {
+                Claim::Absent
+            }
             // The tester then resets the connection.
-            Self::Failed(_) if !content_ended => Claim::Absent,
+            Self::Failed(_) if !is_whole => Claim::Absent,
             Self::Failed(_) => Claim::Either,
         }
     }
 }
 
 /// What the upload of `file` leaves in the directory of a server that does all it should.
-pub fn presumed_claim(file: &File) -> Claim {
+pub fn presumed_claim(file: &File, dialect: Dialect) -> Claim {
     match file.conduct {
         Conduct::Reset => Claim::Absent,
+        Conduct::Abort if dialect.is_framed() => Claim::Absent,
         _ if file.is_contested => Claim::Either,
         Conduct::NeverRead | Conduct::Stall { .. } => Claim::Either,
         _ => Claim::Present,
@@ -91,8 +98,9 @@ pub fn presumed_claim(file: &File) -> Claim {
 }
 
 /// What must become of a client with this conduct, in words.
-pub fn expectation(conduct: Conduct) -> &'static str {
+pub fn expectation(conduct: Conduct, dialect: Dialect) -> &'static str {
     match conduct {
+        Conduct::Abort if dialect.is_framed() => "refused, nothing stored",
         Conduct::Honest | Conduct::Slow { .. } | Conduct::HalfClose { .. } | Conduct::SplitHeader => "stored",
         Conduct::Stall { .. } => "stored, or cut off by the server's patience",
         Conduct::Abort => "stored, shorter and unverified: this dialect cannot tell",
@@ -105,7 +113,7 @@ pub fn expectation(conduct: Conduct) -> &'static str {
 impl Trouble {
     /// Whether the receiver confirmed something else than it was sent.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Upload(Failure::WrongSize { .. }))
+        matches!(self, Self::Upload(Failure::WrongReceipt(_)))
     }
 
     fn is_refused_with(&self, code: Code) -> bool {
@@ -113,8 +121,15 @@ impl Trouble {
     }
 
     fn is_cut_off(&self) -> bool {
-        let hung_up = matches!(self, Self::Upload(Failure::Reset | Failure::ClosedEarly | Failure::Unknown));
-        hung_up || self.is_refused_with(Code::TIMEOUT)
+        self.is_refused_with(Code::TIMEOUT) || self.is_hung_up()
+    }
+
+    fn is_about_an_end(&self) -> bool {
+        self.is_refused_with(Code::BAD_REQUEST) || self.is_hung_up()
+    }
+
+    fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Upload(Failure::Reset | Failure::ClosedEarly | Failure::Unknown))
     }
 }
 
@@ -133,7 +148,9 @@ impl fmt::Display for Trouble {
                 Failure::Unanswered => "closed without an answer",
                 Failure::ClosedEarly => "closed before all was sent",
                 Failure::Reset => "reset by the server",
-                Failure::WrongSize { .. } => "confirmed with another size than was sent",
+                Failure::OnlyClassic => "the receiver speaks only classic (--dialect classic)",
+                Failure::Unserved => "the conversation ended before it came to this file",
+                Failure::WrongReceipt(_) => "confirmed with another size or digest than was sent",
                 Failure::Unknown => "closed without a receipt",
             }),
         }
@@ -172,10 +189,22 @@ mod tests {
         ] {
             let is_contested = conduct == Conduct::DupName;
             let file = File { number: 1, named: 1, size: 1, conduct, is_contested };
-            assert_eq!(ending.is_expected_of(&file), expected, "{conduct:?} {ending:?}");
+            assert_eq!(ending.is_expected_of(&file, Dialect::Line), expected, "{conduct:?} {ending:?}");
         }
         let original = File { number: 1, named: 1, size: 1, conduct: Conduct::Honest, is_contested: true };
-        assert!(refused(Code::CONFLICT).is_expected_of(&original), "its duplicate may have come first");
+        assert!(refused(Code::CONFLICT).is_expected_of(&original, Dialect::Line), "its duplicate may have come first");
+    }
+
+    #[test]
+    fn a_size_tells_an_aborted_upload_from_a_whole_one() {
+        let file = File { number: 1, named: 1, size: 2, conduct: Conduct::Abort, is_contested: false };
+        for dialect in [Dialect::Put, Dialect::Ask] {
+            assert!(refused(Code::BAD_REQUEST).is_expected_of(&file, dialect));
+            assert!(!Ending::Stored.is_expected_of(&file, dialect));
+            assert_eq!(presumed_claim(&file, dialect), Claim::Absent);
+        }
+        assert!(!refused(Code::BAD_REQUEST).is_expected_of(&file, Dialect::Line));
+        assert_eq!(presumed_claim(&file, Dialect::Line), Claim::Present);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Conduct {
         /// The silence.
         pause: Duration,
     },
-    /// Ends its stream (FIN) after half of the content.
+    /// Ends its stream (FIN) after half of the content. An empty file has no half.
     Abort,
     /// Resets the connection (RST) after half of the content.
     Reset,
@@ -32,7 +32,7 @@ pub enum Conduct {
     },
     /// Sends its header a byte at a time.
     SplitHeader,
-    /// Never reads a byte. (In the classic dialect it looks at its `ok` without taking it.)
+    /// Never reads a byte. (Where it needs leave to send, it looks at that without taking it.)
     NeverRead,
     /// Takes the name of another file.
     DupName,
@@ -42,8 +42,6 @@ pub enum Conduct {
 const HEADER_BYTE_INTERVAL: Duration = Duration::from_millis(5);
 /// A slow client sends so many pieces a second: fewer would be a stall now and then, more cost the tester its time.
 const SLOW_PIECES_PER_SECOND: u64 = 10;
-/// How long a client that never reads stays after its FIN: the server has all it needs by then.
-const NEVER_READ_STAY: Duration = Duration::from_secs(1);
 
 /// What may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +53,9 @@ pub enum Allowance {
 }
 
 impl Conduct {
+    /// How long a client that never reads stays after all is sent: the server has all it needs by then.
+    pub const NEVER_READ_STAY: Duration = Duration::from_secs(1);
+
     /// Every kind, as it is called where it is typed and reported; parameters at their defaults.
     pub const KINDS: [(&str, Self); 8] = [
         ("slow", Self::Slow { bytes_per_second: 16 << 10 }),
@@ -81,14 +82,9 @@ impl Conduct {
         }
     }
 
-    /// How much more of the header may go, `sent` bytes of it and `since` after the connection.
-    pub fn header_allowance(self, sent: usize, since: Duration) -> Allowance {
-        let due = HEADER_BYTE_INTERVAL * sent as u32;
-        match self {
-            Self::SplitHeader if since < due => Allowance::NotBefore(due),
-            Self::SplitHeader => Allowance::Bytes(1),
-            _ => Allowance::Bytes(u64::MAX),
-        }
+    /// How long it waits between two bytes of a header; `None`: it sends them in one.
+    pub fn header_byte_interval(self) -> Option<Duration> {
+        (self == Self::SplitHeader).then_some(HEADER_BYTE_INTERVAL)
     }
 
     /// How much more of a content of `size` bytes may go, `sent` bytes of it and `since` after its begin.
@@ -115,9 +111,9 @@ impl Conduct {
         }
     }
 
-    /// After how long it leaves without having read a word; `None` for all that read.
-    pub fn leaves_unheard_after(self) -> Option<Duration> {
-        (self == Self::NeverRead).then_some(NEVER_READ_STAY)
+    /// Whether nothing can follow it on its connection.
+    pub fn ends_conversation(self) -> bool {
+        matches!(self, Self::Abort | Self::Reset | Self::HalfClose { .. } | Self::NeverRead)
     }
 }
 
@@ -212,13 +208,6 @@ mod tests {
         assert_eq!(stall.content_allowance(5, 10, 99 * MS), Allowance::NotBefore(100 * MS));
         assert_eq!(stall.content_allowance(5, 10, 100 * MS), Allowance::Bytes(u64::MAX));
         assert_eq!(stall.content_allowance(0, 0, MS), Allowance::NotBefore(100 * MS));
-    }
-
-    #[test]
-    fn a_split_header_goes_byte_by_byte() {
-        assert_eq!(Conduct::SplitHeader.header_allowance(0, Duration::ZERO), Allowance::Bytes(1));
-        assert_eq!(Conduct::SplitHeader.header_allowance(2, 9 * MS), Allowance::NotBefore(10 * MS));
-        assert_eq!(Conduct::SplitHeader.header_allowance(2, 10 * MS), Allowance::Bytes(1));
     }
 
     #[test]

@@ -50,8 +50,10 @@ pub struct Plan {
     pub target: SocketAddr,
     /// How to speak to it.
     pub dialect: Dialect,
-    /// The most uploads at a time. At least 1.
+    /// The most connections at a time. At least 1.
     pub clients: usize,
+    /// How many files each connection carries, at least 1; not above 1 where the dialect ends a file with the stream.
+    pub per_connection: usize,
     /// What starts a file.
     pub pace: Loop,
     /// How much there is to do.
@@ -66,14 +68,18 @@ pub struct Plan {
     pub patience: Duration,
 }
 
-/// Who closes the connection of an upload that went well.
+/// Who closes a connection on which all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closer {
     /// The server, after its last word, for which the client has waited.
     #[default]
     Server,
-    /// The client, as soon as all is sent: nobody tells it what became of its file.
+    /// The client. In put and ask it knows all outcomes by then; in classic and line it closes as soon as all is sent, and
+    /// nobody tells it what became of its file.
     Client,
+    /// The client, by a reset, which leaves no port in TIME_WAIT. Only in put and ask: in the others it would undo the
+    /// upload.
+    Reset,
 }
 
 /// What came of a run.

@@ -87,11 +87,7 @@ impl Report<'_> {
             ("reset", tally.reset, "by clients that are meant to"),
             ("refused", tally.refused_as_expected, "as is right for their misbehaviour"),
             ("interrupted", tally.interrupted, "by the end of the run"),
-            (
-                "never started",
-                self.finished.never_started,
-                "were due, and not begun when the run ended",
-            ),
+            ("never started", self.finished.never_started, "were due, and not begun when the run ended"),
             ("failed", tally.failed, ""),
         ] {
             if count > 0 || meaning.is_empty() {
@@ -109,7 +105,11 @@ impl Report<'_> {
         writeln!(f, "\nmisbehaviour  as expected  otherwise  expected")?;
         for (kind, conduct) in Conduct::KINDS {
             if let Some((as_expected, otherwise)) = tally.misbehaved.get(kind) {
-                writeln!(f, "{kind:13} {as_expected:>11} {otherwise:>10}  {}", ending::expectation(conduct))?;
+                writeln!(
+                    f,
+                    "{kind:13} {as_expected:>11} {otherwise:>10}  {}",
+                    ending::expectation(conduct, self.plan.dialect)
+                )?;
             }
         }
         Ok(())

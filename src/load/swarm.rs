@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::client::{Client, Context, Moments, Phase, Verdict};
+use super::client::{Client, Context, Ended, Moments, State, Verdict};
 use super::ending::{Ending, Trouble};
 use super::host::{Effort, Sources};
 use super::schedule::Schedule;
@@ -53,6 +53,8 @@ pub struct Swarm<'a> {
     ready: ReadyQueue,
     deadlines: Deadlines,
     buffer: Box<[u8]>,
+    /// Uploads that are over and not counted yet.
+    ended: Vec<Ended>,
     tally: Tally,
     effort: Effort,
     start: Instant,
@@ -79,6 +81,7 @@ impl<'a> Swarm<'a> {
             ready: ReadyQueue::default(),
             deadlines: Deadlines::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
+            ended: Vec::new(),
             tally: Tally::default(),
             effort: Effort::begin(),
             start,
@@ -104,6 +107,7 @@ impl<'a> Swarm<'a> {
         for id in self.slots.ids().collect::<Vec<_>>() {
             self.end(id, &Ending::Failed(Trouble::Interrupted));
         }
+        self.count_ended();
         let elapsed = self.now.duration_since(self.start);
         let never_started = self.schedule.overdue(elapsed);
         let spent = self.effort.end(elapsed);
@@ -165,11 +169,25 @@ impl<'a> Swarm<'a> {
     }
 
     fn visit(&mut self, id: Id) {
+        let (plan, since) = (self.plan, self.since_start());
+        let others = self.slots.len().saturating_sub(1);
         let Some(client) = self.slots.get_mut(id) else { return };
-        let mut cx = Context { plan: self.plan, buffer: &mut self.buffer, asked: self.asked, now: self.now };
-        let mut budget = Budget::new(VISIT_BYTES);
         let (bytes_before, was_connected) = (client.sent_bytes(), client.is_connected());
-        let verdict = client.serve(&mut cx, &mut budget);
+        let (schedule, started) = (&mut self.schedule, &mut self.tally.started);
+        let mut next_file = || {
+            schedule.next_start(others, since).filter(|at| *at <= since)?;
+            *started += 1;
+            Some(plan.workload.file(schedule.start(since).0))
+        };
+        let mut cx = Context {
+            plan,
+            buffer: &mut self.buffer,
+            asked: self.asked,
+            now: self.now,
+            next_file: &mut next_file,
+            ended: &mut self.ended,
+        };
+        let verdict = client.serve(&mut cx, &mut Budget::new(VISIT_BYTES));
         self.tally.sent_bytes += client.sent_bytes() - bytes_before;
         self.tally.connected += u64::from(client.is_connected() && !was_connected);
         match verdict {
@@ -177,16 +195,20 @@ impl<'a> Swarm<'a> {
             Verdict::Yield => self.ready.push(id),
             Verdict::End(ending) => self.end(id, &ending),
         }
+        self.count_ended();
     }
 
     /// The one place where clients end.
     fn end(&mut self, id: Id, ending: &Ending) {
         let Some(client) = self.slots.remove(id) else { return };
         self.deadlines.disarm(id);
-        self.tally.sent += u64::from(client.has_ended_content());
-        let (file, moments) = (client.file(), client.moments());
-        let claim = client.close(ending);
-        self.tally.end(file, ending, claim, moments, self.now);
+        self.ended.extend(client.close(self.plan, ending));
+    }
+
+    fn count_ended(&mut self) {
+        for ended in self.ended.drain(..) {
+            self.tally.end(&ended, self.plan.dialect, self.now);
+        }
     }
 
     fn begin(&mut self) {
@@ -201,17 +223,18 @@ impl<'a> Swarm<'a> {
 
     fn begin_one(&mut self, since: Duration) {
         let (number, intended) = self.schedule.start(since);
-        let file = self.plan.workload.file(number);
-        let moments = Moments { intended: self.start + intended, connected: None, replied: None };
+        let (file, intended) = (self.plan.workload.file(number), self.start + intended);
         self.tally.started += 1;
         match self.connect(self.plan.target) {
             Ok(stream) => {
-                let id = self.slots.insert(Client::new(stream, self.plan, file, moments, self.now));
+                let id = self.slots.insert(Client::new(stream, self.plan, file, intended, self.now));
                 self.deadlines.arm(id, self.now + self.plan.patience);
             }
             Err(error) => {
                 let ending = Ending::Failed(Trouble::Connect(error.kind()));
-                self.tally.end(file, &ending, ending.claim(false), moments, self.now);
+                let moments = Moments { intended, connected: None, replied: None };
+                self.ended.push(Ended { file, claim: ending.claim(false), ending, is_whole: false, moments });
+                self.count_ended();
             }
         }
     }
@@ -243,10 +266,10 @@ impl<'a> Swarm<'a> {
     fn live(&self) -> Live<'_> {
         let mut live = Live { elapsed: self.since_start(), tally: &self.tally, connecting: 0, sending: 0, waiting: 0 };
         for client in self.slots.ids().filter_map(|id| self.slots.get(id)) {
-            *match client.phase() {
-                Phase::Connecting => &mut live.connecting,
-                Phase::Header { .. } | Phase::Waiting | Phase::Content { .. } => &mut live.sending,
-                Phase::Ended { .. } => &mut live.waiting,
+            *match client.state() {
+                State::Connecting => &mut live.connecting,
+                State::Sending => &mut live.sending,
+                State::Waiting => &mut live.waiting,
             } += 1;
         }
         live

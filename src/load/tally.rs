@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::client::Moments;
+use super::client::{Ended, Moments};
 use super::ending::{Claim, Ending, Trouble};
 use super::latency::Latency;
 use super::misbehave::Conduct;
 use super::workload::File;
+use crate::proto::Dialect;
 
 /// Counts, latencies, and what the directory must hold.
 #[derive(Clone, Debug, Default)]
@@ -50,16 +51,18 @@ pub struct Tally {
 
 impl Tally {
     /// An upload has ended.
-    pub fn end(&mut self, file: File, ending: &Ending, claim: Claim, moments: Moments, now: Instant) {
-        self.count(&file, ending);
-        self.claim(file.number, claim);
+    pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Instant) {
+        let Ended { file, ending, claim, is_whole, moments } = ended;
+        self.sent += u64::from(*is_whole);
+        self.count(file, ending, dialect);
+        self.claim(file.number, *claim);
         if file.conduct == Conduct::Honest {
-            self.record(moments, (*ending == Ending::Stored).then_some(now));
+            self.record(*moments, (*ending == Ending::Stored).then_some(now));
         }
     }
 
-    fn count(&mut self, file: &File, ending: &Ending) {
-        let expected = ending.is_expected_of(file);
+    fn count(&mut self, file: &File, ending: &Ending, dialect: Dialect) {
+        let expected = ending.is_expected_of(file, dialect);
         let counter = match ending {
             Ending::Failed(Trouble::Interrupted) => {
                 self.interrupted += 1;
@@ -115,20 +118,15 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Failure;
+    use crate::proto::{Failure, Receipt};
 
     fn end(tally: &mut Tally, number: u64, conduct: Conduct, ending: Ending) {
         let start = Instant::now();
         let moments = Moments { intended: start, connected: Some(start), replied: None };
         let claim = ending.claim(true);
         tally.started += 1;
-        tally.end(
-            File { number, named: number, size: 1, conduct, is_contested: false },
-            &ending,
-            claim,
-            moments,
-            start,
-        );
+        let file = File { number, named: number, size: 1, conduct, is_contested: false };
+        tally.end(&Ended { file, ending, claim, is_whole: true, moments }, Dialect::Line, start);
     }
 
     #[test]
@@ -142,7 +140,10 @@ mod tests {
             (Conduct::Reset, Ending::Reset),
             (Conduct::KINDS[1].1, failed(Failure::Reset)),
             (Conduct::Honest, Ending::Failed(Trouble::Interrupted)),
-            (Conduct::Honest, failed(Failure::WrongSize { stored: 1, sent: 2 })),
+            (
+                Conduct::Honest,
+                failed(Failure::WrongReceipt(Receipt { size: 1, digest: None, stored_name: "a".into() })),
+            ),
             (Conduct::Reset, Ending::Stored),
         ];
         for (number, (conduct, ending)) in endings.into_iter().enumerate() {

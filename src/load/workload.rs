@@ -55,10 +55,11 @@ const CONDUCT: u64 = 3;
 impl Workload {
     /// File `number`.
     pub fn file(&self, number: u64) -> File {
+        let size = self.size(number);
         let conduct = self.conduct(number);
         let named = (0..=number).rev().find(|each| self.conduct(*each) != Conduct::DupName).unwrap_or(0);
         let is_contested = [number, number + 1].iter().any(|each| self.conduct(*each) == Conduct::DupName);
-        File { number, named, size: self.size(number), conduct, is_contested }
+        File { number, named, size, conduct, is_contested }
     }
 
     /// The bytes of file `number`.
@@ -85,10 +86,11 @@ impl Workload {
         format!("load-{:x}-", self.seed)
     }
 
-    /// The first file has no file before it.
+    /// The first file has no file before it, and an empty one no middle.
     fn conduct(&self, number: u64) -> Conduct {
         match self.mix.pick(Random::new(self.seed, CONDUCT).unit(number)) {
             Conduct::DupName if number == 0 => Conduct::Honest,
+            Conduct::Abort | Conduct::Reset if self.size(number) == 0 => Conduct::Honest,
             conduct => conduct,
         }
     }

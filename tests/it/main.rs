@@ -6,5 +6,6 @@ mod interop;
 mod load;
 mod load_liars;
 mod receiver;
+mod send;
 mod simulation;
 mod uploads;
