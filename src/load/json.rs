@@ -1,6 +1,8 @@
 //! The report as one JSON object, for programs. Units stand last in the names of its fields; the object is described in
 //! `docs/load-report.md`, and a test compares the two.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::host::Spent;
@@ -22,6 +24,7 @@ pub fn report(report: &Report<'_>) -> Value {
         "dialect": dialect_word(plan.dialect),
         "seed": plan.workload.seed,
         "clients": plan.clients,
+        "per_connection": plan.per_connection,
         "loop": pace(plan.pace),
         "elapsed_seconds": finished.elapsed.as_secs_f64(),
         "interrupted": finished.interrupted,
@@ -29,7 +32,7 @@ pub fn report(report: &Report<'_>) -> Value {
         "sent_bytes": finished.tally.sent_bytes,
         "files_per_second": report.files_per_second(),
         "bytes_per_second": report.bytes_per_second(),
-        "failures": finished.tally.reasons,
+        "failures": finished.tally.reasons.iter().map(|(reason, failed)| (reason, failed.count)).collect::<BTreeMap<_, _>>(),
         "misbehaved": misbehaved(report),
         "latency": report.latencies().into_iter().map(latency).collect::<Map<_, _>>(),
         "verification": report.verification.map(verification),

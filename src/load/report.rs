@@ -94,7 +94,10 @@ impl Report<'_> {
                 writeln!(f, "{}", format!("{word:13} {count:>9}  {meaning}").trim_end())?;
             }
         }
-        tally.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "  {count:>9} x {reason}"))
+        tally.reasons.iter().try_for_each(|(reason, failed)| {
+            let first = self.plan.workload.name(self.plan.workload.file(failed.first).named);
+            writeln!(f, "  {:>9} x {reason}, the first was {first}", failed.count)
+        })
     }
 
     fn write_misbehaved(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,5 +181,85 @@ pub fn dialect_word(dialect: Dialect) -> &'static str {
         Dialect::Line => "line",
         Dialect::Put => "put",
         Dialect::Ask => "ask",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::misbehave::Mix;
+    use super::super::schedule::Extent;
+    use super::super::tally::{Failed, Tally};
+    use super::super::workload::{Sizes, Workload};
+    use super::super::{Closer, host::Spent};
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            target: "127.0.0.1:9000".parse().unwrap(),
+            dialect: Dialect::Line,
+            clients: 4,
+            per_connection: 1,
+            pace: Loop::Closed,
+            extent: Extent::default(),
+            ramp: Duration::ZERO,
+            workload: Workload { seed: 9, sizes: Sizes::Range(1, 1), mix: Mix::default() },
+            closer: Closer::Server,
+            patience: Duration::ZERO,
+        }
+    }
+
+    fn finished(tally: Tally) -> Finished {
+        Finished { tally, elapsed: Duration::from_secs(2), ..Finished::default() }
+    }
+
+    fn verdict(tally: Tally, found: Option<Verification>) -> Verdict {
+        Report { plan: &plan(), finished: &finished(tally), verification: found.as_ref() }.verdict()
+    }
+
+    #[test]
+    fn a_broken_file_is_worse_than_any_failure() {
+        let failed = || Tally { failed: 3, ..Tally::default() };
+        let found = Verification::default;
+        assert_eq!(verdict(Tally { acknowledged: 5, ..Tally::default() }, Some(found())), Verdict::Clean);
+        assert_eq!(verdict(failed(), Some(found())), Verdict::Failed);
+        assert_eq!(verdict(Tally { misconfirmed: 1, ..failed() }, None), Verdict::Broken);
+        for broken in [
+            Verification { lost: 1, ..found() },
+            Verification { damaged: 1, ..found() },
+            Verification { duplicated: 1, ..found() },
+            Verification { unexpected: 1, ..found() },
+        ] {
+            assert_eq!(verdict(failed(), Some(broken)), Verdict::Broken);
+        }
+        let harmless = Verification { open: 1, foreign: 1, ..found() };
+        assert_eq!(verdict(Tally::default(), Some(harmless)), Verdict::Clean);
+    }
+
+    #[test]
+    fn the_text_has_what_happened_and_nothing_that_did_not() {
+        let mut tally =
+            Tally { started: 9, sent: 8, acknowledged: 6, failed: 2, sent_bytes: 4 << 20, ..Tally::default() };
+        tally.reasons.insert("reset by the server".into(), Failed { count: 2, first: 5 });
+        tally.misbehaved.insert("abort", (1, 0));
+        tally.stored.record(Duration::from_millis(3));
+        tally.connect.record(Duration::from_millis(1));
+        let spent = Spent { busy_share: 0.95, ..Spent::default() };
+        let finished = Finished { spent, ..finished(tally) };
+        let text = Report { plan: &plan(), finished: &finished, verification: None }.to_string();
+        for words in [
+            "9 files to 127.0.0.1:9000 in 2.000 s, line, closed loop of 4 clients, seed 9",
+            "3.0 files/s, 2.0 MiB/s",
+            "2 x reset by the server, the first was load-9-00000005",
+            "abort                   1          0  stored, shorter and unverified",
+            "the client was the bottleneck",
+            "--seed 9 --files 9",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        for words in ["unheard", "never started", "verified", "slow"] {
+            assert!(!text.replace("unverified", "").contains(words), "{words}: {text}");
+        }
     }
 }

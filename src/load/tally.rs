@@ -15,7 +15,7 @@ use crate::proto::Dialect;
 pub struct Tally {
     /// Uploads begun.
     pub started: u64,
-    /// Those of them whose connection was made.
+    /// Connections made.
     pub connected: u64,
     /// Those that sent all that they wanted to send, and said so.
     pub sent: u64,
@@ -35,8 +35,8 @@ pub struct Tally {
     pub failed: u64,
     /// Those of the failed whose confirmation was for something else than was sent.
     pub misconfirmed: u64,
-    /// How many failed for each reason.
-    pub reasons: BTreeMap<String, u64>,
+    /// Which failed for each reason.
+    pub reasons: BTreeMap<String, Failed>,
     /// For each kind of misbehaviour how many ended as they should, and how many did not.
     pub misbehaved: BTreeMap<&'static str, (u64, u64)>,
     /// From the intended start to the connection; honest clients only, as in the two below.
@@ -47,6 +47,15 @@ pub struct Tally {
     pub stored: Latency,
     /// By a file's number what must be found of it.
     pub claims: Vec<Claim>,
+}
+
+/// The files that failed for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// How many.
+    pub count: u64,
+    /// The number of the first, to be looked for in a receiver's log.
+    pub first: u64,
 }
 
 impl Tally {
@@ -80,11 +89,11 @@ impl Tally {
             *if expected { as_expected } else { otherwise } += 1;
         }
         if !expected {
-            self.blame(ending);
+            self.blame(file, ending);
         }
     }
 
-    fn blame(&mut self, ending: &Ending) {
+    fn blame(&mut self, file: &File, ending: &Ending) {
         let reason = match ending {
             Ending::Failed(trouble) => {
                 self.misconfirmed += u64::from(trouble.is_damage());
@@ -92,7 +101,7 @@ impl Tally {
             }
             _ => "confirmed against expectation".into(),
         };
-        *self.reasons.entry(reason).or_default() += 1;
+        self.reasons.entry(reason).or_insert(Failed { count: 0, first: file.number }).count += 1;
     }
 
     fn claim(&mut self, number: u64, claim: Claim) {

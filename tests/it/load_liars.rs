@@ -1,4 +1,4 @@
-//! The load tester against receivers of the line dialect that lie: each must be caught.
+//! The load tester against receivers that lie, in the line dialect and in put: each must be caught.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -66,6 +66,30 @@ fn receive(mut stream: TcpStream, lie: Lie, directory: &Path) -> Option<()> {
     store(lie, &directory.join(&name), content);
     let confirmed = if lie == Lie::ConfirmsLess { size - 1 } else { size };
     stream.write_all(format!("done {confirmed} - {name}\n").as_bytes()).ok()
+}
+
+/// A receiver of one put that stores what came of it, whether or not that is all, and confirms it with `digest`.
+fn put_receiver(digest: &'static str, directory: &Path) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let directory = directory.to_owned();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let directory = directory.clone();
+            thread::spawn(move || {
+                let request = read_name(&mut stream)?;
+                let size = request.split_once("size=")?.1.split(' ').next()?.parse().ok()?;
+                let name = request.split_once("./")?.1;
+                let mut content = Vec::new();
+                Read::by_ref(&mut stream).take(size).read_to_end(&mut content).ok()?;
+                fs::write(directory.join(name), &content).unwrap();
+                let trailer = read_name(&mut stream)?;
+                let digest = if digest.is_empty() { trailer.replace('=', ":") } else { digest.into() };
+                stream.write_all(format!("done {size} {digest} {name}\n").as_bytes()).ok()
+            });
+        }
+    });
+    address
 }
 
 fn read_name(stream: &mut TcpStream) -> Option<String> {
@@ -143,4 +167,23 @@ fn a_receipt_before_the_end_is_none() {
     assert_eq!((figure(&report, "files.acknowledged"), figure(&report, "files.failed")), (0, 20), "{report}");
     // Heard after the end of the content it is a receipt for something else.
     assert!(exit == 1 || exit == 4, "{report}");
+}
+
+#[test]
+fn a_receipt_with_another_digest_is_no_receipt() {
+    for (digest, exit) in [("", 0), ("crc32c:01234567", 4), ("-", 4)] {
+        let directory = TempDir::new().unwrap();
+        let run = Run::load(put_receiver(digest, directory.path()), "--files 5 --closer client --json");
+        let misconfirmed = figure(&run.json(), "files.misconfirmed");
+        assert_eq!((run.exit(), misconfirmed), (exit, if exit == 0 { 0 } else { 5 }), "{digest}: {}", run.text());
+    }
+}
+
+#[test]
+fn a_receiver_that_stores_half_of_a_put_is_found_out() {
+    let directory = TempDir::new().unwrap();
+    let verify = format!("--verify {}", directory.path().display());
+    let address = put_receiver("", directory.path());
+    let run = Run::load(address, &format!("--files 5 --misbehave abort=100% --closer client --json {verify}"));
+    assert_eq!((run.exit(), figure(&run.json(), "verification.unexpected")), (4, 5), "{}", run.text());
 }

@@ -83,13 +83,14 @@ fn lines(live: &Live<'_>, rates: Rates) -> Vec<String> {
         format!("{} files acknowledged, {:.0} files/s, {:.1} MiB/s", tally.acknowledged, rates.files, rates.mebibytes),
         format!("stored p50 {}, p99 {}, {} failed", quantile(0.5), quantile(0.99), tally.failed),
     ];
-    lines.extend(tally.reasons.iter().take(REASONS_TOLD).map(|(reason, count)| format!("{count} x {reason}")));
+    lines
+        .extend(tally.reasons.iter().take(REASONS_TOLD).map(|(reason, failed)| format!("{} x {reason}", failed.count)));
     lines
 }
 
 #[cfg(test)]
 mod tests {
-    use intake::load::tally::Tally;
+    use intake::load::tally::{Failed, Tally};
 
     use super::*;
 
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn states_counts_and_reasons_are_told() {
-        let reasons = [("reset by the server".to_owned(), 7)].into();
+        let reasons = [("reset by the server".to_owned(), Failed { count: 7, first: 3 })].into();
         let tally = Tally { acknowledged: 100, failed: 7, reasons, ..Tally::default() };
         let live = Live { elapsed: Duration::from_millis(1500), tally: &tally, connecting: 1, sending: 2, waiting: 3 };
         let lines = lines(&live, Rates { files: 5.0, mebibytes: 0.5 });
