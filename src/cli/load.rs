@@ -88,8 +88,8 @@ pub struct Load {
     /// Let the clients come in, or the rate climb, over this span
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     ramp: Span,
-    /// Who closes first: the `client` does it with its receipts in put and ask, without in classic and line; so with a
-    /// `reset`, in put and ask only
+    /// Who closes first. A `client` does in put and ask when it has its receipts, in classic and line as soon as all is
+    /// sent, so that it is never told what became of it; `reset` is for put and ask
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     closer: Closer,
     /// Which share of the clients misbehaves, and how; see below
@@ -113,7 +113,7 @@ pub struct Load {
     /// Compare every byte in the receiver's directory afterwards
     #[arg(long, value_name = "DIR", conflicts_with = "verify_only")]
     verify: Option<PathBuf>,
-    /// Send nothing, compare what a run with the same seed, sizes and --files has left
+    /// Send nothing, compare what a run with the same seed, files, sizes, dialect and misbehaviour has left
     #[arg(long, value_name = "DIR", requires = "seed", requires = "files", conflicts_with = "fail_if")]
     verify_only: Option<PathBuf>,
     /// A bad outcome: any figure of the report above or below a limit; may be given several times
@@ -312,4 +312,65 @@ fn stop_on_interrupt() -> Arc<AtomicBool> {
     let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
     let _ = flag::register(SIGINT, stop.clone());
     stop
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(typed: &str) -> Result<Load, clap::Error> {
+        let mut command = Load::augment_args(clap::Command::new("load").no_binary_name(true));
+        Load::from_arg_matches(&command.try_get_matches_from_mut(typed.split_whitespace())?)
+    }
+
+    fn plan(typed: &str) -> Plan {
+        parse(typed).unwrap().plan("192.0.2.1:9".parse().unwrap())
+    }
+
+    #[test]
+    fn a_run_has_an_end_even_if_none_is_asked_for() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (typed, files, duration) in [
+            ("", None, seconds(10)),
+            ("--files 5", Some(5), None),
+            ("--duration 3s", None, seconds(3)),
+            ("--files 5 --duration 3s", Some(5), seconds(3)),
+        ] {
+            assert_eq!(plan(typed).extent, Extent { files, duration }, "{typed}");
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_plan() {
+        let typed = "--clients 7 --size 1k..2k --dialect ask --rate 5/s --arrivals constant --ramp 3s --closer reset \
+                     --misbehave abort=100% --timeout 4s --seed 11";
+        let Plan { dialect, clients, pace, ramp, workload, closer, patience, .. } = plan(typed);
+        assert_eq!((dialect, clients, closer), (Dialect::Ask, 7, Closer::Reset));
+        assert_eq!(pace, Loop::Open { rate: 5.0, arrivals: Arrivals::Constant });
+        assert_eq!((ramp, patience), (Duration::from_secs(3), Duration::from_secs(4)));
+        assert_eq!((workload.seed, workload.sizes, workload.mix.conducts().count()), (11, Sizes::Range(1024, 2048), 1));
+        assert_eq!(plan("--per-connection 8").per_connection, 8);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_a_usage_error() {
+        for typed in
+            ["--udp --files 5", "--udp --verify /", "--window 5 --udp --rate 1/s", "--verify / --verify-only /"]
+        {
+            assert_eq!(parse(typed).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{typed}");
+        }
+        for typed in ["--sockets 5", "--verify-only /", "--arrivals constant"] {
+            assert_eq!(parse(typed).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{typed}");
+        }
+        assert_eq!(parse("--verify /dev/null").unwrap().run(), Exit::Usage);
+    }
+
+    #[test]
+    fn seeds_differ_unless_they_are_given() {
+        assert_ne!(plan("").workload.seed, plan("").workload.seed);
+        assert!(plan("").workload.seed <= u64::from(u32::MAX));
+    }
 }

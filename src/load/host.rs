@@ -22,9 +22,11 @@ use super::latency::Micros;
 const RESERVED_DESCRIPTORS: u64 = 16;
 /// The server's share, where it runs on this host: a socket and a file each, and what it needs besides.
 const SERVER_DESCRIPTORS_PER_CLIENT: u64 = 2;
-/// Source addresses on loopback, where all of 127.0.0.0/8 is ours. A connection that is over keeps its port for a minute
-/// (TIME_WAIT, tcp(7)); with so many addresses 30,000 connections a second find a free one.
+/// Source addresses on loopback, where all of 127.0.0.0/8 is ours. With so many, 30,000 connections a second find a free
+/// port although each rests for [`TIME_WAIT`].
 const LOOPBACK_SOURCES: u32 = 64;
+/// How long a port rests after its end of a connection was the first to close (TIME_WAIT, tcp(7)).
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// What both ends of a connection and the server's record of it keep in memory, in bytes, buffers in use included.
 const BYTES_PER_CLIENT: u64 = 64 << 10;
 /// A full backlog drops handshakes, and each then waits for a second; no server waits for more than its kernel allows.
@@ -59,10 +61,10 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// What a run of `clients` against `target` cannot do without, given `descriptors` for the process.
-pub fn requirements(clients: usize, target: SocketAddr, descriptors: u64) -> Vec<Requirement> {
-    let (clients, sources) = (clients as u64, u64::from(Sources::to(target).addresses));
-    let descriptors_needed = clients + RESERVED_DESCRIPTORS;
+/// What a run of `clients`, which take `ports`, against `target` cannot do without, given `descriptors` for the process.
+pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors: u64) -> Vec<Requirement> {
+    let sources = u64::from(Sources::to(target).addresses);
+    let descriptors_needed = clients as u64 + RESERVED_DESCRIPTORS;
     vec![
         Requirement {
             what: "descriptors",
@@ -72,9 +74,9 @@ pub fn requirements(clients: usize, target: SocketAddr, descriptors: u64) -> Vec
         },
         Requirement {
             what: "source ports",
-            needs: clients,
+            needs: ports,
             has: source_ports() * sources,
-            remedy: "widen net.ipv4.ip_local_port_range (sysctl), or run fewer clients".into(),
+            remedy: "widen net.ipv4.ip_local_port_range (sysctl), or run fewer clients or files a second".into(),
         },
     ]
 }
@@ -84,7 +86,7 @@ pub fn requirements_with_server(clients: usize, descriptors: u64) -> Vec<Require
     let count = clients as u64;
     let of_server = SERVER_DESCRIPTORS_PER_CLIENT * count + RESERVED_DESCRIPTORS + 1;
     let both = count + of_server + RESERVED_DESCRIPTORS;
-    let mut all = requirements(clients, (Ipv4Addr::LOCALHOST, 0).into(), descriptors);
+    let mut all = requirements(clients, count, (Ipv4Addr::LOCALHOST, 0).into(), descriptors);
     all.extend([
         Requirement {
             what: "descriptors of a server",
@@ -264,11 +266,13 @@ mod tests {
 
     #[test]
     fn what_falls_short_is_told_with_what_would_do() {
-        let short = requirements(2000, "127.0.0.1:9000".parse().unwrap(), 1024).remove(0);
+        let short = requirements(2000, 2000, "127.0.0.1:9000".parse().unwrap(), 1024).remove(0);
         assert!(!short.is_met());
         let words = short.to_string();
         assert!(words.contains("2016 descriptors") && words.contains("1024") && words.contains("ulimit -Hn 2016"));
-        assert!(requirements(1000, "127.0.0.1:9000".parse().unwrap(), 1024).iter().all(Requirement::is_met));
+        assert!(requirements(1000, 1000, "127.0.0.1:9000".parse().unwrap(), 1024).iter().all(Requirement::is_met));
+        let far = requirements(10, 1_000_000, "192.0.2.1:9000".parse().unwrap(), 1024).remove(1);
+        assert!(!far.is_met() && far.to_string().starts_with("1000000 source ports"));
     }
 
     #[test]

@@ -68,6 +68,19 @@ pub struct Plan {
     pub patience: Duration,
 }
 
+impl Plan {
+    /// How many source ports are in use at a time: one a connection and, of an open loop whose clients close first, those
+    /// that rest for a minute after that.
+    fn source_ports(&self) -> u64 {
+        let client_closes = !self.dialect.is_framed() || self.closer == Closer::Client;
+        let resting = match self.pace {
+            Loop::Open { rate, .. } if client_closes => (rate * host::TIME_WAIT.as_secs_f64()) as u64,
+            _ => 0,
+        };
+        (self.clients as u64 + resting).min(self.extent.files.unwrap_or(u64::MAX))
+    }
+}
+
 /// Who closes a connection on which all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closer {
@@ -126,9 +139,47 @@ impl std::error::Error for LoadError {}
 /// [`LoadError`]; single uploads that fail are counted and are none.
 pub fn run(plan: &Plan, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
     let descriptors = net::raise_descriptor_limit().map_err(LoadError::EventLoop)?;
-    let short = host::requirements(plan.clients, plan.target, descriptors).into_iter().find(|each| !each.is_met());
+    let required = host::requirements(plan.clients, plan.source_ports(), plan.target, descriptors);
+    let short = required.into_iter().find(|each| !each.is_met());
     match short {
         Some(requirement) => Err(LoadError::Shortage(requirement)),
         None => Swarm::new(plan).map_err(LoadError::EventLoop)?.run(stop, on_tick),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misbehave::Mix;
+    use super::schedule::Arrivals;
+    use super::workload::Sizes;
+    use super::*;
+
+    #[test]
+    fn ports_rest_for_a_minute_where_the_client_closes_first() {
+        let open = Loop::Open { rate: 100.0, arrivals: Arrivals::Constant };
+        let ports = |dialect, pace, closer, files| {
+            let workload = Workload { seed: 1, sizes: Sizes::Range(1, 1), mix: Mix::default() };
+            let extent = Extent { files, duration: None };
+            let target = "192.0.2.1:9".parse().unwrap();
+            let (ramp, patience) = (Duration::ZERO, Duration::ZERO);
+            let plan = Plan {
+                target,
+                dialect,
+                clients: 10,
+                per_connection: 1,
+                pace,
+                extent,
+                ramp,
+                workload,
+                closer,
+                patience,
+            };
+            plan.source_ports()
+        };
+        assert_eq!(ports(Dialect::Put, open, Closer::Server, None), 10);
+        assert_eq!(ports(Dialect::Put, open, Closer::Client, None), 6010);
+        assert_eq!(ports(Dialect::Line, open, Closer::Server, None), 6010);
+        assert_eq!(ports(Dialect::Line, open, Closer::Server, Some(500)), 500);
+        assert_eq!(ports(Dialect::Line, Loop::Closed, Closer::Server, None), 10);
     }
 }

@@ -143,7 +143,7 @@ impl Report<'_> {
         let (seed, started) = (self.plan.workload.seed, self.finished.tally.started);
         write!(
             f,
-            "to compare later: --verify-only DIR --seed {seed} --files {started}, and the same sizes and misbehaviour"
+            "to compare later: --verify-only DIR --seed {seed} --files {started}, and the same sizes, dialect and misbehaviour"
         )
     }
 }

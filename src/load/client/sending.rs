@@ -1,7 +1,9 @@
 //! The sending half of a client: what goes out next, and what its conduct makes of that.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::time::Instant;
+
+use rustix::net::{SendFlags, send};
 
 use super::{Client, Context, Flight, Next, Phase, over};
 use crate::load::ending::{Ending, Trouble};
@@ -24,7 +26,7 @@ impl Client {
         match self.sender.step() {
             Step::Transmit(bytes) => {
                 let bytes = bytes.to_owned();
-                self.transmit(&bytes, cx.now)
+                self.transmit(&bytes, cx)
             }
             Step::Send(_) => self.send_content(cx, budget),
             Step::Idle => self.go_on(cx),
@@ -35,7 +37,8 @@ impl Client {
         }
     }
 
-    fn transmit(&mut self, bytes: &[u8], now: Instant) -> Next {
+    fn transmit(&mut self, bytes: &[u8], cx: &Context<'_>) -> Next {
+        let now = cx.now;
         let Some(flight) = self.flights.back_mut() else { unreachable!("headers and trailers are an upload's") };
         let pause = flight.file.conduct.header_byte_interval();
         if let Some(due) = flight.header_due.filter(|due| now < *due) {
@@ -43,7 +46,8 @@ impl Client {
         }
         let piece = if pause.is_some() { &bytes[..1] } else { bytes };
         flight.header_due = pause.map(|pause| now + pause);
-        match self.send(piece, now) {
+        let content_follows = cx.plan.dialect == Dialect::Put && !flight.has_all_content();
+        match self.send(piece, content_follows, now) {
             Ok(length) => {
                 self.sender.transmitted(length);
                 Next::Again
@@ -69,7 +73,8 @@ impl Client {
         }
         let piece = &mut cx.buffer[..allowed];
         cx.plan.workload.content(file.number).fill(sent, piece);
-        match self.send(piece, cx.now) {
+        // Behind framed content there is a trailer.
+        match self.send(piece, cx.plan.dialect.is_framed(), cx.now) {
             Ok(length) => {
                 budget.spend(length);
                 self.sender.content(&piece[..length]);
@@ -146,7 +151,7 @@ impl Client {
             }
             Closer::Server => {}
         }
-        match self.send(BYE, cx.now) {
+        match self.send(BYE, false, cx.now) {
             Ok(_) => {
                 self.phase = Phase::Leaving;
                 Next::Again
@@ -190,9 +195,12 @@ impl Client {
         Next::Again
     }
 
-    /// Sends some of `bytes`: how many, or what is to be done instead.
-    fn send(&mut self, bytes: &[u8], now: Instant) -> Result<usize, Next> {
-        match self.stream.write(bytes) {
+    /// Sends some of `bytes`: how many, or what is to be done instead. With `more` to come at once the kernel does not make
+    /// a segment of its own of a short end (send(2)): many small files would cost the server three reads each.
+    fn send(&mut self, bytes: &[u8], more: bool, now: Instant) -> Result<usize, Next> {
+        let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
+        let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
+        match send(&self.stream, bytes, flags | SendFlags::NOSIGNAL).map_err(io::Error::from) {
             Ok(length) => {
                 self.moved = now;
                 Ok(length)
