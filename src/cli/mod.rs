@@ -3,6 +3,8 @@
 //! One file a subcommand. Results go to standard output, everything else to standard error.
 
 mod address;
+mod doctor;
+mod load;
 mod logger;
 mod ping;
 mod send;
@@ -30,6 +32,8 @@ enum Command {
     Serve(serve::Serve),
     Send(send::Send),
     Ping(ping::Ping),
+    Load(load::Load),
+    Doctor(doctor::Doctor),
 }
 
 /// How a run ended, as scripts see it. Each subcommand's help lists its own.
@@ -43,6 +47,10 @@ pub enum Exit {
     Usage = 2,
     /// There was nobody to talk to.
     Unreachable = 3,
+    /// What was stored is not what was sent.
+    Broken = 4,
+    /// What was named as a bad outcome has come about.
+    BadOutcome = 5,
     /// Ctrl-C; 128 and the number of the signal, as shells report it.
     Interrupted = 130,
 }
@@ -59,6 +67,8 @@ pub fn run() -> Exit {
         Command::Serve(serve) => serve.run(),
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
+        Command::Load(load) => load.run(),
+        Command::Doctor(doctor) => doctor.run(),
     }
 }
 

@@ -498,7 +498,7 @@ mod tests {
             for (id, result) in at_once(directory, OnExists::Rename).into_iter().enumerate() {
                 assert_eq!(usize::from(whole(result.unwrap().as_str())), id);
             }
-            assert_eq!(listing(path).len(), UPLOADS.into());
+            assert_eq!(listing(path).len(), usize::from(UPLOADS));
             assert!(partials(path).is_empty());
         });
     }

@@ -6,6 +6,8 @@ mod fixture;
 mod interop;
 mod lifecycle;
 mod limits;
+mod load;
+mod load_liars;
 mod names;
 mod network;
 mod overload;

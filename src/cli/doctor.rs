@@ -1,0 +1,64 @@
+//! `intake doctor`: what a number of clients needs of this host, and what it has.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use intake::load::host::{Requirement, requirements_with_server};
+use intake::net::raise_descriptor_limit;
+
+use super::{Exit, complain, say};
+
+/// Tells what a number of clients, and a server for them, need of this host, and whether it has that
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  the host has all of it
+  1  it falls short of something
+  2  wrong usage")]
+pub struct Doctor {
+    /// Clients at a time
+    #[arg(long, value_name = "N", default_value = "1000")]
+    clients: NonZeroUsize,
+}
+
+impl Doctor {
+    /// Prints the table.
+    pub fn run(self) -> Exit {
+        let descriptors = match raise_descriptor_limit() {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                complain(format_args!("cannot raise the descriptor limit: {error}"));
+                return Exit::Failed;
+            }
+        };
+        let requirements = requirements_with_server(self.clients.get(), descriptors);
+        say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));
+        requirements.iter().for_each(|requirement| say(row(requirement)));
+        if requirements.iter().all(Requirement::is_met) { Exit::Done } else { Exit::Failed }
+    }
+}
+
+fn row(requirement: &Requirement) -> String {
+    let Requirement { what, needs, has, remedy } = requirement;
+    let verdict = if requirement.is_met() { "enough".into() } else { format!("short: {remedy}") };
+    format!("{what:26} {needs:>12} {has:>20}  {verdict}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_comes_with_its_remedy() {
+        let enough = Requirement { what: "ports", needs: 5, has: 5, remedy: "add some".into() };
+        assert!(row(&enough).ends_with("enough"));
+        assert!(row(&Requirement { needs: 6, ..enough }).ends_with("short: add some"));
+    }
+
+    #[test]
+    fn more_than_any_host_has_falls_short() {
+        let doctor = |clients| Doctor { clients: NonZeroUsize::new(clients).unwrap() };
+        assert_eq!(doctor(1).run(), Exit::Done);
+        assert_eq!(doctor(1_000_000_000).run(), Exit::Failed);
+    }
+}

@@ -1,0 +1,375 @@
+//! One simulated client: a connection, the client's half of the conversation over it, and the conduct of its uploads.
+//!
+//! ```text
+//! Connecting --> Open --> Leaving (has said that it is done) --> closed
+//!                 |  ^
+//!                 +--+  begin, send, hear: what proto::Sender says, when the conduct lets it
+//! ```
+//!
+//! Does what can be done now and says in a [`Verdict`] what the swarm has to do next. Reads no clock, knows no other client
+//! and counts nothing: how each upload ended it hands to the swarm as an [`Ended`].
+
+mod sending;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use rustix::io::Errno;
+
+use super::Plan;
+use super::ending::{Claim, Ending, Trouble};
+use super::misbehave::Conduct;
+use super::workload::File;
+use crate::net::{Readiness, Stream};
+use crate::proto::{Failure, Sender, Step};
+use crate::reactor::Budget;
+
+/// What a server says is read in pieces of this size, in bytes: its replies are short.
+const REPLY_BYTES: usize = 4096;
+
+/// What the swarm lends to a client while it serves it.
+pub struct Context<'a> {
+    /// What the run is to do.
+    pub plan: &'a Plan,
+    /// Shared by all: content is made in it, and replies are read into it.
+    pub buffer: &'a mut [u8],
+    /// Before the poll was asked: nobody is called silent for a later moment.
+    pub asked: Instant,
+    /// After the poll.
+    pub now: Instant,
+    /// Gives a client that has sent its last file the next one.
+    pub next_file: &'a mut dyn FnMut() -> Option<File>,
+    /// Where it says how uploads ended.
+    pub ended: &'a mut Vec<Ended>,
+}
+
+/// One upload that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its file.
+    pub file: File,
+    /// How it ended.
+    pub ending: Ending,
+    /// What must now be found of it.
+    pub claim: Claim,
+    /// Whether all that it wanted to send was sent.
+    pub is_whole: bool,
+    /// When what happened.
+    pub moments: Moments,
+}
+
+/// The moments that latencies are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
+    /// When the upload was meant to start.
+    pub intended: Instant,
+    /// When the connection was there; `None` for uploads that found one.
+    pub connected: Option<Instant>,
+    /// When the server first said something about it.
+    pub replied: Option<Instant>,
+}
+
+/// What the swarm is to do with a client that it has served.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing can be done before the next event, or this moment.
+    Wait(Instant),
+    /// There is more to do; others first.
+    Yield,
+    /// The connection is over. What has no outcome yet ended like this.
+    End(Ending),
+}
+
+/// What a client is about, for those who look on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The handshake is under way.
+    Connecting,
+    /// It sends, or waits for leave to.
+    Sending,
+    /// It waits for outcomes, or for the end.
+    Waiting,
+}
+
+/// One connection and what goes over it.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    sender: Sender,
+    phase: Phase,
+    /// Uploads without an outcome, in the order of their requests; the last one may still be under way.
+    flights: VecDeque<Flight>,
+    /// Taken on, and not begun.
+    held: Option<Flight>,
+    /// How many files it may still take on.
+    remaining: usize,
+    readiness: Readiness,
+    /// A send has failed: why. What the server said before that is still worth reading.
+    send_error: Option<ErrorKind>,
+    /// When a byte last moved, or will be moved by our own will.
+    moved: Instant,
+    /// When the connection was there.
+    connected: Option<Instant>,
+    /// When all was sent that ever will be, where that is not said to the server yet or has just been.
+    finished: Option<Instant>,
+    half_closed: bool,
+    /// Content that the kernel took, in bytes.
+    sent_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Open,
+    Leaving,
+}
+
+/// One upload.
+#[derive(Debug)]
+struct Flight {
+    file: File,
+    moments: Moments,
+    /// When its next piece of header may go.
+    header_due: Option<Instant>,
+    /// When its content began.
+    content_began: Option<Instant>,
+    /// How much of the content is sent, in bytes.
+    sent: u64,
+    /// Whether it was asked for.
+    is_begun: bool,
+}
+
+/// What came of one step.
+enum Next {
+    Again,
+    /// Nothing before the next event or, where it waits by its own will, this moment.
+    Wait(Option<Instant>),
+    End(Ending),
+}
+
+impl Flight {
+    fn new(file: File, intended: Instant) -> Self {
+        let moments = Moments { intended, connected: None, replied: None };
+        Self { file, moments, header_due: None, content_began: None, sent: 0, is_begun: false }
+    }
+
+    fn has_all_content(&self) -> bool {
+        self.sent == self.file.conduct.share_sent(self.file.size)
+    }
+}
+
+impl Client {
+    /// A client whose connection has been begun, for `file`, which is meant to start at `intended`.
+    pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Instant, now: Instant) -> Self {
+        Self {
+            stream,
+            sender: Sender::new(),
+            phase: Phase::Connecting,
+            flights: VecDeque::new(),
+            held: Some(Flight::new(file, intended)),
+            remaining: plan.per_connection - 1,
+            readiness: Readiness::default(),
+            send_error: None,
+            moved: now,
+            connected: None,
+            finished: None,
+            half_closed: false,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Notes what an event said. Returns whether something may be done about it.
+    pub fn absorb(&mut self, readiness: Readiness) -> bool {
+        self.readiness.readable |= readiness.readable;
+        self.readiness.writable |= readiness.writable;
+        self.readiness != Readiness::default()
+    }
+
+    /// Gets as far as it can within `budget`.
+    pub fn serve(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Verdict {
+        while !budget.is_spent() {
+            match self.step(cx, budget) {
+                Next::Again => {}
+                Next::Wait(own_will) => return self.wait(own_will, cx),
+                Next::End(ending) => return Verdict::End(ending),
+            }
+        }
+        Verdict::Yield
+    }
+
+    /// Closes the connection; what has no outcome yet ends with `ending`. In the middle of an upload it is reset, so that
+    /// no server takes half for a whole.
+    pub fn close(mut self, plan: &Plan, ending: &Ending) -> Vec<Ended> {
+        let mut flights = std::mem::take(&mut self.flights);
+        if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
+            // Fails only for a connection that there never was.
+            let _ = self.stream.reset_on_close();
+        }
+        flights.extend(self.held.take());
+        flights.into_iter().map(|flight| self.ended(flight, ending.clone(), plan)).collect()
+    }
+
+    /// Whether there has been a connection.
+    pub fn is_connected(&self) -> bool {
+        self.connected.is_some()
+    }
+
+    /// The content that the kernel has taken, in bytes.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// What it is about.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Connecting => State::Connecting,
+            Phase::Open
+                if self.held.is_some() || self.flights.back().is_some_and(|flight| !flight.has_all_content()) =>
+            {
+                State::Sending
+            }
+            _ => State::Waiting,
+        }
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
+        if self.phase == Phase::Connecting {
+            return self.finish_connect(cx.now);
+        }
+        if self.readiness.readable && self.is_listening(cx.now) {
+            return self.listen(cx, budget);
+        }
+        match self.send_error {
+            Some(error) => Next::End(Ending::Failed(Trouble::Network(error))),
+            None if self.phase == Phase::Leaving => Next::Wait(None),
+            None => self.send_on(cx, budget),
+        }
+    }
+
+    /// Who waits by its own will is not waiting for the server.
+    fn wait(&mut self, own_will: Option<Instant>, cx: &mut Context<'_>) -> Verdict {
+        debug_assert!(
+            self.phase == Phase::Connecting || !(self.readiness.readable && self.is_listening(cx.now)),
+            "would wait for an edge that has been told already"
+        );
+        if let Some(at) = own_will {
+            self.moved = at;
+            return Verdict::Wait(at);
+        }
+        let patience_ends = self.moved + cx.plan.patience;
+        if cx.asked < patience_ends {
+            return Verdict::Wait(patience_ends);
+        }
+        self.sender.end_of_burst();
+        self.settle(cx);
+        Verdict::End(Ending::Failed(match self.phase {
+            Phase::Connecting => Trouble::Connect(ErrorKind::TimedOut),
+            _ => Trouble::Silence,
+        }))
+    }
+
+    /// "Writable" does not mean connected: an error may have made it so, or nothing at all (mio's `TcpStream::connect`).
+    fn finish_connect(&mut self, now: Instant) -> Next {
+        if self.readiness == Readiness::default() {
+            return Next::Wait(None);
+        }
+        if let Err(error) | Ok(Some(error)) = self.stream.take_error() {
+            return cannot_connect(&error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => {
+                self.connected = Some(now);
+                self.held.iter_mut().for_each(|flight| flight.moments.connected = Some(now));
+                self.moved = now;
+                self.phase = Phase::Open;
+                Next::Again
+            }
+            Err(error) if is_still_connecting(&error) => {
+                self.readiness = Readiness::default();
+                Next::Wait(None)
+            }
+            Err(error) => cannot_connect(&error),
+        }
+    }
+
+    fn is_listening(&self, now: Instant) -> bool {
+        let conduct = self.last_conduct();
+        conduct != Conduct::NeverRead && self.finished.is_none_or(|at| now >= at + conduct.deaf_for())
+    }
+
+    fn last_conduct(&self) -> Conduct {
+        self.flights.back().map_or(Conduct::Honest, |flight| flight.file.conduct)
+    }
+
+    /// Hands in what one read brings.
+    fn listen(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
+        let said = &mut cx.buffer[..REPLY_BYTES];
+        match self.stream.read(said) {
+            // After a failed send the end is no clean one: the kernel reports a reset only once.
+            Ok(0) if self.send_error.is_some() => self.sender.reset(),
+            Ok(0) => self.sender.end_of_stream(),
+            Ok(length) => {
+                self.moved = cx.now;
+                budget.spend(length);
+                self.flights.iter_mut().take(1).for_each(|flight| flight.note_reply(cx.now));
+                self.sender.receive(&said[..length]);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.readiness.readable = false,
+                ErrorKind::Interrupted => {}
+                ErrorKind::ConnectionReset => self.sender.reset(),
+                kind => return Next::End(Ending::Failed(Trouble::Network(kind))),
+            },
+        }
+        self.settle(cx);
+        match self.sender.step() {
+            Step::Over => over(),
+            _ => Next::Again,
+        }
+    }
+
+    /// Passes on the outcomes that are known.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while let Some(outcome) = self.sender.outcome() {
+            let mut flight = self.flights.pop_front().expect("there is one outcome for each upload");
+            flight.note_reply(cx.now);
+            let ending = outcome.map_or_else(|failure| Ending::Failed(Trouble::Upload(failure)), |_| Ending::Stored);
+            let ended = self.ended(flight, ending, cx.plan);
+            cx.ended.push(ended);
+        }
+    }
+
+    fn ended(&self, flight: Flight, ending: Ending, plan: &Plan) -> Ended {
+        let is_whole = self.is_whole(&flight, plan);
+        let Flight { file, moments, .. } = flight;
+        Ended { file, claim: ending.claim(is_whole), ending, is_whole, moments }
+    }
+
+    /// Whether the server has been told all that an upload has to tell it: it may then have stored the file.
+    fn is_whole(&self, flight: &Flight, plan: &Plan) -> bool {
+        let has_all = if plan.dialect.is_framed() { flight.sent == flight.file.size } else { self.half_closed };
+        flight.is_begun && has_all
+    }
+}
+
+impl Flight {
+    fn note_reply(&mut self, now: Instant) {
+        self.moments.replied.get_or_insert(now);
+    }
+}
+
+/// All that was begun has its outcome; what was taken on and not begun has found no server.
+fn over() -> Next {
+    Next::End(Ending::Failed(Trouble::Upload(Failure::Unserved)))
+}
+
+fn cannot_connect(error: &io::Error) -> Next {
+    Next::End(Ending::Failed(Trouble::Connect(error.kind())))
+}
+
+/// Whether the handshake is still under way, as getpeername(2) says it.
+fn is_still_connecting(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotConnected || error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error())
+}

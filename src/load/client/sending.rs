@@ -1,0 +1,241 @@
+//! The sending half of a client: what goes out next, and what its conduct makes of that.
+
+use std::io::{self, ErrorKind};
+use std::time::Instant;
+
+use rustix::net::{SendFlags, send};
+
+use super::{Client, Context, Flight, Next, Phase, over};
+use crate::load::ending::{Ending, Trouble};
+use crate::load::misbehave::{Allowance, Conduct};
+use crate::load::{Closer, Plan};
+use crate::net::Stream;
+use crate::proto::{Algorithm, Dialect, Promise, Request, Step};
+use crate::reactor::Budget;
+
+/// The most uploads that wait for their outcome on one connection: enough to keep a server's batches full.
+const IN_FLIGHT_MAX: usize = 128;
+/// The longest leave to send that is looked at without being taken, in bytes: `ok`, an offset, LF.
+const LEAVE_MAX_BYTES: usize = 32;
+/// Ends a conversation of put or ask in good order: the server closes first.
+const BYE: &[u8] = b"/bye\n";
+
+impl Client {
+    /// Does what is next to be done towards the server.
+    pub(super) fn send_on(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
+        match self.sender.step() {
+            Step::Transmit(bytes) => {
+                let bytes = bytes.to_owned();
+                self.transmit(&bytes, cx)
+            }
+            Step::Send(_) => self.send_content(cx, budget),
+            Step::Idle => self.go_on(cx),
+            Step::HalfClose => self.half_close(cx),
+            Step::Listen => self.await_reply(cx),
+            Step::Over => over(),
+            Step::Digest(_) | Step::Supply => unreachable!("sizes are known, and nothing is resumed"),
+        }
+    }
+
+    fn transmit(&mut self, bytes: &[u8], cx: &Context<'_>) -> Next {
+        let now = cx.now;
+        let Some(flight) = self.flights.back_mut() else { unreachable!("headers and trailers are an upload's") };
+        let pause = flight.file.conduct.header_byte_interval();
+        if let Some(due) = flight.header_due.filter(|due| now < *due) {
+            return Next::Wait(Some(due));
+        }
+        let piece = if pause.is_some() { &bytes[..1] } else { bytes };
+        flight.header_due = pause.map(|pause| now + pause);
+        let content_follows = cx.plan.dialect == Dialect::Put && !flight.has_all_content();
+        match self.send(piece, content_follows, now) {
+            Ok(length) => {
+                self.sender.transmitted(length);
+                Next::Again
+            }
+            Err(next) => next,
+        }
+    }
+
+    fn send_content(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
+        let Some(flight) = self.flights.back_mut() else { unreachable!("content is an upload's") };
+        let file = flight.file;
+        let (goal, sent) = (file.conduct.share_sent(file.size), flight.sent);
+        let began = *flight.content_began.get_or_insert(cx.now);
+        if sent == goal {
+            return self.cut(cx);
+        }
+        let allowed = match file.conduct.content_allowance(sent, file.size, cx.now.duration_since(began)) {
+            Allowance::NotBefore(at) => return Next::Wait(Some(began + at)),
+            Allowance::Bytes(bytes) => bytes.min(goal - sent).min(cx.buffer.len() as u64) as usize,
+        };
+        if !self.readiness.writable {
+            return Next::Wait(None);
+        }
+        let piece = &mut cx.buffer[..allowed];
+        cx.plan.workload.content(file.number).fill(sent, piece);
+        // Behind framed content there is a trailer.
+        match self.send(piece, cx.plan.dialect.is_framed(), cx.now) {
+            Ok(length) => {
+                budget.spend(length);
+                self.sender.content(&piece[..length]);
+                self.sent_bytes += length as u64;
+                self.flights.back_mut().into_iter().for_each(|flight| flight.sent += length as u64);
+                Next::Again
+            }
+            Err(next) => next,
+        }
+    }
+
+    /// Half of the content is sent, and its conduct ends it there.
+    fn cut(&mut self, cx: &Context<'_>) -> Next {
+        match self.last_conduct() {
+            Conduct::Abort => self.half_close(cx),
+            // Those before it are stored, or not, as if it had not come.
+            _ if self.flights.len() > 1 => Next::Wait(None),
+            _ => Next::End(Ending::Reset),
+        }
+    }
+
+    fn half_close(&mut self, cx: &Context<'_>) -> Next {
+        self.half_closed = true;
+        self.finished = Some(cx.now);
+        if !cx.plan.dialect.is_framed() && cx.plan.closer == Closer::Client {
+            return Next::End(Ending::Unheard);
+        }
+        self.sender.half_closed();
+        if let Err(error) = self.stream.shutdown_write() {
+            self.fail_send(error.kind());
+        }
+        Next::Again
+    }
+
+    /// Nothing is left to be sent of what was begun.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
+        match self.last_conduct() {
+            Conduct::NeverRead => return self.leave_unheard(cx.now),
+            Conduct::HalfClose { .. } => return self.half_close(cx),
+            _ => {}
+        }
+        if self.held.is_none() && self.remaining > 0 && self.flights.len() < IN_FLIGHT_MAX {
+            self.held = (cx.next_file)().map(|file| Flight::new(file, cx.now));
+            self.remaining = if self.held.is_some() { self.remaining - 1 } else { 0 };
+        }
+        match &self.held {
+            // One that ends the conversation in its own way is alone in doing so.
+            Some(flight) if flight.file.conduct.ends_conversation() && !self.flights.is_empty() => Next::Wait(None),
+            Some(_) => self.begin(cx.plan),
+            None if self.flights.is_empty() => self.leave(cx),
+            None => Next::Wait(None),
+        }
+    }
+
+    fn begin(&mut self, plan: &Plan) -> Next {
+        let Some(mut flight) = self.held.take() else { unreachable!("it was just looked at") };
+        flight.is_begun = true;
+        if flight.file.conduct.ends_conversation() {
+            self.remaining = 0;
+        }
+        self.sender.begin(&request(&flight, plan));
+        self.flights.push_back(flight);
+        Next::Again
+    }
+
+    /// All outcomes are known.
+    fn leave(&mut self, cx: &Context<'_>) -> Next {
+        match cx.plan.closer {
+            Closer::Client => return Next::End(Ending::Unheard),
+            Closer::Reset => {
+                // Should it fail, it is an ordinary close.
+                let _ = self.stream.reset_on_close();
+                return Next::End(Ending::Unheard);
+            }
+            Closer::Server => {}
+        }
+        match self.send(BYE, false, cx.now) {
+            Ok(_) => {
+                self.phase = Phase::Leaving;
+                Next::Again
+            }
+            Err(next) => next,
+        }
+    }
+
+    fn await_reply(&mut self, cx: &mut Context<'_>) -> Next {
+        let (conduct, now) = (self.last_conduct(), cx.now);
+        match self.finished {
+            None if conduct == Conduct::NeverRead => self.peek(cx),
+            Some(_) if conduct == Conduct::NeverRead => self.leave_unheard(now),
+            Some(at) if now < at + conduct.deaf_for() => Next::Wait(Some(at + conduct.deaf_for())),
+            _ => Next::Wait(None),
+        }
+    }
+
+    /// Goes some time after all was sent, without having read a word.
+    fn leave_unheard(&mut self, now: Instant) -> Next {
+        let leaves = *self.finished.get_or_insert(now) + Conduct::NEVER_READ_STAY;
+        if now >= leaves { Next::End(Ending::Unheard) } else { Next::Wait(Some(leaves)) }
+    }
+
+    /// Looks at the leave to send without taking it out of the kernel's hands.
+    fn peek(&mut self, cx: &mut Context<'_>) -> Next {
+        if !std::mem::take(&mut self.readiness.readable) {
+            return Next::Wait(None);
+        }
+        let mut said = [0; LEAVE_MAX_BYTES];
+        let is_whole = |said: &[u8]| said.ends_with(b"\n") || cx.plan.dialect == Dialect::Classic && said.len() > 1;
+        match self.stream.peek(&mut said) {
+            Ok(0) => self.sender.end_of_stream(),
+            Ok(length) if is_whole(&said[..length]) => self.sender.receive(&said[..length]),
+            // The rest of it fires an event of its own.
+            Ok(_) => return Next::Wait(None),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait(None),
+            Err(error) => return Next::End(Ending::Failed(Trouble::Network(error.kind()))),
+        }
+        self.settle(cx);
+        Next::Again
+    }
+
+    /// Sends some of `bytes`: how many, or what is to be done instead. With `more` to come at once the kernel does not make
+    /// a segment of its own of a short end (send(2)): many small files would cost the server three reads each.
+    fn send(&mut self, bytes: &[u8], more: bool, now: Instant) -> Result<usize, Next> {
+        let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
+        let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
+        match send(&self.stream, bytes, flags | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+            Ok(length) => {
+                self.moved = now;
+                Ok(length)
+            }
+            Err(error) => Err(match error.kind() {
+                ErrorKind::WouldBlock => {
+                    self.readiness.writable = false;
+                    Next::Wait(None)
+                }
+                ErrorKind::Interrupted => Next::Again,
+                kind => {
+                    self.fail_send(kind);
+                    Next::Again
+                }
+            }),
+        }
+    }
+
+    /// Sends no more, and reads all that the server has said until then.
+    fn fail_send(&mut self, error: ErrorKind) {
+        self.send_error = Some(error);
+        self.readiness.readable = true;
+    }
+}
+
+/// What is asked for. In the dialects whose content ends with the stream it ends where its client wants it to.
+fn request(flight: &Flight, plan: &Plan) -> Request {
+    let file = flight.file;
+    let request = Request::until_end_of_stream(plan.dialect, plan.workload.name(file.named));
+    match file.conduct {
+        _ if plan.dialect.is_framed() => {
+            let digest = Some(Promise::Trailer(Algorithm::Crc32c));
+            Request { size: Some(file.size), digest, ..request }
+        }
+        Conduct::Abort => Request { size: Some(file.conduct.share_sent(file.size)), ..request },
+        _ => Request { size: Some(file.size), ..request },
+    }
+}

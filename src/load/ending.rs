@@ -1,0 +1,219 @@
+//! How an upload ended for its client, whether that is as it should be, and what must now be found under its name.
+//!
+//! Pure judgement: who ended it, and how, is the client's business.
+
+use std::fmt;
+use std::io;
+
+use super::misbehave::Conduct;
+use super::workload::File;
+use crate::proto::{Code, Dialect, Failure};
+
+/// How one upload ended, as its client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server confirmed it.
+    Stored,
+    /// All was sent and the client left without having heard anything, as its conduct or the run wants it.
+    Unheard,
+    /// The client reset the connection, as its conduct wants it.
+    Reset,
+    /// It failed.
+    Failed(Trouble),
+}
+
+/// Why an upload failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was no connection.
+    Connect(io::ErrorKind),
+    /// The conversation ended in a failure.
+    Upload(Failure),
+    /// The server neither took nor said anything for as long as the tester is patient.
+    Silence,
+    /// The connection failed.
+    Network(io::ErrorKind),
+    /// The run was ended before it was.
+    Interrupted,
+}
+
+/// What must be found under the name of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it was never sent, or its upload has failed for certain.
+    #[default]
+    Absent,
+    /// All that was sent: the server has confirmed it.
+    Present,
+    /// All that was sent or nothing: nobody said which.
+    Either,
+}
+
+impl Ending {
+    /// Whether the upload of `file` should end like this.
+    pub fn is_expected_of(&self, file: &File, dialect: Dialect) -> bool {
+        let conduct = file.conduct;
+        match self {
+            // A stream that ends midway is a whole file to a server that cannot know the size: no fault of it.
+            Self::Stored if conduct == Conduct::Abort => !dialect.is_framed(),
+            Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
+            Self::Unheard => true,
+            Self::Reset => conduct == Conduct::Reset,
+            // A stalled one asked for patience; a server may have less of that.
+            Self::Failed(trouble) => {
+                matches!(conduct, Conduct::Stall { .. }) && trouble.is_cut_off()
+                    || conduct == Conduct::Abort && dialect.is_framed() && trouble.is_about_an_end()
+                    || file.is_contested && trouble.is_refused_with(Code::CONFLICT)
+            }
+        }
+    }
+
+    /// What this ending says about the directory. `is_whole`: the server has been told all that there was to tell.
+    pub fn claim(&self, is_whole: bool) -> Claim {
+        match self {
+            Self::Stored => Claim::Present,
+            Self::Unheard => Claim::Either,
+            Self::Reset => Claim::Absent,
+            // What it is confirmed to be it can only be if it is there.
+            Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Claim::Either,
+            Self::Failed(Trouble::Upload(failure)) if !failure.may_be_stored() && *failure != Failure::Foreign => {
+                Claim::Absent
+            }
+            // The tester then resets the connection.
+            Self::Failed(_) if !is_whole => Claim::Absent,
+            Self::Failed(_) => Claim::Either,
+        }
+    }
+}
+
+/// What the upload of `file` leaves in the directory of a server that does all it should.
+pub fn presumed_claim(file: &File, dialect: Dialect) -> Claim {
+    match file.conduct {
+        Conduct::Reset => Claim::Absent,
+        Conduct::Abort if dialect.is_framed() => Claim::Absent,
+        _ if file.is_contested => Claim::Either,
+        Conduct::NeverRead | Conduct::Stall { .. } => Claim::Either,
+        _ => Claim::Present,
+    }
+}
+
+/// What must become of a client with this conduct, in words.
+pub fn expectation(conduct: Conduct, dialect: Dialect) -> &'static str {
+    match conduct {
+        Conduct::Abort if dialect.is_framed() => "refused, nothing stored",
+        Conduct::Honest | Conduct::Slow { .. } | Conduct::HalfClose { .. } | Conduct::SplitHeader => "stored",
+        Conduct::Stall { .. } => "stored, or cut off by the server's patience",
+        Conduct::Abort => "stored, shorter and unverified: this dialect cannot tell",
+        Conduct::Reset => "nothing stored",
+        Conduct::NeverRead => "stored, unheard",
+        Conduct::DupName => "stored beside the other, or refused with 409",
+    }
+}
+
+impl Trouble {
+    /// Whether the receiver confirmed something else than it was sent.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Upload(Failure::WrongReceipt(_)))
+    }
+
+    fn is_refused_with(&self, code: Code) -> bool {
+        matches!(self, Self::Upload(Failure::Refused(refusal)) if refusal.code == code)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.is_refused_with(Code::TIMEOUT) || self.is_hung_up()
+    }
+
+    fn is_about_an_end(&self) -> bool {
+        self.is_refused_with(Code::BAD_REQUEST) || self.is_hung_up()
+    }
+
+    fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Upload(Failure::Reset | Failure::ClosedEarly | Failure::Unknown))
+    }
+}
+
+impl fmt::Display for Trouble {
+    /// A category: those that are alike are counted together.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(io::ErrorKind::AddrNotAvailable) => f.write_str("no source port was free on this host"),
+            Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Silence => f.write_str("the server was silent"),
+            Self::Network(error) => write!(f, "the connection failed: {error}"),
+            Self::Interrupted => f.write_str("the run was ended"),
+            Self::Upload(failure) => f.write_str(match failure {
+                Failure::Refused(refusal) => return write!(f, "refused with {}", refusal.code.0),
+                Failure::Foreign => "an answer that is not of this protocol, or not at this time",
+                Failure::Unanswered => "closed without an answer",
+                Failure::ClosedEarly => "closed before all was sent",
+                Failure::Reset => "reset by the server",
+                Failure::OnlyClassic => "the receiver speaks only classic (--dialect classic)",
+                Failure::Unserved => "the conversation ended before it came to this file",
+                Failure::WrongReceipt(_) => "confirmed with another size or digest than was sent",
+                Failure::Unknown => "closed without a receipt",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Refusal;
+
+    fn refused(code: Code) -> Ending {
+        Ending::Failed(Trouble::Upload(Failure::Refused(Refusal::new(code, "words"))))
+    }
+
+    #[test]
+    fn each_conduct_has_its_ending() {
+        let reset = Ending::Failed(Trouble::Upload(Failure::Reset));
+        let stall = Conduct::KINDS[1].1;
+        for (conduct, ending, expected) in [
+            (Conduct::Honest, Ending::Stored, true),
+            (Conduct::Honest, reset.clone(), false),
+            (Conduct::Honest, refused(Code::CONFLICT), false),
+            (Conduct::Abort, Ending::Stored, true),
+            (Conduct::Abort, reset.clone(), false),
+            (Conduct::Reset, Ending::Reset, true),
+            (Conduct::Reset, Ending::Stored, false),
+            (stall, Ending::Stored, true),
+            (stall, reset, true),
+            (stall, refused(Code::TIMEOUT), true),
+            (stall, refused(Code::DISK), false),
+            (stall, Ending::Failed(Trouble::Silence), false),
+            (Conduct::NeverRead, Ending::Unheard, true),
+            (Conduct::DupName, refused(Code::CONFLICT), true),
+            (Conduct::DupName, refused(Code::DISK), false),
+        ] {
+            let is_contested = conduct == Conduct::DupName;
+            let file = File { number: 1, named: 1, size: 1, conduct, is_contested };
+            assert_eq!(ending.is_expected_of(&file, Dialect::Line), expected, "{conduct:?} {ending:?}");
+        }
+        let original = File { number: 1, named: 1, size: 1, conduct: Conduct::Honest, is_contested: true };
+        assert!(refused(Code::CONFLICT).is_expected_of(&original, Dialect::Line), "its duplicate may have come first");
+    }
+
+    #[test]
+    fn a_size_tells_an_aborted_upload_from_a_whole_one() {
+        let file = File { number: 1, named: 1, size: 2, conduct: Conduct::Abort, is_contested: false };
+        for dialect in [Dialect::Put, Dialect::Ask] {
+            assert!(refused(Code::BAD_REQUEST).is_expected_of(&file, dialect));
+            assert!(!Ending::Stored.is_expected_of(&file, dialect));
+            assert_eq!(presumed_claim(&file, dialect), Claim::Absent);
+        }
+        assert!(!refused(Code::BAD_REQUEST).is_expected_of(&file, Dialect::Line));
+        assert_eq!(presumed_claim(&file, Dialect::Line), Claim::Present);
+    }
+
+    #[test]
+    fn what_is_certain_is_claimed_and_what_is_not_is_left_open() {
+        let silence = Ending::Failed(Trouble::Silence);
+        assert_eq!(Ending::Stored.claim(true), Claim::Present);
+        assert_eq!(Ending::Reset.claim(false), Claim::Absent);
+        assert_eq!((silence.claim(false), silence.claim(true)), (Claim::Absent, Claim::Either));
+        assert_eq!(refused(Code::DISK).claim(true), Claim::Absent);
+        assert_eq!(Ending::Unheard.claim(true), Claim::Either);
+    }
+}

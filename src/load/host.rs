@@ -1,0 +1,296 @@
+//! What the tester's own host has to give: descriptors, source ports, its processor.
+//!
+//! A load tester that has run out of something measures itself. So this is looked at before it starts, and its own effort
+//! while it runs.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::latency::Micros;
+
+/// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
+const RESERVED_DESCRIPTORS: u64 = 16;
+/// The server's share, where it runs on this host: a socket and a file each, and what it needs besides.
+const SERVER_DESCRIPTORS_PER_CLIENT: u64 = 2;
+/// Source addresses on loopback, where all of 127.0.0.0/8 is ours. With so many, 30,000 connections a second find a free
+/// port although each rests for [`TIME_WAIT`].
+const LOOPBACK_SOURCES: u32 = 64;
+/// How long a port rests after its end of a connection was the first to close (TIME_WAIT, tcp(7)).
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
+/// What both ends of a connection and the server's record of it keep in memory, in bytes, buffers in use included.
+const BYTES_PER_CLIENT: u64 = 64 << 10;
+/// A full backlog drops handshakes, and each then waits for a second; no server waits for more than its kernel allows.
+const BACKLOG_MAX: u64 = 4096;
+/// The tester calls itself the bottleneck when it was away from the poll for more of the time than this.
+const BUSY_SHARE_MAX: f64 = 0.9;
+
+/// Something that the host must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What it is.
+    pub what: &'static str,
+    /// How much of it is needed.
+    pub needs: u64,
+    /// How much of it there is.
+    pub has: u64,
+    /// What gives more of it.
+    pub remedy: String,
+}
+
+impl Requirement {
+    /// Whether there is enough.
+    pub fn is_met(&self) -> bool {
+        self.has >= self.needs
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, needs, has, remedy } = self;
+        write!(f, "{needs} {what} are needed, and there are {has}: {remedy}")
+    }
+}
+
+/// What a run of `clients`, which take `ports`, against `target` cannot do without, given `descriptors` for the process.
+pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors: u64) -> Vec<Requirement> {
+    let sources = u64::from(Sources::to(target).addresses);
+    let descriptors_needed = clients as u64 + RESERVED_DESCRIPTORS;
+    vec![
+        Requirement {
+            what: "descriptors",
+            needs: descriptors_needed,
+            has: descriptors,
+            remedy: format!("raise the hard limit (ulimit -Hn {descriptors_needed}), or run fewer clients"),
+        },
+        Requirement {
+            what: "source ports",
+            needs: ports,
+            has: source_ports() * sources,
+            remedy: "widen net.ipv4.ip_local_port_range (sysctl), or run fewer clients or files a second".into(),
+        },
+    ]
+}
+
+/// All that `clients` clients and a server for them need of one host.
+pub fn requirements_with_server(clients: usize, descriptors: u64) -> Vec<Requirement> {
+    let count = clients as u64;
+    let of_server = SERVER_DESCRIPTORS_PER_CLIENT * count + RESERVED_DESCRIPTORS + 1;
+    let both = count + of_server + RESERVED_DESCRIPTORS;
+    let mut all = requirements(clients, count, (Ipv4Addr::LOCALHOST, 0).into(), descriptors);
+    all.extend([
+        Requirement {
+            what: "descriptors of a server",
+            needs: of_server,
+            has: descriptors,
+            remedy: format!("raise the hard limit (ulimit -Hn {of_server}, LimitNOFILE={of_server})"),
+        },
+        Requirement {
+            what: "descriptors of the system",
+            needs: both,
+            has: first_number("/proc/sys/fs/file-max").unwrap_or(u64::MAX),
+            remedy: format!("sysctl fs.file-max={both}"),
+        },
+        Requirement {
+            what: "waiting handshakes",
+            needs: count.min(BACKLOG_MAX),
+            has: first_number("/proc/sys/net/core/somaxconn").unwrap_or(BACKLOG_MAX),
+            remedy: format!("sysctl net.core.somaxconn={BACKLOG_MAX}, or let the clients come in slowly (--ramp)"),
+        },
+        Requirement {
+            what: "MiB of memory",
+            needs: (count * BYTES_PER_CLIENT).div_ceil(1 << 20),
+            has: available_memory_kib().map_or(u64::MAX, |kib| kib >> 10),
+            remedy: "run fewer clients".into(),
+        },
+    ]);
+    all
+}
+
+/// The ports that connect(2) chooses from (ip(7)).
+fn source_ports() -> u64 {
+    const DEFAULT: u64 = 60_999 - 32_768 + 1;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let ends: Vec<u64> = range.split_whitespace().filter_map(|end| end.parse().ok()).collect();
+    match ends[..] {
+        [first, last] if first <= last => last - first + 1,
+        _ => DEFAULT,
+    }
+}
+
+fn first_number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+fn available_memory_kib() -> Option<u64> {
+    let all = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = all.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Where connections come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// From 127.0.0.1 on; 1 leaves the choice to the kernel.
+    addresses: u32,
+    next: u32,
+}
+
+impl Sources {
+    /// Those to use towards `target`.
+    pub fn to(target: SocketAddr) -> Self {
+        let ours = target.is_ipv4() && target.ip().is_loopback();
+        Self { addresses: if ours { LOOPBACK_SOURCES } else { 1 }, next: 0 }
+    }
+
+    /// Begins a connection, without waiting for it, from the address whose turn it is.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2) or connect(2) says; that it is under way is none.
+    pub fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        // What is measured is the server, not the wait for an acknowledgement of the piece before.
+        socket.set_tcp_nodelay(true)?;
+        if self.addresses > 1 {
+            let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + self.next);
+            self.next = (self.next + 1) % self.addresses;
+            // The port is chosen when the peer is known, so that the same one can serve towards several (ip(7)).
+            setsockopt(&socket, IpBindAddressNoPort, &true)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        match socket.connect(&target.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+            _ => Ok(TcpStream::from_std(socket.into())),
+        }
+    }
+}
+
+/// What the tester itself does, while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    cpu_at_start: Duration,
+    busy: Duration,
+    longest_turn: Duration,
+}
+
+/// What the tester itself has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// Processor time of the process, kernel included.
+    pub cpu: Duration,
+    /// The share of the time, from 0 to 1, in which it was not waiting for anything.
+    pub busy_share: f64,
+    /// The longest turn: no latency is known better than this.
+    pub longest_turn: Duration,
+}
+
+impl Effort {
+    /// Counts from now on.
+    pub fn begin() -> Self {
+        Self { cpu_at_start: cpu_time(), busy: Duration::ZERO, longest_turn: Duration::ZERO }
+    }
+
+    /// A turn that began `from` has got back to the poll at `to`.
+    pub fn turn_ends(&mut self, from: Instant, to: Instant) {
+        let turn = to.duration_since(from);
+        self.busy += turn;
+        self.longest_turn = self.longest_turn.max(turn);
+    }
+
+    /// The sum, for a run that took `elapsed`.
+    pub fn end(self, elapsed: Duration) -> Spent {
+        let busy_share = self.busy.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        Spent { cpu: cpu_time() - self.cpu_at_start, busy_share: busy_share.min(1.0), longest_turn: self.longest_turn }
+    }
+}
+
+impl Spent {
+    /// Whether the tester had no time to spare: what it measured is then itself.
+    pub fn was_bottleneck(&self) -> bool {
+        self.busy_share > BUSY_SHARE_MAX
+    }
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let turn = Micros(self.longest_turn.as_micros() as u64);
+        let (cpu, busy) = (self.cpu.as_secs_f64(), self.busy_share * 100.0);
+        write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
+        if self.was_bottleneck() {
+            write!(f, "\nthe client was the bottleneck: these figures are its own as much as the server's")?;
+        }
+        Ok(())
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_to_loopback_come_from_many_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let mut sources = Sources::to(target);
+        let connect = |_| {
+            let stream = sources.connect(target).unwrap();
+            (listener.accept().unwrap().1.ip(), stream)
+        };
+        let (from, _streams): (HashSet<_>, Vec<_>) = (0..70).map(connect).unzip();
+        assert_eq!(from.len(), 64);
+        assert!(from.iter().all(|ip| ip.is_loopback()));
+    }
+
+    #[test]
+    fn elsewhere_the_kernel_chooses() {
+        assert_eq!(Sources::to("192.0.2.1:9000".parse().unwrap()).addresses, 1);
+        assert_eq!(Sources::to("[::1]:9000".parse().unwrap()).addresses, 1);
+    }
+
+    #[test]
+    fn what_falls_short_is_told_with_what_would_do() {
+        let short = requirements(2000, 2000, "127.0.0.1:9000".parse().unwrap(), 1024).remove(0);
+        assert!(!short.is_met());
+        let words = short.to_string();
+        assert!(words.contains("2016 descriptors") && words.contains("1024") && words.contains("ulimit -Hn 2016"));
+        assert!(requirements(1000, 1000, "127.0.0.1:9000".parse().unwrap(), 1024).iter().all(Requirement::is_met));
+        let far = requirements(10, 1_000_000, "192.0.2.1:9000".parse().unwrap(), 1024).remove(1);
+        assert!(!far.is_met() && far.to_string().starts_with("1000000 source ports"));
+    }
+
+    #[test]
+    fn the_host_can_be_asked_for_everything() {
+        for requirement in requirements_with_server(1, 100) {
+            assert!(requirement.has > 0 && requirement.has < u64::MAX, "{requirement:?}");
+        }
+        assert!(source_ports() > 1000);
+    }
+
+    #[test]
+    fn one_that_is_always_busy_is_the_bottleneck() {
+        let start = Instant::now();
+        let mut effort = Effort::begin();
+        effort.turn_ends(start, start + Duration::from_millis(600));
+        effort.turn_ends(start, start + Duration::from_millis(350));
+        let spent = effort.end(Duration::from_secs(1));
+        assert!(spent.was_bottleneck() && spent.longest_turn == Duration::from_millis(600));
+        assert!(!effort.end(Duration::from_secs(2)).was_bottleneck());
+    }
+}

@@ -1,0 +1,265 @@
+//! What a run tells: the verdict, and the text for people. The same figures as one object are [`super::json`]'s.
+
+use std::fmt;
+
+use super::latency::{Latency, Micros, QUANTILES};
+use super::misbehave::Conduct;
+use super::schedule::Loop;
+use super::verify::Verification;
+use super::{Finished, Plan, ending};
+use crate::proto::Dialect;
+
+/// A run and what was found of it.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// What it was to do.
+    pub plan: &'a Plan,
+    /// What came of it.
+    pub finished: &'a Finished,
+    /// What the receiver's directory holds, where that was looked at.
+    pub verification: Option<&'a Verification>,
+}
+
+/// What a report comes down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All ended as it should.
+    Clean,
+    /// Something failed, and the receiver did not claim otherwise.
+    Failed,
+    /// A file that the receiver answers for is lost, damaged or doubled, or there is one that must not be.
+    Broken,
+}
+
+impl Report<'_> {
+    /// The worst that happened.
+    pub fn verdict(&self) -> Verdict {
+        let tally = &self.finished.tally;
+        if tally.misconfirmed > 0 || self.verification.is_some_and(|found| !found.is_clean()) {
+            Verdict::Broken
+        } else if tally.failed > 0 {
+            Verdict::Failed
+        } else {
+            Verdict::Clean
+        }
+    }
+
+    /// Files that the receiver confirmed, a second.
+    pub fn files_per_second(&self) -> f64 {
+        self.finished.tally.acknowledged as f64 / self.seconds()
+    }
+
+    /// Bytes of content that were sent, a second.
+    pub fn bytes_per_second(&self) -> f64 {
+        self.finished.tally.sent_bytes as f64 / self.seconds()
+    }
+
+    /// The three latencies, by name.
+    pub fn latencies(&self) -> [(&'static str, &Latency); 3] {
+        let tally = &self.finished.tally;
+        [("connect", &tally.connect), ("first_reply", &tally.first_reply), ("stored", &tally.stored)]
+    }
+
+    fn seconds(&self) -> f64 {
+        self.finished.elapsed.as_secs_f64().max(1e-6)
+    }
+
+    fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { target, dialect, clients, pace, workload, .. } = self.plan;
+        let tally = &self.finished.tally;
+        write!(f, "{} files to {target} in {:.3} s", tally.started, self.finished.elapsed.as_secs_f64())?;
+        write!(f, ", {}, ", dialect_word(*dialect))?;
+        match pace {
+            Loop::Closed => write!(f, "closed loop of {clients} clients")?,
+            Loop::Open { rate, .. } => write!(f, "open loop, {rate}/s by at most {clients} clients")?,
+        }
+        writeln!(f, ", seed {}", workload.seed)?;
+        let (files, mebibytes) = (self.files_per_second(), self.bytes_per_second() / f64::from(1 << 20));
+        writeln!(f, "{files:.1} files/s, {mebibytes:.1} MiB/s")
+    }
+
+    fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tally = &self.finished.tally;
+        writeln!(f, "\nsent          {:>9}  {} bytes", tally.sent, tally.sent_bytes)?;
+        for (word, count, meaning) in [
+            ("acknowledged", tally.acknowledged, ""),
+            ("unheard", tally.unheard, "sent whole, by clients that did not wait to hear of it"),
+            ("reset", tally.reset, "by clients that are meant to"),
+            ("refused", tally.refused_as_expected, "as is right for their misbehaviour"),
+            ("interrupted", tally.interrupted, "by the end of the run"),
+            ("never started", self.finished.never_started, "were due, and not begun when the run ended"),
+            ("failed", tally.failed, ""),
+        ] {
+            if count > 0 || meaning.is_empty() {
+                writeln!(f, "{}", format!("{word:13} {count:>9}  {meaning}").trim_end())?;
+            }
+        }
+        tally.reasons.iter().try_for_each(|(reason, failed)| {
+            let first = self.plan.workload.name(self.plan.workload.file(failed.first).named);
+            writeln!(f, "  {:>9} x {reason}, the first was {first}", failed.count)
+        })
+    }
+
+    fn write_misbehaved(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tally = &self.finished.tally;
+        if tally.misbehaved.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nmisbehaviour  as expected  otherwise  expected")?;
+        for (kind, conduct) in Conduct::KINDS {
+            if let Some((as_expected, otherwise)) = tally.misbehaved.get(kind) {
+                writeln!(
+                    f,
+                    "{kind:13} {as_expected:>11} {otherwise:>10}  {}",
+                    ending::expectation(conduct, self.plan.dialect)
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.finished.tally.connect.count() == 0 {
+            return Ok(());
+        }
+        write!(f, "\nlatency       ")?;
+        QUANTILES.iter().try_for_each(|(name, _)| write!(f, "{name:>11}"))?;
+        writeln!(f, "{:>11}{:>9}", "max", "count")?;
+        for (name, latency) in self.latencies() {
+            write!(f, "{:14}", name.replace('_', " "))?;
+            for (_, quantile) in QUANTILES {
+                write!(f, "{:>11}", Micros(latency.quantile_us(quantile)).to_string())?;
+            }
+            writeln!(f, "{:>11}{:>9}", Micros(latency.max_us()).to_string(), latency.count())?;
+        }
+        match &self.finished.tally.stored {
+            stored if stored.count() > 0 => write!(f, "\nstored\n{}", stored.bars()),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_self(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{}", self.finished.spent)?;
+        let (seed, started) = (self.plan.workload.seed, self.finished.tally.started);
+        write!(
+            f,
+            "to compare later: --verify-only DIR --seed {seed} --files {started}, and the same sizes, dialect and misbehaviour"
+        )
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_head(f)?;
+        self.write_counts(f)?;
+        self.write_misbehaved(f)?;
+        self.write_latencies(f)?;
+        self.verification.map_or(Ok(()), |found| write!(f, "\n{found}"))?;
+        self.write_self(f)
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verified, compared_bytes, lost, duplicated, damaged, unexpected, open, foreign, findings } = self;
+        writeln!(f, "verified      {verified:>9}  {compared_bytes} bytes compared")?;
+        writeln!(f, "{lost} lost, {damaged} damaged, {duplicated} duplicated, {unexpected} unexpected")?;
+        if *open > 0 {
+            writeln!(f, "{open} of which nobody said whether they are stored are not there")?;
+        }
+        if *foreign > 0 {
+            writeln!(f, "{foreign} names in the directory are none of this run")?;
+        }
+        findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))
+    }
+}
+
+/// What a dialect is called.
+pub fn dialect_word(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Classic => "classic",
+        Dialect::Line => "line",
+        Dialect::Put => "put",
+        Dialect::Ask => "ask",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::misbehave::Mix;
+    use super::super::schedule::Extent;
+    use super::super::tally::{Failed, Tally};
+    use super::super::workload::{Sizes, Workload};
+    use super::super::{Closer, host::Spent};
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            target: "127.0.0.1:9000".parse().unwrap(),
+            dialect: Dialect::Line,
+            clients: 4,
+            per_connection: 1,
+            pace: Loop::Closed,
+            extent: Extent::default(),
+            ramp: Duration::ZERO,
+            workload: Workload { seed: 9, sizes: Sizes::Range(1, 1), mix: Mix::default() },
+            closer: Closer::Server,
+            patience: Duration::ZERO,
+        }
+    }
+
+    fn finished(tally: Tally) -> Finished {
+        Finished { tally, elapsed: Duration::from_secs(2), ..Finished::default() }
+    }
+
+    fn verdict(tally: Tally, found: Option<Verification>) -> Verdict {
+        Report { plan: &plan(), finished: &finished(tally), verification: found.as_ref() }.verdict()
+    }
+
+    #[test]
+    fn a_broken_file_is_worse_than_any_failure() {
+        let failed = || Tally { failed: 3, ..Tally::default() };
+        let found = Verification::default;
+        assert_eq!(verdict(Tally { acknowledged: 5, ..Tally::default() }, Some(found())), Verdict::Clean);
+        assert_eq!(verdict(failed(), Some(found())), Verdict::Failed);
+        assert_eq!(verdict(Tally { misconfirmed: 1, ..failed() }, None), Verdict::Broken);
+        for broken in [
+            Verification { lost: 1, ..found() },
+            Verification { damaged: 1, ..found() },
+            Verification { duplicated: 1, ..found() },
+            Verification { unexpected: 1, ..found() },
+        ] {
+            assert_eq!(verdict(failed(), Some(broken)), Verdict::Broken);
+        }
+        let harmless = Verification { open: 1, foreign: 1, ..found() };
+        assert_eq!(verdict(Tally::default(), Some(harmless)), Verdict::Clean);
+    }
+
+    #[test]
+    fn the_text_has_what_happened_and_nothing_that_did_not() {
+        let mut tally =
+            Tally { started: 9, sent: 8, acknowledged: 6, failed: 2, sent_bytes: 4 << 20, ..Tally::default() };
+        tally.reasons.insert("reset by the server".into(), Failed { count: 2, first: 5 });
+        tally.misbehaved.insert("abort", (1, 0));
+        tally.stored.record(Duration::from_millis(3));
+        tally.connect.record(Duration::from_millis(1));
+        let spent = Spent { busy_share: 0.95, ..Spent::default() };
+        let finished = Finished { spent, ..finished(tally) };
+        let text = Report { plan: &plan(), finished: &finished, verification: None }.to_string();
+        for words in [
+            "9 files to 127.0.0.1:9000 in 2.000 s, line, closed loop of 4 clients, seed 9",
+            "3.0 files/s, 2.0 MiB/s",
+            "2 x reset by the server, the first was load-9-00000005",
+            "abort                   1          0  stored, shorter and unverified",
+            "the client was the bottleneck",
+            "--seed 9 --files 9",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        for words in ["unheard", "never started", "verified", "slow"] {
+            assert!(!text.replace("unverified", "").contains(words), "{words}: {text}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! All clients of a run, in one thread: the turn.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::client::{Client, Context, Ended, Moments, State, Verdict};
+use super::ending::{Ending, Trouble};
+use super::host::{Effort, Sources};
+use super::schedule::Schedule;
+use super::tally::Tally;
+use super::{Finished, LoadError, Plan};
+use crate::net::Readiness;
+use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
+
+/// Content is made and sent in pieces of at most this size, in bytes: half of what a fast core's second-level cache holds
+/// of it is still warm when the kernel copies it.
+const BUFFER_BYTES: usize = 64 << 10;
+/// What one client may send before the others have their turn.
+const VISIT_BYTES: usize = 4 * BUFFER_BYTES;
+/// Connections begun in one turn, so that those that there are do not wait for a thousand handshakes.
+const STARTS_PER_TURN: usize = 64;
+/// The longest a turn waits: so late is Ctrl-C heeded, and so often something is told.
+pub const TICK: Duration = Duration::from_millis(200);
+
+/// What a run looks like while it goes on.
+#[derive(Debug)]
+pub struct Live<'a> {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// What was counted so far.
+    pub tally: &'a Tally,
+    /// Clients whose handshake is under way.
+    pub connecting: usize,
+    /// Clients that send, or wait for leave to.
+    pub sending: usize,
+    /// Clients that wait for the last word.
+    pub waiting: usize,
+}
+
+/// The clients and what it takes to serve them.
+pub struct Swarm<'a> {
+    plan: &'a Plan,
+    schedule: Schedule,
+    sources: Sources,
+    poll: Poll,
+    events: Events,
+    slots: Slots<Client>,
+    ready: ReadyQueue,
+    deadlines: Deadlines,
+    buffer: Box<[u8]>,
+    /// Uploads that are over and not counted yet.
+    ended: Vec<Ended>,
+    tally: Tally,
+    effort: Effort,
+    start: Instant,
+    /// Before the poll was asked, and after it.
+    asked: Instant,
+    now: Instant,
+    told: Instant,
+}
+
+impl<'a> Swarm<'a> {
+    /// No client yet.
+    ///
+    /// # Errors
+    /// What epoll_create(2) says.
+    pub fn new(plan: &'a Plan) -> io::Result<Self> {
+        let start = Instant::now();
+        Ok(Self {
+            plan,
+            schedule: Schedule::new(plan.pace, plan.extent, plan.clients, plan.ramp, plan.workload.seed),
+            sources: Sources::to(plan.target),
+            poll: Poll::new()?,
+            events: Events::with_capacity(plan.clients),
+            slots: Slots::default(),
+            ready: ReadyQueue::default(),
+            deadlines: Deadlines::default(),
+            buffer: vec![0; BUFFER_BYTES].into(),
+            ended: Vec::new(),
+            tally: Tally::default(),
+            effort: Effort::begin(),
+            start,
+            asked: start,
+            now: start,
+            told: start,
+        })
+    }
+
+    /// Runs until all is sent, or `stop` is set. `on_tick` hears from time to time how it goes.
+    ///
+    /// # Errors
+    /// What the poll says, and [`LoadError::Unreachable`] when the first connections fail and none has been made.
+    pub fn run(mut self, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
+        while !self.is_over() && !stop.load(Ordering::Relaxed) {
+            self.turn()?;
+            if self.now >= self.told + TICK {
+                self.told = self.now;
+                on_tick(&self.live());
+            }
+        }
+        let interrupted = !self.is_over();
+        for id in self.slots.ids().collect::<Vec<_>>() {
+            self.end(id, &Ending::Failed(Trouble::Interrupted));
+        }
+        self.count_ended();
+        let elapsed = self.now.duration_since(self.start);
+        let never_started = self.schedule.overdue(elapsed);
+        let spent = self.effort.end(elapsed);
+        Ok(Finished { tally: self.tally, elapsed, never_started, spent, interrupted })
+    }
+
+    /// Nothing is closed while events are absorbed, and connections are begun last, so an event never reaches a client
+    /// younger than itself.
+    fn turn(&mut self) -> Result<(), LoadError> {
+        self.asked = Instant::now();
+        self.effort.turn_ends(self.now, self.asked);
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            // The batch is empty then.
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(LoadError::EventLoop(error)),
+            _ => {}
+        }
+        self.now = Instant::now();
+        self.absorb();
+        self.serve();
+        self.expire();
+        self.begin();
+        self.give_up_if_unreachable()
+    }
+
+    fn timeout(&self) -> Duration {
+        if !self.ready.is_empty() {
+            return Duration::ZERO;
+        }
+        let start = self.schedule.next_start(self.slots.len(), self.since_start()).map(|at| self.start + at);
+        let first = [self.deadlines.first(), start].into_iter().flatten().min();
+        first.map_or(TICK, |at| at.saturating_duration_since(self.asked).min(TICK))
+    }
+
+    fn absorb(&mut self) {
+        for event in &self.events {
+            let Some(id) = Id::from_bits(event.token().0 as u64) else { continue };
+            if self.slots.get_mut(id).is_some_and(|client| client.absorb(Readiness::from(event))) {
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Serves those that are ready now, once each.
+    fn serve(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop() else { break };
+            self.visit(id);
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(id) = self.deadlines.pop_due(self.asked) {
+            // One in the ready queue gets its deadline anew when it has been served.
+            if !self.ready.contains(id) {
+                self.visit(id);
+            }
+        }
+    }
+
+    fn visit(&mut self, id: Id) {
+        let (plan, since) = (self.plan, self.since_start());
+        let others = self.slots.len().saturating_sub(1);
+        let Some(client) = self.slots.get_mut(id) else { return };
+        let (bytes_before, was_connected) = (client.sent_bytes(), client.is_connected());
+        let (schedule, started) = (&mut self.schedule, &mut self.tally.started);
+        let mut next_file = || {
+            schedule.next_start(others, since).filter(|at| *at <= since)?;
+            *started += 1;
+            Some(plan.workload.file(schedule.start(since).0))
+        };
+        let mut cx = Context {
+            plan,
+            buffer: &mut self.buffer,
+            asked: self.asked,
+            now: self.now,
+            next_file: &mut next_file,
+            ended: &mut self.ended,
+        };
+        let verdict = client.serve(&mut cx, &mut Budget::new(VISIT_BYTES));
+        self.tally.sent_bytes += client.sent_bytes() - bytes_before;
+        self.tally.connected += u64::from(client.is_connected() && !was_connected);
+        match verdict {
+            Verdict::Wait(at) => self.deadlines.arm(id, at),
+            Verdict::Yield => self.ready.push(id),
+            Verdict::End(ending) => self.end(id, &ending),
+        }
+        self.count_ended();
+    }
+
+    /// The one place where clients end.
+    fn end(&mut self, id: Id, ending: &Ending) {
+        let Some(client) = self.slots.remove(id) else { return };
+        self.deadlines.disarm(id);
+        self.ended.extend(client.close(self.plan, ending));
+    }
+
+    fn count_ended(&mut self) {
+        for ended in self.ended.drain(..) {
+            self.tally.end(&ended, self.plan.dialect, self.now);
+        }
+    }
+
+    fn begin(&mut self) {
+        for _ in 0..STARTS_PER_TURN {
+            let since = self.since_start();
+            match self.schedule.next_start(self.slots.len(), since) {
+                Some(at) if at <= since => self.begin_one(since),
+                _ => break,
+            }
+        }
+    }
+
+    fn begin_one(&mut self, since: Duration) {
+        let (number, intended) = self.schedule.start(since);
+        let (file, intended) = (self.plan.workload.file(number), self.start + intended);
+        self.tally.started += 1;
+        match self.connect(self.plan.target) {
+            Ok(stream) => {
+                let id = self.slots.insert(Client::new(stream, self.plan, file, intended, self.now));
+                self.deadlines.arm(id, self.now + self.plan.patience);
+            }
+            Err(error) => {
+                let ending = Ending::Failed(Trouble::Connect(error.kind()));
+                let moments = Moments { intended, connected: None, replied: None };
+                self.ended.push(Ended { file, claim: ending.claim(false), ending, is_whole: false, moments });
+                self.count_ended();
+            }
+        }
+    }
+
+    /// Begins a connection that reports as the next client.
+    fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = self.sources.connect(target)?;
+        let token = Token(self.slots.next_id().to_bits() as usize);
+        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(stream)
+    }
+
+    /// Failing for as long as the run lasts would tell nothing more.
+    fn give_up_if_unreachable(&self) -> Result<(), LoadError> {
+        match self.tally.reasons.keys().next() {
+            Some(reason) if self.tally.connected == 0 => Err(LoadError::Unreachable(reason.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn since_start(&self) -> Duration {
+        self.now.duration_since(self.start)
+    }
+
+    fn is_over(&self) -> bool {
+        self.slots.is_empty() && self.schedule.next_start(0, self.since_start()).is_none()
+    }
+
+    fn live(&self) -> Live<'_> {
+        let mut live = Live { elapsed: self.since_start(), tally: &self.tally, connecting: 0, sending: 0, waiting: 0 };
+        for client in self.slots.ids().filter_map(|id| self.slots.get(id)) {
+            *match client.state() {
+                State::Connecting => &mut live.connecting,
+                State::Sending => &mut live.sending,
+                State::Waiting => &mut live.waiting,
+            } += 1;
+        }
+        live
+    }
+}

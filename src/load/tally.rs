@@ -1,0 +1,169 @@
+//! What a run has counted. Every started file is counted in exactly one of its endings.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::client::{Ended, Moments};
+use super::ending::{Claim, Ending, Trouble};
+use super::latency::Latency;
+use super::misbehave::Conduct;
+use super::workload::File;
+use crate::proto::Dialect;
+
+/// Counts, latencies, and what the directory must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Uploads begun.
+    pub started: u64,
+    /// Connections made.
+    pub connected: u64,
+    /// Those that sent all that they wanted to send, and said so.
+    pub sent: u64,
+    /// Bytes of content that the kernel took.
+    pub sent_bytes: u64,
+    /// Confirmed by the server.
+    pub acknowledged: u64,
+    /// Sent whole by clients that did not stay to hear about it.
+    pub unheard: u64,
+    /// Reset by clients that are meant to.
+    pub reset: u64,
+    /// Ended as they should for their conduct, other than by any of the above.
+    pub refused_as_expected: u64,
+    /// Cut off by the end of the run.
+    pub interrupted: u64,
+    /// Ended as they should not.
+    pub failed: u64,
+    /// Those of the failed whose confirmation was for something else than was sent.
+    pub misconfirmed: u64,
+    /// Which failed for each reason.
+    pub reasons: BTreeMap<String, Failed>,
+    /// For each kind of misbehaviour how many ended as they should, and how many did not.
+    pub misbehaved: BTreeMap<&'static str, (u64, u64)>,
+    /// From the intended start to the connection; honest clients only, as in the two below.
+    pub connect: Latency,
+    /// From the intended start to the server's first word.
+    pub first_reply: Latency,
+    /// From the intended start to the confirmation.
+    pub stored: Latency,
+    /// By a file's number what must be found of it.
+    pub claims: Vec<Claim>,
+}
+
+/// The files that failed for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// How many.
+    pub count: u64,
+    /// The number of the first, to be looked for in a receiver's log.
+    pub first: u64,
+}
+
+impl Tally {
+    /// An upload has ended.
+    pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Instant) {
+        let Ended { file, ending, claim, is_whole, moments } = ended;
+        self.sent += u64::from(*is_whole);
+        self.count(file, ending, dialect);
+        self.claim(file.number, *claim);
+        if file.conduct == Conduct::Honest {
+            self.record(*moments, (*ending == Ending::Stored).then_some(now));
+        }
+    }
+
+    fn count(&mut self, file: &File, ending: &Ending, dialect: Dialect) {
+        let expected = ending.is_expected_of(file, dialect);
+        let counter = match ending {
+            Ending::Failed(Trouble::Interrupted) => {
+                self.interrupted += 1;
+                return;
+            }
+            _ if !expected => &mut self.failed,
+            Ending::Stored => &mut self.acknowledged,
+            Ending::Unheard => &mut self.unheard,
+            Ending::Reset => &mut self.reset,
+            Ending::Failed(_) => &mut self.refused_as_expected,
+        };
+        *counter += 1;
+        if file.conduct != Conduct::Honest {
+            let (as_expected, otherwise) = self.misbehaved.entry(file.conduct.kind()).or_default();
+            *if expected { as_expected } else { otherwise } += 1;
+        }
+        if !expected {
+            self.blame(file, ending);
+        }
+    }
+
+    fn blame(&mut self, file: &File, ending: &Ending) {
+        let reason = match ending {
+            Ending::Failed(trouble) => {
+                self.misconfirmed += u64::from(trouble.is_damage());
+                trouble.to_string()
+            }
+            _ => "confirmed against expectation".into(),
+        };
+        self.reasons.entry(reason).or_insert(Failed { count: 0, first: file.number }).count += 1;
+    }
+
+    fn claim(&mut self, number: u64, claim: Claim) {
+        let index = number as usize;
+        if self.claims.len() <= index {
+            self.claims.resize(index + 1, Claim::Absent);
+        }
+        self.claims[index] = claim;
+    }
+
+    fn record(&mut self, moments: Moments, stored: Option<Instant>) {
+        let since = |at: Instant| -> Duration { at.saturating_duration_since(moments.intended) };
+        for (latency, at) in [
+            (&mut self.connect, moments.connected),
+            (&mut self.first_reply, moments.replied),
+            (&mut self.stored, stored),
+        ] {
+            at.map(since).inspect(|took| latency.record(*took));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Failure, Receipt};
+
+    fn end(tally: &mut Tally, number: u64, conduct: Conduct, ending: Ending) {
+        let start = Instant::now();
+        let moments = Moments { intended: start, connected: Some(start), replied: None };
+        let claim = ending.claim(true);
+        tally.started += 1;
+        let file = File { number, named: number, size: 1, conduct, is_contested: false };
+        tally.end(&Ended { file, ending, claim, is_whole: true, moments }, Dialect::Line, start);
+    }
+
+    #[test]
+    fn every_file_is_counted_in_one_ending() {
+        let mut tally = Tally::default();
+        let failed = |failure| Ending::Failed(Trouble::Upload(failure));
+        let endings = [
+            (Conduct::Honest, Ending::Stored),
+            (Conduct::Abort, Ending::Stored),
+            (Conduct::NeverRead, Ending::Unheard),
+            (Conduct::Reset, Ending::Reset),
+            (Conduct::KINDS[1].1, failed(Failure::Reset)),
+            (Conduct::Honest, Ending::Failed(Trouble::Interrupted)),
+            (
+                Conduct::Honest,
+                failed(Failure::WrongReceipt(Receipt { size: 1, digest: None, stored_name: "a".into() })),
+            ),
+            (Conduct::Reset, Ending::Stored),
+        ];
+        for (number, (conduct, ending)) in endings.into_iter().enumerate() {
+            end(&mut tally, number as u64, conduct, ending);
+        }
+        let Tally { acknowledged, unheard, reset, refused_as_expected, interrupted, failed, .. } = tally;
+        let counts = [acknowledged, unheard, reset, refused_as_expected, interrupted, failed];
+        assert_eq!((counts, tally.started), ([2, 1, 1, 1, 1, 2], 8));
+        assert_eq!((tally.misconfirmed, tally.reasons.len()), (1, 2));
+        assert_eq!(tally.misbehaved["reset"], (1, 1));
+        assert_eq!((tally.stored.count(), tally.connect.count()), (1, 3));
+        assert_eq!(tally.claims[0], Claim::Present);
+    }
+}

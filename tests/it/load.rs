@@ -1,0 +1,360 @@
+//! The load tester against the real server, and against receivers that lie.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::fixture::{Server, await_until};
+
+/// What a run of `intake load` printed and how it ended.
+pub struct Run {
+    output: Output,
+}
+
+impl Run {
+    /// Runs `intake load ADDR ARGS`, the arguments separated by spaces.
+    pub fn load(address: impl ToString, args: &str) -> Self {
+        Self::of(&[&["load", &address.to_string()], &*args.split_whitespace().collect::<Vec<_>>()].concat())
+    }
+
+    fn of(words: &[&str]) -> Self {
+        let output = Command::new(env!("CARGO_BIN_EXE_intake")).args(words).output().expect("intake can be started");
+        Self { output }
+    }
+
+    /// Its exit code.
+    pub fn exit(&self) -> i32 {
+        self.output.status.code().expect("it was not killed")
+    }
+
+    /// What it printed, for a run with `--json`.
+    pub fn json(&self) -> Value {
+        let printed = &self.output.stdout;
+        serde_json::from_slice(printed).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// All that it printed.
+    pub fn text(&self) -> String {
+        let Output { stdout, stderr, .. } = &self.output;
+        format!("{}{}", String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr))
+    }
+}
+
+/// The number at `path` in a report.
+pub fn figure(report: &Value, path: &str) -> u64 {
+    let pointer = format!("/{}", path.replace('.', "/"));
+    let value = report.pointer(&pointer).unwrap_or_else(|| panic!("there is no {path} in {report}"));
+    value.as_u64().unwrap_or_else(|| panic!("{path} is {value}"))
+}
+
+fn files_of(server: &Server) -> Vec<PathBuf> {
+    let entries = fs::read_dir(server.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_file_is_acknowledged_and_verified() {
+    for dialect in ["classic", "line", "put", "ask"] {
+        let server = Server::start(&[]);
+        let verify = format!("--verify {}", server.dir().display());
+        let run = Run::load(
+            server.tcp(),
+            &format!("--files 200 --clients 20 --size 0..100k --dialect {dialect} --json {verify}"),
+        );
+        assert_eq!(run.exit(), 0, "{}", run.text());
+        let report = run.json();
+        for path in
+            ["files.started", "files.sent", "files.acknowledged", "verification.verified", "latency.stored.count"]
+        {
+            assert_eq!(figure(&report, path), 200, "{dialect}: {path}");
+        }
+        assert_eq!(figure(&report, "sent_bytes"), figure(&report, "verification.compared_bytes"));
+        assert_eq!(files_of(&server).len(), 200);
+        let stored = |path: &str| figure(&report, &format!("latency.{path}.max_us"));
+        assert!(stored("connect") <= stored("first_reply") && stored("first_reply") <= stored("stored"), "{report}");
+    }
+}
+
+#[test]
+fn a_damaged_directory_is_found_out_by_its_seed_alone() {
+    let server = Server::start(&[]);
+    let workload = "--files 30 --size 1k..300k --seed 77";
+    assert_eq!(Run::load(server.tcp(), workload).exit(), 0);
+    let verify = format!("{workload} --json --verify-only {}", server.dir().display());
+    let clean = Run::load("127.0.0.1:1", &verify);
+    assert_eq!((clean.exit(), figure(&clean.json(), "verification.verified")), (0, 30));
+
+    let files = files_of(&server);
+    let mut content = fs::read(&files[3]).unwrap();
+    *content.last_mut().unwrap() ^= 0x10;
+    fs::write(&files[3], content).unwrap();
+    fs::remove_file(&files[5]).unwrap();
+    fs::copy(&files[7], format!("{}.1", files[7].display())).unwrap();
+    let damaged = Run::load("127.0.0.1:1", &verify);
+    assert_eq!(damaged.exit(), 4);
+    for (path, count) in [("verified", 28), ("damaged", 1), ("lost", 1), ("duplicated", 1), ("unexpected", 0)] {
+        assert_eq!(figure(&damaged.json(), &format!("verification.{path}")), count, "{path}");
+    }
+    for (file, words) in [(&files[3], "damaged"), (&files[5], "lost"), (&files[7], "2 times")] {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let report = damaged.json();
+        let findings = report["verification"]["findings"].as_array().unwrap();
+        let told = |finding: &&Value| finding.as_str().is_some_and(|text| text.contains(name) && text.contains(words));
+        assert!(findings.iter().any(|finding| told(&finding)), "{name} {words}: {findings:?}");
+    }
+}
+
+#[test]
+fn nobody_there_is_an_exit_of_its_own() {
+    let run = Run::load("127.0.0.1:1", "--duration 60s");
+    assert_eq!(run.exit(), 3);
+    assert!(run.text().contains("127.0.0.1:1: cannot connect"), "{}", run.text());
+}
+
+#[test]
+fn a_refused_upload_is_a_failure_with_its_reason() {
+    let server = Server::start(&["--max-file-size", "1k"]);
+    let run = Run::load(server.tcp(), "--files 10 --dialect line --json");
+    assert_eq!((run.exit(), figure(&run.json(), "files.failed")), (1, 10));
+    assert_eq!(figure(&run.json(), "failures.refused with 413"), 10);
+}
+
+#[test]
+fn more_clients_than_descriptors_is_told_before_it_starts() {
+    let words = ["--nofile=100", env!("CARGO_BIN_EXE_intake"), "load", "127.0.0.1:1", "--clients", "100"];
+    let output = Command::new("prlimit").args(words).output().expect("util-linux is installed");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("116 descriptors are needed") && told.contains("ulimit -Hn 116"), "{told}");
+}
+
+#[test]
+fn an_open_loop_counts_from_the_moment_a_file_was_due() {
+    let server = Server::start(&[]);
+    // Half a second of silence, as a stalled disk makes it, while files go on being due.
+    server.stop();
+    let address = server.tcp();
+    let load =
+        thread::spawn(move || Run::load(address, "--rate 200/s --arrivals constant --files 200 --clients 500 --json"));
+    thread::sleep(Duration::from_millis(500));
+    server.signal(Signal::CONT);
+    let run = load.join().unwrap();
+    assert_eq!(run.exit(), 0, "{}", run.text());
+    let report = run.json();
+    assert_eq!(figure(&report, "latency.stored.count"), 200);
+    // Those due in the first half of the silence, at least 20 of 200, waited for at least half of it.
+    assert!(figure(&report, "latency.stored.p90_us") > 200_000, "{report}");
+    let elapsed = report["elapsed_seconds"].as_f64().unwrap();
+    assert!(elapsed >= 0.99, "{elapsed}: 200 files at 200 a second take a second");
+}
+
+#[test]
+fn files_that_found_no_client_are_told() {
+    let server = Server::start(&[]);
+    server.stop();
+    let address = server.tcp();
+    let load = thread::spawn(move || {
+        Run::load(address, "--rate 100/s --arrivals constant --duration 500ms --clients 5 --json")
+    });
+    thread::sleep(Duration::from_millis(700));
+    server.signal(Signal::CONT);
+    let report = load.join().unwrap().json();
+    assert_eq!((figure(&report, "files.started"), figure(&report, "files.never_started")), (5, 45));
+}
+
+#[test]
+fn a_client_that_closes_first_hears_nothing_and_loses_nothing() {
+    for dialect in ["classic", "line"] {
+        let server = Server::start(&[]);
+        let verify = format!("--verify {}", server.dir().display());
+        let run = Run::load(server.tcp(), &format!("--files 50 --closer client --dialect {dialect} --json {verify}"));
+        let report = run.json();
+        assert_eq!((run.exit(), figure(&report, "files.unheard")), (0, 50), "{report}");
+        assert_eq!(figure(&report, "verification.verified"), 50, "{report}");
+    }
+}
+
+const EVERY_MISBEHAVIOUR: &str = "slow=10%:200k,stall=10%:200ms,abort=10%,reset=10%,half-close=10%:100ms,\
+                                  split-header=10%,never-read=10%,dup-name=10%";
+
+#[test]
+fn every_misbehaviour_ends_as_it_should() {
+    for dialect in ["classic", "line", "put", "ask", "put --per-connection 10"] {
+        let server = Server::start(&["--name-quiet", "200ms"]);
+        let verify = format!("--verify {}", server.dir().display());
+        let run = Run::load(
+            server.tcp(),
+            &format!(
+                "--files 400 --clients 100 --size 0..100k --misbehave {EVERY_MISBEHAVIOUR} --dialect {dialect} --json {verify}"
+            ),
+        );
+        assert_eq!(run.exit(), 0, "{}", run.text());
+        let report = run.json();
+        let misbehaved = report["misbehaved"].as_object().unwrap();
+        assert_eq!(misbehaved.len(), 8, "{misbehaved:?}");
+        for (kind, counts) in misbehaved {
+            assert!(figure(counts, "as_expected") > 10 && figure(counts, "otherwise") == 0, "{kind}: {counts}");
+        }
+        let file = |path: &str| figure(&report, &format!("files.{path}"));
+        assert_eq!(file("acknowledged") + file("unheard") + file("reset") + file("refused_as_expected"), 400);
+        let stored = figure(&report, "verification.verified");
+        assert!(stored >= file("acknowledged") && stored <= file("acknowledged") + file("unheard"), "{report}");
+        // The seed alone tells as much, later.
+        let workload = format!(
+            "--files 400 --size 0..100k --misbehave {EVERY_MISBEHAVIOUR} --dialect {dialect} --seed {} --verify-only {}",
+            report["seed"],
+            server.dir().display()
+        );
+        let later = Run::load("127.0.0.1:1", &workload);
+        assert_eq!(later.exit(), 0, "{}", later.text());
+    }
+}
+
+#[test]
+fn a_taken_name_is_refused_as_expected_where_the_receiver_refuses() {
+    let server = Server::start(&["--on-exists", "refuse"]);
+    let verify = format!("--verify {}", server.dir().display());
+    let run = Run::load(server.tcp(), &format!("--files 100 --dialect line --misbehave dup-name=50% --json {verify}"));
+    let report = run.json();
+    let refused = figure(&report, "files.refused_as_expected");
+    assert!(run.exit() == 0 && refused > 20, "{report}");
+    assert_eq!(figure(&report, "verification.verified") + refused, 100, "{report}");
+}
+
+#[test]
+fn datagrams_come_back_and_are_counted() {
+    let server = Server::start(&["--udp-rate", "off"]);
+    for pace in ["--window 4", "--rate 2000/s"] {
+        let run = Run::load(server.udp(), &format!("--udp --sockets 3 {pace} --duration 200ms --json"));
+        let report = run.json();
+        assert_eq!(run.exit(), 0, "{report}");
+        let count = |name: &str| figure(&report, &format!("datagrams.{name}"));
+        assert!(count("sent") > 100, "{report}");
+        assert_eq!(count("answered") + count("lost") + count("late"), count("sent"), "{report}");
+        assert_eq!((count("corrupted"), count("duplicated")), (0, 0), "{report}");
+        assert_eq!(figure(&report, "latency.round_trip.count"), count("answered"));
+    }
+}
+
+#[test]
+fn an_echo_that_changes_a_datagram_is_an_exit_of_its_own() {
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = echo.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((length, from)) = echo.recv_from(&mut buffer) {
+            buffer[length - 1] ^= 0x80;
+            echo.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+    let run = Run::load(address, "--udp --duration 100ms --timeout 100ms --json");
+    assert_eq!((run.exit(), figure(&run.json(), "datagrams.answered")), (4, 0), "{}", run.text());
+}
+
+#[test]
+fn a_bad_outcome_is_worse_than_a_failure_and_named() {
+    let server = Server::start(&["--max-file-size", "1k"]);
+    let run = Run::load(server.tcp(), "--files 10 --dialect line --fail-if p99>1h --fail-if failed<5");
+    assert_eq!(run.exit(), 2, "an hour is no unit of a limit");
+    let run = Run::load(server.tcp(), "--files 10 --dialect line --fail-if p99>100s --fail-if failed>5");
+    assert_eq!(run.exit(), 5, "{}", run.text());
+    assert!(run.text().contains("failed>5 has come about") && !run.text().contains("p99>100s has"), "{}", run.text());
+    let run = Run::load("127.0.0.1:1", "--files 10 --fail-if lost>0");
+    assert_eq!(run.exit(), 2, "without --verify nobody knows what is lost: {}", run.text());
+}
+
+#[test]
+fn ctrl_c_ends_it_early_with_what_there_is() {
+    let server = Server::start(&[]);
+    let verify = format!("--verify {}", server.dir().display());
+    let args = format!("load {} --duration 60s --size 1M --dialect line --json {verify}", server.tcp());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
+    let child = command.args(args.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    await_until("some files to be stored", || files_of(&server).len() > 70);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let run = Run { output: child.wait_with_output().unwrap() };
+    let report = run.json();
+    assert_eq!((run.exit(), &report["interrupted"]), (130, &Value::Bool(true)), "{}", run.text());
+    assert!(figure(&report, "files.acknowledged") > 0 && figure(&report, "files.interrupted") > 0, "{report}");
+    let ended = ["acknowledged", "interrupted"].map(|name| figure(&report, &format!("files.{name}")));
+    assert_eq!(ended.iter().sum::<u64>(), figure(&report, "files.started"), "{report}");
+}
+
+#[test]
+fn doctor_tells_what_is_short() {
+    let doctor = |limit: &str| {
+        let words = [limit, env!("CARGO_BIN_EXE_intake"), "doctor", "--clients", "100"];
+        Run { output: Command::new("prlimit").args(words).output().expect("util-linux is installed") }
+    };
+    let (enough, short) = (doctor("--nofile=1000"), doctor("--nofile=150"));
+    assert_eq!((enough.exit(), short.exit()), (0, 1), "{}{}", enough.text(), short.text());
+    let rows = short.text();
+    let row = |what: &str| rows.lines().find(|row| row.starts_with(what)).unwrap().to_owned();
+    assert!(row("descriptors  ").ends_with("enough"), "{rows}");
+    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 217"), "{rows}");
+}
+
+#[test]
+fn every_field_of_the_report_is_documented() {
+    const PAGE: &str = include_str!("../../docs/load-report.md");
+    let server = Server::start(&["--udp-rate", "off"]);
+    let verify = format!("--verify {}", server.dir().display());
+    let files = Run::load(server.tcp(), &format!("--files 5 --rate 100/s --misbehave reset=100% --json {verify}"));
+    let datagrams = Run::load(server.udp(), "--udp --window 1 --duration 50ms --json");
+    for report in [files.json(), datagrams.json()] {
+        let mut paths = Vec::new();
+        leaves(&report, "", &mut paths);
+        assert!(paths.len() > 20, "{paths:?}");
+        for path in paths {
+            let path = path.replace("misbehaved.reset.", "misbehaved.KIND.");
+            let named = |name: &str| PAGE.contains(&format!("`{name}`"));
+            let (place, last) = path.rsplit_once('.').unwrap_or(("", &path));
+            let in_table = named(&format!("{place}.…")) && (place == "tester" || named(&format!("….{last}")));
+            assert!(named(&path) || in_table, "{path} is not documented");
+        }
+    }
+}
+
+/// The path of each value in a report that is no object.
+fn leaves(value: &Value, path: &str, paths: &mut Vec<String>) {
+    match value.as_object() {
+        Some(fields) => fields.iter().for_each(|(key, field)| {
+            leaves(field, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, paths);
+        }),
+        None => paths.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn many_files_go_over_one_connection_and_each_closer_loses_none() {
+    for closer in ["server", "client", "reset"] {
+        let server = Server::start(&[]);
+        let verify = format!("--verify {}", server.dir().display());
+        let args =
+            format!("--files 300 --clients 3 --per-connection 50 --size 0..20k --closer {closer} --json {verify}");
+        let run = Run::load(server.tcp(), &args);
+        let report = run.json();
+        assert_eq!((run.exit(), figure(&report, "verification.verified")), (0, 300), "{closer}: {report}");
+        assert_eq!(figure(&report, "latency.connect.count"), 6, "{closer}: {report}");
+    }
+}
+
+#[test]
+fn what_a_dialect_cannot_do_is_refused_in_words() {
+    for (args, words) in [
+        ("--dialect line --per-connection 2", "a connection carries one file"),
+        ("--dialect classic --closer reset", "a reset undoes the upload"),
+        ("--per-connection 2 --rate 5/s", "cannot be used with"),
+    ] {
+        let run = Run::load("127.0.0.1:1", args);
+        assert!(run.exit() == 2 && run.text().contains(words), "{args}: {}", run.text());
+    }
+}
