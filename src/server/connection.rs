@@ -285,6 +285,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.end_upload(true);
     }
 
+    /// Whether its client has been told everything, and is only given time to hear it.
+    pub fn is_lingering(&self) -> bool {
+        self.lingering
+    }
+
     /// Ends it now; what can be told at once is told.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         self.refuse(shutting_down(), Peer::Silent, cx.stats);
@@ -650,7 +655,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Lapse::Header if awaits == Awaits::Header => {
                 self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx.stats);
             }
-            Lapse::Header => self.too_slow("the line did not end", cx.limits.header_timeout, Peer::Sending, cx.stats),
+            Lapse::Header if awaits == Awaits::RestOfName => {
+                self.too_slow("the name did not end", cx.limits.header_timeout, Peer::Sending, cx.stats);
+            }
+            Lapse::Header => {
+                self.too_slow("the request did not end", cx.limits.header_timeout, Peer::Sending, cx.stats)
+            }
             Lapse::RateWindow => {
                 let min_rate = cx.limits.min_rate.unwrap_or(0);
                 if self.pace.close_window(min_rate, cx.clock.now) {

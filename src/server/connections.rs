@@ -139,6 +139,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         uploading
     }
 
+    /// Whether there is nobody left but clients that have been told everything.
+    pub fn are_lingering(&self) -> bool {
+        self.slots.ids().all(|id| self.slots.get(id).is_some_and(Connection::is_lingering))
+    }
+
     /// When somebody has to be looked at, at the latest.
     pub fn first_deadline(&self) -> Option<Instant> {
         self.deadlines.first()

@@ -114,7 +114,7 @@ impl Server {
         }
         if config.sync == Durability::Full {
             let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
-            let wake = move || waker.wake().expect("an eventfd that can be read can be written");
+            let wake = move || wake(&waker);
             let backlog_max = start::sync_backlog(descriptors) as usize;
             directory.sync_before_receipts(backlog_max, wake).map_err(StartError::Directory)?;
         }
@@ -288,10 +288,9 @@ impl Server {
             Shutdown::By(at) => at <= self.clock.asked,
             Shutdown::AtOnce => true,
         };
-        if self.connections.is_empty() {
-            return Some(Outcome::Clean);
-        }
-        let cut_off = patience_is_over.then(|| self.connections.abort(self.clock))?;
+        // Who was told its last word does not hold up the end.
+        let all_is_told = self.connections.are_lingering();
+        let cut_off = (all_is_told || patience_is_over).then(|| self.connections.abort(self.clock))?;
         Some(if cut_off == 0 { Outcome::Clean } else { Outcome::Aborted })
     }
 
@@ -312,6 +311,15 @@ impl Server {
         log::info!("statistics: {held} connections held, {}", self.connections.stats());
         if let Some(echo) = &self.echo {
             log::info!("statistics: echo {}", echo.stats());
+        }
+    }
+}
+
+/// Makes the poll return. It cannot fail for good: an eventfd that is full wakes as well.
+fn wake(waker: &Waker) {
+    while let Err(error) = waker.wake() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return log::error!("the loop cannot be woken; what has settled is told at its next turn: {error}");
         }
     }
 }

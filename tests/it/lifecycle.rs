@@ -95,7 +95,7 @@ fn other_signals_disturb_nobody() {
         files_of([("name.bin", &bytes)])
     });
     server.signal(Signal::USR1);
-    await_until("the statistics", || server.log().contains("2 stored (4244304 bytes), 0 lost"));
+    await_until("the statistics", || server.log().contains("2 stored, 0 resumed, 4244304 bytes received, 0 lost"));
     assert!(server.log().contains("SIGHUP is ignored"));
 }
 
@@ -176,7 +176,8 @@ fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confi
 fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
     for policy in ["rename", "replace"] {
         let home = Server::home();
-        let start = || Server::start_in(&home, &["--on-exists", policy]);
+        // In one thread, so that the calls have one order.
+        let start = || Server::start_in(&home, &["--on-exists", policy, "--sync", "none"]);
         let (server, bytes) = (start(), content(3000, 1));
         let Some(strace) = Strace::attach(&server, &[]) else { return };
         line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");

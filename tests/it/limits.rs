@@ -150,7 +150,7 @@ fn a_line_client_that_waits_after_its_name_is_told_to_go_on_once() {
 
 #[test]
 fn more_connections_than_descriptors_are_refused_at_the_start_with_the_arithmetic() {
-    let output = Server::fail_to_start(&Server::home(), &["--max-connections", "100000000"]);
+    let output = Server::fail_to_start(&Server::home(), &["--sync", "none", "--max-connections", "100000000"]);
     let words = String::from_utf8(output.stderr).expect("it prints UTF-8");
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(words.contains("100000000 connections need 200000017 descriptors"), "{words}");

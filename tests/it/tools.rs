@@ -55,12 +55,12 @@ impl Strace {
         let strace = installed("strace")?;
         let output = NamedTempFile::new().expect("a temporary file can be made");
         let mut command = Command::new(strace);
-        command.args(args).arg("-o").arg(output.path()).args(["-p", &server.pid().to_string()]);
+        command.args(args).arg("-f").arg("-o").arg(output.path()).args(["-p", &server.pid().to_string()]);
         let mut process = command.stderr(Stdio::piped()).spawn().expect("strace can be started");
         let mut words = BufReader::new(process.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
         words.read_line(&mut line).expect("strace says how it went");
-        if line.ends_with(" attached\n") {
+        if line.contains(" attached") {
             return Some(Self { process, output });
         }
         words.read_to_string(&mut line).expect("strace ends");
