@@ -235,6 +235,22 @@ fn without_another_attempt_a_broken_connection_is_a_failure() {
 }
 
 #[test]
+fn a_large_file_goes_on_where_it_stopped_in_this_run_and_in_a_later_one() {
+    const SIZE: usize = 40 << 20;
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("large.bin", &content(SIZE, 11));
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(18 << 20), Cut::Sent(8 << 20), Cut::Sent(8 << 20)]);
+    assert_exit(&sender.run(proxy.address, &["large.bin", "--retry", "0"]), 1);
+    // One attempt more is enough for two cuts, since each gets further.
+    let output = sender.run(proxy.address, &["large.bin", "--retry", "1"]);
+    assert_exit(&output, 0);
+    server.await_file("large.bin", &content(SIZE, 11));
+    let passed = proxy.passed.load(Ordering::Relaxed);
+    // What was on its way when the connection was cut is lost, up to what a receive buffer holds.
+    assert!(passed < (SIZE + 3 * (6 << 20)) as u64, "{passed} bytes were sent");
+}
+
+#[test]
 fn a_file_whose_receipt_was_lost_is_not_stored_twice() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("small.bin", &content(1000, 12));
