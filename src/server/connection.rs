@@ -355,7 +355,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readiness.writable = false;
-                    self.pace.blocked();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

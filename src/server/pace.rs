@@ -44,14 +44,12 @@ pub struct Pace {
     window_began: Instant,
     /// Bytes received since `window_began`.
     window_bytes: u64,
-    /// The peer does not take what we say, so we do not read.
-    blocked: bool,
 }
 
 impl Pace {
     /// The clocks of something that begins at `now`.
     pub fn begin(now: Instant) -> Self {
-        Self { began: now, moved: now, window_began: now, window_bytes: 0, blocked: false }
+        Self { began: now, moved: now, window_began: now, window_bytes: 0 }
     }
 
     /// So many bytes came.
@@ -65,17 +63,10 @@ impl Pace {
         self.window_bytes
     }
 
-    /// Some bytes were taken by the peer. The time in which it took none is no time in which we were willing to read.
+    /// Some of what we say was taken by the peer. Until then we were not willing to read, and it may have been waiting for
+    /// just that, so its rate counts from here.
     pub fn sent(&mut self, now: Instant) {
-        self.moved = now;
-        if std::mem::take(&mut self.blocked) {
-            (self.window_began, self.window_bytes) = (now, 0);
-        }
-    }
-
-    /// The peer takes no more for now.
-    pub fn blocked(&mut self) {
-        self.blocked = true;
+        (self.moved, self.window_began, self.window_bytes) = (now, now, 0);
     }
 
     /// Begins the next window; returns whether the one that ends was slower than `min_rate` bytes a second.
@@ -172,6 +163,15 @@ mod tests {
         assert!(!pace.close_window(500, start + 60 * SECOND));
         pace.received(500 * 60 - 1, start + 61 * SECOND);
         assert!(pace.close_window(500, start + 120 * SECOND));
+    }
+
+    #[test]
+    fn the_time_before_what_we_say_is_taken_is_not_the_peers() {
+        let start = Instant::now();
+        let mut pace = Pace::begin(start);
+        pace.sent(start + 90 * SECOND);
+        let next = pace.next(Awaits::Content, false, &Limits::default());
+        assert_eq!(next, Some((start + 150 * SECOND, Lapse::Idle)));
     }
 
     #[test]

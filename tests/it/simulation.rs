@@ -7,19 +7,20 @@
 //! - what has a final name is, byte for byte, a whole upload, and each honest client's upload has one;
 //! - who reset, fell silent, trickled or met a failing disk has none;
 //! - every client hears what its dialect owes it, and nothing else;
+//! - an upload that broke off goes on from what lasts, without a gap and without an overlap, and with its newest claim;
 //! - in the end no connection, no partial file and no deadline is left.
 //!
 //! A failing seed is printed; `INTAKE_SEED=N cargo test simulation` runs that one alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use intake::net::{Readiness, Stream};
-use intake::proto::Name;
+use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
 use intake::server::{Clock, Connections};
@@ -181,36 +182,89 @@ const BACKLOG_MAX: usize = 3;
 
 #[derive(Default)]
 struct SimDisk {
-    waiting: RefCell<Vec<(Claim, SimPartial, Name)>>,
+    waiting: RefCell<Vec<(Claim, Work, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
+    /// What is to be gone on with, by resume id.
+    kept: RefCell<BTreeMap<String, Kept>>,
+    /// The resume ids that have an owner.
+    owned: RefCell<BTreeSet<String>>,
+    /// How much of what has a resume id would survive a power cut, in bytes.
+    lasting: RefCell<BTreeMap<String, u64>>,
+}
+
+struct Kept {
+    name: String,
+    size: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+/// What is to last.
+enum Work {
+    Publish(SimPartial),
+    Confirm,
+    /// So many bytes under this resume id.
+    Hold(String, u64),
 }
 
 struct SimPartial {
     disk: Rc<SimDisk>,
     name: String,
+    size: Option<u64>,
+    on_exists: OnExists,
+    resume: Option<String>,
     bytes: Vec<u8>,
+    held: usize,
+    /// How much of what was held has been read again.
+    reread: usize,
+}
+
+impl SimDisk {
+    /// What an owner finds under a resume id.
+    fn claim(&self, id: &str, target: &Target) -> Result<Vec<u8>, StoreError> {
+        if !self.owned.borrow_mut().insert(id.into()) {
+            return Err(StoreError::Busy("another upload goes on under this resume id"));
+        }
+        let kept = self.kept.borrow_mut().remove(id);
+        let agrees = |kept: &Kept| kept.name == target.name.as_str() && kept.size == target.size;
+        Ok(kept.filter(agrees).map(|kept| kept.bytes).unwrap_or_default())
+    }
+
+    fn finish(&self, work: Work, name: Name) -> Result<Name, StoreError> {
+        match work {
+            Work::Publish(partial) => return partial.publish(name),
+            Work::Confirm => {}
+            Work::Hold(id, bytes) => drop(self.lasting.borrow_mut().insert(id, bytes)),
+        }
+        Ok(name)
+    }
 }
 
 impl Store for SimStore {
     type Partial = SimPartial;
     type Content = io::Cursor<Vec<u8>>;
 
-    fn begin(&self, &Target { name, .. }: &Target) -> Result<SimPartial, StoreError> {
-        if name.as_str().starts_with(FAILS_TO_BEGIN) {
+    fn begin(&self, target: &Target) -> Result<SimPartial, StoreError> {
+        if target.name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
+        let resume = target.resume.map(|id| id.as_str().to_owned());
+        let bytes = resume.as_ref().map_or(Ok(Vec::new()), |id| self.disk.claim(id, target))?;
         self.disk.partials.set(self.disk.partials.get() + 1);
-        Ok(SimPartial { disk: self.disk.clone(), name: name.to_string(), bytes: Vec::new() })
+        Ok(SimPartial {
+            disk: self.disk.clone(),
+            name: target.name.to_string(),
+            size: target.size,
+            on_exists: target.on_exists,
+            resume,
+            held: bytes.len(),
+            bytes,
+            reread: 0,
+        })
     }
 
     fn publish(&mut self, claim: Claim, partial: SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        if !self.syncs {
-            return Some(partial.publish(name));
-        }
-        assert!(!self.is_congested(), "nothing is published to a congested store");
-        self.disk.waiting.borrow_mut().push((claim, partial, name));
-        None
+        self.work(claim, Work::Publish(partial), name)
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
@@ -220,22 +274,25 @@ impl Store for SimStore {
         }
     }
 
-    fn confirm(&mut self, _: Claim, _: Self::Content, name: Name) -> Option<Result<Name, StoreError>> {
-        Some(Ok(name))
+    fn confirm(&mut self, claim: Claim, _: Self::Content, name: Name) -> Option<Result<Name, StoreError>> {
+        self.work(claim, Work::Confirm, name)
     }
 
-    fn hold(&mut self, _: Claim, _: &SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        Some(Ok(name))
+    fn hold(&mut self, claim: Claim, partial: &SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        let id = partial.resume.clone().expect("only what has a resume id is held");
+        self.work(claim, Work::Hold(id, partial.bytes.len() as u64), name)
     }
 
-    /// In any order, and not all at once.
+    /// In any order but that of one name, and not all at once.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         let mut settled = Vec::new();
-        let mut waiting = self.disk.waiting.borrow_mut();
-        while !waiting.is_empty() && self.chance.one_in(3) {
-            let index = self.chance.below(waiting.len());
-            let (claim, partial, name) = waiting.swap_remove(index);
-            settled.push((claim, partial.publish(name)));
+        while !self.disk.waiting.borrow().is_empty() && self.chance.one_in(3) {
+            let mut waiting = self.disk.waiting.borrow_mut();
+            let any = self.chance.below(waiting.len());
+            let first_of_name = waiting.iter().position(|(.., name)| *name == waiting[any].2).unwrap_or(any);
+            let (claim, work, name) = waiting.remove(first_of_name);
+            drop(waiting);
+            settled.push((claim, self.disk.finish(work, name)));
         }
         settled
     }
@@ -245,21 +302,40 @@ impl Store for SimStore {
     }
 }
 
+impl SimStore {
+    fn work(&mut self, claim: Claim, work: Work, name: Name) -> Option<Result<Name, StoreError>> {
+        if !self.syncs {
+            return Some(self.disk.finish(work, name));
+        }
+        assert!(!self.is_congested(), "nothing is given to a congested store");
+        self.disk.waiting.borrow_mut().push((claim, work, name));
+        None
+    }
+}
+
 impl Partial for SimPartial {
     fn held(&self) -> u64 {
-        0
+        self.held as u64
     }
 
-    fn reread(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        unreachable!("nothing is held")
+    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (&self.bytes[self.reread..self.held]).read(buffer)?;
+        self.reread += count;
+        Ok(count)
     }
 
-    fn keep(self) {}
+    fn keep(mut self) {
+        if let Some(id) = &self.resume {
+            let kept = Kept { name: self.name.clone(), size: self.size, bytes: std::mem::take(&mut self.bytes) };
+            self.disk.kept.borrow_mut().insert(id.clone(), kept);
+        }
+    }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if self.name.starts_with(FAILS_TO_APPEND) {
             return Err(io::Error::other("the disk is on fire").into());
         }
+        assert_eq!(self.reread, self.held, "what is held is read again before anything is appended");
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -272,6 +348,9 @@ impl Partial for SimPartial {
         if self.name.starts_with(FAILS_TO_PUBLISH) {
             return Err(StoreError::Taken("the name is taken"));
         }
+        if self.on_exists == OnExists::Same && self.disk.published.borrow().contains_key(name.as_str()) {
+            return Err(StoreError::Busy("another upload has just taken the name"));
+        }
         let before = self.disk.published.borrow_mut().insert(name.to_string(), std::mem::take(&mut self.bytes));
         assert_eq!(before, None, "a name is published once");
         Ok(name)
@@ -281,12 +360,14 @@ impl Partial for SimPartial {
 impl Drop for SimPartial {
     fn drop(&mut self) {
         self.disk.partials.set(self.disk.partials.get() - 1);
+        if let Some(id) = &self.resume {
+            self.disk.owned.borrow_mut().remove(id);
+        }
     }
 }
 
 // ---- the clients -----------------------------------------------------------------------------------------------------
 
-#[derive(Debug)]
 enum Step {
     Send(Vec<u8>),
     AwaitOk,
@@ -294,6 +375,10 @@ enum Step {
     Reset,
     /// Reads so much of what the server says.
     Read(usize),
+    /// Until each of these has been answered, or is gone.
+    AwaitOthers(Vec<Rc<RefCell<Wire>>>),
+    /// Reads the offset that it is told, and sends from there up to this one, and then this line.
+    SendFromOffset(usize, String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -312,13 +397,20 @@ const TRICKLES: usize = 7;
 
 struct Client {
     wire: Rc<RefCell<Wire>>,
-    is_line: bool,
-    content: Vec<u8>,
-    name: String,
     steps: VecDeque<(Duration, Step)>,
     next_at: Instant,
-    fate: Fate,
     id: Option<Id>,
+    errand: Errand,
+}
+
+/// What a client is about.
+enum Errand {
+    /// One upload in the classic or the line dialect.
+    Bare { is_line: bool, content: Vec<u8>, name: String, fate: Fate },
+    /// Many, one after the other, on one connection; it may end before it has sent all.
+    Framed { requests: Vec<Framed>, ending: Ending },
+    /// One of several connections for one upload, of which the last one is to finish it.
+    Attempt { upload: Rc<Resumable>, disk: Rc<SimDisk>, is_last: bool },
 }
 
 impl Client {
@@ -378,7 +470,73 @@ impl Client {
         let room = chance.below(3);
         let wire = Rc::new(RefCell::new(Wire { room, ..Wire::default() }));
         let next_at = start + chance.millis(3000);
-        Self { wire, is_line, content, name, steps, next_at, fate, id: None }
+        Self { wire, steps, next_at, id: None, errand: Errand::Bare { is_line, content, name, fate } }
+    }
+
+    /// Sends all of `requests` in pieces that end anywhere.
+    fn framed(number: usize, chance: &Chance, start: Instant) -> Self {
+        let mut requests: Vec<Framed> = Vec::new();
+        for index in 0..1 + chance.below(12) {
+            requests.push(Framed::new(&format!("{number}-{index}"), requests.last(), chance));
+        }
+        let mut sent = requests.iter().flat_map(|request| request.sent.clone()).collect::<Vec<u8>>();
+        let ending = match chance.below(6) {
+            0 => Ending::CutShort(chance.below(sent.len()), Step::Fin),
+            1 => Ending::CutShort(chance.below(sent.len()), Step::Reset),
+            _ => Ending::Whole,
+        };
+        let mut steps = VecDeque::new();
+        match &ending {
+            Ending::CutShort(length, _) => sent.truncate(*length),
+            Ending::Whole => sent.extend(b"/bye\n"),
+        }
+        let piece = 1 + chance.below(2 * sent.len() + 1);
+        for piece in sent.chunks(piece.max(sent.len() / 10 + 1)) {
+            steps.push_back((chance.millis(300), Step::Send(piece.to_vec())));
+        }
+        steps.push_back((
+            chance.millis(300),
+            if let Ending::CutShort(_, Step::Reset) = ending { Step::Reset } else { Step::Fin },
+        ));
+        steps.extend((0..4).map(|_| (chance.millis(500), Step::Read(1 + chance.below(100)))));
+        steps.push_back((Duration::ZERO, Step::Read(10_000)));
+        let wire = Rc::new(RefCell::new(Wire { room: chance.below(3), ..Wire::default() }));
+        let next_at = start + chance.millis(3000);
+        Self { wire, steps, next_at, id: None, errand: Errand::Framed { requests, ending } }
+    }
+
+    /// Some connections for one upload. All but the last one break off, are cut off by a newer one, or send a wrong digest.
+    fn attempts(number: usize, chance: &Chance, start: Instant, disk: &Rc<SimDisk>) -> Vec<Self> {
+        let upload = Rc::new(Resumable::new(number, chance));
+        let count = 1 + chance.below(4);
+        let mut attempts: Vec<Self> = Vec::new();
+        for attempt in 0..=count {
+            let (size, is_last) = (upload.content.len(), attempt == count);
+            let mut steps = VecDeque::new();
+            if is_last {
+                let others = attempts.iter().map(|other| other.wire.clone()).collect();
+                steps.push_back((Duration::ZERO, Step::AwaitOthers(others)));
+            }
+            steps.push_back((chance.millis(300), Step::Send(upload.request.clone().into_bytes())));
+            let kind = if is_last { 0 } else { 1 + chance.below(4) };
+            let (end, line) = match kind {
+                0 => (size, format!("crc32c={}\n", upload.digest.to_hex())),
+                1 => (size, "crc32c=00000000\n".to_owned()),
+                _ => (chance.below(size), String::new()),
+            };
+            steps.push_back((Duration::ZERO, Step::SendFromOffset(end, line)));
+            match kind {
+                2 => steps.push_back((chance.millis(300), Step::Reset)),
+                // Falls silent, for ever.
+                3 => {}
+                _ => steps.push_back((chance.millis(300), Step::Fin)),
+            }
+            steps.push_back((chance.millis(500), Step::Read(10_000)));
+            let wire = Rc::new(RefCell::new(Wire { room: chance.below(3), ..Wire::default() }));
+            let errand = Errand::Attempt { upload: upload.clone(), disk: disk.clone(), is_last };
+            attempts.push(Self { wire, steps, next_at: start + chance.millis(3000), id: None, errand });
+        }
+        attempts
     }
 
     /// Takes all steps that are due.
@@ -410,6 +568,31 @@ impl Client {
                 }
                 Step::Fin => (wire.fin, wire.edge) = (true, true),
                 Step::Reset => (wire.reset, wire.edge) = (true, true),
+                Step::AwaitOthers(others) => {
+                    let is_answered = |other: &Wire| other.closed || other.outbound.contains(&b'\n');
+                    if !others.iter().all(|other| is_answered(&other.borrow())) {
+                        self.next_at = now + Duration::from_millis(50);
+                        return;
+                    }
+                }
+                Step::SendFromOffset(end, line) => {
+                    let Errand::Attempt { upload, disk, .. } = &self.errand else { unreachable!("it resumes") };
+                    let said = String::from_utf8_lossy(&wire.outbound).into_owned();
+                    if !said.contains('\n') {
+                        wire.room += 1;
+                        wire.edge = true;
+                        self.next_at = now + Duration::from_millis(20);
+                        return;
+                    }
+                    let offset = said.strip_prefix("ok ").and_then(|said| said.lines().next()?.parse::<usize>().ok());
+                    if let Some(offset) = offset {
+                        let lasts = disk.lasting.borrow().get(&upload.id).copied().unwrap_or(0);
+                        assert!(offset as u64 <= lasts, "{} was told {offset}, and {lasts} last", upload.name);
+                        wire.inbound.extend(upload.content.get(offset..*end).unwrap_or_default());
+                        wire.inbound.extend(line.as_bytes());
+                        wire.edge = true;
+                    }
+                }
                 Step::Read(count) => {
                     wire.room += count;
                     wire.edge = true;
@@ -421,28 +604,201 @@ impl Client {
         }
     }
 
-    fn check(&self, published: &BTreeMap<String, Vec<u8>>) {
+    /// Returns the names that it may have files under.
+    fn check(&self, published: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         let wire = self.wire.borrow();
-        assert!(wire.closed, "{} is left", self.name);
+        assert!(wire.closed, "a connection is left");
         let said = String::from_utf8_lossy(&wire.outbound);
-        let stored = published.get(&self.name);
-        if self.fate != Fate::Stored {
-            assert_eq!(stored, None, "{} must not be stored", self.name);
-            assert!(!said.contains("done"), "{} was told {said:?}", self.name);
-            if self.fate == Fate::TooSlow {
-                let told = if self.is_line { said.contains("no 408 ") } else { wire.was_reset_by_server };
-                assert!(told, "{} was told {said:?}", self.name);
+        match &self.errand {
+            Errand::Bare { is_line, content, name, fate } => {
+                check_bare(*is_line, content, name, *fate, published, &said);
+                assert!(*fate != Fate::Stored || !wire.was_reset_by_server, "{name} is stored, and was reset");
+                let told = if *is_line { said.contains("no 408 ") } else { wire.was_reset_by_server };
+                assert!(*fate != Fate::TooSlow || told, "{name} was told {said:?}");
+                vec![name.clone()]
             }
-            return;
+            Errand::Framed { requests, ending } => {
+                check_framed(requests, ending, published, &said);
+                requests.iter().map(|request| request.name.clone()).collect()
+            }
+            Errand::Attempt { upload, is_last, .. } => {
+                assert!(published.get(&upload.name) == Some(&upload.content), "{} is not whole: {said:?}", upload.name);
+                let done = format!("done {} {} {}\n", upload.content.len(), upload.digest, upload.name);
+                assert_eq!(
+                    said.starts_with("ok ") && said.ends_with(&done),
+                    *is_last,
+                    "{} was told {said:?}",
+                    upload.name
+                );
+                vec![upload.name.clone()]
+            }
         }
-        assert!(stored == Some(&self.content), "{} is not stored whole; it was told {said:?}", self.name);
-        assert!(!wire.was_reset_by_server, "{} is stored, and was reset", self.name);
-        let receipt = format!("done {} - {}\n", self.content.len(), self.name);
-        if self.is_line {
-            assert!(said == receipt || said == format!("ok\n{receipt}"), "{} was told {said:?}", self.name);
+    }
+}
+
+fn check_bare(
+    is_line: bool,
+    content: &[u8],
+    name: &str,
+    fate: Fate,
+    published: &BTreeMap<String, Vec<u8>>,
+    said: &str,
+) {
+    let stored = published.get(name);
+    if fate != Fate::Stored {
+        assert_eq!(stored, None, "{name} must not be stored");
+        assert!(!said.contains("done"), "{name} was told {said:?}");
+        return;
+    }
+    assert!(stored.is_some_and(|stored| stored == content), "{name} is not stored whole; it was told {said:?}");
+    let receipt = format!("done {} - {name}\n", content.len());
+    if is_line {
+        assert!(said == receipt || said == format!("ok\n{receipt}"), "{name} was told {said:?}");
+    } else {
+        assert_eq!(said, "ok", "to {name}");
+    }
+}
+
+// ---- put and ask -----------------------------------------------------------------------------------------------------
+
+/// One request of many, what it sends, and what it hears for it.
+struct Framed {
+    name: String,
+    content: Vec<u8>,
+    sent: Vec<u8>,
+    /// For each line the ways that it may begin.
+    heard: Vec<Vec<String>>,
+    is_stored: bool,
+    is_last_word: bool,
+}
+
+enum Ending {
+    Whole,
+    /// After so many bytes of all requests.
+    CutShort(usize, Step),
+}
+
+fn digest_of(content: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Crc32c);
+    hasher.update(content);
+    hasher.finish()
+}
+
+impl Framed {
+    fn new(suffix: &str, before: Option<&Self>, chance: &Chance) -> Self {
+        if let Some(before) = before.filter(|before| before.is_stored && chance.one_in(4)) {
+            return before.again();
+        }
+        let stem = match chance.below(24) {
+            0 => FAILS_TO_BEGIN,
+            1 => FAILS_TO_APPEND,
+            2 => FAILS_TO_PUBLISH,
+            3 => "../outside",
+            _ => "framed",
+        };
+        let name = format!("{stem}-{suffix}");
+        let content = chance.bytes(1 + chance.below(3000));
+        let digest = digest_of(&content);
+        let is_wrong = chance.one_in(5);
+        let told = if is_wrong { "00000000".to_owned() } else { digest.to_hex() };
+        let (attribute, trailer, receipt) = match chance.below(3) {
+            0 => (String::new(), String::new(), "-".to_owned()),
+            1 => (format!(" crc32c={told}"), String::new(), digest.to_string()),
+            _ => (" crc32c=trailer".to_owned(), format!("crc32c={told}\n"), digest.to_string()),
+        };
+        let is_wrong = is_wrong && !attribute.is_empty();
+        // Content follows an ask at once only where it is sure to be taken.
+        let verb = if stem == "framed" && chance.one_in(3) { "ask" } else { "put" };
+        let (size, body) = if chance.one_in(3) {
+            ("-".to_owned(), chunked(&content, chance))
         } else {
-            assert_eq!(said, "ok", "to {}", self.name);
+            (content.len().to_string(), content.clone())
+        };
+        let sent = [format!("/{verb} size={size}{attribute} {name}\n").as_bytes(), &body, trailer.as_bytes()].concat();
+        let outcome = match stem {
+            FAILS_TO_BEGIN => "no 507 ".into(),
+            FAILS_TO_APPEND => "no 500 ".into(),
+            "../outside" => "no 403 ".into(),
+            _ if is_wrong => "no 422 ".into(),
+            FAILS_TO_PUBLISH => "no 409 ".into(),
+            _ => format!("done {} {receipt} {name}", content.len()),
+        };
+        let is_stored = outcome.starts_with("done");
+        let ok = (verb == "ask").then(|| vec!["ok 0".to_owned()]);
+        let heard = ok.into_iter().chain([vec![outcome]]).collect();
+        Self { name, content, sent, heard, is_stored, is_last_word: stem == FAILS_TO_APPEND }
+    }
+
+    /// The same file once more: no second copy, whether or not the first one is published yet.
+    fn again(&self) -> Self {
+        let (size, digest) = (self.content.len(), digest_of(&self.content));
+        let request = format!("/put size={size} crc32c={} on-exists=same {}\n", digest.to_hex(), self.name);
+        Self {
+            name: self.name.clone(),
+            content: self.content.clone(),
+            sent: [request.as_bytes(), &self.content].concat(),
+            heard: vec![vec![format!("done {size} {digest} {}", self.name), "no 409 retry=5 ".into()]],
+            is_stored: true,
+            is_last_word: false,
         }
+    }
+}
+
+fn chunked(content: &[u8], chance: &Chance) -> Vec<u8> {
+    let chunks = content.chunks(1 + chance.below(content.len()));
+    let mut body: Vec<u8> =
+        chunks.flat_map(|chunk| [format!("{}\n", chunk.len()).as_bytes(), chunk].concat()).collect();
+    body.extend(b"0\n");
+    body
+}
+
+fn check_framed(requests: &[Framed], ending: &Ending, published: &BTreeMap<String, Vec<u8>>, said: &str) {
+    let mut lines = said.lines();
+    let (mut sent, mut goes_on) = (0, true);
+    for request in requests {
+        sent += request.sent.len();
+        let is_whole = goes_on && !matches!(ending, Ending::CutShort(length, _) if *length < sent);
+        let stored = published.get(&request.name);
+        assert!(stored.is_none_or(|stored| *stored == request.content), "{} is mixed up", request.name);
+        match ending {
+            // It may have been lost on the way, and so may what was said to it.
+            Ending::CutShort(_, Step::Reset) => {
+                assert!(request.is_stored || stored.is_none(), "{} must not be stored", request.name);
+                continue;
+            }
+            _ if !is_whole => break,
+            _ => assert_eq!(stored.is_some(), request.is_stored, "{}: {said:?}", request.name),
+        }
+        for ways in &request.heard {
+            let line = lines.next().unwrap_or_default();
+            assert!(ways.iter().any(|way| line.starts_with(way)), "{line:?} is none of {ways:?} in {said:?}");
+        }
+        goes_on = !request.is_last_word;
+    }
+    if !matches!(ending, Ending::CutShort(_, Step::Reset)) {
+        let rest: Vec<&str> = lines.filter(|line| *line != "ok 0").collect();
+        let is_cut = matches!(ending, Ending::CutShort(..)) && goes_on;
+        assert!(rest.is_empty() || (is_cut && rest.len() == 1 && rest[0].starts_with("no ")), "{rest:?} in {said:?}");
+    }
+}
+
+/// An upload that goes on over several connections.
+struct Resumable {
+    id: String,
+    name: String,
+    content: Vec<u8>,
+    digest: Digest,
+    request: String,
+}
+
+impl Resumable {
+    fn new(number: usize, chance: &Chance) -> Self {
+        let (id, name) = (format!("id-{number}"), format!("resumed-{number}"));
+        let size = if chance.one_in(20) { 3 << 20 } else { 1 + chance.below(5000) };
+        let content = chance.bytes(size);
+        let digest = digest_of(&content);
+        let request = format!("/ask size={size} crc32c=trailer resume={id} {name}\n");
+        Self { id, name, content, digest, request }
     }
 }
 
@@ -464,10 +820,14 @@ impl World {
     fn new(seed: u64) -> Self {
         let chance = Chance(Rc::new(Cell::new(seed)));
         let clock = Instant::now();
-        let clients = (0..1 + chance.below(40)).map(|number| Client::new(number, &chance, clock)).collect();
+        let mut clients: Vec<Client> =
+            (0..1 + chance.below(40)).map(|number| Client::new(number, &chance, clock)).collect();
+        clients.extend((0..chance.below(10)).map(|number| Client::framed(number, &chance, clock)));
         let name_quiet = if chance.one_in(4) { Duration::from_millis(50) } else { Duration::ZERO };
         let limits = Limits { name_quiet, ..Limits::default() };
         let disk = SimStore { disk: Rc::default(), chance: chance.clone(), syncs: chance.one_in(2) };
+        let resumed = chance.below(5);
+        clients.extend((0..resumed).flat_map(|number| Client::attempts(number, &chance, clock, &disk.disk)));
         let connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
         Self { chance, clients, disk, connections, stale: Vec::new(), clock, now: clock }
     }
@@ -563,8 +923,9 @@ impl World {
         assert_eq!(self.connections.first_deadline(), None, "a deadline outlives its connection");
         assert_eq!(self.disk.disk.partials.get(), 0, "a partial file is left");
         let published = self.disk.disk.published.borrow();
-        self.clients.iter().for_each(|client| client.check(&published));
-        let stored = self.clients.iter().filter(|client| client.fate == Fate::Stored).count();
-        assert_eq!(published.len(), stored);
+        let names: BTreeSet<String> = self.clients.iter().flat_map(|client| client.check(&published)).collect();
+        assert!(published.keys().all(|name| names.contains(name)));
+        assert!(self.disk.disk.kept.borrow().is_empty(), "what is finished is kept no longer");
+        assert!(self.disk.disk.owned.borrow().is_empty());
     }
 }
