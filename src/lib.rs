@@ -11,7 +11,7 @@
 //! ```text
 //!   people        cli                           what was typed -> what is meant         (the binary's)
 //!   ------------------------------------------------------------------------------------------------
-//!   drives        server  client  load          the turn; send and ping; the load tester
+//!   drives        server    client    load      the turn; the table; send and ping; the load tester
 //!   ------------------------------------------------------------------------------------------------
 //!   the system    net           store           sockets; files
 //!   ------------------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, one connection's glue, every limit | how any of it is done |
 //! | [`client`] | what `send` and `ping` do | the server's insides |
-//! | [`load`] | many clients at once, honest numbers, every byte compared | the server's insides |
+//! | [`load`] | many clients at once, and what must become of their files | the server's insides |
 //!
 //! Time is a value that the turn hands down, and so the lower floors can be run by a test without waiting: the simulation
 //! in `tests/it/simulation.rs` drives the very connection code that the poll drives, over wires, disks and hours of its own.

@@ -343,7 +343,9 @@ fn many_files_go_over_one_connection_and_each_closer_loses_none() {
         let run = Run::load(server.tcp(), &args);
         let report = run.json();
         assert_eq!((run.exit(), figure(&report, "verification.verified")), (0, 300), "{closer}: {report}");
-        assert_eq!(figure(&report, "latency.connect.count"), 6, "{closer}: {report}");
+        // Six that carry all they may; each client's last one may find that the others have taken the rest.
+        let connections = figure(&report, "files.connected");
+        assert!((6..=9).contains(&connections), "{closer}: {report}");
     }
 }
 
