@@ -46,7 +46,7 @@ fn a_name_without_content_is_an_empty_file_only_after_its_ok() {
         drop(connect(server.tcp()).expect("the kernel accepts"));
         server.resume();
         let words = io::read_to_string(hasty).expect("a refusal is said");
-        assert!(words.starts_with("no 400 the stream ended before the name did"), "{words}");
+        assert!(words.starts_with("no 400 the stream ended before the line did"), "{words}");
         classic(server.tcp(), "empty.bin", b"").expect("the upload is taken");
         files_of([("empty.bin", b"")])
     });
@@ -79,7 +79,7 @@ fn a_reset_behind_content_that_waits_to_be_read_stores_nothing() {
         reset(classic);
         reset(line);
         server.resume();
-        await_until("both to be lost", || server.log().matches("lost, nothing stored").count() == 2);
+        await_until("both to be lost", || server.log().matches(" lost: ").count() == 2);
         Files::new()
     });
 }
