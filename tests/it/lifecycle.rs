@@ -27,6 +27,8 @@ fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
         let _silent = connect(server.tcp()).expect("the server accepts");
         server.signal(signal);
         await_closed_listener(&server);
+        // It may still be sending, so it is given time to read why.
+        drop(nameless);
         classic_finish(running, b"content").expect("the upload is taken");
         assert_eq!(server.wait().code(), Some(0));
         server.assert_holds_only(&files_of([("running.bin", b"content")]));
