@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::thread;
 
 use rustix::fs::statvfs;
 
@@ -91,11 +92,12 @@ fn a_mount_point_under_the_name_is_not_written_through() {
     });
 }
 
-/// The next call of this kind fails with each of these errors; every upload that meets it is refused with this code.
-fn assert_each_fails(server: &Server, call: &str, errors: &[(&str, u16)], upload: impl Fn() -> String) {
+/// The next call of this kind in `thread` fails with each of these errors; the upload that meets it is refused with this
+/// code.
+fn assert_each_fails(thread: u32, call: &str, errors: &[(&str, u16)], upload: impl Fn() -> String) {
     for (error, code) in errors {
         let inject = format!("inject={call}:error={error}:when=1");
-        let Some(_strace) = Strace::attach(server, &["-e", &inject]) else { return };
+        let Some(_strace) = Strace::attach(thread, &["-e", &inject]) else { return };
         let told = upload();
         assert!(told.starts_with(&format!("no {code} ")), "{call}, {error}: {told}");
     }
@@ -110,7 +112,7 @@ fn a_file_that_cannot_be_made_is_told_before_any_content() {
         let server = Server::start(&["--on-exists", policy]);
         server.withstands(|| {
             let errors = [&ERRORS[..], &[("EMFILE", 500)]].concat();
-            assert_each_fails(&server, "openat", &errors, || {
+            assert_each_fails(server.pid(), "openat", &errors, || {
                 classic_begin(server.tcp(), "name.bin").expect_err("there is no place to write").to_string()
             });
             Files::new()
@@ -120,16 +122,18 @@ fn a_file_that_cannot_be_made_is_told_before_any_content() {
 
 #[test]
 fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
-    for (policy, call) in [("rename", "linkat"), ("refuse", "linkat"), ("replace", "/^rename")] {
-        let server = Server::start(&["--on-exists", policy]);
+    for (sync, policy, call) in
+        [("none", "refuse", "linkat"), ("full", "rename", "linkat"), ("full", "replace", "/^rename")]
+    {
+        let server = Server::start(&["--sync", sync, "--on-exists", policy]);
         server.withstands(|| {
+            let publisher = *server.threads().last().expect("it has one thread at least");
             let errors = [&ERRORS[..], &[("EXDEV", 500), ("EMLINK", 500), ("EPERM", 500)]].concat();
-            assert_each_fails(&server, call, &errors, || {
+            assert_each_fails(publisher, call, &errors, || {
                 line(server.tcp(), "name.bin", b"content").expect("the words get through")
             });
-            let Some(_strace) = Strace::attach(&server, &["-e", &format!("inject={call}:error=EIO:when=1")]) else {
-                return Files::new();
-            };
+            let inject = format!("inject={call}:error=EIO:when=1");
+            let Some(_strace) = Strace::attach(publisher, &["-e", &inject]) else { return Files::new() };
             assert!(is_reset(&classic(server.tcp(), "name.bin", b"content")));
             Files::new()
         });
@@ -153,7 +157,7 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
     let partial = server.partials().into_iter().find(|path| !others.contains(path)).expect("it has a name");
     let path = partial.to_str().expect("a path in UTF-8");
     let inject = format!("inject=write:error={error}:when={k}");
-    let Some(_strace) = Strace::attach(server, &["-P", path, "-e", &inject]) else { return };
+    let Some(_strace) = Strace::attach(server.pid(), &["-P", path, "-e", &inject]) else { return };
     for piece in 1..k {
         stream.write_all(b"piece").expect("content can be sent");
         await_until("it to be written", || fs::metadata(&partial).is_ok_and(|meta| meta.len() == 5 * piece as u64));
@@ -164,21 +168,67 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
 #[test]
 fn interrupted_calls_are_made_again_and_nobody_notices() {
     let server = Server::start(&[]);
+    let of_loop = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];
+    let of_committer = ["fdatasync", "fsync"];
     server.withstands(|| {
-        let calls = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];
-        let inject = calls.map(|call| format!("inject={call}:error=EINTR:when=2+3"));
+        let stored =
+            [(server.threads()[0], &of_loop[..]), (server.threads()[1], &of_committer)].map(interrupt(&server));
+        stored.into_iter().flatten().collect()
+    });
+}
+
+/// Makes some uploads while the thread's calls of these kinds are interrupted.
+fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
+    move |(thread, calls)| {
+        let inject: Vec<String> = calls.iter().map(|call| format!("inject={call}:error=EINTR:when=2+3")).collect();
         let args: Vec<&str> = inject.iter().flat_map(|inject| ["-e", inject]).collect();
-        let Some(strace) = Strace::attach(&server, &args) else { return Files::new() };
+        let Some(strace) = Strace::attach(thread, &args) else { return Files::new() };
         let bytes = content(1 << 20, 1);
-        let stored = (0..10).map(|number| {
-            let name = format!("{number}.bin");
+        let upload = |number| {
+            let name = format!("{number} of {thread}.bin");
             classic(server.tcp(), &name, &bytes).expect("the upload is taken");
             (name, bytes.clone())
-        });
-        let stored = stored.collect();
+        };
+        let stored = (0..10).map(upload).collect();
         let interrupted = strace.calls().iter().filter(|call| call.contains("EINTR")).count();
-        assert!(interrupted > 20, "{interrupted}");
+        assert!(interrupted >= 3 * calls.len(), "{interrupted}");
         stored
+    }
+}
+
+#[test]
+fn a_sync_that_failed_is_told_and_never_made_again() {
+    let server = Server::start(&[]);
+    classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+    let args = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"];
+    let Some(strace) = Strace::attach(server.threads()[1], &args) else { return };
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    let reply = line(server.tcp(), "lost.bin", b"content").expect("the words get through");
+    assert!(reply.starts_with("no 500 "), "{reply}");
+    assert_refused(&server, "no 500 ");
+    assert!(is_reset(&classic_finish(running, b"content")));
+    assert_eq!(strace.calls().len(), 1, "a second sync that succeeds proves nothing");
+    server.assert_holds_only(&files_of([("before.bin", b"content")]));
+    server.assert_echoes(b"anybody there?");
+}
+
+#[test]
+fn a_slow_disk_holds_up_only_who_waits_for_it() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let inject = "inject=fdatasync:delay_enter=3s:when=1";
+        let Some(_strace) = Strace::attach(server.threads()[1], &["-e", inject]) else { return Files::new() };
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| classic(server.tcp(), "waiting.bin", b"content"));
+            (0..10).for_each(|number| server.assert_echoes(&content(number, 1)));
+            let mut other = classic_begin(server.tcp(), "other.bin").expect("the name is taken");
+            other.write_all(b"content").expect("content can be sent");
+            assert!(line(server.tcp(), "../outside", b"").expect("a refusal is said").starts_with("no 403 "));
+            assert!(!waiting.is_finished());
+            classic_finish(other, b"").expect("the upload is taken");
+            waiting.join().expect("no client panics").expect("the upload is taken");
+        });
+        files_of([("waiting.bin", b"content"), ("other.bin", b"content")])
     });
 }
 

@@ -123,6 +123,11 @@ impl Server {
         files.map(|entry| (name(&entry), fs::read(entry.path()).expect("a published file can be read"))).collect()
     }
 
+    /// Removes the published files.
+    pub fn remove_files(&self) {
+        self.files().keys().for_each(|name| fs::remove_file(self.dir().join(name)).expect("a file can be removed"));
+    }
+
     /// The partial files that have a name of their own, of all servers on the directory.
     pub fn partials(&self) -> Vec<PathBuf> {
         let list =
@@ -192,6 +197,15 @@ impl Server {
     /// The descriptors that the process holds open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the server runs").count()
+    }
+
+    /// The ids of its threads: the loop's, which is the process's, and where it syncs, the committer's.
+    pub fn threads(&self) -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server runs");
+        let id = |task: fs::DirEntry| task.file_name().into_string().expect("text").parse().expect("a number");
+        let mut threads: Vec<u32> = tasks.map(|task| id(task.expect("a task is listed"))).collect();
+        threads.sort_unstable();
+        threads
     }
 
     /// The processor time that it has taken so far.

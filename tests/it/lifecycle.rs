@@ -1,14 +1,13 @@
 //! Signals, shutdowns, crashes and restarts: what runs is finished or leaves nothing, and what was told is true.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::fixture::*;
 use crate::tools::Strace;
@@ -24,10 +23,12 @@ fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
         let mut server = Server::start(&[]);
         let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
         let mut nameless = connect(server.tcp()).expect("the server accepts");
-        nameless.write_all(b"/half a requ").expect("a start can be sent");
+        nameless.write_all(b"/put size=1 half a li").expect("a start can be sent");
         let _silent = connect(server.tcp()).expect("the server accepts");
         server.signal(signal);
         await_closed_listener(&server);
+        // It may still be sending, so it is given time to read why.
+        drop(nameless);
         classic_finish(running, b"content").expect("the upload is taken");
         assert_eq!(server.wait().code(), Some(0));
         server.assert_holds_only(&files_of([("running.bin", b"content")]));
@@ -164,8 +165,8 @@ fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confi
         for (name, stored) in &files {
             let number = name.strip_suffix(".bin").expect("a name that was sent").parse().expect("a number");
             assert!(*stored == bytes(number), "{name} is not whole");
-            fs::remove_file(server.dir().join(name)).expect("it can be removed");
         }
+        server.remove_files();
         let confirmed = confirmed.into_inner().expect("no client panics");
         assert!(confirmed.iter().all(|(name, bytes)| files.get(name) == Some(bytes)), "what was confirmed is there");
     }
@@ -174,32 +175,37 @@ fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confi
 
 #[test]
 fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
-    for policy in ["rename", "replace"] {
+    for args in [["--sync", "none", "--on-exists", "rename"], ["--sync", "full", "--on-exists", "replace"]] {
         let home = Server::home();
-        // In one thread, so that the calls have one order.
-        let start = || Server::start_in(&home, &["--on-exists", policy, "--sync", "none"]);
-        let (server, bytes) = (start(), content(3000, 1));
-        let Some(strace) = Strace::attach(&server, &[]) else { return };
-        line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");
-        let calls = strace.calls().len();
-        drop(server);
-        for call in 1..=calls {
-            let mut server = start();
-            assert_eq!(server.partials(), [] as [PathBuf; 0], "the last one's are swept");
-            let _ = fs::remove_file(server.dir().join("name.bin"));
-            let Some(_strace) = Strace::attach(&server, &["-e", &format!("inject=all:signal=KILL:when={call}")]) else {
-                return;
-            };
-            let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
-            await_until("it to be killed", || {
-                // Makes it call where it needed fewer calls this time.
-                drop(TcpStream::connect(server.tcp()));
-                server.has_ended()
-            });
-            let stored = server.files().remove("name.bin");
-            assert!(stored.as_ref().is_none_or(|stored| *stored == bytes), "killed at call {call}");
-            assert!(stored.is_some() || !confirmed, "killed at call {call}");
-        }
-        assert_eq!(start().partials(), [] as [PathBuf; 0]);
+        let threads = Server::start_in(&home, &args).threads().len();
+        assert_eq!(threads, if args[1] == "full" { 2 } else { 1 });
+        (0..threads).for_each(|thread| kill_at_each_call(&home, &args, thread));
+        Server::start_in(&home, &args).assert_holds_only(&Files::new());
+    }
+}
+
+/// Has one upload made for each system call that it takes the thread of this number, and kills the server at that call.
+fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: usize) {
+    let (server, bytes) = (Server::start_in(home, args), content(3000, 1));
+    let Some(strace) = Strace::attach(server.threads()[thread], &[]) else { return };
+    line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");
+    let calls = strace.calls().len();
+    server.remove_files();
+    drop(server);
+    for call in 1..=calls {
+        let mut server = Server::start_in(home, args);
+        server.assert_holds_only(&Files::new());
+        let inject = format!("inject=all:signal=KILL:when={call}");
+        let Some(_strace) = Strace::attach(server.threads()[thread], &["-e", &inject]) else { return };
+        let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
+        await_until("it to be killed", || {
+            // Gives it more to do where it needed fewer calls this time.
+            drop(line(server.tcp(), "more.bin", b""));
+            server.has_ended()
+        });
+        let stored = server.files().remove("name.bin");
+        assert!(stored.as_ref().is_none_or(|stored| *stored == bytes), "killed at call {call}");
+        assert!(stored.is_some() || !confirmed, "killed at call {call}");
+        server.remove_files();
     }
 }

@@ -104,7 +104,8 @@ fn one_name_from_many_at_once_is_as_many_files_of_one_sender_each() {
 fn of_two_clients_with_one_name_each_stores_all_or_nothing() {
     const ROUNDS: u64 = 200;
     for policy in POLICIES {
-        let server = Server::start(&["--on-exists", policy]);
+        // Without syncs, so that the rounds are short.
+        let server = Server::start(&["--on-exists", policy, "--sync", "none"]);
         server.withstands(|| {
             let barrier = Barrier::new(2);
             let upload = |round: u64, client: u64| {
@@ -219,7 +220,7 @@ fn a_name_that_flips_to_a_link_and_back_during_uploads_never_leads_to_the_victim
     for policy in POLICIES {
         let home = Server::home();
         let victim = victim(home.path());
-        let server = Server::start_in(&home, &["--on-exists", policy]);
+        let server = Server::start_in(&home, &["--on-exists", policy, "--sync", "none"]);
         let precious = identity(&victim);
         server.withstands(|| {
             let (over, flips, mut uploads) = (AtomicBool::new(false), AtomicUsize::new(0), 0);

@@ -20,7 +20,7 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// Checks that the server hardly does anything for a while.
 fn assert_calm(server: &Server) {
-    let strace = Strace::attach(server, &[]);
+    let strace = Strace::attach(server.pid(), &[]);
     let before = server.processor_time();
     thread::sleep(WATCH);
     let taken = server.processor_time() - before;
@@ -58,7 +58,7 @@ fn without_descriptors_or_memory_accepting_pauses_and_goes_on_by_itself() {
     server.withstands(|| {
         for error in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
             let inject = format!("inject=accept4:error={error}");
-            let Some(strace) = Strace::attach(&server, &["-e", "trace=accept4", "-e", &inject]) else { continue };
+            let Some(strace) = Strace::attach(server.pid(), &["-e", "trace=accept4", "-e", &inject]) else { continue };
             let mut waiting = connect(server.tcp()).expect("the kernel accepts");
             waiting.write_all(error.as_bytes()).expect("a name can be sent");
             thread::sleep(WATCH);
@@ -79,7 +79,7 @@ fn connections_that_fail_before_they_are_accepted_hold_up_nobody() {
     server.withstands(|| {
         for error in ["ECONNABORTED", "EPROTO", "ECONNRESET", "EPERM", "ENETDOWN", "EHOSTUNREACH"] {
             let inject = format!("inject=accept4:error={error}:when=1..20");
-            let Some(strace) = Strace::attach(&server, &["-e", "trace=accept4", "-e", &inject]) else { continue };
+            let Some(strace) = Strace::attach(server.pid(), &["-e", "trace=accept4", "-e", &inject]) else { continue };
             classic(server.tcp(), "name.bin", b"content").expect("the upload is taken");
             assert!(strace.calls().len() > 20);
             fs::remove_file(server.dir().join("name.bin")).expect("it is stored");

@@ -79,7 +79,7 @@ fn a_reset_behind_content_that_waits_to_be_read_stores_nothing() {
         reset(classic);
         reset(line);
         server.resume();
-        await_until("both to be lost", || server.log().matches("s, lost: ").count() == 2);
+        await_until("both to be lost", || server.log().matches(" lost: ").count() == 2);
         Files::new()
     });
 }

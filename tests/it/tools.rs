@@ -11,8 +11,6 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use crate::fixture::Server;
-
 /// Where the program is, if it is anywhere.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -43,7 +41,7 @@ pub fn unshare_mounts() -> Option<[&'static str; 3]> {
     can.then_some(unshare)
 }
 
-/// strace(1) on a running server: it watches the system calls, and makes some fail, until it is dropped.
+/// strace(1) on a thread of a running server: it watches the system calls, and makes some fail, until it is dropped.
 pub struct Strace {
     process: Child,
     output: NamedTempFile,
@@ -51,11 +49,11 @@ pub struct Strace {
 
 impl Strace {
     /// From when this returns on, calls are watched and counted. `None`: it is left out.
-    pub fn attach(server: &Server, args: &[&str]) -> Option<Self> {
+    pub fn attach(thread: u32, args: &[&str]) -> Option<Self> {
         let strace = installed("strace")?;
         let output = NamedTempFile::new().expect("a temporary file can be made");
         let mut command = Command::new(strace);
-        command.args(args).arg("-f").arg("-o").arg(output.path()).args(["-p", &server.pid().to_string()]);
+        command.args(args).arg("-o").arg(output.path()).args(["-p", &thread.to_string()]);
         let mut process = command.stderr(Stdio::piped()).spawn().expect("strace can be started");
         let mut words = BufReader::new(process.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
@@ -70,7 +68,7 @@ impl Strace {
         None
     }
 
-    /// Lets go of the server, and returns the calls that it made, one a line.
+    /// Lets go of the thread, and returns the calls that it made, one a line.
     pub fn calls(mut self) -> Vec<String> {
         self.detach();
         let output = fs::read_to_string(self.output.path()).expect("strace writes text");
