@@ -1,15 +1,66 @@
-//! intake: a file receiver on raw mio.
+//! intake: a file receiver on raw mio. One thread, one poll, thousands of uploads; a file gets its name when it is whole.
 //!
-//! The code is a house of floors. Imports go down, never up.
+//! This page is the way in: how the code is laid out, what one turn of the loop does, and what a byte passes on its way
+//! from the network to the disk. Each module begins with its own theory; the small programs in `examples/` show every
+//! piece of it at work, on a real kernel.
 //!
-//! | floor | room | what is in it |
+//! # The floors
+//!
+//! Imports go down, never up. Whoever looks for something finds it by asking what it must know to do its work.
+//!
+//! ```text
+//!   people        cli                           what was typed -> what is meant         (the binary's)
+//!   ------------------------------------------------------------------------------------------------
+//!   drives        server        client          the turn; the table; send and ping
+//!   ------------------------------------------------------------------------------------------------
+//!   the system    net           store           sockets; files
+//!   ------------------------------------------------------------------------------------------------
+//!   the ground    proto         reactor         the wire as values; what a turn is made of
+//! ```
+//!
+//! | room | what is in it | what it must not know |
 //! |---|---|---|
-//! | 2 | [`server`] | the turn, the connection table, one upload's glue, every limit |
-//! | 2 | [`client`] | `send` and `ping` |
-//! | 1 | [`net`] | sockets: listener, stream, echo, signals, readiness |
-//! | 1 | [`store`] | files: a directory handle, a partial file, publish |
-//! | 0 | [`proto`] | the wire as values: bytes in, events and bytes out |
-//! | 0 | [`reactor`] | what a turn is made of: slots, ready queue, deadlines, budget |
+//! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
+//! | [`reactor`] | slots, ready queue, deadlines, budget | sockets, files, clocks |
+//! | [`net`] | listener, stream, echo, signals, readiness | what is said over them |
+//! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
+//! | [`server`] | the turn, the connection table, one connection's glue, every limit | how any of it is done |
+//! | [`client`] | what `send` and `ping` do | the server's insides |
+//!
+//! Time is a value that the turn hands down, and so the lower floors can be run by a test without waiting: the simulation
+//! in `tests/it/simulation.rs` drives the very connection code that the poll drives, over wires, disks and hours of its own.
+//!
+//! # The turn
+//!
+//! ```text
+//!        +-> poll      asleep until something happens or somebody is late; not at all while anybody is ready
+//!        |   absorb    events set flags and line connections up; nothing is closed yet
+//!        |   settle    what the committer has published is told
+//!        |   serve     those who were ready at the start, once each, within a budget of bytes
+//!        |   expire    those whose time was up when the poll was asked, and who are not ready
+//!        |   echo      a bounded number of datagrams
+//!        +-- accept    a bounded number of connections, last
+//! ```
+//!
+//! The order is the correctness. Nothing is closed while events are absorbed and nothing is accepted before all are served,
+//! so an event cannot reach a connection younger than itself; a serial in every [`reactor::Id`] is the second lock.
+//! Deadlines are judged by the moment *before* the poll: what a client had sent by then is known and has been read, however
+//! long the process was stopped in between.
+//!
+//! Readiness is *edge-triggered*: the kernel tells a change once. So it is kept in user space until a read or a write says
+//! `WouldBlock`, and **a connection that could get further stands in the ready queue**. Whatever else changes, that must
+//! not: a connection that is neither drained nor queued waits for an edge that never comes.
+//!
+//! # The path of a byte
+//!
+//! ```text
+//!   kernel ──read──> one buffer, shared by all ──> proto::Receiver ──borrowed──> store::Partial ──write──> page cache
+//! ```
+//!
+//! No connection has a buffer of its own but for its header, and nothing is copied in between: the receiver says which part
+//! of the shared buffer is content, and that slice is what is written. When the content is whole the partial file is
+//! published, which is the only way to a final name. Under [`server::config::Durability::Full`] a thread of its own, the
+//! committer, syncs it first, in batches, and wakes the poll; no other work leaves the loop's thread.
 
 pub mod client;
 pub mod net;

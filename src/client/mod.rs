@@ -1,4 +1,4 @@
-//! The other end: `send` and `ping`, over blocking sockets.
+//! The other end: `send` and `ping`.
 //!
 //! Values in, results out: nothing here knows a command line, a terminal or a signal.
 

@@ -1,36 +1,64 @@
-//! The client's half of one upload: what to transmit, when content may flow, and how it ended.
+//! The client's half of a conversation: what is sent when, and how each upload ended.
 //!
-//! A driver transmits [`Sender::header`], then does what [`Sender::step`] says and hands in whatever happens on the
-//! connection, until the upload has ended. The driver may block or be an event loop: nothing here knows a socket, a
-//! file or a clock, and any split of the same bytes ends in the same outcome.
+//! ```text
+//!            begin()                 ok                  its last byte
+//!     Idle ----------> (Listen) ----------> Send ----------------------+
+//!       ^              classic, ask         Digest, Supply             |
+//!       +------------------------------------- put, ask ---------------+
+//!                                                                      |
+//!       last word of the server --------> HalfClose <-- classic, line -+
+//!                                             |
+//!                                           Listen --> Over
+//! ```
+//!
+//! The one who drives it does what [`Sender::step`] says, hands in what the server says ([`Sender::receive`]) whenever
+//! that comes, and takes the outcomes ([`Sender::outcome`]): one for each request, in their order. Requests may be begun
+//! without waiting for the outcomes of earlier ones. The driver may block or be an event loop: nothing here knows a
+//! socket, a file or a clock, and any split of the same bytes ends in the same outcomes.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::io::Write;
+use std::ops::Range;
 
 use super::reply::REPLY_MAX_BYTES;
-use super::{Dialect, Name, Receipt, Refusal, Reply};
+use super::request::Promise;
+use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
 
-/// One upload, seen from the client.
-#[derive(Debug)]
+/// The client's half of one conversation. Begin, do what each step says, hand in what comes.
+#[derive(Debug, Default)]
 pub struct Sender {
-    dialect: Dialect,
-    name: Name,
+    phase: Phase,
+    /// What is to be sent and is no content: request lines, the sizes of chunks, trailers.
+    unsent: Vec<u8>,
+    /// What has no outcome yet, the oldest first. Content is being sent of the last one at most.
+    uploads: VecDeque<Upload>,
     /// The received bytes that are not yet a reply.
-    line: Vec<u8>,
-    ok_heard: bool,
-    /// The content's size in bytes, once all of it was sent and the stream half-closed.
-    sent: Option<u64>,
-    outcome: Option<Outcome>,
+    heard: Vec<u8>,
+    /// The server goes on with nothing that it has not replied to by the end of its stream.
+    last_word_heard: bool,
+    outcomes: VecDeque<Outcome>,
 }
 
 /// What the driver does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
+    /// Send these bytes, a name without an end in one write, and call [`Sender::transmitted`].
+    Transmit(&'a [u8]),
+    /// Send content of this range of the file, from its start on, and hand it to [`Sender::content`].
+    Send(Range<u64>),
+    /// The server holds this range of the file: hand it to [`Sender::content`], but do not send it.
+    Digest(Range<u64>),
+    /// Say how much more content there is for now: [`Sender::supply`].
+    Supply,
+    /// Nothing is to be sent: [`Sender::begin`] another upload, or wait for the server.
+    Idle,
+    /// Shut down the write side of the stream, and call [`Sender::half_closed`].
+    HalfClose,
     /// Send nothing, wait for the server.
     Listen,
-    /// Send content. The server may speak at any time: hand in what it says as it comes.
-    Send,
-    /// The upload has ended: send no more.
-    Ended(&'a Outcome),
+    /// The conversation has ended.
+    Over,
 }
 
 /// How an upload ended.
@@ -41,7 +69,7 @@ pub type Outcome = Result<Stored, Failure>;
 pub enum Stored {
     /// By a clean close after the end of the content, which is all that the classic dialect has.
     Closed,
-    /// By a receipt for as many bytes as were sent.
+    /// By a receipt for what was sent.
     Receipt(Receipt),
 }
 
@@ -52,149 +80,400 @@ pub enum Failure {
     Refused(Refusal),
     /// What came is nothing that a server of this protocol says, or not when it says it.
     Foreign,
-    /// The stream ended before `ok`.
+    /// The server answered as one that speaks only the classic dialect, and was spoken to in another.
+    OnlyClassic,
+    /// The stream ended before `ok`: nothing is stored.
     Unanswered,
-    /// The stream ended while content was still to be sent.
+    /// The stream ended while content was still to be sent: nothing is stored.
     ClosedEarly,
-    /// The connection was reset: a server of this protocol then stores nothing.
+    /// The connection was reset: nothing is stored.
     Reset,
-    /// The receipt is for another number of bytes than were sent.
-    WrongSize {
-        /// In bytes, as the receipt says.
-        stored: u64,
-        /// In bytes.
-        sent: u64,
-    },
+    /// The server ended the conversation over an earlier upload: nothing is stored.
+    Unserved,
+    /// The receipt is for something else than what was sent.
+    WrongReceipt(Receipt),
     /// All was sent, and the connection ended without the receipt: the file may be stored or not.
     Unknown,
 }
 
+/// Where the conversation as a whole stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// All is sent that ever will be; the stream shall say so.
+    Closing,
+    HalfClosed,
+    Over,
+}
+
+/// One upload that has no outcome yet.
+#[derive(Debug)]
+struct Upload {
+    dialect: Dialect,
+    /// As declared, in bytes.
+    size: Option<u64>,
+    /// Whether the server has said `ok`.
+    ok_heard: bool,
+    /// How much of the content is sent, or need not be, in bytes.
+    position: u64,
+    /// Whether the server may hold some of it.
+    may_be_held: bool,
+    /// How much of the content the server holds from an earlier connection, in bytes.
+    held: u64,
+    /// Up to where the content is known to go, in bytes.
+    goal: u64,
+    hasher: Option<Hasher>,
+    /// Known before, or once the content is whole.
+    digest: Option<Digest>,
+    is_whole: bool,
+}
+
 impl Sender {
-    /// An upload that is to be stored as `name`.
-    pub fn new(dialect: Dialect, name: Name) -> Self {
-        Self { dialect, name, line: Vec::new(), ok_heard: false, sent: None, outcome: None }
+    /// The state before the first request.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// What is transmitted first, in one write: the end of a classic name is the end of what arrives together.
-    pub fn header(&self) -> Vec<u8> {
-        let end = match self.dialect {
-            Dialect::Classic => "",
-            _ => "\n",
-        };
-        format!("{}{end}", self.name).into_bytes()
+    /// Asks to hand over a file. In the classic and line dialects a conversation is one upload; their `size` is not
+    /// told to the server, but where it is set here the content ends there.
+    ///
+    /// # Panics
+    /// If the step is not [`Step::Idle`], apart from what is still to be transmitted.
+    pub fn begin(&mut self, request: &Request) {
+        assert!(
+            self.phase == Phase::Open && self.current().is_none(),
+            "an upload is begun only when none is being sent"
+        );
+        write!(self.unsent, "{request}").expect("writing to a Vec cannot fail");
+        self.uploads.push_back(Upload::new(request));
+        self.end_whole();
     }
 
-    /// What to do next.
+    /// What to do next. May change with every call of the others.
     pub fn step(&self) -> Step<'_> {
-        match &self.outcome {
-            Some(outcome) => Step::Ended(outcome),
-            None if self.sent.is_some() => Step::Listen,
-            None if self.dialect == Dialect::Classic && !self.ok_heard => Step::Listen,
-            None => Step::Send,
+        match self.phase {
+            Phase::Over => Step::Over,
+            _ if !self.unsent.is_empty() => Step::Transmit(&self.unsent),
+            Phase::Closing => Step::HalfClose,
+            Phase::HalfClosed => Step::Listen,
+            Phase::Open => self.current().map_or(Step::Idle, Upload::step),
         }
     }
 
-    /// All of the content was sent, `size` bytes of it, and the stream is half-closed.
-    pub fn content_ended(&mut self, size: u64) {
-        self.sent = Some(size);
+    /// The first `sent` bytes of [`Step::Transmit`] are sent.
+    pub fn transmitted(&mut self, sent: usize) {
+        self.unsent.drain(..sent);
+    }
+
+    /// These bytes, the first of [`Step::Send`] or [`Step::Digest`], are sent or read.
+    pub fn content(&mut self, bytes: &[u8]) {
+        let Some(upload) = self.current_mut() else { return };
+        upload.position += bytes.len() as u64;
+        if let Some(hasher) = &mut upload.hasher {
+            hasher.update(bytes);
+        }
+        self.end_whole();
+    }
+
+    /// Answers [`Step::Supply`]: there are `size` more bytes for now; 0 is the end of the content.
+    pub fn supply(&mut self, size: u64) {
+        let Some(upload) = self.current_mut() else { return };
+        upload.goal += size;
+        if size == 0 {
+            upload.size = Some(upload.goal);
+        }
+        if upload.dialect.is_framed() {
+            writeln!(self.unsent, "{size}").expect("writing to a Vec cannot fail");
+        }
+        self.end_whole();
+    }
+
+    /// Answers [`Step::HalfClose`].
+    pub fn half_closed(&mut self) {
+        self.phase = Phase::HalfClosed;
     }
 
     /// The server said `bytes`.
     pub fn receive(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            if self.outcome.is_some() {
+            if self.phase == Phase::Over {
                 return;
             }
-            self.line.push(byte);
-            self.outcome = match self.dialect {
-                Dialect::Classic => self.hear_classic(),
+            self.heard.push(byte);
+            match self.uploads.front() {
+                Some(Upload { dialect: Dialect::Classic, .. }) => self.hear_classic(),
                 _ => self.hear_line(),
-            };
+            }
+        }
+    }
+
+    /// Whether a reply has begun that is not whole. Servers say theirs in one piece, so that the rest follows at once.
+    pub fn is_mid_reply(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
+    /// What the server has begun to say did not go on for a while.
+    pub fn end_of_burst(&mut self) {
+        if self.has_heard_bare_ok() {
+            self.end_with(Failure::OnlyClassic);
         }
     }
 
     /// The server's side of the stream has ended.
     pub fn end_of_stream(&mut self) {
-        let outcome = match (self.dialect, self.sent) {
-            (Dialect::Classic, None) if !self.ok_heard => Err(Failure::Unanswered),
-            (_, None) => Err(Failure::ClosedEarly),
-            (Dialect::Classic, Some(_)) => Ok(Stored::Closed),
-            (_, Some(_)) => Err(Failure::Unknown),
-        };
-        self.outcome.get_or_insert(outcome);
+        self.end_of_burst();
+        let after_last_word = self.last_word_heard;
+        self.end(|upload| match upload.end_of_stream() {
+            Err(_) if after_last_word => Err(Failure::Unserved),
+            outcome => outcome,
+        });
     }
 
-    /// The connection was reset.
+    /// The connection was reset, or cannot be used any more for some other reason.
     pub fn reset(&mut self) {
-        let failure = match (self.dialect, self.sent) {
-            (Dialect::Line, Some(_)) => Failure::Unknown,
-            _ => Failure::Reset,
-        };
-        self.outcome.get_or_insert(Err(failure));
+        self.end_of_burst();
+        self.end(Upload::reset);
+    }
+
+    /// How the oldest upload ended whose outcome has not been taken yet.
+    pub fn outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
+    /// The upload whose content is being sent.
+    fn current(&self) -> Option<&Upload> {
+        self.uploads.back().filter(|upload| self.phase == Phase::Open && !upload.is_whole)
+    }
+
+    fn current_mut(&mut self) -> Option<&mut Upload> {
+        self.uploads.back_mut().filter(|upload| self.phase == Phase::Open && !upload.is_whole)
+    }
+
+    /// Ends the content where its last byte is sent.
+    fn end_whole(&mut self) {
+        let Some(upload) = self.current_mut().filter(|upload| upload.is_at_its_end()) else { return };
+        upload.is_whole = true;
+        if let Some(hasher) = upload.hasher.take() {
+            let digest = *upload.digest.insert(hasher.finish());
+            let trailer = writeln!(self.unsent, "{}={}", digest.algorithm().as_str(), digest.to_hex());
+            trailer.expect("writing to a Vec cannot fail");
+        } else if !upload.dialect.is_framed() {
+            self.phase = Phase::Closing;
+        }
     }
 
     /// `ok` is whole without an LF, and nothing follows it; in its place there may be a line.
-    fn hear_classic(&mut self) -> Option<Outcome> {
-        if self.ok_heard {
-            return Some(Err(Failure::Foreign));
-        }
-        match self.line.as_slice() {
+    fn hear_classic(&mut self) {
+        let upload = self.uploads.front_mut().expect("a classic upload is being sent");
+        match self.heard.as_slice() {
+            _ if upload.ok_heard => self.end_with(Failure::Foreign),
             b"ok" => {
-                self.ok_heard = true;
-                None
+                upload.ok_heard = true;
+                self.heard.clear();
+                self.end_whole();
             }
-            b"o" | b"n" | b"no" => None,
+            b"o" | b"n" | b"no" => {}
             [b'n', b'o', b' ', ..] => self.hear_line(),
-            _ => Some(Err(Failure::Foreign)),
+            _ => self.end_with(Failure::Foreign),
         }
     }
 
-    fn hear_line(&mut self) -> Option<Outcome> {
-        let Some(line) = self.line.strip_suffix(b"\n") else {
-            return (self.line.len() >= REPLY_MAX_BYTES).then_some(Err(Failure::Foreign));
+    fn hear_line(&mut self) {
+        let Some(line) = self.heard.strip_suffix(b"\n") else {
+            let is_foreign = self.heard.len() >= REPLY_MAX_BYTES;
+            let awaits_ok = self.uploads.front().is_some_and(|upload| upload.dialect != Dialect::Put);
+            if is_foreign {
+                self.end_with(Failure::Foreign);
+            } else if !awaits_ok {
+                self.end_of_burst();
+            }
+            return;
         };
         let reply = Reply::parse(line);
-        self.line.clear();
-        match (reply, self.sent) {
-            (Ok(Reply::Ok(0)), _) if !self.ok_heard => {
-                self.ok_heard = true;
-                None
-            }
-            (Ok(Reply::No(refusal)), _) => Some(Err(Failure::Refused(refusal))),
-            (Ok(Reply::Done(receipt)), Some(sent)) => Some(check_size(receipt, sent)),
-            _ => Some(Err(Failure::Foreign)),
+        let is_bare_ok = self.has_heard_bare_ok();
+        self.heard.clear();
+        match reply {
+            _ if is_bare_ok => self.end_with(Failure::OnlyClassic),
+            Ok(Reply::Ok(offset)) => self.hear_ok(offset),
+            Ok(Reply::No(refusal)) => self.hear_no(refusal),
+            Ok(Reply::Done(receipt)) => self.hear_done(receipt),
+            Err(_) => self.end_with(Failure::Foreign),
         }
+    }
+
+    /// Whether the server said `ok` without an offset to a request that has none.
+    fn has_heard_bare_ok(&self) -> bool {
+        let is_framed = self.uploads.front().is_some_and(|upload| upload.dialect.is_framed());
+        is_framed && self.heard.trim_ascii_end() == b"ok"
+    }
+
+    fn hear_ok(&mut self, offset: u64) {
+        match self.uploads.front_mut() {
+            Some(upload) if upload.may_go_on_from(offset) => {
+                upload.go_on_from(offset);
+                self.end_whole();
+            }
+            _ => self.end_with(Failure::Foreign),
+        }
+    }
+
+    fn hear_no(&mut self, refusal: Refusal) {
+        let Some(upload) = self.uploads.pop_front() else { return self.hear_last_word() };
+        let in_step = refusal.code.keeps_step() && (upload.is_whole || upload.waits_for_ok());
+        self.outcomes.push_back(Err(Failure::Refused(refusal)));
+        match upload.dialect.is_framed() {
+            true if in_step => {}
+            true => self.hear_last_word(),
+            false => self.phase = Phase::Over,
+        }
+    }
+
+    /// Sends no more: the server would throw it away, and closes as soon as it hears the end.
+    fn hear_last_word(&mut self) {
+        self.last_word_heard = true;
+        self.unsent.clear();
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    fn hear_done(&mut self, receipt: Receipt) {
+        match self.uploads.front() {
+            Some(upload) if upload.may_be_done() => {}
+            _ => return self.end_with(Failure::Foreign),
+        }
+        let upload = self.uploads.pop_front().expect("it was just looked at");
+        self.outcomes.push_back(upload.check(receipt));
+        if !upload.dialect.is_framed() {
+            self.phase = Phase::Over;
+        }
+    }
+
+    fn end_with(&mut self, failure: Failure) {
+        self.end(|_| Err(failure.clone()));
+    }
+
+    /// Ends the conversation: what has no outcome yet gets this one.
+    fn end(&mut self, outcome: impl Fn(&Upload) -> Outcome) {
+        self.outcomes.extend(self.uploads.drain(..).map(|upload| outcome(&upload)));
+        self.phase = Phase::Over;
     }
 }
 
-fn check_size(receipt: Receipt, sent: u64) -> Outcome {
-    match receipt.size {
-        stored if stored == sent => Ok(Stored::Receipt(receipt)),
-        stored => Err(Failure::WrongSize { stored, sent }),
+impl Upload {
+    fn new(request: &Request) -> Self {
+        let promise = request.digest.filter(|_| request.dialect.is_framed());
+        let (hasher, digest) = match promise {
+            Some(Promise::Trailer(algorithm)) => (Some(Hasher::new(algorithm)), None),
+            Some(Promise::Known(digest)) => (None, Some(digest)),
+            None => (None, None),
+        };
+        Self {
+            dialect: request.dialect,
+            size: request.size,
+            ok_heard: false,
+            position: 0,
+            may_be_held: request.resume.is_some(),
+            held: 0,
+            goal: request.size.unwrap_or(0),
+            hasher,
+            digest,
+            is_whole: false,
+        }
+    }
+
+    fn step(&self) -> Step<'static> {
+        if self.waits_for_ok() {
+            Step::Listen
+        } else if self.position < self.held {
+            Step::Digest(self.position..self.held)
+        } else if self.position < self.goal {
+            Step::Send(self.position..self.goal)
+        } else {
+            Step::Supply
+        }
+    }
+
+    fn waits_for_ok(&self) -> bool {
+        matches!(self.dialect, Dialect::Classic | Dialect::Ask) && !self.ok_heard
+    }
+
+    fn is_at_its_end(&self) -> bool {
+        !self.waits_for_ok() && self.size == Some(self.position)
+    }
+
+    fn may_go_on_from(&self, offset: u64) -> bool {
+        let is_possible = offset == 0 || (self.may_be_held && offset <= self.goal);
+        is_possible && !self.ok_heard && self.dialect != Dialect::Put
+    }
+
+    /// What the server holds has to be read all the same where its digest is still to be computed.
+    fn go_on_from(&mut self, offset: u64) {
+        self.ok_heard = true;
+        if self.dialect == Dialect::Ask {
+            self.held = offset;
+            self.position = if self.hasher.is_some() { 0 } else { offset };
+        }
+    }
+
+    /// Of a digest that is known before, the server may have the file already.
+    fn may_be_done(&self) -> bool {
+        self.is_whole || (self.waits_for_ok() && self.digest.is_some())
+    }
+
+    fn check(&self, receipt: Receipt) -> Outcome {
+        let sent = if self.is_whole { Some(self.position) } else { self.size };
+        if Some(receipt.size) == sent && (self.digest.is_none() || receipt.digest == self.digest) {
+            Ok(Stored::Receipt(receipt))
+        } else {
+            Err(Failure::WrongReceipt(receipt))
+        }
+    }
+
+    fn end_of_stream(&self) -> Outcome {
+        match self.dialect {
+            _ if self.waits_for_ok() => Err(Failure::Unanswered),
+            _ if !self.is_whole => Err(Failure::ClosedEarly),
+            Dialect::Classic => Ok(Stored::Closed),
+            _ => Err(Failure::Unknown),
+        }
+    }
+
+    fn reset(&self) -> Outcome {
+        let is_unknown = self.is_whole && self.dialect != Dialect::Classic;
+        Err(if is_unknown { Failure::Unknown } else { Failure::Reset })
+    }
+}
+
+impl Failure {
+    /// Whether the file may be stored all the same.
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unknown | Self::WrongReceipt(_))
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        f.write_str(match self {
             // The words are the peer's: quoted and escaped, so that they cannot reach into a terminal.
             Self::Refused(Refusal { code, retry_seconds, words }) => {
                 write!(f, "the server refuses it ({}): {words:?}", code.0)?;
-                retry_seconds.map_or(Ok(()), |seconds| write!(f, "; try again in {seconds} s"))
+                return retry_seconds.map_or(Ok(()), |seconds| write!(f, "; try again in {seconds} s"));
             }
-            Self::Foreign => f.write_str("the answer is not one of this protocol; is it the right server and port?"),
-            Self::Unanswered => f.write_str("the server closed the connection without an answer; nothing is stored"),
-            Self::ClosedEarly => {
-                f.write_str("the server closed the connection before all was sent; the file is not stored")
+            Self::WrongReceipt(Receipt { size, digest, stored_name }) => {
+                write!(f, "the server's receipt is not for what was sent: {size} bytes ")?;
+                digest.map_or(Ok(()), |digest| write!(f, "of {digest} "))?;
+                return write!(f, "as {stored_name:?}; look at the stored file");
             }
-            Self::Reset => f.write_str("the server reset the connection; the file is not stored"),
-            Self::WrongSize { stored, sent } => {
-                write!(f, "the server stored {stored} bytes, and {sent} were sent; look at the stored file")
-            }
-            Self::Unknown => {
-                f.write_str("all was sent, and the server closed without a receipt; the file may be stored or not")
-            }
-        }
+            Self::Foreign => "the answer is not one of this protocol; is it the right server and port?",
+            Self::OnlyClassic => "the server speaks only the classic dialect, which was not spoken to it",
+            Self::Unanswered => "the server closed the connection without an answer; nothing is stored",
+            Self::ClosedEarly => "the server closed the connection before all was sent; the file is not stored",
+            Self::Reset => "the server reset the connection; the file is not stored",
+            Self::Unserved => "the server ended the conversation before it came to this file; it is not stored",
+            Self::Unknown => "all was sent, and the connection ended without a receipt; the file may be stored or not",
+        })
     }
 }
 
@@ -205,9 +484,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::{Code, NamePolicy};
+    use crate::proto::{Algorithm, Code, Name, NamePolicy, ResumeId};
 
-    #[derive(Clone, Copy, Debug)]
+    const CONTENT: &[u8] = b"twelve bytes";
+    const SIZE: u64 = CONTENT.len() as u64;
+    /// crc32c of [`CONTENT`] (another library's word).
+    const DIGEST: Digest = Digest::Crc32c(0xf22a_f478);
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum End {
         Stream,
         Reset,
@@ -215,110 +499,270 @@ mod tests {
         Open,
     }
 
-    /// What the server says before and after the end of the content, and how it ends.
-    struct Script {
-        dialect: Dialect,
-        before: &'static [u8],
-        after: &'static [u8],
-        end: End,
+    fn request(dialect: Dialect) -> Request {
+        let name = Name::parse(b"a.txt", NamePolicy::default()).unwrap();
+        Request { size: Some(SIZE), ..Request::until_end_of_stream(dialect, name) }
     }
 
-    const SIZE: u64 = 12;
-
-    fn sender(dialect: Dialect) -> Sender {
-        Sender::new(dialect, Name::parse(b"a.txt", NamePolicy::default()).unwrap())
+    fn trailer(dialect: Dialect) -> Request {
+        Request { digest: Some(Promise::Trailer(Algorithm::Crc32c)), ..request(dialect) }
     }
 
-    /// Plays `script` in pieces that end at `cuts`, and returns the outcome, if there is one.
-    fn play(script: &Script, cuts: &[usize]) -> Option<Outcome> {
-        let mut sender = sender(script.dialect);
-        pieces(script.before, cuts).for_each(|piece| sender.receive(piece));
-        if sender.step() == Step::Send {
-            sender.content_ended(SIZE);
+    fn known(dialect: Dialect) -> Request {
+        Request { digest: Some(Promise::Known(DIGEST)), ..request(dialect) }
+    }
+
+    fn resumed(request: Request) -> Request {
+        Request { resume: ResumeId::parse("id"), ..request }
+    }
+
+    fn begun(request: &Request) -> Sender {
+        let mut sender = Sender::new();
+        sender.begin(request);
+        sender
+    }
+
+    /// Does all that can be done without the server, `piece` bytes at a time. Returns what went over the wire.
+    fn run(sender: &mut Sender, piece: u64) -> String {
+        let mut wire = Vec::new();
+        let mut supplied = 0;
+        loop {
+            let (range, is_sent) = match sender.step() {
+                Step::Transmit(bytes) => {
+                    let length = bytes.len().min(piece as usize);
+                    wire.extend_from_slice(&bytes[..length]);
+                    sender.transmitted(length);
+                    continue;
+                }
+                Step::Supply => {
+                    let size = piece.min(SIZE - supplied);
+                    supplied += size;
+                    sender.supply(size);
+                    continue;
+                }
+                Step::HalfClose => {
+                    wire.extend_from_slice(b"|");
+                    sender.half_closed();
+                    continue;
+                }
+                Step::Send(range) => (range, true),
+                Step::Digest(range) => (range, false),
+                Step::Idle | Step::Listen | Step::Over => break,
+            };
+            let bytes = &CONTENT[range.start as usize..range.end.min(range.start + piece) as usize];
+            sender.content(bytes);
+            if is_sent {
+                wire.extend_from_slice(bytes);
+            }
         }
-        pieces(script.after, cuts).for_each(|piece| sender.receive(piece));
+        String::from_utf8(wire).unwrap()
+    }
+
+    /// One conversation: what is asked for, what the server says before and after the content, and how it ends.
+    struct Script {
+        requests: Vec<Request>,
+        before: &'static str,
+        after: &'static str,
+        end: End,
+        outcomes: Vec<Outcome>,
+    }
+
+    /// Plays `script`, what the server says in pieces that end at `cuts`. Returns the outcomes.
+    fn play(script: &Script, cuts: &[usize]) -> Vec<Outcome> {
+        let mut sender = Sender::new();
+        for request in &script.requests[..script.requests.len() - 1] {
+            sender.begin(request);
+            run(&mut sender, 5);
+        }
+        sender.begin(script.requests.last().unwrap());
+        pieces(script.before, cuts).for_each(|piece| sender.receive(piece));
+        run(&mut sender, 5);
+        for piece in pieces(script.after, cuts) {
+            sender.receive(piece);
+            run(&mut sender, 5);
+        }
         match script.end {
             End::Stream => sender.end_of_stream(),
             End::Reset => sender.reset(),
             End::Open => {}
         }
-        match sender.step() {
-            Step::Ended(outcome) => Some(outcome.clone()),
-            _ => None,
+        if script.end != End::Open {
+            assert_eq!(sender.step(), Step::Over);
         }
+        std::iter::from_fn(|| sender.outcome()).collect()
     }
 
-    fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
-        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-        ends.push(bytes.len());
+    fn pieces<'a>(text: &'a str, cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+        ends.push(text.len());
         ends.sort_unstable();
-        ends.into_iter().scan(0, |start, end| Some(&bytes[std::mem::replace(start, end)..end]))
+        ends.into_iter().scan(0, |start, end| Some(&text.as_bytes()[std::mem::replace(start, end)..end]))
     }
 
-    fn scripts() -> Vec<(Script, Option<Outcome>)> {
+    fn stored(digest: Option<Digest>, stored_name: &str) -> Outcome {
+        Ok(Stored::Receipt(Receipt { size: SIZE, digest, stored_name: stored_name.into() }))
+    }
+
+    fn refused(code: u16, words: &'static str) -> Outcome {
+        Err(Failure::Refused(Refusal::new(Code(code), words)))
+    }
+
+    /// One upload in the classic or line dialect.
+    fn unframed_scripts() -> Vec<Script> {
         use Dialect::{Classic, Line};
-        let refused = |code, words: &'static str| Some(Err(Failure::Refused(Refusal::new(Code(code), words))));
-        let receipt = Receipt { size: SIZE, digest: None, stored_name: "a.txt.1".into() };
         let busy = Refusal { retry_seconds: Some(5), ..Refusal::new(Code::SHUTTING_DOWN, "busy") };
-        let failed = |failure| Some(Err(failure));
-        let case = |dialect, before: &'static str, after: &'static str, end, outcome| {
-            (Script { dialect, before: before.as_bytes(), after: after.as_bytes(), end }, outcome)
+        let wrong = Receipt { size: 11, digest: None, stored_name: "a".into() };
+        let one = |dialect, before, after, end, outcome: Option<Outcome>| Script {
+            requests: vec![request(dialect)],
+            before,
+            after,
+            end,
+            outcomes: outcome.into_iter().collect(),
         };
+        let failed = |dialect, before, after, end, failure| one(dialect, before, after, end, Some(Err(failure)));
         vec![
-            case(Classic, "ok", "", End::Stream, Some(Ok(Stored::Closed))),
-            case(Classic, "ok", "", End::Reset, failed(Failure::Reset)),
-            case(Classic, "ok", "", End::Open, None),
-            case(Classic, "ok\n", "", End::Stream, failed(Failure::Foreign)),
-            case(Classic, "ok 0", "", End::Stream, failed(Failure::Foreign)),
-            case(Classic, "ok", "ok", End::Stream, failed(Failure::Foreign)),
-            case(Classic, "OK", "", End::Open, failed(Failure::Foreign)),
-            case(Classic, "nothing", "", End::Open, failed(Failure::Foreign)),
-            case(Classic, "HTTP/1.1 400 Bad Request\r\n", "", End::Open, failed(Failure::Foreign)),
-            case(Classic, "done 12 - a.txt\n", "", End::Stream, failed(Failure::Foreign)),
-            case(Classic, "no way\n", "", End::Stream, failed(Failure::Foreign)),
-            case(Classic, "no 409 taken\n", "", End::Stream, refused(409, "taken")),
-            case(Classic, "no 409 taken\r\nand more", "", End::Reset, refused(409, "taken")),
-            case(Classic, "no 503 retry=5 busy\n", "", End::Open, failed(Failure::Refused(busy))),
-            case(Classic, "no 409 tak", "", End::Stream, failed(Failure::Unanswered)),
-            case(Classic, "o", "", End::Stream, failed(Failure::Unanswered)),
-            case(Classic, "", "", End::Stream, failed(Failure::Unanswered)),
-            case(Classic, "", "", End::Reset, failed(Failure::Reset)),
-            case(Line, "", "done 12 - a.txt.1\n", End::Open, Some(Ok(Stored::Receipt(receipt.clone())))),
-            case(Line, "ok\n", "done 12 - a.txt.1\n", End::Stream, Some(Ok(Stored::Receipt(receipt.clone())))),
-            case(Line, "", "ok\ndone 12 - a.txt.1\r\nx", End::Reset, Some(Ok(Stored::Receipt(receipt)))),
-            case(Line, "", "done 11 - a\n", End::Stream, failed(Failure::WrongSize { stored: 11, sent: SIZE })),
-            case(Line, "done 12 - a\n", "", End::Stream, failed(Failure::Foreign)),
-            case(Line, "no 507 full\n", "", End::Open, refused(507, "full")),
-            case(Line, "ok\n", "no 507 full\n", End::Stream, refused(507, "full")),
-            case(Line, "ok\nok\n", "", End::Open, failed(Failure::Foreign)),
-            case(Line, "ok 7\n", "", End::Open, failed(Failure::Foreign)),
-            case(Line, "", "done 12 - a.txt", End::Stream, failed(Failure::Unknown)),
-            case(Line, "ok", "", End::Stream, failed(Failure::Unknown)),
-            case(Line, "", "", End::Stream, failed(Failure::Unknown)),
-            case(Line, "ok\n", "", End::Reset, failed(Failure::Unknown)),
-            case(Line, "HTTP/1.1 400 Bad Request\r\n", "", End::Open, failed(Failure::Foreign)),
-            case(Line, "\u{0}\u{1}\n", "", End::Open, failed(Failure::Foreign)),
+            one(Classic, "ok", "", End::Stream, Some(Ok(Stored::Closed))),
+            one(Classic, "ok", "", End::Open, None),
+            one(Classic, "no 409 taken\n", "", End::Stream, Some(refused(409, "taken"))),
+            one(Classic, "no 409 taken\r\nand more", "", End::Reset, Some(refused(409, "taken"))),
+            failed(Classic, "no 503 retry=5 busy\n", "", End::Open, Failure::Refused(busy)),
+            failed(Classic, "ok", "", End::Reset, Failure::Reset),
+            failed(Classic, "ok\n", "", End::Stream, Failure::Foreign),
+            failed(Classic, "ok 0", "", End::Stream, Failure::Foreign),
+            failed(Classic, "ok", "ok", End::Stream, Failure::Foreign),
+            failed(Classic, "OK", "", End::Open, Failure::Foreign),
+            failed(Classic, "nothing", "", End::Open, Failure::Foreign),
+            failed(Classic, "HTTP/1.1 400 Bad Request\r\n", "", End::Open, Failure::Foreign),
+            failed(Classic, "done 12 - a.txt\n", "", End::Stream, Failure::Foreign),
+            failed(Classic, "no way\n", "", End::Stream, Failure::Foreign),
+            failed(Classic, "no 409 tak", "", End::Stream, Failure::Unanswered),
+            failed(Classic, "o", "", End::Stream, Failure::Unanswered),
+            failed(Classic, "", "", End::Stream, Failure::Unanswered),
+            failed(Classic, "", "", End::Reset, Failure::Reset),
+            one(Line, "", "done 12 - a.txt.1\n", End::Open, Some(stored(None, "a.txt.1"))),
+            one(Line, "ok\n", "done 12 - a.txt.1\n", End::Stream, Some(stored(None, "a.txt.1"))),
+            one(Line, "", "ok\ndone 12 - a.txt.1\r\nx", End::Reset, Some(stored(None, "a.txt.1"))),
+            one(Line, "no 507 full\n", "", End::Open, Some(refused(507, "full"))),
+            one(Line, "ok\n", "no 507 full\n", End::Stream, Some(refused(507, "full"))),
+            failed(Line, "", "done 11 - a\n", End::Stream, Failure::WrongReceipt(wrong)),
+            failed(Line, "done 12 - a\n", "", End::Stream, Failure::Foreign),
+            failed(Line, "ok\nok\n", "", End::Open, Failure::Foreign),
+            failed(Line, "ok 7\n", "", End::Open, Failure::Foreign),
+            failed(Line, "", "done 12 - a.txt", End::Stream, Failure::Unknown),
+            failed(Line, "ok", "", End::Stream, Failure::Unknown),
+            failed(Line, "", "", End::Stream, Failure::Unknown),
+            failed(Line, "ok\n", "", End::Reset, Failure::Unknown),
+            failed(Line, "HTTP/1.1 400 Bad Request\r\n", "", End::Open, Failure::Foreign),
+            failed(Line, "\u{0}\u{1}\n", "", End::Open, Failure::Foreign),
         ]
     }
 
+    /// Uploads one after the other on one connection.
+    fn framed_scripts() -> Vec<Script> {
+        use Dialect::{Ask, Put};
+        let put = || vec![request(Put)];
+        let three = || vec![trailer(Put), trailer(Put), trailer(Put)];
+        let script = |requests, after, end, outcomes| Script { requests, before: "", after, end, outcomes };
+        let one = |request, after, end, outcome| script(vec![request], after, end, vec![outcome]);
+        let ask = |request, before, after, end, outcome| Script { before, ..one(request, after, end, outcome) };
+        let a = || stored(Some(DIGEST), "a");
+        vec![
+            one(request(Put), "done 12 - a\n", End::Open, stored(None, "a")),
+            one(trailer(Put), "done 12 crc32c:f22af478 a\n", End::Stream, a()),
+            one(known(Put), "done 12 crc32c:f22af478 a\r\n", End::Open, a()),
+            one(
+                trailer(Put),
+                "done 12 - a\n",
+                End::Open,
+                Err(Failure::WrongReceipt(Receipt { size: SIZE, digest: None, stored_name: "a".into() })),
+            ),
+            one(trailer(Put), "no 422 damaged\n", End::Stream, refused(422, "damaged")),
+            one(request(Put), "ok", End::Open, Err(Failure::OnlyClassic)),
+            one(request(Put), "ok 0\n", End::Open, Err(Failure::OnlyClassic)),
+            one(request(Put), "OK\n", End::Open, Err(Failure::Foreign)),
+            one(request(Put), "", End::Stream, Err(Failure::Unknown)),
+            one(request(Put), "done 12 - a", End::Reset, Err(Failure::Unknown)),
+            script(
+                three(),
+                "done 12 crc32c:f22af478 a\nno 409 taken\ndone 12 crc32c:f22af478 a.1\n",
+                End::Open,
+                vec![a(), refused(409, "taken"), stored(Some(DIGEST), "a.1")],
+            ),
+            script(
+                three(),
+                "done 12 crc32c:f22af478 a\n",
+                End::Stream,
+                vec![a(), Err(Failure::Unknown), Err(Failure::Unknown)],
+            ),
+            script(three(), "done 12 crc32c:f22af478 a\n", End::Open, vec![a()]),
+            // What was on its way to the disk before the last word is still told of.
+            script(
+                three(),
+                "no 500 the disk failed\ndone 12 crc32c:f22af478 a\n",
+                End::Stream,
+                vec![refused(500, "the disk failed"), a(), Err(Failure::Unserved)],
+            ),
+            script(
+                three(),
+                "no 503 busy\n",
+                End::Reset,
+                vec![refused(503, "busy"), Err(Failure::Unknown), Err(Failure::Unknown)],
+            ),
+            script(
+                three(),
+                "HTTP/1.1 400\n",
+                End::Open,
+                vec![Err(Failure::Foreign), Err(Failure::Foreign), Err(Failure::Foreign)],
+            ),
+            ask(request(Ask), "ok 0\n", "done 12 - a\n", End::Open, stored(None, "a")),
+            ask(resumed(trailer(Ask)), "ok 7\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            ask(resumed(trailer(Ask)), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            ask(resumed(known(Ask)), "ok 12\n", "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            one(known(Ask), "done 12 crc32c:f22af478 a\n", End::Open, a()),
+            one(request(Ask), "done 12 - a\n", End::Open, Err(Failure::Foreign)),
+            one(resumed(trailer(Ask)), "ok 13\n", End::Open, Err(Failure::Foreign)),
+            one(trailer(Ask), "ok 7\n", End::Open, Err(Failure::Foreign)),
+            ask(request(Ask), "ok 0\n", "ok 0\n", End::Open, Err(Failure::Foreign)),
+            one(request(Ask), "ok\n", End::Open, Err(Failure::OnlyClassic)),
+            one(request(Ask), "ok", End::Stream, Err(Failure::OnlyClassic)),
+            one(request(Ask), "", End::Stream, Err(Failure::Unanswered)),
+            one(request(Ask), "", End::Reset, Err(Failure::Reset)),
+            ask(request(Ask), "ok 0\n", "", End::Reset, Err(Failure::Unknown)),
+            script(
+                vec![request(Put), request(Ask)],
+                "no 409 taken\nno 409 taken too\n",
+                End::Open,
+                vec![refused(409, "taken"), refused(409, "taken too")],
+            ),
+            Script { before: "no 413 large\n", ..one(request(Put), "", End::Stream, refused(413, "large")) },
+            // A code that could keep step, in the middle of content, does not: another connection claims the upload.
+            ask(resumed(trailer(Ask)), "ok 7\nno 409 claimed\n", "", End::Stream, refused(409, "claimed")),
+            Script { before: "done 12 - a\n", ..script(put(), "", End::Open, vec![Err(Failure::Foreign)]) },
+        ]
+    }
+
+    fn scripts() -> Vec<Script> {
+        unframed_scripts().into_iter().chain(framed_scripts()).collect()
+    }
+
     #[test]
-    fn every_reply_ends_in_its_outcome() {
-        for (script, outcome) in scripts() {
-            let name = format!("{:?} {:?}", script.dialect, script.before.escape_ascii().to_string());
-            assert_eq!(play(&script, &[]), outcome, "{name}");
+    fn every_conversation_ends_in_its_outcomes() {
+        for script in scripts() {
+            let shown = format!("{:?}", (script.requests[0].dialect, script.before, script.after, script.end));
+            assert_eq!(play(&script, &[]), script.outcomes, "{shown}");
         }
     }
 
     #[test]
     fn every_cut_and_single_bytes_end_the_same() {
-        for (script, outcome) in scripts() {
+        for script in scripts() {
             let length = script.before.len().max(script.after.len());
             for first in 0..=length {
                 for second in first..=length {
-                    assert_eq!(play(&script, &[first, second]), outcome);
+                    assert_eq!(play(&script, &[first, second]), script.outcomes, "{:?}", script.after);
                 }
             }
-            assert_eq!(play(&script, &(0..length).collect::<Vec<_>>()), outcome);
+            assert_eq!(play(&script, &(0..length).collect::<Vec<_>>()), script.outcomes);
         }
     }
 
@@ -326,63 +770,124 @@ mod tests {
         #[test]
         fn garbage_never_panics_and_is_never_stored(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
-            line in any::<bool>(),
+            dialect in 0..4usize,
             cut in 0..200usize,
         ) {
-            let whole = play_garbage(&bytes, line, bytes.len());
+            let dialect = [Dialect::Classic, Dialect::Line, Dialect::Put, Dialect::Ask][dialect];
+            let whole = play_garbage(&bytes, dialect, bytes.len());
             prop_assert!(whole.is_err());
-            prop_assert_eq!(play_garbage(&bytes, line, cut.min(bytes.len())), whole);
+            prop_assert_eq!(play_garbage(&bytes, dialect, cut.min(bytes.len())), whole);
         }
     }
 
-    fn play_garbage(bytes: &[u8], line: bool, cut: usize) -> Outcome {
-        let mut sender = sender(if line { Dialect::Line } else { Dialect::Classic });
+    fn play_garbage(bytes: &[u8], dialect: Dialect, cut: usize) -> Outcome {
+        let mut sender = begun(&request(dialect));
         sender.receive(&bytes[..cut]);
         sender.receive(&bytes[cut..]);
         sender.end_of_stream();
-        match sender.step() {
-            Step::Ended(outcome) => outcome.clone(),
-            step => panic!("{step:?} after the end of the stream"),
+        assert_eq!(sender.step(), Step::Over);
+        sender.outcome().expect("the end of the stream ends it")
+    }
+
+    #[test]
+    fn what_goes_over_the_wire_is_the_same_in_every_piece() {
+        let chunked = Request { size: None, ..trailer(Dialect::Put) };
+        for (request, wire) in [
+            (request(Dialect::Line), "a.txt\ntwelve bytes|"),
+            (request(Dialect::Put), "/put size=12 ./a.txt\ntwelve bytes"),
+            (trailer(Dialect::Put), "/put size=12 crc32c=trailer ./a.txt\ntwelve bytescrc32c=f22af478\n"),
+            (known(Dialect::Put), "/put size=12 crc32c=f22af478 ./a.txt\ntwelve bytes"),
+        ] {
+            for piece in 1..=13 {
+                assert_eq!(run(&mut begun(&request), piece), wire);
+            }
+        }
+        let wire = "/put size=- crc32c=trailer ./a.txt\n5\ntwelv5\ne byt2\nes0\ncrc32c=f22af478\n";
+        assert_eq!(run(&mut begun(&chunked), 5), wire);
+        let until_end = Request { size: None, ..request(Dialect::Line) };
+        assert_eq!(run(&mut begun(&until_end), 5), "a.txt\ntwelve bytes|");
+    }
+
+    #[test]
+    fn content_waits_for_ok_where_the_dialect_has_one() {
+        let resumed = resumed(trailer(Dialect::Ask));
+        for (request, ok, content) in [
+            (&trailer(Dialect::Classic), "ok", "twelve bytes|"),
+            (&trailer(Dialect::Ask), "ok 0\n", "twelve bytescrc32c=f22af478\n"),
+            // The digest is that of the whole file, whatever the server holds of it.
+            (&resumed, "ok 7\n", "bytescrc32c=f22af478\n"),
+            (&resumed, "ok 12\n", "crc32c=f22af478\n"),
+        ] {
+            let mut sender = begun(request);
+            assert_eq!(run(&mut sender, 5), request.to_string());
+            assert_eq!(sender.step(), Step::Listen);
+            let (last, first) = ok.as_bytes().split_last().unwrap();
+            sender.receive(first);
+            assert_eq!(sender.step(), Step::Listen);
+            sender.receive(&[*last]);
+            assert_eq!(run(&mut sender, 5), content, "{ok:?}");
         }
     }
 
     #[test]
-    fn the_header_is_the_name_and_in_the_line_dialect_its_end() {
-        assert_eq!(sender(Dialect::Classic).header(), b"a.txt");
-        assert_eq!(sender(Dialect::Line).header(), b"a.txt\n");
+    fn what_the_server_holds_is_not_read_where_the_digest_is_known() {
+        let mut sender = begun(&resumed(known(Dialect::Ask)));
+        run(&mut sender, 100);
+        sender.receive(b"ok 7\n");
+        assert_eq!(sender.step(), Step::Send(7..12));
     }
 
     #[test]
-    fn classic_content_waits_for_ok_and_line_content_does_not() {
-        let mut classic = sender(Dialect::Classic);
-        assert_eq!(classic.step(), Step::Listen);
-        classic.receive(b"o");
-        assert_eq!(classic.step(), Step::Listen);
-        classic.receive(b"k");
-        assert_eq!(classic.step(), Step::Send);
-        classic.content_ended(SIZE);
-        assert_eq!(classic.step(), Step::Listen);
-        assert_eq!(sender(Dialect::Line).step(), Step::Send);
-    }
-
-    #[test]
-    fn what_comes_while_content_flows_stops_it() {
-        for (said, dialect) in [("no 413 too large\n", Dialect::Line), ("ok", Dialect::Classic)] {
-            let mut sender = sender(dialect);
+    fn a_refusal_in_mid_content_ends_what_is_sent() {
+        for said in ["no 413 too large\n", "no 409 claimed elsewhere\n"] {
+            let mut sender = begun(&trailer(Dialect::Put));
+            sender.transmitted(0);
+            let Step::Transmit(header) = sender.step() else { panic!("a header comes first") };
+            sender.transmitted(header.len());
             sender.receive(said.as_bytes());
+            assert_eq!(sender.step(), Step::HalfClose);
+            // What had been read for sending meanwhile.
+            sender.content(CONTENT);
+            assert_eq!(run(&mut sender, 5), "|");
+            assert_eq!(sender.step(), Step::Listen);
             sender.end_of_stream();
-            assert!(matches!(sender.step(), Step::Ended(Err(Failure::Refused(_) | Failure::ClosedEarly))));
+            assert_eq!(sender.step(), Step::Over);
         }
+    }
+
+    #[test]
+    fn a_request_begun_when_the_last_word_came_was_not_served() {
+        let mut sender = begun(&request(Dialect::Put));
+        run(&mut sender, 100);
+        sender.receive(b"no 500 the disk fai");
+        sender.begin(&request(Dialect::Put));
+        sender.receive(b"led\n");
+        assert_eq!(run(&mut sender, 100), "|");
+        sender.end_of_stream();
+        assert_eq!(sender.outcome(), Some(refused(500, "the disk failed")));
+        assert_eq!(sender.outcome(), Some(Err(Failure::Unserved)));
+        assert_eq!(sender.outcome(), None);
+    }
+
+    #[test]
+    fn ok_that_stays_alone_is_a_classic_servers() {
+        let mut sender = begun(&request(Dialect::Ask));
+        run(&mut sender, 100);
+        sender.receive(b"ok");
+        assert!(sender.is_mid_reply());
+        assert_eq!(sender.step(), Step::Listen);
+        sender.end_of_burst();
+        assert_eq!(sender.outcome(), Some(Err(Failure::OnlyClassic)));
     }
 
     #[test]
     fn a_line_without_an_end_is_not_collected_for_ever() {
-        for dialect in [Dialect::Classic, Dialect::Line] {
-            let mut sender = sender(dialect);
+        for dialect in [Dialect::Classic, Dialect::Line, Dialect::Put] {
+            let mut sender = begun(&request(dialect));
             sender.receive(b"no 500 ");
             sender.receive(&[b'x'; REPLY_MAX_BYTES]);
-            assert_eq!(sender.step(), Step::Ended(&Err(Failure::Foreign)));
-            assert!(sender.line.len() <= REPLY_MAX_BYTES);
+            assert_eq!(sender.outcome(), Some(Err(Failure::Foreign)));
+            assert!(sender.heard.len() <= REPLY_MAX_BYTES);
         }
     }
 

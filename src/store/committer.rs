@@ -5,7 +5,8 @@
 //! costs. **Nothing is reported before the directory is synced**: what a client hears of survives a power cut.
 //!
 //! A sync that failed is never repeated: the kernel reports an error once and then forgets which pages were lost, so a
-//! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). The store takes no more after that.
+//! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). The store takes no more after that. One that a signal
+//! interrupted has not failed.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::fsync;
+use rustix::io::retry_on_intr;
 
 use super::directory::Handles;
 use super::partial::{PartialFile, start_write_back};
@@ -143,7 +145,7 @@ impl Thread {
         if settled.iter().all(|(_, result)| result.is_err()) {
             return settled;
         }
-        match fsync(&self.handles.directory) {
+        match retry_on_intr(|| fsync(&self.handles.directory)) {
             Ok(()) => settled,
             Err(errno) => settled.into_iter().map(|(claim, _)| (claim, Err(self.fail(errno.into())))).collect(),
         }
@@ -158,7 +160,7 @@ impl Thread {
         let result = synced.and_then(|()| match work {
             Work::Publish(partial) => partial.publish(name),
             Work::Confirm(_) => Ok(name),
-            Work::Hold(_) => match fsync(&self.handles.kept) {
+            Work::Hold(_) => match retry_on_intr(|| fsync(&self.handles.kept)) {
                 Ok(()) => Ok(name),
                 Err(errno) => Err(self.fail(errno.into())),
             },

@@ -1,15 +1,15 @@
 //! Clients that were written by somebody else, unmodified, against the real server.
-//!
-//! A test whose program is not installed says so and passes, unless `INTAKE_REQUIRE_INTEROP` is set: then it fails.
 
-use std::env;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use tempfile::NamedTempFile;
+
 use crate::fixture::{Server, content};
+use crate::tools::installed;
 
 /// Nothing, the least, more than one read takes, and more than the socket buffers hold.
 const SIZES: [usize; 4] = [0, 1, (64 << 10) + 1, 8 << 20];
@@ -118,7 +118,7 @@ fn go_asks_the_echo_as_the_tutorials_write_it() {
     assert_eq!(output, "the server says: are you ready?\n");
 }
 
-/// Types `line` for an upload of each size.
+/// Types `line` for an upload of each size, and where it hears what becomes of it, for one that is refused.
 fn typed(program: &str, line: &str, hears: Hears) {
     if installed(program).is_none() {
         return;
@@ -127,17 +127,27 @@ fn typed(program: &str, line: &str, hears: Hears) {
     // reads must not be told to go on, however long a busy machine holds it up after its name.
     let args: &[&str] = if matches!(hears, Hears::Nothing) { &["--ok-grace", "off"] } else { &[] };
     upload_each_size(args, |file, server| {
-        let name = file.file_name().expect("a file has a name");
+        let name = file.file_name().and_then(OsStr::to_str).expect("a file has a name");
         let size = fs::metadata(file).expect("the file is there").len();
-        let mut bash = Command::new("bash");
-        bash.args(["-c", line]).env("NAME", name).env("FILE", file);
-        bash.env("HOST", server.ip().to_string()).env("PORT", server.port().to_string());
-        let output = run(&mut bash);
+        let output = bash(line, name, file, server);
         match hears {
-            Hears::Receipt => assert!(output.ends_with(&format!("done {size} - {}\n", name.display())), "{output:?}"),
+            Hears::Receipt => assert!(output.ends_with(&format!("done {size} - {name}\n")), "{output:?}"),
             Hears::Ok | Hears::Nothing => assert_eq!(output, ""),
         }
     });
+    if matches!(hears, Hears::Receipt) {
+        // It goes on sending long after the last word was said.
+        let file = NamedTempFile::new().expect("a temporary file can be made");
+        file.as_file().set_len(8 << 20).expect("the file can be made longer");
+        let output = bash(line, "../outside", file.path(), Server::start(&[]).tcp());
+        assert_eq!(output, "no 403 a name carries no path; send the base name\n");
+    }
+}
+
+fn bash(line: &str, name: &str, file: &Path, server: SocketAddr) -> String {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", line]).env("NAME", name).env("FILE", file);
+    run(bash.env("HOST", server.ip().to_string()).env("PORT", server.port().to_string()))
 }
 
 /// Lets `client` send a file of each size, and waits for each to be stored as it was sent.
@@ -159,17 +169,6 @@ fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("the program can be started");
     assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("it prints UTF-8")
-}
-
-/// Where the program is. Where it is nowhere, that is said past the test runner, which shows no output of a test that passes.
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
-    if found.is_none() {
-        assert!(env::var_os("INTAKE_REQUIRE_INTEROP").is_none(), "{program} is not installed, and is required here");
-        writeln!(io::stderr(), "left out: {program} is not installed").expect("stderr can be written");
-    }
-    found
 }
 
 /// The program that Go makes of `clients/NAME.go`, by itself: no module, no network, its cache beside our own.

@@ -1,9 +1,19 @@
 //! One test crate: the conversation at every split, the connections over a simulated network, store and clock, and the
 //! binary over real sockets and real files, with clients that others wrote.
 
+mod disk;
 mod fixture;
 mod interop;
+mod lifecycle;
+mod limits;
+mod names;
+mod network;
+mod overload;
 mod receiver;
+mod send;
 mod simulation;
+mod stream;
+mod tools;
 mod trust;
+mod udp;
 mod uploads;

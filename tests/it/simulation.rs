@@ -5,7 +5,7 @@
 //! event is told once, reads are short, send buffers are full. What must hold on every seed:
 //!
 //! - what has a final name is, byte for byte, a whole upload, and each honest client's upload has one;
-//! - who reset, fell silent or met a failing disk has none;
+//! - who reset, fell silent, trickled or met a failing disk has none;
 //! - every client hears what its dialect owes it, and nothing else;
 //! - an upload that broke off goes on from what lasts, without a gap and without an overlap, and with its newest claim;
 //! - in the end no connection, no partial file and no deadline is left.
@@ -384,11 +384,16 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Stored,
-    /// Refused or cut off by the server.
+    /// Refused by the server.
     Refused,
+    /// Cut off by the server in the middle: too slow.
+    TooSlow,
     /// It went itself.
     Gone,
 }
+
+/// The kind of client that does.
+const TRICKLES: usize = 7;
 
 struct Client {
     wire: Rc<RefCell<Wire>>,
@@ -429,9 +434,16 @@ impl Client {
             steps.push_back((Duration::ZERO, Step::Send(name.clone().into_bytes())));
             steps.push_back((Duration::ZERO, Step::AwaitOk));
         }
-        let piece = 1 + chance.below(size);
-        for piece in content.chunks(piece.max(size / 10 + 1)) {
-            steps.push_back((chance.millis(800), Step::Send(piece.to_vec())));
+        if kind == TRICKLES {
+            // Never silent for long, and never done: a byte or so a second. It can be told why it is cut off.
+            steps.push_back((Duration::ZERO, Step::Read(1000)));
+            let bytes = content.iter().cycle().take(1000);
+            steps.extend(bytes.map(|byte| (chance.millis(2000), Step::Send(vec![*byte]))));
+        } else {
+            let piece = 1 + chance.below(size);
+            for piece in content.chunks(piece.max(size / 10 + 1)) {
+                steps.push_back((chance.millis(800), Step::Send(piece.to_vec())));
+            }
         }
         let fate = match kind {
             0..=3 => Fate::Refused,
@@ -443,11 +455,12 @@ impl Client {
             6 => {
                 // Falls silent in the middle, for ever.
                 steps.truncate(steps.len() - 1);
-                Fate::Refused
+                Fate::TooSlow
             }
+            TRICKLES => Fate::TooSlow,
             _ => Fate::Stored,
         };
-        if matches!(kind, 0..=3 | 7..) {
+        if matches!(kind, 0..=3 | TRICKLES..) {
             steps.push_back((chance.millis(800), Step::Fin));
         }
         for _ in 0..4 {
@@ -600,6 +613,8 @@ impl Client {
             Errand::Bare { is_line, content, name, fate } => {
                 check_bare(*is_line, content, name, *fate, published, &said);
                 assert!(*fate != Fate::Stored || !wire.was_reset_by_server, "{name} is stored, and was reset");
+                let told = if *is_line { said.contains("no 408 ") } else { wire.was_reset_by_server };
+                assert!(*fate != Fate::TooSlow || told, "{name} was told {said:?}");
                 vec![name.clone()]
             }
             Errand::Framed { requests, ending } => {

@@ -1,0 +1,120 @@
+//! Non-blocking without readiness is a busy loop; readiness is what it lacks.
+//!
+//! A thread that must not wait for one of its connections makes them all non-blocking. Then it has to know when to try
+//! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received
+//! in all three ways, while the kernel counts the thread's reads, its sleeps and its time on the processor.
+//!
+//! ```text
+//! cargo run --example busy_loop
+//! ```
+
+mod loopback;
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{ClockId, clock_gettime};
+
+use loopback::{ANY, PATIENCE, connect, figure, unless_blocked, wait};
+
+const CONNECTIONS: usize = 10;
+const MESSAGES: usize = 20;
+/// Before each message; each comes over another connection than the one before.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How the receiver spends the time in which nothing has come.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    /// Wrong: not at all.
+    Spin,
+    /// Little better: more naps cost more calls, longer ones make messages late.
+    Nap(Duration),
+    /// Right: asleep, until the kernel says who is ready.
+    Poll,
+}
+
+fn main() -> io::Result<()> {
+    println!("{MESSAGES} messages over {CONNECTIONS} connections, one each {PAUSE:?}");
+    let spin = receive(Between::Spin)?;
+    let nap = receive(Between::Nap(Duration::from_millis(5)))?;
+    let poll = receive(Between::Poll)?;
+    assert!(spin > nap && spin > 10 * poll, "nearly all of them are in vain");
+    assert!(poll <= 2 * MESSAGES, "one that finds the message, and one that finds no more");
+    Ok(())
+}
+
+/// Receives all messages; returns how many reads that took.
+fn receive(between: Between) -> io::Result<usize> {
+    let listener = TcpListener::bind(ANY)?;
+    let pairs = (0..CONNECTIONS).map(|_| connect(&listener)).collect::<io::Result<Vec<_>>>()?;
+    let (clients, mut streams): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(CONNECTIONS));
+    for (index, stream) in streams.iter_mut().enumerate() {
+        poll.registry().register(stream, Token(index), Interest::READABLE)?;
+    }
+    // The thread hands the clients back: they must not close, as an end would be readable as well.
+    let (before, sender) = (Kernel::now()?, thread::spawn(move || send(&clients).map(|()| clients)));
+    let (mut received, mut tries) = (0, 0);
+    while received < MESSAGES {
+        let worth_a_try = match between {
+            Between::Spin => (0..CONNECTIONS).collect(),
+            Between::Nap(span) => {
+                thread::sleep(span);
+                (0..CONNECTIONS).collect()
+            }
+            Between::Poll => {
+                wait(&mut poll, &mut events, PATIENCE)?;
+                events.iter().map(|event| event.token().0).collect::<Vec<_>>()
+            }
+        };
+        for index in worth_a_try {
+            let (found, reads) = drain(&streams[index])?;
+            (received, tries) = (received + found, tries + reads);
+        }
+    }
+    let after = Kernel::now()?;
+    let _clients = sender.join().expect("the sender ends well")?;
+    let (reads, slept, busy) = (after.reads - before.reads, after.slept - before.slept, after.busy - before.busy);
+    let name = format!("{between:?}:");
+    println!("{name:10} {tries} tries; by the kernel: {reads} reads, {slept} sleeps, {busy:.1?} on the processor");
+    assert!(reads >= tries as u64, "the kernel cannot have seen fewer than there were");
+    Ok(tries)
+}
+
+/// The messages, one over each connection in turn.
+fn send(clients: &[TcpStream]) -> io::Result<()> {
+    for number in 0..MESSAGES {
+        thread::sleep(PAUSE);
+        (&clients[number % CONNECTIONS]).write_all(b"m")?;
+    }
+    Ok(())
+}
+
+/// Reads until `WouldBlock`; returns the bytes that were found and the reads that it took.
+fn drain(stream: &mio::net::TcpStream) -> io::Result<(usize, usize)> {
+    let (mut buffer, mut found, mut reads) = ([0; 64], 0, 1);
+    // read(2) and not recv(2), which would be as good, because it is read(2) that the kernel counts for us.
+    while let Some(length) = unless_blocked(|| Ok(rustix::io::read(stream, &mut buffer)?))? {
+        (found, reads) = (found + length, reads + 1);
+    }
+    Ok((found, reads))
+}
+
+/// What the kernel counts for this thread (proc(5)); a look costs a few reads itself.
+struct Kernel {
+    reads: u64,
+    slept: u64,
+    busy: Duration,
+}
+
+impl Kernel {
+    fn now() -> io::Result<Self> {
+        let reads = figure("/proc/thread-self/io", "syscr")?;
+        let slept = figure("/proc/thread-self/status", "voluntary_ctxt_switches")?;
+        let busy = clock_gettime(ClockId::ThreadCPUTime).try_into().expect("no thread has run for less than no time");
+        Ok(Self { reads, slept, busy })
+    }
+}

@@ -1,0 +1,158 @@
+//! Out of descriptors: accept fails, the client stays in the backlog, and no edge tells when to try again.
+//!
+//! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room
+//! for the third. But who notices?
+//!
+//! ```text
+//! cargo run --example descriptors_run_out
+//! ```
+
+mod loopback;
+
+use std::fs::File;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use intake::net::{Accept, Listener};
+use loopback::{ANY, PATIENCE, SILENCE, look_up, settle, wait};
+
+const CLIENTS: usize = 5;
+const ROOM: usize = 2;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What follows an accept that fails for want of descriptors.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// Wrong: nothing; the next event will come.
+    Forget,
+    /// Wrong: the next try, at once.
+    TryAtOnce,
+    /// Right: the readiness is remembered, and a timer says when it is worth another try.
+    Pause,
+}
+
+fn main() -> io::Result<()> {
+    let [forget, at_once, pause] = [run(Manner::Forget)?, run(Manner::TryAtOnce)?, run(Manner::Pause)?];
+    assert_eq!((forget.in_vain, forget.comes_back), (1, false), "silence");
+    assert!(at_once.comes_back && at_once.in_vain > 10 * pause.in_vain, "a processor burns until somebody goes");
+    assert!(pause.comes_back && pause.in_vain <= 2 + SILENCE.div_duration_f64(PAUSE) as usize, "it sleeps in between");
+    Ok(())
+}
+
+struct Outcome {
+    /// Tries that failed while nobody went.
+    in_vain: usize,
+    /// Whether the third client was accepted after somebody had gone.
+    comes_back: bool,
+}
+
+fn run(manner: Manner) -> io::Result<Outcome> {
+    println!("-- {manner:?}");
+    let mut server = Server::bind(manner)?;
+    let (address, mut table) = (server.listener.local_addr()?, File::open("/proc/net/tcp")?);
+    let _clients = (0..CLIENTS).map(|_| TcpStream::connect(address)).collect::<io::Result<Vec<_>>>()?;
+    settle();
+    let limit = leave_descriptors(ROOM)?;
+
+    server.turns_until(SILENCE, |_| false)?;
+    let (in_vain, waiting) = (server.failures, look_up(&mut table, address.port(), 0)?.waiting);
+    println!(
+        "{ROOM} accepted; tries in vain within {SILENCE:?}: {in_vain}; in the backlog, by the kernel's count: {waiting}"
+    );
+    assert_eq!((server.accepted.len(), waiting), (ROOM, (CLIENTS - ROOM) as u64));
+
+    let edges = server.edges;
+    drop(server.accepted.pop());
+    let longest = if let Manner::Forget = manner { SILENCE } else { PATIENCE };
+    let comes_back = server.turns_until(longest, |server| server.accepted.len() == ROOM)?;
+    println!("one goes: the third is {}", if comes_back { "accepted" } else { "not accepted" });
+    assert_eq!(server.edges, edges, "no event told of the room, in any of the manners");
+
+    setrlimit(Resource::Nofile, limit)?;
+    if !comes_back {
+        let _newcomer = TcpStream::connect(address)?;
+        assert!(server.turns_until(PATIENCE, |server| server.accepted.len() == CLIENTS)?);
+        println!("a sixth one connects, and its edge brings in all {} who waited", CLIENTS + 1 - ROOM);
+    }
+    Ok(Outcome { in_vain, comes_back })
+}
+
+/// Lowers the soft limit until so many descriptors are left (getrlimit(2)); returns what it was.
+fn leave_descriptors(count: usize) -> io::Result<Rlimit> {
+    // A new descriptor is always the lowest free one, and the limit is one more than the highest allowed.
+    let lowest_free = (0..count).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>()?;
+    let highest = lowest_free.iter().map(|file| file.as_raw_fd()).max().unwrap_or_default();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(highest as u64 + 1), ..limit })?;
+    Ok(limit)
+}
+
+struct Server {
+    manner: Manner,
+    poll: Poll,
+    events: Events,
+    listener: Listener,
+    /// What an edge told, and no `WouldBlock` has taken back.
+    ready: bool,
+    paused_until: Option<Instant>,
+    accepted: Vec<mio::net::TcpStream>,
+    edges: usize,
+    failures: usize,
+}
+
+impl Server {
+    fn bind(manner: Manner) -> io::Result<Self> {
+        let (poll, mut listener) = (Poll::new()?, Listener::bind(ANY, false)?);
+        poll.registry().register(&mut listener, Token(0), Interest::READABLE)?;
+        let (events, accepted) = (Events::with_capacity(8), Vec::new());
+        Ok(Self { manner, poll, events, listener, ready: false, paused_until: None, accepted, edges: 0, failures: 0 })
+    }
+
+    /// Takes turns until `done`, for `longest` at most; returns whether it is.
+    fn turns_until(&mut self, longest: Duration, done: impl Fn(&Self) -> bool) -> io::Result<bool> {
+        let end = Instant::now() + longest;
+        while !done(self) && Instant::now() < end {
+            self.turn(end)?;
+        }
+        Ok(done(self))
+    }
+
+    fn turn(&mut self, end: Instant) -> io::Result<()> {
+        let now = Instant::now();
+        let wake = self.paused_until.unwrap_or(if self.ready { now } else { end });
+        let edges = wait(&mut self.poll, &mut self.events, wake.min(end).saturating_duration_since(now))?;
+        self.edges += edges;
+        self.ready |= edges > 0;
+        if self.paused_until.is_none_or(|at| at <= Instant::now()) {
+            self.paused_until = None;
+            self.accept();
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        while self.ready {
+            match self.listener.accept() {
+                Accept::Connection(stream, _) => self.accepted.push(stream),
+                Accept::Drained => self.ready = false,
+                // One client has gone before it was accepted, which says nothing of the others.
+                Accept::PeerGone(_) => {}
+                Accept::Exhausted(_) => return self.exhausted(),
+            }
+        }
+    }
+
+    fn exhausted(&mut self) {
+        self.failures += 1;
+        match self.manner {
+            Manner::Forget => self.ready = false,
+            Manner::TryAtOnce => {}
+            Manner::Pause => self.paused_until = Some(Instant::now() + PAUSE),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Half a close: the peer has said its last word, and still listens for the answer.
+//!
+//! A FIN ends one direction. The kernel tells of it as RDHUP ("the peer will send no more"), and mio as
+//! `is_read_closed`. HUP is another thing: both directions are done, and there is nothing left to do but close.
+
+mod kernel;
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use kernel::{Ends, until};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// What a server makes of RDHUP.
+#[derive(Clone, Copy, Debug)]
+enum OnRdhup {
+    HangUp,
+    ReadOn,
+}
+
+fn main() -> io::Result<()> {
+    rdhup_is_not_hup()?;
+
+    println!("\n-- a server that hangs up at RDHUP");
+    let reset = ask(OnRdhup::HangUp).expect_err("the question was never read, and the answer never written");
+    println!("   the client asked, and has: {reset}");
+    assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+
+    println!("-- a server that reads on until read says that it is the end, and then answers");
+    let answer = ask(OnRdhup::ReadOn)?;
+    println!("   the client asked, and has {} bytes", answer.len());
+    assert_eq!(answer.len(), ANSWER_BYTES);
+
+    half_or_whole()
+}
+
+fn rdhup_is_not_hup() -> io::Result<()> {
+    println!("-- the client says one thing and shuts down its writing side");
+    let (mut client, mut server) = kernel::pair()?;
+    let ends = Ends::of_client(&client)?;
+    client.write_all(b"question")?;
+    client.shutdown(Shutdown::Write)?;
+    ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+
+    // The end is known before the bytes that stand before it are read. It is no reason not to read them.
+    expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
+    let mut question = [0; 64];
+    let reads = [server.read(&mut question)?, server.read(&mut question[8..])?];
+    println!("   the server reads {} bytes, then {}", reads[0], reads[1]);
+    assert_eq!((reads, &question[..8]), ([8, 0], &b"question"[..]));
+
+    println!("   OUT is still there: the other direction is open. The server answers");
+    server.write_all(b"answer")?;
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"answer");
+    expect_flags("client", &client, PollFlags::OUT)?;
+
+    println!("   the server shuts down its writing side as well: now it is over for both");
+    server.shutdown(Shutdown::Write)?;
+    let both = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP | PollFlags::HUP;
+    expect_flags("server", &server, both)?;
+    expect_flags("client", &client, both)?;
+    ends.become_and_show("TIME_WAIT", "CLOSED")
+}
+
+/// Asks a question, ends it with a half-close, and reads the answer to its end.
+fn ask(on_rdhup: OnRdhup) -> io::Result<Vec<u8>> {
+    let (mut client, server) = kernel::pair()?;
+    client.write_all(b"question")?;
+    client.shutdown(Shutdown::Write)?;
+    let serving = thread::spawn(move || serve(server, on_rdhup));
+    let mut answer = Vec::new();
+    let asked = client.read_to_end(&mut answer);
+    serving.join().expect("the server does not panic")?;
+    asked.map(|_| answer)
+}
+
+fn serve(mut stream: TcpStream, on_rdhup: OnRdhup) -> io::Result<()> {
+    // However late it looks: bytes and end are told by the same event.
+    until("the end of the question", || Ok(flags(&stream)?.contains(PollFlags::RDHUP).then_some(())))?;
+    match on_rdhup {
+        OnRdhup::HangUp => Ok(()),
+        OnRdhup::ReadOn => {
+            io::copy(&mut stream, &mut io::sink())?;
+            stream.write_all(&vec![b'a'; ANSWER_BYTES])
+        }
+    }
+}
+
+/// Nothing in a FIN says whether its sender still listens. Who wants to know has to write.
+fn half_or_whole() -> io::Result<()> {
+    for closes in [false, true] {
+        let what = if closes { "closes, and is gone" } else { "shuts down its writing side, and listens" };
+        println!("\n-- a client that {what}");
+        let (client, mut server) = kernel::pair()?;
+        let ends = Ends::of_client(&client)?;
+        client.shutdown(Shutdown::Write)?;
+        let _listens = (!closes).then_some(client);
+        ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+        expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
+
+        println!("   that looks the same. The server writes");
+        server.write_all(b"answer")?;
+        if closes {
+            // The write itself went well. What comes back is a reset, and only the next write can say so.
+            ends.become_and_show("CLOSED", "CLOSED")?;
+            let error = server.write(b"more").expect_err("the connection has been reset");
+            println!("   and writes again: {error}");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        } else {
+            ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+            server.write_all(b"more")?;
+        }
+    }
+    Ok(())
+}
+
+/// What poll(2) says of a socket at this moment.
+fn flags(stream: &TcpStream) -> io::Result<PollFlags> {
+    let mut polled = [PollFd::new(stream, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents())
+}
+
+/// Waits until poll(2) says exactly this, and prints it.
+fn expect_flags(who: &str, stream: &TcpStream, expected: PollFlags) -> io::Result<()> {
+    until(&format!("{expected:?}"), || Ok((flags(stream)? == expected).then_some(())))?;
+    println!("     {who}  {}", expected.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" | "));
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Disks that are full, broken or slow to admit it: one upload ends, in words or with a reset, and the server goes on.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use rustix::fs::statvfs;
+
+use crate::fixture::*;
+use crate::tools::Strace;
+
+/// Uploads in both dialects, and checks that each is refused before any content: classic instead of its `ok`.
+fn assert_refused(server: &Server, start: &str) {
+    let error = classic_begin(server.tcp(), "classic.bin").expect_err("there is no place to write");
+    assert!(error.to_string().starts_with(start), "{error}");
+    let reply = line(server.tcp(), "line.bin", &content(1 << 20, 1)).expect("the words get through");
+    assert!(reply.starts_with(start), "{reply}");
+}
+
+/// Uploads in both dialects, and checks that each is given up in the middle.
+fn assert_given_up(server: &Server, bytes: &[u8], start: &str) {
+    assert!(is_reset(&classic(server.tcp(), "classic.bin", bytes)));
+    let reply = line(server.tcp(), "line.bin", bytes).expect("the words get through");
+    assert!(reply.starts_with(start), "{reply}");
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_given_up_and_its_space_is_free_again() {
+    for policy in ["rename", "replace"] {
+        let mount = "mount -t tmpfs -o size=1000k tmpfs inbox";
+        let Some(server) = Server::start_after(mount, &["--on-exists", policy]) else { return };
+        let free_pages = || statvfs(server.dir()).expect("the inbox is a directory").f_bfree;
+        let before = free_pages();
+        server.withstands(|| {
+            assert_given_up(&server, &content(3 << 20, 1), "no 507 no space is left for the file: ");
+            // Less the one page of the honest upload.
+            await_until("the space to be free again", || free_pages() >= before - 1);
+            let bytes = content(500_000, 2);
+            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
+            files_of([("fits.bin", &bytes)])
+        });
+    }
+}
+
+#[test]
+fn a_disk_without_inodes_is_told_before_any_content() {
+    let Some(server) = Server::start_after("mount -t tmpfs -o nr_inodes=20 tmpfs inbox", &[]) else { return };
+    server.withstands(|| {
+        let fillers = (0..).map(|number| server.dir().join(format!("filler {number}")));
+        let made: Vec<_> = fillers.take_while(|filler| File::create(filler).is_ok()).collect();
+        assert_refused(&server, "no 507 no space is left for the file: ");
+        made.iter().for_each(|filler| fs::remove_file(filler).expect("it can be removed"));
+        classic(server.tcp(), "fits.bin", b"content").expect("the upload is taken");
+        files_of([("fits.bin", b"content")])
+    });
+}
+
+#[test]
+fn a_file_over_the_size_limit_of_the_process_is_given_up_and_the_process_lives() {
+    let server = Server::start_under(&["prlimit", "--fsize=100000"], &Server::home(), &[]);
+    server.withstands(|| {
+        assert_given_up(&server, &content(100_001, 1), "no 500 the file cannot be stored: larger than the file system");
+        let bytes = content(100_000, 2);
+        classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
+        files_of([("fits.bin", &bytes)])
+    });
+}
+
+#[test]
+fn a_directory_that_is_lost_costs_uploads_and_not_the_server() {
+    let server = Server::start(&[]);
+    let descriptors = server.descriptors();
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    fs::remove_dir_all(server.dir()).expect("it can be removed");
+    assert!(is_reset(&classic_finish(running, b"content")));
+    assert_refused(&server, "no 500 the file cannot be stored: ");
+    server.assert_echoes(b"anybody there?");
+    await_until("every descriptor to be closed", || server.descriptors() == descriptors);
+}
+
+#[test]
+fn a_mount_point_under_the_name_is_not_written_through() {
+    let mount = "mkdir inbox/mounted && mount -t tmpfs tmpfs inbox/mounted && \
+                 touch elsewhere inbox/bound && mount --bind elsewhere inbox/bound";
+    let Some(server) = Server::start_after(mount, &["--on-exists", "replace"]) else { return };
+    server.withstands(|| {
+        let reply = line(server.tcp(), "mounted", b"content").expect("the words get through");
+        assert!(reply.starts_with("no 409 "), "{reply}");
+        assert!(is_reset(&classic(server.tcp(), "bound", b"content")));
+        // As it was, and the file that is mounted there.
+        files_of([("bound", b"")])
+    });
+}
+
+/// The next call of this kind fails with each of these errors; every upload that meets it is refused with this code.
+fn assert_each_fails(server: &Server, call: &str, errors: &[(&str, u16)], upload: impl Fn() -> String) {
+    for (error, code) in errors {
+        let inject = format!("inject={call}:error={error}:when=1");
+        let Some(_strace) = Strace::attach(server, &["-e", &inject]) else { return };
+        let told = upload();
+        assert!(told.starts_with(&format!("no {code} ")), "{call}, {error}: {told}");
+    }
+}
+
+const ERRORS: [(&str, u16); 7] =
+    [("EIO", 500), ("EACCES", 500), ("EROFS", 500), ("ENOMEM", 500), ("ENFILE", 500), ("ENOSPC", 507), ("EDQUOT", 507)];
+
+#[test]
+fn a_file_that_cannot_be_made_is_told_before_any_content() {
+    for policy in ["rename", "replace"] {
+        let server = Server::start(&["--on-exists", policy]);
+        server.withstands(|| {
+            let errors = [&ERRORS[..], &[("EMFILE", 500)]].concat();
+            assert_each_fails(&server, "openat", &errors, || {
+                classic_begin(server.tcp(), "name.bin").expect_err("there is no place to write").to_string()
+            });
+            Files::new()
+        });
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
+    for (policy, call) in [("rename", "linkat"), ("refuse", "linkat"), ("replace", "/^rename")] {
+        let server = Server::start(&["--on-exists", policy]);
+        server.withstands(|| {
+            let errors = [&ERRORS[..], &[("EXDEV", 500), ("EMLINK", 500), ("EPERM", 500)]].concat();
+            assert_each_fails(&server, call, &errors, || {
+                line(server.tcp(), "name.bin", b"content").expect("the words get through")
+            });
+            let Some(_strace) = Strace::attach(&server, &["-e", &format!("inject={call}:error=EIO:when=1")]) else {
+                return Files::new();
+            };
+            assert!(is_reset(&classic(server.tcp(), "name.bin", b"content")));
+            Files::new()
+        });
+    }
+}
+
+#[test]
+fn a_write_that_fails_ends_its_upload_whichever_it_is() {
+    let server = Server::start(&["--on-exists", "replace"]);
+    server.withstands(|| {
+        let errors = ["EIO", "ENOSPC", "EDQUOT"].into_iter().flat_map(|error| (1..=3).map(move |k| (error, k)));
+        errors.for_each(|(error, k)| fail_kth_write(&server, error, k));
+        Files::new()
+    });
+}
+
+/// Uploads in three pieces, each of which is written on its own, and lets the `k`th write fail.
+fn fail_kth_write(server: &Server, error: &str, k: usize) {
+    let others = server.partials();
+    let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    let partial = server.partials().into_iter().find(|path| !others.contains(path)).expect("it has a name");
+    let path = partial.to_str().expect("a path in UTF-8");
+    let inject = format!("inject=write:error={error}:when={k}");
+    let Some(_strace) = Strace::attach(server, &["-P", path, "-e", &inject]) else { return };
+    for piece in 1..k {
+        stream.write_all(b"piece").expect("content can be sent");
+        await_until("it to be written", || fs::metadata(&partial).is_ok_and(|meta| meta.len() == 5 * piece as u64));
+    }
+    assert!(is_reset(&classic_finish(stream, b"piece")), "{error} in write {k}");
+}
+
+#[test]
+fn interrupted_calls_are_made_again_and_nobody_notices() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let calls = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];
+        let inject = calls.map(|call| format!("inject={call}:error=EINTR:when=2+3"));
+        let args: Vec<&str> = inject.iter().flat_map(|inject| ["-e", inject]).collect();
+        let Some(strace) = Strace::attach(&server, &args) else { return Files::new() };
+        let bytes = content(1 << 20, 1);
+        let stored = (0..10).map(|number| {
+            let name = format!("{number}.bin");
+            classic(server.tcp(), &name, &bytes).expect("the upload is taken");
+            (name, bytes.clone())
+        });
+        let stored = stored.collect();
+        let interrupted = strace.calls().iter().filter(|call| call.contains("EINTR")).count();
+        assert!(interrupted > 20, "{interrupted}");
+        stored
+    });
+}
+
+#[test]
+fn a_file_system_without_unnamed_files_or_exclusive_renames_keeps_every_promise() {
+    let refused: [&[&str]; 2] = [
+        &["-e", "inject=linkat:error=EOPNOTSUPP"],
+        &["-e", "inject=linkat:error=EOPNOTSUPP:when=1..2", "-e", "inject=renameat2:error=EINVAL"],
+    ];
+    for inject in refused {
+        if crate::tools::installed("strace").is_none() {
+            return;
+        }
+        let wrapper = [&["strace", "-D", "-o", "/dev/null"], inject].concat();
+        let server = Server::start_under(&wrapper, &Server::home(), &[]);
+        assert!(server.log().contains("named partial files"));
+        server.withstands(|| {
+            let bytes = content(100_000, 1);
+            (0..3).for_each(|_| classic(server.tcp(), "name.bin", &bytes).expect("the upload is taken"));
+            reset(classic_begin(server.tcp(), "lost.bin").expect("the name is taken"));
+            files_of([("name.bin", &bytes), ("name.bin.1", &bytes), ("name.bin.2", &bytes)])
+        });
+    }
+}

@@ -1,0 +1,204 @@
+//! Signals, shutdowns, crashes and restarts: what runs is finished or leaves nothing, and what was told is true.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::fixture::*;
+use crate::tools::Strace;
+
+fn await_closed_listener(server: &Server) {
+    let refused = || TcpStream::connect(server.tcp()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    await_until("the listener to be closed", refused);
+}
+
+#[test]
+fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let mut server = Server::start(&[]);
+        let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+        let mut nameless = connect(server.tcp()).expect("the server accepts");
+        nameless.write_all(b"/half a requ").expect("a start can be sent");
+        let _silent = connect(server.tcp()).expect("the server accepts");
+        server.signal(signal);
+        await_closed_listener(&server);
+        classic_finish(running, b"content").expect("the upload is taken");
+        assert_eq!(server.wait().code(), Some(0));
+        server.assert_holds_only(&files_of([("running.bin", b"content")]));
+    }
+}
+
+#[test]
+fn a_shutdown_tells_who_has_sent_no_name_and_waits_for_nobody() {
+    let mut server = Server::start(&[]);
+    let mut silent = connect(server.tcp()).expect("the server accepts");
+    server.await_accepted();
+    server.signal(Signal::TERM);
+    let mut words = String::new();
+    silent.read_to_string(&mut words).expect("a clean end");
+    assert_eq!(words, "no 503 the server is shutting down\n");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_shutdown_ends_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
+    for policy in ["rename", "replace"] {
+        let mut server = Server::start(&["--shutdown-timeout", "500ms", "--on-exists", policy]);
+        let mut stuck = classic_begin(server.tcp(), "stuck.bin").expect("the name is taken");
+        let mut stuck_line = connect(server.tcp()).expect("the server accepts");
+        stuck_line.write_all(b"stuck line.bin\nhalf").expect("half an upload can be sent");
+        classic(server.tcp(), "name.bin", b"content").expect("the upload is taken");
+        let start = Instant::now();
+        server.signal(Signal::TERM);
+        assert!(is_reset(&stuck.read(&mut [0]).map(drop)), "a clean end would look like success");
+        assert!(start.elapsed() >= Duration::from_millis(500));
+        let mut words = String::new();
+        stuck_line.read_to_string(&mut words).expect("a clean end");
+        assert_eq!(words, "no 503 the server is shutting down\n");
+        assert_eq!(server.wait().code(), Some(1));
+        server.assert_holds_only(&files_of([("name.bin", b"content")]));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_what_runs_and_leaves_nothing_of_it() {
+    let mut server = Server::start(&[]);
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    server.signal(Signal::TERM);
+    await_closed_listener(&server);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(1));
+    assert!(is_reset(&classic_finish(running, b"content")), "a silent close would look like success");
+    server.assert_holds_only(&Files::new());
+}
+
+#[test]
+fn other_signals_disturb_nobody() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let bytes = content(4 << 20, 1);
+        thread::scope(|scope| {
+            let upload = scope.spawn(|| classic(server.tcp(), "name.bin", &bytes));
+            while !upload.is_finished() {
+                let harmless = [Signal::HUP, Signal::USR1, Signal::PIPE, Signal::XFSZ];
+                harmless.into_iter().for_each(|signal| server.signal(signal));
+                thread::sleep(Duration::from_micros(100));
+            }
+            upload.join().expect("no client panics").expect("the upload is taken");
+        });
+        files_of([("name.bin", &bytes)])
+    });
+    server.signal(Signal::USR1);
+    await_until("the statistics", || server.log().contains("2 stored (4244304 bytes), 0 lost"));
+    assert!(server.log().contains("SIGHUP is ignored"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_at_the_start() {
+    let server = Server::start(&[]);
+    let address = server.tcp().to_string();
+    let output = Server::fail_to_start(&Server::home(), &["--listen", &address]);
+    let words = String::from_utf8(output.stderr).expect("it prints UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains(&format!("cannot listen on tcp {address}: Address already in use")), "{words}");
+}
+
+#[test]
+fn two_servers_share_a_directory_and_neither_touches_what_the_other_has_begun() {
+    let home = Server::home();
+    let start = || Server::start_in(&home, &["--on-exists", "replace"]);
+    let begin = |server: &Server, name: &str| {
+        let mut stream = classic_begin(server.tcp(), name).expect("the name is taken");
+        stream.write_all(b"half").expect("content can be sent");
+        stream
+    };
+    let (first, mut second) = (start(), start());
+    let (of_first, of_second) = (begin(&first, "first.bin"), begin(&second, "second.bin"));
+    classic(second.tcp(), "whole.bin", b"whole").expect("the upload is taken");
+    assert_eq!(first.partials().len(), 2);
+    second.signal(Signal::KILL);
+    second.wait();
+    drop(of_second);
+    assert_eq!(first.partials().len(), 2, "the first one does not look after the dead one's");
+    let third = start();
+    assert_eq!(first.partials().len(), 1, "the one that starts does");
+    let of_third = begin(&third, "first.bin");
+    classic_finish(of_first, b" of first").expect("the upload is taken");
+    classic_finish(of_third, b" of third").expect("the upload is taken");
+    first.assert_holds_only(&files_of([("first.bin", b"half of third"), ("whole.bin", b"whole")]));
+}
+
+#[test]
+fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confirmed() {
+    let home = Server::home();
+    for round in 0..20 {
+        // Unnamed partials and named ones by turns.
+        let mut server = Server::start_in(&home, &["--on-exists", ["rename", "replace"][round as usize % 2]]);
+        server.assert_holds_only(&Files::new());
+        let (address, confirmed) = (server.tcp(), Mutex::new(Files::new()));
+        let bytes = |number: u64| content(number as usize * 7919 % 50_000, number);
+        let upload_until_it_dies = |client: u64| {
+            for number in (1000 * client..).take(1000) {
+                let (name, bytes) = (format!("{number}.bin"), bytes(number));
+                let receipt = line(address, &name, &bytes);
+                if !receipt.is_ok_and(|receipt| receipt == format!("done {} - {name}\n", bytes.len())) {
+                    return;
+                }
+                confirmed.lock().expect("no client panics").insert(name, bytes);
+            }
+        };
+        thread::scope(|scope| {
+            (0..8).for_each(|client| drop(scope.spawn(move || upload_until_it_dies(client))));
+            await_until("an upload to be confirmed", || !confirmed.lock().expect("no client panics").is_empty());
+            thread::sleep(Duration::from_millis(7 * round));
+            server.signal(Signal::KILL);
+            server.wait();
+        });
+        let files = server.files();
+        for (name, stored) in &files {
+            let number = name.strip_suffix(".bin").expect("a name that was sent").parse().expect("a number");
+            assert!(*stored == bytes(number), "{name} is not whole");
+            fs::remove_file(server.dir().join(name)).expect("it can be removed");
+        }
+        let confirmed = confirmed.into_inner().expect("no client panics");
+        assert!(confirmed.iter().all(|(name, bytes)| files.get(name) == Some(bytes)), "what was confirmed is there");
+    }
+    Server::start_in(&home, &[]).assert_holds_only(&Files::new());
+}
+
+#[test]
+fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
+    for policy in ["rename", "replace"] {
+        let home = Server::home();
+        let start = || Server::start_in(&home, &["--on-exists", policy]);
+        let (server, bytes) = (start(), content(3000, 1));
+        let Some(strace) = Strace::attach(&server, &[]) else { return };
+        line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");
+        let calls = strace.calls().len();
+        drop(server);
+        for call in 1..=calls {
+            let mut server = start();
+            assert_eq!(server.partials(), [] as [PathBuf; 0], "the last one's are swept");
+            let _ = fs::remove_file(server.dir().join("name.bin"));
+            let Some(_strace) = Strace::attach(&server, &["-e", &format!("inject=all:signal=KILL:when={call}")]) else {
+                return;
+            };
+            let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
+            await_until("it to be killed", || {
+                // Makes it call where it needed fewer calls this time.
+                drop(TcpStream::connect(server.tcp()));
+                server.has_ended()
+            });
+            let stored = server.files().remove("name.bin");
+            assert!(stored.as_ref().is_none_or(|stored| *stored == bytes), "killed at call {call}");
+            assert!(stored.is_some() || !confirmed, "killed at call {call}");
+        }
+        assert_eq!(start().partials(), [] as [PathBuf; 0]);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the network adds: address families, urgent data, ports that are still warm.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+
+use rustix::process::Signal;
+use socket2::SockRef;
+
+use crate::fixture::*;
+use crate::tools::leave_out;
+
+fn has_ipv6() -> bool {
+    let found = TcpListener::bind((Ipv6Addr::LOCALHOST, 0));
+    found.inspect_err(|error| leave_out(&format!("no ::1 on this machine: {error}"))).is_ok()
+}
+
+fn assert_stored_from_each(server: &Server, addresses: &[SocketAddr]) {
+    server.withstands(|| {
+        let bytes = content(100_000, 1);
+        for address in addresses {
+            let receipt = line(*address, "name.bin", &bytes).expect("the upload is taken");
+            assert!(receipt.starts_with("done 100000 "), "{receipt}");
+            assert!(line(*address, "../outside", &bytes).expect("a refusal is said").starts_with("no 403 "));
+        }
+        files_of([("name.bin", &bytes), ("name.bin.1", &bytes)])
+    });
+}
+
+#[test]
+fn each_address_that_is_listened_on_takes_uploads() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::start(&["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+    let [v4, v6] = server.all_tcp()[..] else { panic!("two listeners print two lines") };
+    assert_eq!((v4.ip(), v6.ip()), (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)));
+    assert_stored_from_each(&server, &[v4, v6]);
+}
+
+#[test]
+fn a_listener_on_every_address_takes_ipv4_too() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::start(&["--listen", "[::]:0"]);
+    let port = server.tcp().port();
+    let from_v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    assert_stored_from_each(&server, &[from_v4, SocketAddr::from((Ipv6Addr::LOCALHOST, port))]);
+    for address in [from_v4, SocketAddr::from((Ipv6Addr::LOCALHOST, server.udp().port()))] {
+        let client = udp_client(address);
+        client.send(b"anybody there?").expect("a datagram can be sent");
+        assert_eq!(client.recv(&mut [0; 100]).expect("it comes back"), 14);
+    }
+}
+
+#[test]
+fn an_urgent_byte_is_no_content_and_harms_none() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let bytes = content(300_000, 2);
+        let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+        stream.write_all(&bytes[..100_000]).expect("content can be sent");
+        SockRef::from(&stream).send_out_of_band(b"!").expect("an urgent byte can be sent");
+        classic_finish(stream, &bytes[100_000..]).expect("the upload is taken");
+        files_of([("name.bin", &bytes)])
+    });
+}
+
+#[test]
+fn a_restarted_server_has_its_port_again_at_once() {
+    let home = Server::home();
+    let mut server = Server::start_in(&home, &["--header-timeout", "300ms"]);
+    let address = server.tcp();
+    // The server closes first here, so that it is its side that stays in TIME_WAIT.
+    let silent = connect(address).expect("the server accepts");
+    io::read_to_string(&silent).expect("it is told to go");
+    silent.shutdown(Shutdown::Write).expect("a stream can be shut down");
+    let half_done = classic_begin(address, "half done.bin").expect("the name is taken");
+    let is_time_wait = || tcp_states(address).contains(&"06".to_owned());
+    await_until("the port to be in TIME_WAIT", is_time_wait);
+    server.signal(Signal::KILL);
+    server.wait();
+    let server = Server::start_in(&home, &["--listen", &address.to_string()]);
+    assert!(is_time_wait(), "it was in use when it was taken again");
+    drop(half_done);
+    server.withstands(|| {
+        classic(address, "name.bin", b"content").expect("the upload is taken");
+        files_of([("name.bin", b"content")])
+    });
+}

@@ -1,0 +1,349 @@
+//! `intake send` against the real server, and against what is between them and what is none.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use socket2::SockRef;
+use tempfile::TempDir;
+
+use crate::fixture::*;
+
+/// Where the files to send are.
+struct Sender {
+    directory: TempDir,
+}
+
+impl Sender {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a temporary directory can be made") }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path().join(name), bytes).expect("a file can be written");
+    }
+
+    /// `intake send --to SERVER ARGS`, in the directory of the files.
+    fn command(&self, to: SocketAddr, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
+        command.args(["send", "--to", &to.to_string()]).args(args).current_dir(self.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, to: SocketAddr, args: &[&str]) -> Output {
+        self.command(to, args).output().expect("intake can be started")
+    }
+
+    /// As [`Sender::run`], with so much on standard input.
+    fn pipe(&self, to: SocketAddr, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(to, args).stdin(Stdio::piped()).spawn().expect("intake can be started");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(input).expect("intake reads its input");
+        drop(stdin);
+        child.wait_with_output().expect("a child can be waited for")
+    }
+}
+
+fn stdout(output: &Output) -> Vec<&str> {
+    std::str::from_utf8(&output.stdout).expect("words are UTF-8").lines().collect()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("words are UTF-8")
+}
+
+fn assert_exit(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+}
+
+/// Stands between a sender and a server, and breaks their connections.
+struct Proxy {
+    address: SocketAddr,
+    /// From the senders to the server, in bytes.
+    passed: Arc<AtomicU64>,
+}
+
+/// When a connection is broken.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// After so many bytes of the sender's.
+    Sent(u64),
+    /// At the reply after so many, before the sender hears it.
+    Reply(usize),
+    Never,
+}
+
+impl Proxy {
+    /// Cuts one connection after the other as `cuts` say, and those after them never.
+    fn new(to: SocketAddr, cuts: &'static [Cut]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a proxy can listen");
+        let address = listener.local_addr().expect("a listener has an address");
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = passed.clone();
+        thread::spawn(move || {
+            let cuts = cuts.iter().copied().chain(std::iter::repeat(Cut::Never));
+            for (sender, cut) in listener.incoming().map_while(Result::ok).zip(cuts) {
+                let server = TcpStream::connect(to).expect("the server accepts");
+                let counter = counter.clone();
+                thread::spawn(move || relay(&sender, &server, cut, &counter));
+            }
+        });
+        Self { address, passed }
+    }
+}
+
+fn relay(mut sender: &TcpStream, mut server: &TcpStream, cut: Cut, passed: &AtomicU64) {
+    thread::scope(|scope| {
+        scope.spawn(move || match cut {
+            Cut::Reply(before) => {
+                for _ in 0..before {
+                    sender.write_all(&reply(server)).expect("the sender listens");
+                }
+                reply(server);
+                reset_both(sender, server);
+            }
+            Cut::Sent(_) | Cut::Never => {
+                let _ = io::copy(&mut server, &mut sender);
+                let _ = sender.shutdown(Shutdown::Write);
+            }
+        });
+        let mut left = if let Cut::Sent(limit) = cut { limit } else { u64::MAX };
+        let mut buffer = [0; 1 << 16];
+        while left > 0 {
+            let Ok(length @ 1..) = sender.take(left).read(&mut buffer) else { break };
+            if server.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+            passed.fetch_add(length as u64, Ordering::Relaxed);
+            left -= length as u64;
+        }
+        match left {
+            0 => reset_both(sender, server),
+            _ => drop(server.shutdown(Shutdown::Write)),
+        }
+    });
+}
+
+fn reply(mut server: &TcpStream) -> Vec<u8> {
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\n") {
+        let mut byte = [0];
+        server.read_exact(&mut byte).expect("the server replies");
+        reply.push(byte[0]);
+    }
+    reply
+}
+
+/// Both sides see the end at once, and a reset if they go on sending.
+fn reset_both(sender: &TcpStream, server: &TcpStream) {
+    for stream in [sender, server] {
+        SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("an option can be set");
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+fn two_hundred_files_have_two_hundred_receipts_and_a_taken_name_costs_only_itself() {
+    let (server, sender) = (Server::start(&["--on-exists", "refuse"]), Sender::new());
+    line(server.tcp(), "77.bin", b"here already").expect("the upload is taken");
+    for number in 0..200 {
+        sender.write(&format!("{number}.bin"), &content(number * 50, number as u64));
+    }
+    let list: String = (0..200).map(|number| format!("{number}.bin\n")).collect();
+    let output = sender.pipe(server.tcp(), &["--files-from", "-"], list.as_bytes());
+    assert_exit(&output, 1);
+    assert_eq!(stdout(&output).len(), 199);
+    assert!(stderr(&output).starts_with("intake: \"77.bin\": the server refuses it (409)"), "{output:?}");
+    assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    let files = server.files();
+    assert_eq!((files.len(), files["77.bin"].as_slice()), (200, &b"here already"[..]));
+    for number in (0..200).filter(|number| *number != 77) {
+        assert!(files[&format!("{number}.bin")] == content(number * 50, number as u64), "{number}.bin");
+    }
+}
+
+#[test]
+fn small_and_large_files_arrive_in_every_dialect() {
+    let sender = Sender::new();
+    let sizes = [0, 1, (256 << 10) + 1, (8 << 20) - 1, 8 << 20];
+    let names: Vec<_> = sizes.iter().map(|size| format!("{size}.bin")).collect();
+    for (name, size) in names.iter().zip(sizes) {
+        sender.write(name, &content(size, 1));
+    }
+    for dialect in
+        [&[][..], &["--dialect", "put"], &["--dialect", "ask"], &["--dialect", "line"], &["--dialect", "classic"]]
+    {
+        let server = Server::start(&[]);
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let output = sender.run(server.tcp(), &[&names, dialect].concat());
+        assert_exit(&output, 0);
+        assert_eq!(stdout(&output).len(), sizes.len(), "{output:?}");
+        let files = server.files();
+        assert!(names.iter().zip(sizes).all(|(name, size)| files[*name] == content(size, 1)), "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_list_may_be_ended_by_nul_and_come_from_a_file() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("a b", b"1");
+    sender.write("c", b"2");
+    sender.write("list", b"a b\0./c\0");
+    assert_exit(&sender.run(server.tcp(), &["--files-from", "list", "--jobs", "1"]), 0);
+    assert_eq!(server.files(), [("a b".to_owned(), b"1".to_vec()), ("c".to_owned(), b"2".to_vec())].into());
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_again_until_all_is_stored_once() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("large.bin", &content(20 << 20, 2));
+    for number in 0..20 {
+        sender.write(&format!("{number}.bin"), &content(5000, number));
+    }
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(7_000_000), Cut::Sent(60_000), Cut::Sent(12_000_000)]);
+    let list: String = (0..20).map(|number| format!("{number}.bin\n")).collect();
+    let list = format!("large.bin\n{list}");
+    let output = sender.pipe(proxy.address, &["--files-from", "-", "--retry", "5"], list.as_bytes());
+    assert_exit(&output, 0);
+    assert_eq!(stdout(&output).len(), 21);
+    assert!(stderr(&output).contains("trying again in"), "{output:?}");
+    let files = server.files();
+    assert!(files["large.bin"] == content(20 << 20, 2));
+    assert!((0..20).all(|number| files[&format!("{number}.bin")] == content(5000, number)));
+}
+
+#[test]
+fn without_another_attempt_a_broken_connection_is_a_failure() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("cut.bin", &content(5 << 20, 3));
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(1_000_000)]);
+    assert_exit(&sender.run(proxy.address, &["cut.bin", "--retry", "0"]), 1);
+    assert_eq!(proxy.passed.load(Ordering::Relaxed), 1_000_000);
+    assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_file_whose_receipt_was_lost_is_not_stored_twice() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("small.bin", &content(1000, 12));
+    sender.write("large.bin", &content(9 << 20, 13));
+    for (name, cuts) in [("small.bin", &[Cut::Reply(0)]), ("large.bin", &[Cut::Reply(1)])] {
+        let output = sender.run(Proxy::new(server.tcp(), cuts).address, &[name]);
+        assert_exit(&output, 0);
+        assert!(stderr(&output).contains("may be stored or not; trying again"), "{output:?}");
+        assert!(stdout(&output)[0].contains(&format!("stored as {name:?}")), "{output:?}");
+    }
+    assert_eq!(server.files().into_keys().collect::<Vec<_>>(), ["large.bin", "small.bin"]);
+}
+
+#[test]
+fn nobody_there_is_told_once_the_attempts_are_used_up() {
+    let sender = Sender::new();
+    sender.write("a", b"1");
+    sender.write("b", b"2");
+    let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
+    let output = sender.run(nowhere, &["a", "b", "--retry", "1", "--jobs", "1"]);
+    assert_exit(&output, 3);
+    assert_eq!(stderr(&output).matches("trying again").count(), 1, "{output:?}");
+    assert!(stderr(&output).ends_with("1 more files were not tried\n"), "{output:?}");
+}
+
+#[test]
+fn a_stream_without_a_size_is_whole_or_not_there() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let bytes = content(3_000_000, 4);
+    let output = sender.pipe(server.tcp(), &["-", "--name", "stream.bin"], &bytes);
+    assert_exit(&output, 0);
+    server.await_file("stream.bin", &bytes);
+    assert_exit(&sender.pipe(server.tcp(), &["-", "--name", "empty.bin"], b""), 0);
+    server.await_file("empty.bin", b"");
+}
+
+#[test]
+fn a_sender_that_is_killed_leaves_nothing() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let before = server.descriptors();
+    for dialect in ["classic", "line", "put", "ask"] {
+        let args = ["-", "--name", "killed.bin", "--dialect", dialect];
+        let mut child =
+            sender.command(server.tcp(), &args).stdin(Stdio::piped()).spawn().expect("intake can be started");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(&content(1 << 20, 5)).expect("intake reads its input");
+        await_until("the upload to begin", || server.descriptors() > before);
+        kill(&mut child);
+        await_until("every descriptor to be closed", || server.descriptors() == before);
+        assert!(server.files().is_empty(), "{dialect}");
+    }
+}
+
+fn kill(child: &mut Child) {
+    child.kill().and_then(|()| child.wait()).expect("a child can be killed");
+}
+
+#[test]
+fn programs_get_an_object_for_each_file() {
+    let (server, sender) = (Server::start(&["--on-exists", "refuse", "--max-file-size", "1k"]), Sender::new());
+    sender.write("a.bin", b"hello");
+    sender.write("large.bin", &content(2000, 6));
+    let objects = |output: &Output| -> Vec<Value> {
+        stdout(output).iter().map(|line| serde_json::from_str(line).expect("a line is an object")).collect()
+    };
+    let output = sender.run(server.tcp(), &["a.bin", "large.bin", "--json", "--jobs", "1"]);
+    assert_exit(&output, 1);
+    let told = objects(&output);
+    assert_eq!((told.len(), &told[0]["status"], &told[0]["stored_name"]), (2, &"done".into(), &"a.bin".into()));
+    assert_eq!((&told[0]["size_bytes"], &told[0]["digest"]), (&5.into(), &"crc32c:9a71bb4c".into()));
+    assert_eq!((&told[1]["file"], &told[1]["code"]), (&"large.bin".into(), &413.into()));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_manifest_is_what_sha256sum_checks() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    line(server.tcp(), "a b.bin", b"here already").expect("the upload is taken");
+    sender.write("a b.bin", &content(1000, 7));
+    sender.write("large.bin", &content(9 << 20, 8));
+    assert_exit(&sender.run(server.tcp(), &["a b.bin", "large.bin", "--manifest", "list"]), 0);
+    let list = fs::read_to_string(sender.path().join("list")).expect("the list is written");
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(list.contains("  a b.bin.1\n") && list.contains("  large.bin\n"), "{list}");
+    let list = File::open(sender.path().join("list")).expect("the list is written");
+    match Command::new("sha256sum").args(["-c", "--strict"]).current_dir(server.dir()).stdin(list).output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(error) => eprintln!("left out: sha256sum: {error}"),
+    }
+}
+
+#[test]
+fn a_receiver_of_the_tutorials_is_recognised_and_left_without_a_file() {
+    let sender = Sender::new();
+    sender.write("small.bin", &content(1000, 9));
+    sender.write("large.bin", &content(9 << 20, 10));
+    for name in ["small.bin", "large.bin"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a receiver can listen");
+        let address = listener.local_addr().expect("a listener has an address");
+        // Reads once for the name, answers, and takes the end of the stream for the end of the file.
+        let receiver = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client connects");
+            let _ = stream.read(&mut [0; 4096]).expect("a name comes");
+            stream.write_all(b"ok").expect("ok can be said");
+            io::copy(&mut stream, &mut io::sink())
+        });
+        let output = sender.run(address, &[name]);
+        assert_exit(&output, 1);
+        assert!(stderr(&output).ends_with("send with --dialect classic\n"), "{output:?}");
+        assert!(receiver.join().expect("it ends").is_err(), "a clean end would make a file of what came");
+    }
+}

@@ -1,0 +1,165 @@
+//! Clients that cut, break or misuse the stream: what is not whole is never stored, and who can be told is told.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::fixture::*;
+
+/// Sends each byte in a segment of its own.
+fn send_bytewise(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.set_nodelay(true).expect("an option can be set");
+    for byte in bytes {
+        stream.write_all(&[*byte]).expect("a byte can be sent");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_name_in_pieces_is_one_name_where_the_server_waits_for_more_of_it() {
+    let server = Server::start(&["--name-quiet", "500ms"]);
+    server.withstands(|| {
+        let mut classic = connect(server.tcp()).expect("the server accepts");
+        send_bytewise(&mut classic, b"classic name.bin");
+        classic_finish(await_ok(classic).expect("the name is taken"), b"content").expect("the upload is taken");
+
+        let mut line = connect(server.tcp()).expect("the server accepts");
+        send_bytewise(&mut line, b"line name.bin\ncontent");
+        line.shutdown(Shutdown::Write).expect("a stream can be shut down");
+        let reply = io::read_to_string(line).expect("a receipt comes");
+        assert!(reply.ends_with("done 7 - line name.bin\n"), "{reply}");
+        files_of([("classic name.bin", b"content"), ("line name.bin", b"content")])
+    });
+}
+
+#[test]
+fn a_name_without_content_is_an_empty_file_only_after_its_ok() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        // Both are seen at once: the name and its end.
+        server.stop();
+        let mut hasty = connect(server.tcp()).expect("the kernel accepts");
+        hasty.write_all(b"hasty.bin").and_then(|()| hasty.shutdown(Shutdown::Write)).expect("a name can be sent");
+        drop(connect(server.tcp()).expect("the kernel accepts"));
+        server.resume();
+        let words = io::read_to_string(hasty).expect("a refusal is said");
+        assert!(words.starts_with("no 400 the stream ended before the name did"), "{words}");
+        classic(server.tcp(), "empty.bin", b"").expect("the upload is taken");
+        files_of([("empty.bin", b"")])
+    });
+}
+
+#[test]
+fn a_client_that_dies_with_its_ok_unread_has_nothing_stored() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        for number in 0..10 {
+            let mut dying = connect(server.tcp()).expect("the server accepts");
+            dying.write_all(format!("dying {number}.bin").as_bytes()).expect("a name can be sent");
+            await_until("ok to arrive", || dying.peek(&mut [0; 2]).is_ok_and(|length| length == 2));
+            dying.write_all(&content(100_000, number)).expect("content can be sent");
+        }
+        Files::new()
+    });
+}
+
+#[test]
+fn a_reset_behind_content_that_waits_to_be_read_stores_nothing() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
+        let mut line = connect(server.tcp()).expect("the server accepts");
+        line.write_all(b"line.bin\n").expect("a name can be sent");
+        server.stop();
+        classic.write_all(&content(30_000, 1)).expect("content can be sent");
+        line.write_all(&content(30_000, 2)).expect("content can be sent");
+        reset(classic);
+        reset(line);
+        server.resume();
+        await_until("both to be lost", || server.log().matches("lost, nothing stored").count() == 2);
+        Files::new()
+    });
+}
+
+#[test]
+fn a_receipt_reaches_a_slow_reader_whole() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let name = "n".repeat(255);
+        let mut stream = connect(server.tcp()).expect("the server accepts");
+        SockRef::from(&stream).set_recv_buffer_size(1).expect("an option can be set");
+        stream.write_all(format!("{name}\ncontent").as_bytes()).expect("an upload can be sent");
+        stream.shutdown(Shutdown::Write).expect("a stream can be shut down");
+        server.await_file(&name, b"content");
+        let mut receipt = Vec::new();
+        let mut byte = [0];
+        while stream.read(&mut byte).expect("a receipt comes, and a clean end") == 1 {
+            receipt.push(byte[0]);
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(String::from_utf8(receipt).expect("text"), format!("done 7 - {name}\n"));
+        files_of([(&name, b"content")])
+    });
+}
+
+#[test]
+fn a_client_that_goes_without_reading_its_receipt_is_stored_all_the_same() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        server.stop();
+        for number in 0..10 {
+            let mut stream = connect(server.tcp()).expect("the kernel accepts");
+            stream.write_all(format!("{number}.bin\ncontent").as_bytes()).expect("an upload can be sent");
+        }
+        server.resume();
+        await_until("all to be stored", || server.log().matches("stored as").count() == 10);
+        (0..10).map(|number| (format!("{number}.bin"), b"content".to_vec())).collect()
+    });
+}
+
+#[test]
+fn a_client_that_goes_on_sending_after_a_refusal_can_send_all_and_read_why() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let request = [b"../outside\n", &content(8 << 20, 3)[..]].concat();
+        for _ in 0..20 {
+            let mut stream = connect(server.tcp()).expect("the server accepts");
+            stream.write_all(&request).expect("nothing is reset");
+            stream.shutdown(Shutdown::Write).expect("nothing is reset");
+            let words = io::read_to_string(stream).expect("a clean end");
+            assert_eq!(words, "no 403 a name carries no path; send the base name\n");
+        }
+        Files::new()
+    });
+}
+
+#[test]
+fn what_is_no_request_is_refused_at_once_and_escaped_in_the_log() {
+    let server = Server::start(&[]);
+    server.withstands(|| {
+        let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &content(500, 4)[..]].concat();
+        let random = (0..100).map(|seed| content(64, seed));
+        let others: [&[u8]; 5] = [
+            b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            b"POST /a HTTP/1.1\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.2\x07\r\n",
+            b"\x1b[2Jcleared\x1b]0;title\x07",
+            b"name\r2000-01-01 00:00:00 INFO forged\n",
+        ];
+        for request in random.chain([hello]).chain(others.map(<[u8]>::to_vec)) {
+            // It waits for the answer with its own side open, as these do.
+            let mut stream = connect(server.tcp()).expect("the server accepts");
+            stream.write_all(&request).expect("a request can be sent");
+            let words = io::read_to_string(&stream).expect("a refusal is said");
+            assert!(words.starts_with("no 4") && words.ends_with('\n'), "{}: {words:?}", request.escape_ascii());
+        }
+        Files::new()
+    });
+    let log = server.log();
+    assert!(log.contains(r"\x1b[2Jcleared\x1b]0;title\x07"), "what came is quoted");
+    assert_eq!(log.matches("refused, 4").count(), 106, "one line each");
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'));
+}

@@ -1,0 +1,94 @@
+//! What a test needs of the machine it runs on: programs that others wrote, and rights.
+//!
+//! A test that cannot have them says so and passes, unless `INTAKE_REQUIRE_INTEROP` is set: then it fails.
+
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+use crate::fixture::Server;
+
+/// Where the program is, if it is anywhere.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
+    if found.is_none() {
+        leave_out(&format!("{program} is not installed"));
+    }
+    found
+}
+
+/// Says that a test, or a part of one, is left out; past the test runner, which shows no output of a test that passes.
+pub fn leave_out(why: &str) {
+    assert!(env::var_os("INTAKE_REQUIRE_INTEROP").is_none(), "{why}, and nothing may be left out here");
+    writeln!(io::stderr(), "left out: {why}").expect("stderr can be written");
+}
+
+/// The words that run a program where it may mount file systems that nobody else sees (unshare(1)), if that can be had.
+pub fn unshare_mounts() -> Option<[&'static str; 3]> {
+    let unshare = ["unshare", "--map-root-user", "--mount"];
+    installed(unshare[0])?;
+    installed("mount")?;
+    let mut try_it = Command::new(unshare[0]);
+    try_it.args(&unshare[1..]).args(["mount", "-t", "tmpfs", "tmpfs", "/tmp"]);
+    let can = try_it.status().expect("unshare can be started").success();
+    if !can {
+        leave_out("this user may not mount file systems, not even for itself");
+    }
+    can.then_some(unshare)
+}
+
+/// strace(1) on a running server: it watches the system calls, and makes some fail, until it is dropped.
+pub struct Strace {
+    process: Child,
+    output: NamedTempFile,
+}
+
+impl Strace {
+    /// From when this returns on, calls are watched and counted. `None`: it is left out.
+    pub fn attach(server: &Server, args: &[&str]) -> Option<Self> {
+        let strace = installed("strace")?;
+        let output = NamedTempFile::new().expect("a temporary file can be made");
+        let mut command = Command::new(strace);
+        command.args(args).arg("-o").arg(output.path()).args(["-p", &server.pid().to_string()]);
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("strace can be started");
+        let mut words = BufReader::new(process.stderr.take().expect("stderr is piped"));
+        let mut line = String::new();
+        words.read_line(&mut line).expect("strace says how it went");
+        if line.ends_with(" attached\n") {
+            return Some(Self { process, output });
+        }
+        words.read_to_string(&mut line).expect("strace ends");
+        process.wait().expect("a child can be waited for");
+        assert!(line.contains("not permitted"), "{command:?}: {line}");
+        leave_out("strace may not attach to another process");
+        None
+    }
+
+    /// Lets go of the server, and returns the calls that it made, one a line.
+    pub fn calls(mut self) -> Vec<String> {
+        self.detach();
+        let output = fs::read_to_string(self.output.path()).expect("strace writes text");
+        output.lines().map(str::to_owned).collect()
+    }
+
+    fn detach(&mut self) {
+        // It ends by itself with the server that it watches.
+        if self.process.try_wait().expect("a child can be waited for").is_none() {
+            // Killed instead of asked, it would leave the server stopped.
+            kill_process(Pid::from_child(&self.process), Signal::TERM).expect("a child can be signalled");
+            self.process.wait().expect("a child can be waited for");
+        }
+    }
+}
+
+impl Drop for Strace {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
