@@ -160,7 +160,7 @@ impl Thread {
         let result = synced.and_then(|()| match work {
             Work::Publish(partial) => partial.publish(name),
             Work::Confirm(_) => Ok(name),
-            Work::Hold(_) => match fsync(&self.handles.kept) {
+            Work::Hold(_) => match retry_on_intr(|| fsync(&self.handles.kept)) {
                 Ok(()) => Ok(name),
                 Err(errno) => Err(self.fail(errno.into())),
             },
