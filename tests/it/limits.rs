@@ -43,7 +43,7 @@ fn a_byte_now_and_then_does_not_extend_the_header_timeout() {
             stream.write_all(b"n").expect("a byte can be sent");
         }
         let words = io::read_to_string(stream).expect("a refusal is said");
-        assert_eq!(words, "no 408 the line did not end within 2s\n");
+        assert_eq!(words, "no 408 the name did not end within 2s\n");
         assert_lasted(start, Duration::from_secs(2));
         Files::new()
     });
