@@ -204,7 +204,7 @@ impl Server {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server runs");
         let id = |task: fs::DirEntry| task.file_name().into_string().expect("text").parse().expect("a number");
         let mut threads: Vec<u32> = tasks.map(|task| id(task.expect("a task is listed"))).collect();
-        threads.sort_unstable();
+        threads.sort_by_key(|thread| *thread != self.pid());
         threads
     }
 

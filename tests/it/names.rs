@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -107,22 +106,20 @@ fn of_two_clients_with_one_name_each_stores_all_or_nothing() {
         // Without syncs, so that the rounds are short.
         let server = Server::start(&["--on-exists", policy, "--sync", "none"]);
         server.withstands(|| {
-            let barrier = Barrier::new(2);
             let upload = |round: u64, client: u64| {
-                barrier.wait();
                 classic(server.tcp(), format!("{round}.bin"), &content(3000, 2 * round + client)).is_ok()
             };
-            let uploads = |client| (0..ROUNDS).map(|round| upload(round, client)).collect::<Vec<bool>>();
-            let (first, second) = thread::scope(|scope| {
-                let second = scope.spawn(|| uploads(1));
-                (uploads(0), second.join().expect("no client panics"))
-            });
-            let stored = server.files();
-            for round in 0..ROUNDS {
-                let told = [first[round as usize], second[round as usize]];
-                assert_each_is_one_upload(&stored, policy, round, told);
-            }
-            stored.into_iter().filter(|(name, _)| !name.starts_with("honest")).collect()
+            let at_once = |round: u64| {
+                thread::scope(|scope| {
+                    let second = scope.spawn(move || upload(round, 1));
+                    [upload(round, 0), second.join().expect("no client panics")]
+                })
+            };
+            let told: Vec<[bool; 2]> = (0..ROUNDS).map(at_once).collect();
+            let mut stored = server.files();
+            stored.retain(|name, _| !name.starts_with("honest"));
+            (0..).zip(told).for_each(|(round, told)| assert_each_is_one_upload(&stored, policy, round, told));
+            stored
         });
     }
 }
