@@ -150,9 +150,9 @@ enum Fate {
 }
 
 impl Receiver {
-    /// Outcomes that may be owed before no more is read: enough to keep a disk busy, few enough to hold in memory.
+    /// Outcomes that may be owed before no further request is read: enough to keep a disk busy, few enough to hold in memory.
     const OWED_MAX: usize = 64;
-    /// Replies that a client may leave unread before no more is read, in bytes.
+    /// Replies that a client may leave unread before no further request is read, in bytes.
     const UNSENT_MAX_BYTES: usize = 16 << 10;
 
     /// What one look at the peer may take in while requests can follow closely on one another, in bytes: what cannot be
@@ -168,11 +168,10 @@ impl Receiver {
     /// [`Awaits::Verdict`] says that no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
         loop {
-            if self.owes_too_much() {
-                return None;
-            }
+            // Only between requests: one that has begun is brought to its end, which may take no more bytes.
+            let may_begin = !self.owes_too_much();
             match &mut self.phase {
-                Phase::Header(_) if input.is_empty() => return None,
+                Phase::Header(_) if input.is_empty() || !may_begin => return None,
                 Phase::Header(_) => {
                     if let Some(event) = self.receive_header(input) {
                         return Some(event);
@@ -342,7 +341,7 @@ impl Receiver {
     pub fn awaits(&self) -> Awaits {
         match &self.phase {
             Phase::Opening(..) => Awaits::Verdict,
-            _ if self.owes_too_much() => Awaits::Verdict,
+            Phase::Header(_) if self.owes_too_much() => Awaits::Verdict,
             Phase::Header(header) => match header.first() {
                 None if self.owes() => Awaits::Settlement,
                 None if self.requests > 0 => Awaits::NextRequest,

@@ -551,3 +551,12 @@ fn a_classic_upload_that_cannot_be_published_ends_with_a_reset() {
     server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")));
     assert_eq!(server.finish().farewell, Some(Farewell::Reset));
 }
+
+#[test]
+fn an_upload_that_needs_no_more_bytes_ends_however_much_is_owed() {
+    for asks in 1..100 {
+        let input: Vec<u8> = (0..asks).flat_map(|n| format!("/ask size=0 f{n}\n").into_bytes()).collect();
+        let transcript = pipelined(&input);
+        assert_eq!((transcript.ended, transcript.failed.len()), (asks, 0), "{asks} asks");
+    }
+}
