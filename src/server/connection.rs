@@ -60,8 +60,13 @@ pub enum Verdict {
 /// How a connection ended.
 #[derive(Debug)]
 pub enum CloseReason {
-    /// Its one file is stored, under this name.
-    Stored(Name),
+    /// Its one file is stored. Whether it is whole only its sender knows: the end of the stream was the end of the file.
+    Stored {
+        /// What the client calls it.
+        asked: Name,
+        /// What it is called here.
+        stored: Name,
+    },
     /// All its requests were answered.
     Finished,
     /// It was refused, or cut off in the upload of this name.
@@ -77,8 +82,8 @@ pub enum CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stored(name) => {
-                write!(f, "stored as {name:?}, unverified: the end of the stream was the end of the file")
+            Self::Stored { asked, stored } => {
+                write!(f, "{asked:?} stored as {stored:?}, unverified: the end of the stream was the end of the file")
             }
             Self::Finished => f.write_str("finished"),
             Self::Refused(Refusal { code, words, .. }, Some(name)) => write!(f, "refused {name:?}, {} {words}", code.0),
@@ -102,6 +107,8 @@ pub struct Connection<S, D: Store> {
     pace: Pace,
     accepted: Instant,
     upload: Option<Upload<D::Partial>>,
+    /// The name of its one upload, in a dialect in which the end of the stream is the end of the file.
+    only_name: Option<Name>,
     /// Boxed, as most connections never have one.
     task: Option<Box<Task<D::Content>>>,
     /// What was read and cannot be followed before something is settled.
@@ -150,6 +157,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             pace: Pace::begin(now),
             accepted: now,
             upload: None,
+            only_name: None,
             task: None,
             held: Box::default(),
             content_bytes: 0,
@@ -217,14 +225,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.stored += 1;
                 stats.stored += 1;
                 self.receiver.settle(ticket, Ok(&name));
-                if self.receiver.is_over() {
-                    self.end(CloseReason::Stored(name));
+                if let Some(asked) = self.only_name.take() {
+                    self.end(CloseReason::Stored { asked, stored: name });
                 }
             }
             Err(error) => {
                 let refusal = refusal_for(&error);
                 self.receiver.settle(ticket, Err(&refusal));
-                self.note_refusal(refusal, None, stats);
+                let name = self.only_name.take();
+                self.note_refusal(refusal, name, stats);
             }
         }
     }
@@ -305,7 +314,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let seconds = now.duration_since(self.accepted).as_secs_f64();
         let name = self.upload.as_ref().map(|upload| format!(" {:?}", upload.name)).unwrap_or_default();
         let files = match reason {
-            CloseReason::Stored(_) => String::new(),
+            CloseReason::Stored { .. } => String::new(),
             _ if stored + refused == 0 => String::new(),
             _ => format!("{stored} stored, {refused} refused, "),
         };
@@ -480,6 +489,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let digest = request.known_digest();
         let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
         let held = partial.held();
+        self.only_name = (!request.dialect.is_framed()).then(|| name.clone());
         self.upload = Some(Upload { name: name.clone(), partial, on_exists, resume: request.resume.clone(), mtime });
         match &request.digest {
             Some(promise) if held > 0 => {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
+use rustix::io::Errno;
 
 use super::committer::{Committer, Job, Work};
 use super::kept::{Kept, KeptFile};
@@ -108,7 +109,12 @@ impl Directory {
     pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
         // The directory itself may be new, and so may its entry in its parent be.
         fsync(&self.handles.directory)?;
-        fsync(openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
+        match openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(parent) => fsync(parent)?,
+            // A service often may not list what its directory is in. Whoever may, made the directory, and it stands.
+            Err(Errno::ACCESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         self.committer = Some(Committer::start(self.handles.clone(), backlog_max, wake)?);
         Ok(())
     }
