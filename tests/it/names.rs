@@ -143,6 +143,19 @@ struct Obstacle {
     plant: fn(&Path, &Path) -> std::io::Result<()>,
 }
 
+impl Obstacle {
+    /// Plants it under its kind as a name, which is returned, unless this user may not.
+    fn plant_in(&self, directory: &Path, victim: &Path) -> Option<&'static str> {
+        match (self.plant)(&directory.join(self.kind), victim) {
+            Err(error) if self.kind == "device" => {
+                leave_out(&format!("this user cannot make a device: {error}"));
+                None
+            }
+            planted => Some(planted.map(|()| self.kind).expect("it can be planted")),
+        }
+    }
+}
+
 const OBSTACLES: [Obstacle; 8] = [
     Obstacle { kind: "file", plant: |path, _| fs::write(path, "old") },
     Obstacle { kind: "hard link", plant: |path, victim| fs::hard_link(victim, path) },
@@ -176,17 +189,10 @@ fn whatever_has_the_name_keeps_it_or_is_replaced_as_the_policy_says() {
         let home = Server::home();
         let victim = victim(home.path());
         let server = Server::start_in(&home, &["--on-exists", policy]);
-        for Obstacle { kind, plant } in OBSTACLES {
-            let path = server.dir().join(kind);
-            match plant(&path, &victim) {
-                Err(error) if kind == "device" => leave_out(&format!("this user cannot make a device: {error}")),
-                planted => planted.expect("it can be planted"),
-            }
-        }
+        let planted: Vec<&str> =
+            OBSTACLES.iter().filter_map(|obstacle| obstacle.plant_in(&server.dir(), &victim)).collect();
         let precious = identity(&victim);
-        server.withstands(|| {
-            OBSTACLES.iter().flat_map(|Obstacle { kind, .. }| upload_over(&server, kind, policy)).collect()
-        });
+        server.withstands(|| planted.into_iter().flat_map(|kind| upload_over(&server, kind, policy)).collect());
         assert_eq!((identity(&victim), fs::read_to_string(&victim).expect("text")), (precious, "precious".to_owned()));
     }
 }
