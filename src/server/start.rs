@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(max_connections(&config(Durability::None, None), 1024).unwrap(), (1024 - 17) / 2);
         assert_eq!(max_connections(&config(Durability::Full, None), 1024).unwrap(), (1024 - 17 - 64) / 2);
         assert_eq!(max_connections(&config(Durability::None, Some(503)), 1024).unwrap(), 503);
+        // As the README has it.
+        assert_eq!(max_connections(&config(Durability::Full, Some(10_000)), 20_300).unwrap(), 10_000);
     }
 
     #[test]
