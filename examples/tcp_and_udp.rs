@@ -77,7 +77,7 @@ fn overflow() -> io::Result<()> {
         while unless_blocked(server.recv(&mut buffer))?.is_some() {
             received += 1;
         }
-        let dropped = kernel::udp_buffer(server.local_addr()?)?.drops;
+        let dropped = kernel::udp_drops(server.local_addr()?.port())?;
         Ok((received + dropped == u32::from(MESSAGES)).then_some(dropped))
     })?;
     println!("   UDP: all were sent, says the sender; {received} were received, {dropped} dropped, says the kernel");
@@ -118,8 +118,8 @@ fn cost() -> io::Result<()> {
             reads += 1;
         }
         let time = start.elapsed();
-        let info = Ends::of_client(&client)?.client()?.info;
-        let segments = info.map_or(0, |info| info.data_segs_out as usize);
+        let sender = Ends::of_client(&client)?.client()?;
+        let segments = sender.info.as_ref().map_or(0, |info| info.data_segs_out as usize);
         calls.push(row(what, messages.len().div_ceil(size), reads, segments, time));
     }
     let (client, server) = udp_pair()?;
@@ -198,8 +198,8 @@ fn on_a_lossy_link() -> io::Result<()> {
         reading.join().expect("a read does not panic")
     })?;
     assert!(received == messages, "all of it, in order");
-    let again = ends.client()?.info.map_or(0, |info| info.total_retrans);
-    let early = ends.server()?.info.map_or(0, |info| info.rcv_ooopack);
+    let again = ends.client()?.info.as_ref().map_or(0, |info| info.total_retrans);
+    let early = ends.server()?.info.as_ref().map_or(0, |info| info.rcv_ooopack);
     let time = start.elapsed().as_millis();
     println!(
         "   TCP: all are there, in order, after {time} ms; {again} segments were sent again, {early} came too early"

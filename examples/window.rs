@@ -58,7 +58,7 @@ fn one_connection() -> io::Result<()> {
     let held = ends.client()?.unacknowledged + ends.server()?.unread;
     assert_eq!(held as usize, written, "every byte is at one end or at the other, and none is lost");
     assert!(!is_writable(&sender)?);
-    let limited = ends.client()?.info.map_or(0, |info| info.rwnd_limited);
+    let limited = ends.client()?.info.as_ref().map_or(0, |info| info.rwnd_limited);
     println!("   the receiver's window has held the sender up for {:?}", Duration::from_micros(limited));
 
     println!("-- it reads");

@@ -1,95 +1,61 @@
-//! What the kernel knows of a socket: the figures that `ss` and `netstat` print, from where `ss` has them (sock_diag(7)).
+//! What the kernel knows of a socket: the figures that `ss` and `netstat` print.
 //!
-//! Shared by the examples that look at the wire. It asks for one connection at a time, both ends of it, and it has the two
-//! means to hold a state that would otherwise be gone before anyone could look: a full pipe, and an end that is deaf.
+//! Shared by the examples that look at the wire. The asking itself is `src/net/diag.rs`. This asks after both ends of a
+//! connection, and it has the two means to hold a state that would otherwise be gone before anyone could look: a full pipe,
+//! and an end that is deaf.
 
 // Each example is a program of its own and uses its own part of this.
 #![allow(dead_code)]
 
 use std::fmt;
+use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, IPPROTO_TCP, IPPROTO_UDP};
-use netlink_packet_sock_diag::inet::nlas::{MemInfo, Nla, TcpInfo};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, netlink};
+use intake::net::diag::{self, Diag};
 use socket2::{SockFilter, SockRef};
 
 /// How long a state is waited for: far beyond what it takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What `netstat` calls the states, by the kernel's numbers. (`ss` writes ESTAB and FIN-WAIT-1, RFC 9293 SYN-RECEIVED.)
-const STATES: [&str; 12] = [
-    "CLOSED",
-    "ESTABLISHED",
-    "SYN_SENT",
-    "SYN_RECV",
-    "FIN_WAIT1",
-    "FIN_WAIT2",
-    "TIME_WAIT",
-    "CLOSE",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "LISTEN",
-    "CLOSING",
-];
-
 /// One TCP socket, as the kernel has it. One that it does not have is CLOSED.
 pub struct Tcp {
     pub local: SocketAddr,
-    pub remote: SocketAddr,
-    pub state: &'static str,
-    /// `Recv-Q`: bytes that have arrived and were not read; of a listener the connections that wait for accept. A FIN that
-    /// was not read counts as a byte.
-    pub unread: u32,
-    /// `Send-Q`: bytes that were written and are not acknowledged, sent or not; of a listener its backlog. A FIN that was
-    /// not acknowledged counts as a byte.
-    pub unacknowledged: u32,
-    /// Everything else, such as the window: what getsockopt(2) calls `TCP_INFO`. Only a live connection has it.
-    pub info: Option<TcpInfo>,
+    /// Of a connection.
+    pub remote: Option<SocketAddr>,
+    seen: diag::Tcp,
 }
 
 impl Tcp {
     /// The listening socket of an address.
     pub fn listener(listener: &impl AsFd) -> io::Result<Self> {
         let local = local_addr(listener)?;
-        let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Self::find(local, unspecified)
+        Ok(Self { local, remote: None, seen: Diag::open()?.listener(local)? })
     }
 
     /// The socket of one end of a connection.
     pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Self> {
-        let found = dump(IPPROTO_TCP, ExtensionFlags::INFO, local, remote.port())?.into_iter().find(|socket| {
-            let id = &socket.header.socket_id;
-            (id.source_address, id.destination_address) == (local.ip(), remote.ip())
-        });
-        let Some(InetResponse { header, nlas }) = found else {
-            return Ok(Self { local, remote, state: STATES[0], unread: 0, unacknowledged: 0, info: None });
-        };
-        let info = nlas.into_iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None });
-        let state = STATES[usize::from(header.state)];
-        Ok(Self { local, remote, state, unread: header.recv_queue, unacknowledged: header.send_queue, info })
+        Ok(Self { local, remote: Some(remote), seen: Diag::open()?.connection(local, remote)? })
     }
+}
 
-    /// The bytes that the peer has last said it would take beyond those that it has acknowledged.
-    pub fn window(&self) -> u32 {
-        self.info.as_ref().map_or(0, |info| info.snd_wnd)
+impl Deref for Tcp {
+    type Target = diag::Tcp;
+
+    fn deref(&self) -> &diag::Tcp {
+        &self.seen
     }
 }
 
 impl fmt::Display for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { local, remote, state, unread, unacknowledged, .. } = self;
-        if *state == STATES[0] {
-            return write!(f, "{state:<11}  the kernel knows nothing of it   {local} > {remote}");
-        }
-        write!(f, "{state:<11}  Recv-Q {unread:<7} Send-Q {unacknowledged:<7} {local} > {remote}")
+        let Self { local, remote, seen } = self;
+        write!(f, "{seen} {local}")?;
+        remote.map_or(Ok(()), |remote| write!(f, " > {remote}"))
     }
 }
 
@@ -124,12 +90,14 @@ impl Ends {
     }
 }
 
-/// A UDP socket's receive buffer, in bytes of the kernel's own accounting, and the datagrams that found it full.
-pub fn udp_buffer(local: SocketAddr) -> io::Result<MemInfo> {
-    let sockets = dump(IPPROTO_UDP, ExtensionFlags::SKMEMINFO, local, 0)?;
-    let memory = |nla| if let Nla::MemInfo(memory) = nla { Some(memory) } else { None };
-    let found = sockets.into_iter().flat_map(|socket| socket.nlas).find_map(memory);
-    found.ok_or_else(|| io::Error::other(format!("the kernel has no UDP socket on {local}")))
+/// The datagrams that found the receive buffer of a UDP socket on 127.0.0.1 full: the last column of `/proc/net/udp`
+/// (proc(5)).
+pub fn udp_drops(port: u16) -> io::Result<u32> {
+    let address = format!("{:08X}:{port:04X}", u32::from_ne_bytes([127, 0, 0, 1]));
+    let table = fs::read_to_string("/proc/net/udp")?;
+    let row = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&address));
+    let drops = row.and_then(|row| row.split_whitespace().last()?.parse().ok());
+    drops.ok_or_else(|| io::Error::other(format!("the kernel has no UDP socket on port {port}")))
 }
 
 /// Makes a socket deaf: from now on every packet for it is lost at its door (a socket filter that lets nothing pass,
@@ -190,40 +158,4 @@ pub fn pair() -> io::Result<(TcpStream, TcpStream)> {
 pub fn local_addr(socket: &impl AsFd) -> io::Result<SocketAddr> {
     let address = SockRef::from(socket).local_addr()?;
     address.as_socket().ok_or_else(|| io::Error::other("a socket of another family than IP"))
-}
-
-/// Asks for all IPv4 sockets with these ports, in whatever state.
-fn dump(protocol: u8, wanted: ExtensionFlags, local: SocketAddr, remote_port: u16) -> io::Result<Vec<InetResponse>> {
-    let source_port = local.port();
-    let request = SockDiagMessage::InetRequest(InetRequest {
-        family: AF_INET,
-        protocol,
-        extensions: wanted,
-        states: StateFlags::all(),
-        socket_id: SocketId { source_port, destination_port: remote_port, ..SocketId::new_v4() },
-    });
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, request.into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG))?;
-    rustix::net::send(&socket, &bytes, SendFlags::empty())?;
-    let (mut found, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        let (_, received) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = &buffer[..received];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-            rest = &rest[message.header.length as usize..];
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => found.push(*socket),
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-        }
-    }
 }

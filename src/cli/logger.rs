@@ -1,4 +1,4 @@
-//! The log's way out: standard error, without ever waiting for whoever reads it.
+//! The way out of the log and of the trace: standard error, without ever waiting for whoever reads it.
 //!
 //! The event loop logs. A reader that stalls (a full pipe, a terminal on hold) must not stop it, so a line that cannot
 //! be written at once is dropped and counted. Making standard error non-blocking instead would do so to every process
@@ -16,13 +16,18 @@ const LINE_MAX_BYTES: usize = 4096;
 
 /// Starts logging to standard error: as `RUST_LOG` says, or from `info` up.
 pub fn init() {
-    let sink = Sink { out: io::stderr(), dropped: 0 };
-    Builder::from_env(Env::default().default_filter_or("info")).target(Target::Pipe(Box::new(sink))).init();
+    Builder::from_env(Env::default().default_filter_or("info")).target(Target::Pipe(Box::new(sink("log")))).init();
+}
+
+/// A way to standard error, for whole lines, each in one write; `what` they are is said where some had to be dropped.
+pub fn sink(what: &'static str) -> impl Write {
+    Sink { out: io::stderr(), what, dropped: 0 }
 }
 
 /// Takes one whole line a write, and never fails.
 struct Sink<W> {
     out: W,
+    what: &'static str,
     /// Lines since the last one that was written.
     dropped: u64,
 }
@@ -34,7 +39,7 @@ impl<W: AsFd + Write> Sink<W> {
     }
 
     fn report_dropped(&mut self) -> bool {
-        let report = format!("{} log lines were dropped: nobody read them in time\n", self.dropped);
+        let report = format!("{} {} lines were dropped: nobody read them in time\n", self.dropped, self.what);
         let reported = self.try_line(report.as_bytes());
         if reported {
             self.dropped = 0;
@@ -78,7 +83,7 @@ mod tests {
 
     fn sink() -> (Sink<PipeWriter>, PipeReader) {
         let (reader, out) = pipe().unwrap();
-        (Sink { out, dropped: 0 }, reader)
+        (Sink { out, what: "log", dropped: 0 }, reader)
     }
 
     /// Reads until the pipe is empty, and returns the lines.

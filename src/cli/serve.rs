@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use intake::proto::{NamePolicy, OnExists, Rules};
 use intake::server::config::{Config, Durability, Limits, Udp};
+use intake::server::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError};
 
 use super::address::Address;
@@ -79,12 +80,18 @@ pub struct Serve {
     /// Refuse names that Windows cannot store
     #[arg(long)]
     portable_names: bool,
+    /// Tell the story of each connection as it happens, on stderr: in words, or as one JSON object a line
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, value_parser = one_of(TRACE),
+          default_missing_value = "words")]
+    trace: Option<Format>,
 }
 
 const SYNC: &Words<Durability> = &[("full", Durability::Full), ("none", Durability::None)];
 
 const ON_EXISTS: &Words<OnExists> =
     &[("refuse", OnExists::Refuse), ("rename", OnExists::Rename), ("replace", OnExists::Replace)];
+
+const TRACE: &Words<Format> = &[("words", Format::Words), ("json", Format::Json)];
 
 fn parse_udp(typed: &str) -> Result<Udp, String> {
     match typed {
@@ -104,7 +111,8 @@ impl Serve {
     }
 
     fn serve(self) -> Result<Exit, String> {
-        let server = match Server::bind(&self.config()?) {
+        let trace = self.trace;
+        let mut server = match Server::bind(&self.config()?) {
             Ok(server) => server,
             Err(error @ StartError::Descriptors { .. }) => {
                 complain(error);
@@ -112,6 +120,9 @@ impl Serve {
             }
             Err(error) => return Err(error.to_string()),
         };
+        if let Some(format) = trace {
+            server.trace_to(Tracer::new(format, Box::new(logger::sink("trace"))));
+        }
         // Scripts that start it on port 0 wait for these lines.
         for endpoint in server.endpoints() {
             say(endpoint);
@@ -211,6 +222,14 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_in_words_unless_json_is_asked_for() {
+        let trace = |typed| parse(typed).unwrap().trace;
+        assert_eq!((trace(""), trace("--trace")), (None, Some(Format::Words)));
+        assert_eq!((trace("--trace=words"), trace("--trace=json")), (Some(Format::Words), Some(Format::Json)));
+        assert_eq!(trace("--trace --portable-names"), Some(Format::Words));
+    }
+
+    #[test]
     fn off_switches_off_whatever_has_an_off() {
         let Config { udp, rules, limits, udp_rate, .. } = config(
             "--udp off --max-file-size off --header-timeout off --idle-timeout off --min-rate off --ok-grace off \
@@ -236,6 +255,7 @@ mod tests {
             let kind = parse(typed).unwrap_err().kind();
             assert!(matches!(kind, ErrorKind::ValueValidation | ErrorKind::UnknownArgument), "{typed}: {kind:?}");
         }
+        assert_eq!(parse("--trace=xml").unwrap_err().kind(), ErrorKind::InvalidValue);
         assert_eq!(parse("--on-exists keep").unwrap_err().kind(), ErrorKind::InvalidValue);
     }
 }

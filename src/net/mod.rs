@@ -1,5 +1,5 @@
 //! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the
-//! descriptor limit.
+//! descriptor limit, and what it knows of a connection.
 //!
 //! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn, and
 //! reads no clock: time is handed down.
@@ -34,6 +34,7 @@ macro_rules! delegate_source {
 }
 
 mod descriptors;
+pub mod diag;
 mod echo;
 mod listener;
 mod readiness;
@@ -48,7 +49,7 @@ use socket2::{Domain, Socket, Type};
 pub use descriptors::raise_descriptor_limit;
 pub use echo::{Echo, EchoStats};
 pub use listener::{Accept, Listener};
-pub use readiness::Readiness;
+pub use readiness::{Flags, Readiness};
 pub use signals::{Signal, Signals};
 pub use stream::Stream;
 

@@ -12,13 +12,60 @@ pub struct Readiness {
     pub writable: bool,
 }
 
+/// What an event says, in mio's words: for people to read. What to go by is [`Readiness`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `EPOLLIN`, or `EPOLLPRI`.
+    pub readable: bool,
+    /// `EPOLLOUT`.
+    pub writable: bool,
+    /// `EPOLLRDHUP` with `EPOLLIN`, or `EPOLLHUP`.
+    pub read_closed: bool,
+    /// `EPOLLHUP`, or `EPOLLERR` with `EPOLLOUT` or alone.
+    pub write_closed: bool,
+    /// `EPOLLERR`.
+    pub error: bool,
+    /// `EPOLLPRI`.
+    pub priority: bool,
+}
+
+impl Flags {
+    /// Of those that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let Self { readable, writable, read_closed, write_closed, error, priority } = self;
+        let all = [
+            (readable, "readable"),
+            (writable, "writable"),
+            (read_closed, "read closed"),
+            (write_closed, "write closed"),
+            (error, "error"),
+            (priority, "priority"),
+        ];
+        all.into_iter().filter(|(set, _)| *set).map(|(_, name)| name)
+    }
+}
+
+impl From<&mio::event::Event> for Flags {
+    fn from(event: &mio::event::Event) -> Self {
+        Self {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            write_closed: event.is_write_closed(),
+            error: event.is_error(),
+            priority: event.is_priority(),
+        }
+    }
+}
+
 impl From<&mio::event::Event> for Readiness {
     /// An end or an error is found by trying, so it counts as readiness: `EPOLLERR` alone, which mio calls neither
     /// readable nor writable, would otherwise never be looked at (epoll_ctl(2)).
     fn from(event: &mio::event::Event) -> Self {
+        let flags = Flags::from(event);
         Self {
-            readable: event.is_readable() || event.is_priority() || event.is_read_closed() || event.is_error(),
-            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+            readable: flags.readable || flags.priority || flags.read_closed || flags.error,
+            writable: flags.writable || flags.write_closed || flags.error,
         }
     }
 }

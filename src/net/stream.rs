@@ -5,7 +5,7 @@
 //! complete one; and a second descriptor keeps events coming after the first is closed (epoll(7)).
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -13,6 +13,12 @@ use socket2::SockRef;
 
 /// A stream of bytes in two directions, each of which ends on its own.
 pub trait Stream: Read + Write {
+    /// Our address on it.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
     /// Ends our direction (FIN, after what was written); the peer's goes on.
     ///
     /// # Errors
@@ -28,6 +34,10 @@ pub trait Stream: Read + Write {
 }
 
 impl Stream for TcpStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }

@@ -15,6 +15,7 @@ use super::config::Limits;
 use super::digesting::Digesting;
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
+use super::trace::{Scene, Trace};
 use crate::net::{Readiness, Stream};
 use crate::proto::{
     Awaits, Code, Event, Farewell, Hasher, Held, Name, OnExists, Peer, Receiver, Refusal, Request, ResumeId, Rules,
@@ -42,6 +43,8 @@ pub struct Context<'a, D> {
     pub stats: &'a mut Stats,
     /// The turn's clock.
     pub clock: Clock,
+    /// Where its story is told.
+    pub trace: Trace<'a>,
 }
 
 /// What the loop is to do with a connection that it has served.
@@ -196,6 +199,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
             Err(error) => {
+                cx.trace.tell(|| Scene::Failed(&error));
                 let lost = self.lost(error);
                 self.ended(lost)
             }
@@ -205,6 +209,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Acts on what had run out when the poll was asked, then serves.
     pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
+        if let Some((_, lapse)) = due {
+            cx.trace.tell(|| Scene::Lapsed(lapse));
+        }
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
             Break(()) => self.ended(CloseReason::Silent),
@@ -212,7 +219,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
-    pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
+    pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+        trace.tell(|| Scene::Settled(&result));
         let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
         if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
             return match result {
@@ -331,11 +339,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
-            self.flush(cx.clock.now)?;
+            cx.trace.tell_state(|| self.receiver.awaits());
+            self.flush(cx.clock.now, &mut cx.trace)?;
             match self.receiver.farewell() {
                 Some(Farewell::Linger) if self.lingering => {}
-                Some(Farewell::Linger) => self.begin_linger(cx.clock.now)?,
-                Some(farewell) => return self.depart(farewell),
+                Some(Farewell::Linger) => self.begin_linger(cx.clock.now, &mut cx.trace)?,
+                Some(farewell) => return self.depart(farewell, &mut cx.trace),
                 None => {}
             }
             if !self.is_ready() {
@@ -355,14 +364,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Sends what is owed, as far as the peer takes it.
-    fn flush(&mut self, now: Instant) -> io::Result<()> {
+    fn flush(&mut self, now: Instant, trace: &mut Trace) -> io::Result<()> {
         while self.has_unsent() && self.readiness.writable {
             match self.stream.write(self.receiver.transmit()) {
                 Ok(sent) => {
+                    trace.tell(|| Scene::Wrote(&self.receiver.transmit()[..sent]));
                     self.receiver.transmitted(sent);
                     self.pace.sent(now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    trace.tell(|| Scene::WriteWouldBlock);
                     self.readiness.writable = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -389,15 +400,18 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX).min(buffer.len());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
+                cx.trace.tell(|| Scene::ReadEnd);
                 let event = self.receiver.end_of_stream();
                 self.act_on(event, cx);
             }
             Ok(count) => {
+                cx.trace.tell(|| Scene::Read { bytes: count, room: appetite });
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
                 self.follow(&buffer[..count], cx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                cx.trace.tell(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
                 if cx.limits.name_quiet.is_zero() {
                     let event = self.receiver.end_of_burst();
@@ -439,6 +453,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
+        cx.trace.tell(|| Scene::Heard(&event));
         match event {
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes, cx),
@@ -522,7 +537,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Err(error) => Some(Err(error)),
         };
         if let Some(result) = result {
-            self.settle(whole.ticket, result, cx.stats);
+            self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
         }
     }
 
@@ -583,7 +598,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     Err(error) => Some(Err(error)),
                 };
                 if let Some(result) = result {
-                    self.settle(whole.ticket, result, cx.stats);
+                    self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
                 }
             }
             (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
@@ -603,7 +618,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let upload = self.upload.as_ref().expect("what is held is its content");
         self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
         if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
-            self.settle(ticket, result, cx.stats);
+            self.settle(ticket, result, cx.stats, &mut cx.trace);
         }
     }
 
@@ -686,13 +701,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.refuse(Refusal::new(Code::TIMEOUT, words), peer, stats);
     }
 
-    fn begin_linger(&mut self, now: Instant) -> io::Result<()> {
+    fn begin_linger(&mut self, now: Instant, trace: &mut Trace) -> io::Result<()> {
         self.lingering = true;
         self.pace = Pace::begin(now);
-        self.stream.shutdown_write()
+        self.stream.shutdown_write()?;
+        trace.tell(|| Scene::Parting(Farewell::Linger));
+        Ok(())
     }
 
-    fn depart(&mut self, farewell: Farewell) -> io::Result<Verdict> {
+    fn depart(&mut self, farewell: Farewell, trace: &mut Trace) -> io::Result<Verdict> {
+        trace.tell(|| Scene::Parting(farewell));
         if farewell == Farewell::Reset {
             self.stream.reset_on_close()?;
         }

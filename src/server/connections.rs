@@ -15,6 +15,7 @@ use super::config::{Config, Limits};
 use super::connection::{CloseReason, Connection, Context, Verdict};
 use super::pace::Clock;
 use super::stats::Stats;
+use super::trace::{Scene, Trace, Tracer};
 use crate::net::{Readiness, Stream};
 use crate::proto::Rules;
 use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
@@ -42,6 +43,7 @@ pub struct Connections<S, D: Store> {
     deadlines: Deadlines,
     buffer: Box<[u8]>,
     stats: Stats,
+    tracer: Option<Tracer>,
 }
 
 impl<S: Stream, D: Store> Connections<S, D> {
@@ -56,7 +58,18 @@ impl<S: Stream, D: Store> Connections<S, D> {
             deadlines: Deadlines::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             stats: Stats::default(),
+            tracer: None,
         }
+    }
+
+    /// Has the story of every connection told from now on.
+    pub fn trace_to(&mut self, tracer: Tracer) {
+        self.tracer = Some(tracer);
+    }
+
+    /// Where the story of `id` is told.
+    pub fn trace(&mut self, id: Id) -> Trace<'_> {
+        Trace::of(&mut self.tracer, id)
     }
 
     /// Takes on a new connection; `register` makes the poll report it under the [`Id`] that it is given.
@@ -69,8 +82,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
         now: Instant,
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
-        let stream = register(self.slots.next_id())?;
-        let id = self.slots.insert(Connection::new(stream, peer, self.rules.clone(), now));
+        let id = self.slots.next_id();
+        let stream = register(id)?;
+        if let Some(tracer) = &mut self.tracer {
+            tracer.accepted(id, stream.local_addr().ok(), peer);
+        }
+        self.slots.insert(Connection::new(stream, peer, self.rules.clone(), now));
         self.stats.accepted += 1;
         self.ready.push(id);
         Ok(())
@@ -88,7 +105,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
         for (Claim { id, ticket }, result) in self.store.settled() {
             // Whoever is gone by now will see its file in the directory.
             if let Some(connection) = self.slots.get_mut(id) {
-                connection.settle(ticket, result, &mut self.stats);
+                let mut trace = Trace::of(&mut self.tracer, id);
+                connection.settle(ticket, result, &mut self.stats, &mut trace);
                 self.ready.push(id);
             }
         }
@@ -185,6 +203,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             buffer: &mut self.buffer,
             stats: &mut self.stats,
             clock,
+            trace: Trace::of(&mut self.tracer, id),
         };
         let mut budget = Budget::new(VISIT_BYTES);
         let verdict = act(connection, &mut cx, &mut budget);
@@ -193,7 +212,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 debug_assert!(!connection.is_ready(), "would wait for an edge that has been told already");
                 connection.deadline(&self.limits).inspect(|at| self.deadlines.arm(id, *at));
             }
-            Verdict::Yield => self.ready.push(id),
+            Verdict::Yield => {
+                cx.trace.tell(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });
+                self.ready.push(id);
+            }
             Verdict::Contend => self.contend(id, clock),
             Verdict::Close(reason) => self.close(id, &reason, clock.now),
         }
@@ -223,5 +245,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
             log!(level, "{}", connection.summary(reason, now));
         }
         connection.keep_upload();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.closing(id);
+            drop(connection);
+            tracer.closed(id, reason);
+        }
     }
 }

@@ -11,6 +11,7 @@ mod digesting;
 mod pace;
 mod start;
 mod stats;
+pub mod trace;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
 use config::{Config, Durability};
+use trace::{Scene, Tracer};
 
 use crate::net::{self, Echo, Readiness, Signal, Signals};
 use crate::reactor::Id;
@@ -163,6 +165,11 @@ impl Server {
         })
     }
 
+    /// Has the story of every connection told from now on.
+    pub fn trace_to(&mut self, tracer: Tracer) {
+        self.connections.trace_to(tracer);
+    }
+
     /// The sockets, as they were bound.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -230,7 +237,10 @@ impl Server {
                 ECHO => self.echo_is_ready = true,
                 SETTLED => {}
                 Token(bits) => match Id::from_bits(bits as u64) {
-                    Some(id) => self.connections.absorb(id, Readiness::from(event)),
+                    Some(id) => {
+                        self.connections.trace(id).tell(|| Scene::Event(event.into()));
+                        self.connections.absorb(id, Readiness::from(event));
+                    }
                     None => self.acceptor.absorb(bits),
                 },
             }

@@ -464,7 +464,7 @@ mod tests {
     fn of_many_at_once_one_is_refused_or_renamed_never_mixed() {
         const UPLOADS: u8 = 16;
         let at_once = |directory: &Directory, on_exists| {
-            let barrier = Barrier::new(UPLOADS.into());
+            let barrier = Barrier::new(usize::from(UPLOADS));
             let one = |id: u8, mut partial: PartialFile| {
                 partial.append(&[id; 10_000]).unwrap();
                 barrier.wait();

@@ -16,6 +16,7 @@ mod send;
 mod simulation;
 mod stream;
 mod tools;
+mod trace;
 mod trust;
 mod udp;
 mod uploads;

@@ -23,6 +23,7 @@ use intake::net::{Readiness, Stream};
 use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
+use intake::server::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
 use intake::store::{Claim, Partial, Store, StoreError, Target};
 
@@ -142,6 +143,10 @@ impl Write for SimStream {
 }
 
 impl Stream for SimStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.wire.borrow_mut().write_was_shut_down = true;
         Ok(())
@@ -828,7 +833,11 @@ impl World {
         let disk = SimStore { disk: Rc::default(), chance: chance.clone(), syncs: chance.one_in(2) };
         let resumed = chance.below(5);
         clients.extend((0..resumed).flat_map(|number| Client::attempts(number, &chance, clock, &disk.disk)));
-        let connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
+        let mut connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
+        if seed.is_multiple_of(8) {
+            // Telling what happens must not change it.
+            connections.trace_to(Tracer::new(Format::Json, Box::new(io::sink())));
+        }
         Self { chance, clients, disk, connections, stale: Vec::new(), clock, now: clock }
     }
 
