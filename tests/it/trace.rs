@@ -204,7 +204,10 @@ fn the_story_in_words_begins_each_line_with_the_time_and_the_peer() {
         let (seconds, rest) = line.trim_start().split_once(' ').unwrap();
         assert!(seconds.parse::<f64>().is_ok_and(|seconds| seconds < 30.0) && rest.starts_with(peer), "{line}");
     }
-    assert!(log.contains(r#"closed: stored as "a", unverified"#) && log.contains("; the client ended first"), "{log}");
+    assert!(
+        log.contains(r#"closed: "a" stored as "a", unverified"#) && log.contains("; the client ended first"),
+        "{log}"
+    );
 }
 
 #[test]
