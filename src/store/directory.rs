@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
-use super::committer::{Committer, Job, Work};
+use super::commit::{Disk, Job, Settled, Work};
+use super::committer::Committer;
 use super::kept::{Kept, KeptFile};
 use super::naming;
 use super::partial::{self, Origin, PartialFile};
@@ -33,7 +34,7 @@ pub struct Directory {
     method: Method,
     space: Space,
     /// What is published is synced before it is told.
-    committer: Option<Committer>,
+    committer: Option<Committer<Arc<Handles>>>,
 }
 
 /// What a partial file needs of its directory.
@@ -102,7 +103,7 @@ impl Directory {
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
     /// result later: `wake` is called, from another thread, when [`Store::settled`] has something to tell. At most
-    /// `backlog_max` uploads wait for that at once.
+    /// `backlog_max` files wait for that at once.
     ///
     /// # Errors
     /// What the system says: no room for a thread, or the directory cannot be synced.
@@ -195,19 +196,45 @@ impl Store for Directory {
 
     fn hold(&mut self, claim: Claim, partial: &PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
-        match partial.file().try_clone() {
-            Ok(file) => committer.submit(Job { claim, work: Work::Hold(file), name }),
+        match partial.held_files() {
+            Ok(files) => committer.submit(Job { claim, work: Work::Hold(files), name }),
             Err(error) => return Some(Err(error.into())),
         }
         None
     }
 
-    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+    fn settled(&mut self) -> Vec<Settled> {
         self.committer.as_mut().map(Committer::settled).unwrap_or_default()
     }
 
     fn is_congested(&self) -> bool {
         self.committer.as_ref().is_some_and(Committer::is_congested)
+    }
+}
+
+impl Disk for Arc<Handles> {
+    type Partial = PartialFile;
+    type File = File;
+
+    fn file(partial: &PartialFile) -> &File {
+        partial.file()
+    }
+
+    fn start_write_back(&self, file: &File) {
+        partial::start_write_back(file);
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        // A sync that a signal interrupted has not failed: this one is made again, as are those below.
+        file.sync_data()
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| fsync(&self.directory))?)
+    }
+
+    fn sync_kept(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| fsync(&self.kept))?)
     }
 }
 

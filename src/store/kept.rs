@@ -127,9 +127,14 @@ impl Kept {
         }
     }
 
-    fn read_claim(&self, name: &str) -> Option<String> {
+    /// Opens the claim of `name`, to be read or synced.
+    pub(super) fn open_claim(&self, name: &str) -> rustix::io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::empty()).ok()?);
+        openat(&self.0, claim_of(name), flags, Mode::empty()).map(File::from)
+    }
+
+    fn read_claim(&self, name: &str) -> Option<String> {
+        let file = self.open_claim(name).ok()?;
         let mut claim = String::new();
         file.take(CLAIM_MAX_BYTES).read_to_string(&mut claim).ok()?;
         Some(claim)

@@ -1,8 +1,10 @@
 //! Files: a directory that is held open, and partial files that only publishing gives a final name.
 //!
 //! Takes validated names only and knows nothing of sockets or of the conversation. The rest of the program sees the two
-//! traits below; the simulation puts its own store behind them.
+//! traits below; the simulation puts its own store behind them. What is to last goes through [`Commit`], whatever the
+//! [`Disk`].
 
+mod commit;
 mod committer;
 mod directory;
 mod kept;
@@ -14,6 +16,7 @@ mod space;
 use std::fmt;
 use std::io;
 
+pub use commit::{Commit, Disk, Job, Settled, Work};
 pub use directory::{Directory, Link, Method};
 pub use partial::PartialFile;
 use rustix::io::Errno;
@@ -52,7 +55,7 @@ pub trait Store {
     fn hold(&mut self, claim: Claim, partial: &Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
 
     /// What has been published, confirmed or held since, in any order.
-    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+    fn settled(&mut self) -> Vec<Settled> {
         Vec::new()
     }
 

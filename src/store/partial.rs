@@ -75,6 +75,15 @@ impl PartialFile {
     pub(super) fn file(&self) -> &File {
         &self.file
     }
+
+    /// All that has to last if it is to be gone on with after a power cut: its content, and the claim on that.
+    pub(super) fn held_files(&self) -> io::Result<Vec<File>> {
+        let mut files = vec![self.file.try_clone()?];
+        if let Origin::Named(Entry { handles, place: Place::Kept(name), .. }) = &self.origin {
+            files.push(handles.kept.open_claim(name)?);
+        }
+        Ok(files)
+    }
 }
 
 /// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
