@@ -1,8 +1,10 @@
 //! One test crate: the conversation at every split, the connections over a simulated network, store and clock, and the
 //! binary over real sockets and real files, with clients that others wrote.
 
+mod crash;
 mod disk;
 mod fixture;
+mod forgetful;
 mod interop;
 mod lifecycle;
 mod limits;
@@ -20,3 +22,4 @@ mod trace;
 mod trust;
 mod udp;
 mod uploads;
+mod wire;

@@ -14,18 +14,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use intake::net::{Readiness, Stream};
+use intake::net::Readiness;
 use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
 use intake::reactor::Id;
 use intake::server::config::{Config, Limits};
 use intake::server::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
 use intake::store::{Claim, Partial, Store, StoreError, Target};
+
+use crate::wire::{Chance, SimStream, Wire};
 
 const SEEDS: u64 = 300;
 
@@ -38,132 +40,6 @@ fn every_seed_keeps_the_promises() {
             eprintln!("seed {seed} fails; run it alone with INTAKE_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
-    }
-}
-
-// ---- chance ----------------------------------------------------------------------------------------------------------
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
-#[derive(Clone)]
-struct Chance(Rc<Cell<u64>>);
-
-impl Chance {
-    fn next(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(state);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn one_in(&self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn millis(&self, limit: usize) -> Duration {
-        Duration::from_millis(self.below(limit) as u64)
-    }
-
-    fn bytes(&self, count: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
-        bytes.truncate(count);
-        bytes
-    }
-}
-
-// ---- the network -----------------------------------------------------------------------------------------------------
-
-/// One TCP connection, as the server's kernel sees it.
-#[derive(Default)]
-struct Wire {
-    inbound: VecDeque<u8>,
-    fin: bool,
-    reset: bool,
-    /// An error is told once; after it the stream looks as if it had ended well.
-    error_was_told: bool,
-    outbound: Vec<u8>,
-    /// The client reads now and then only: so much more fits into the send buffer.
-    room: usize,
-    /// Something happened that no event has told yet.
-    edge: bool,
-    write_was_shut_down: bool,
-    was_reset_by_server: bool,
-    reset_on_close: bool,
-    closed: bool,
-}
-
-struct SimStream {
-    wire: Rc<RefCell<Wire>>,
-    chance: Chance,
-}
-
-impl Read for SimStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.wire.borrow_mut();
-        if self.chance.one_in(50) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        if !wire.inbound.is_empty() {
-            let short = if self.chance.one_in(3) { 1 + self.chance.below(40) } else { usize::MAX };
-            let count = wire.inbound.len().min(buffer.len()).min(short);
-            return wire.inbound.read(&mut buffer[..count]);
-        }
-        if wire.reset && !wire.error_was_told {
-            wire.error_was_told = true;
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        if wire.fin || wire.reset { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    }
-}
-
-impl Write for SimStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut wire = self.wire.borrow_mut();
-        assert!(!wire.write_was_shut_down, "nothing is said after the last word");
-        if wire.reset {
-            wire.error_was_told = true;
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if wire.room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let count = wire.room.min(bytes.len());
-        wire.room -= count;
-        wire.outbound.extend_from_slice(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stream for SimStream {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.wire.borrow_mut().write_was_shut_down = true;
-        Ok(())
-    }
-
-    fn reset_on_close(&mut self) -> io::Result<()> {
-        self.wire.borrow_mut().reset_on_close = true;
-        Ok(())
-    }
-}
-
-impl Drop for SimStream {
-    fn drop(&mut self) {
-        let mut wire = self.wire.borrow_mut();
-        wire.closed = true;
-        // A close with unread data is a reset, and overtakes what was said (RFC 1122 4.2.2.13).
-        wire.was_reset_by_server = wire.reset_on_close || !wire.inbound.is_empty();
     }
 }
 
@@ -472,8 +348,7 @@ impl Client {
             steps.push_back((chance.millis(2000), Step::Read(1 + chance.below(30))));
         }
         steps.push_back((Duration::ZERO, Step::Read(1000)));
-        let room = chance.below(3);
-        let wire = Rc::new(RefCell::new(Wire { room, ..Wire::default() }));
+        let wire = Wire::with_room(chance.below(3));
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Bare { is_line, content, name, fate } }
     }
@@ -505,7 +380,7 @@ impl Client {
         ));
         steps.extend((0..4).map(|_| (chance.millis(500), Step::Read(1 + chance.below(100)))));
         steps.push_back((Duration::ZERO, Step::Read(10_000)));
-        let wire = Rc::new(RefCell::new(Wire { room: chance.below(3), ..Wire::default() }));
+        let wire = Wire::with_room(chance.below(3));
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Framed { requests, ending } }
     }
@@ -537,7 +412,7 @@ impl Client {
                 _ => steps.push_back((chance.millis(300), Step::Fin)),
             }
             steps.push_back((chance.millis(500), Step::Read(10_000)));
-            let wire = Rc::new(RefCell::new(Wire { room: chance.below(3), ..Wire::default() }));
+            let wire = Wire::with_room(chance.below(3));
             let errand = Errand::Attempt { upload: upload.clone(), disk: disk.clone(), is_last };
             attempts.push(Self { wire, steps, next_at: start + chance.millis(3000), id: None, errand });
         }
@@ -683,7 +558,7 @@ enum Ending {
     CutShort(usize, Step),
 }
 
-fn digest_of(content: &[u8]) -> Digest {
+pub fn digest_of(content: &[u8]) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Crc32c);
     hasher.update(content);
     hasher.finish()
@@ -749,7 +624,7 @@ impl Framed {
     }
 }
 
-fn chunked(content: &[u8], chance: &Chance) -> Vec<u8> {
+pub fn chunked(content: &[u8], chance: &Chance) -> Vec<u8> {
     let chunks = content.chunks(1 + chance.below(content.len()));
     let mut body: Vec<u8> =
         chunks.flat_map(|chunk| [format!("{}\n", chunk.len()).as_bytes(), chunk].concat()).collect();
@@ -823,7 +698,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let chance = Chance(Rc::new(Cell::new(seed)));
+        let chance = Chance::new(seed);
         let clock = Instant::now();
         let mut clients: Vec<Client> =
             (0..1 + chance.below(40)).map(|number| Client::new(number, &chance, clock)).collect();

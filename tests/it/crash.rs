@@ -1,0 +1,568 @@
+//! What is receipted survives a crash: the real connections and the real commit over a disk that forgets.
+//!
+//! A day of a server is played again and again, with the power cut before each step that its disk takes, and each time
+//! some of what the disk had not synced is there and some is not. Whatever is left:
+//!
+//! - what a client was told is done is there under its name, byte for byte;
+//! - what has a final name is a whole upload that nothing was said against;
+//! - what a client was told is held of its upload is held;
+//! - the next server brings what was broken off to its end.
+//!
+//! Each [`Mistake`] is planted once, and must be found by the same checks: they can fail.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use intake::net::Readiness;
+use intake::proto::{Digest, OnExists};
+use intake::reactor::Id;
+use intake::server::config::Config;
+use intake::server::{Clock, Connections};
+use proptest::prelude::*;
+
+use crate::forgetful::*;
+use crate::simulation::{chunked, digest_of};
+use crate::wire::{Chance, SimStream, Wire};
+
+// ---- the clients -----------------------------------------------------------------------------------------------------
+
+/// What a client sends, and what it may find of it later.
+struct Upload {
+    name: String,
+    content: Vec<u8>,
+    digest: Digest,
+    replaces: bool,
+    /// It comes whole, and nothing is said against it.
+    is_good: bool,
+    resume: Option<String>,
+}
+
+enum Step {
+    Send(Vec<u8>),
+    /// Nothing more before the server has said something.
+    AwaitWords,
+    /// From the offset that it is told up to this one, and then this line; nothing if it is told anything else.
+    SendFromOffset(usize, String),
+    Fin,
+    Reset,
+}
+
+/// One connection.
+struct Session {
+    wire: Rc<RefCell<Wire>>,
+    id: Option<Id>,
+    steps: VecDeque<Step>,
+    uploads: Vec<Rc<Upload>>,
+    is_classic: bool,
+    /// It connects when that one is over.
+    after: Option<Rc<RefCell<Wire>>>,
+}
+
+impl Upload {
+    fn new(name: impl Into<String>, chance: &Chance) -> Self {
+        let content = chance.bytes(1 + chance.below(400));
+        let digest = digest_of(&content);
+        Self { name: name.into(), content, digest, replaces: false, is_good: true, resume: None }
+    }
+
+    fn size(&self) -> usize {
+        self.content.len()
+    }
+
+    fn is_as(&self, bytes: Option<&[u8]>) -> bool {
+        bytes == Some(&self.content)
+    }
+
+    /// Whether it may have been given `name`.
+    fn fits(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&*self.name);
+        rest.is_some_and(|rest| rest.is_empty() || rest[1..].parse::<u16>().is_ok())
+    }
+
+    /// Asks to go on with it. The digest is told at the end, or before.
+    fn ask(&self, digest: &str, attributes: &str) -> Step {
+        let Self { name, resume, .. } = self;
+        let id = resume.as_ref().expect("it can be gone on with");
+        let request = format!("/ask size={} crc32c={digest} resume={id}{attributes} {name}\n", self.size());
+        Step::Send(request.into_bytes())
+    }
+}
+
+impl Session {
+    fn new(steps: Vec<Step>, uploads: Vec<Rc<Upload>>) -> Self {
+        let wire = Wire::with_room(usize::MAX);
+        Self { wire, id: None, steps: steps.into(), uploads, is_classic: false, after: None }
+    }
+
+    /// A bare upload: its name, its content in two pieces, and its end, which may be none.
+    fn bare(is_classic: bool, is_good: bool, chance: &Chance) -> Self {
+        let name = format!("{}-{is_good}", if is_classic { "classic" } else { "line" });
+        let upload = Upload { is_good, ..Upload::new(name, chance) };
+        let (start, end) = upload.content.split_at(chance.below(upload.size()));
+        let (start, end) = (Step::Send(start.to_vec()), Step::Send(end.to_vec()));
+        let header = match is_classic {
+            true => vec![Step::Send(upload.name.clone().into_bytes()), Step::AwaitWords, start],
+            false => vec![Step::Send(format!("{}\n", upload.name).into_bytes()), start],
+        };
+        let ending = match is_good {
+            true => vec![end, Step::Fin],
+            // Whether all has come or not: nobody can tell.
+            false if chance.one_in(2) => vec![end, Step::Reset],
+            false => vec![Step::Reset],
+        };
+        Self { is_classic, ..Self::new(header.into_iter().chain(ending).collect(), vec![Rc::new(upload)]) }
+    }
+
+    /// Many on one connection, one of which has a wrong digest, and one an impossible name.
+    fn pipelined(number: usize, chance: &Chance) -> Self {
+        let upload = |kind: &str| Upload::new(format!("{kind}-{number}"), chance);
+        let mut puts: Vec<(Upload, String, String)> = Vec::new();
+        let mut put = |upload, attributes: &str, trailer: &str| puts.push((upload, attributes.into(), trailer.into()));
+        put(upload("plain"), "", "");
+        for _ in 0..2 {
+            put(upload("numbered"), " on-exists=rename", "");
+            put(Upload { replaces: true, ..upload("replaced") }, " on-exists=replace", "");
+        }
+        put(Upload { is_good: false, ..upload("wrong") }, " crc32c=trailer", "crc32c=00000000\n");
+        put(Upload { is_good: false, ..upload("../outside") }, "", "");
+        let right = upload("right");
+        let trailer = format!("crc32c={}\n", right.digest.to_hex());
+        put(right, " crc32c=trailer", &trailer);
+
+        let mut sent = Vec::new();
+        for (upload, attributes, trailer) in &puts {
+            let (size, body) = match chance.one_in(3) {
+                true => ("-".to_owned(), chunked(&upload.content, chance)),
+                false => (upload.size().to_string(), upload.content.clone()),
+            };
+            let request = format!("/put size={size}{attributes} {}\n", upload.name);
+            sent.extend([request.as_bytes(), &body, trailer.as_bytes()].concat());
+        }
+        let pieces = sent.chunks(1 + chance.below(sent.len())).map(|piece| Step::Send(piece.to_vec()));
+        let uploads = puts.into_iter().map(|(upload, ..)| Rc::new(upload)).collect();
+        Self::new(pieces.chain([Step::Fin]).collect(), uploads)
+    }
+
+    /// The same file twice: the second time it is there already.
+    fn repeated(chance: &Chance) -> [Self; 2] {
+        let upload = Rc::new(Upload::new("repeated", chance));
+        let (size, digest) = (upload.size(), upload.digest.to_hex());
+        let request = format!("/put size={size} crc32c={digest} on-exists=same {}\n", upload.name);
+        let sent = [request.as_bytes(), &upload.content].concat();
+        let session = || Self::new(vec![Step::Send(sent.clone()), Step::Fin], vec![upload.clone()]);
+        let first = session();
+        let after = Some(first.wire.clone());
+        [first, Self { after, ..session() }]
+    }
+
+    /// It ends with a reset, anywhere.
+    fn broken_off(mut self, chance: &Chance) -> Self {
+        self.steps.truncate(1 + chance.below(self.steps.len()));
+        self.steps.push_back(Step::Reset);
+        self
+    }
+
+    /// One that is broken off twice and then brought to its end, on three connections.
+    fn resumed(number: usize, chance: &Chance) -> Vec<Self> {
+        let resume = Some(format!("id-{number}"));
+        let upload = Rc::new(Upload { resume, ..Upload::new(format!("resumed-{number}"), chance) });
+        let trailer = format!("crc32c={}\n", upload.digest.to_hex());
+        let mut sessions: Vec<Self> = Vec::new();
+        for is_last in [false, false, true] {
+            let (end, line) =
+                if is_last { (upload.size(), trailer.clone()) } else { (chance.below(upload.size()), String::new()) };
+            let ending = if !is_last && chance.one_in(2) { Step::Reset } else { Step::Fin };
+            let steps = vec![upload.ask("trailer", ""), Step::SendFromOffset(end, line), ending];
+            let after = sessions.last().map(|before| before.wire.clone());
+            sessions.push(Self { after, ..Self::new(steps, vec![upload.clone()]) });
+        }
+        sessions
+    }
+
+    /// Goes on with an upload as a client does after a crash of the server, which may have left a wrong piece of it: that
+    /// is refused once.
+    fn go_on(upload: &Rc<Upload>) -> [Self; 2] {
+        let steps = || {
+            let ask = upload.ask(&upload.digest.to_hex(), " on-exists=same");
+            vec![ask, Step::SendFromOffset(upload.size(), String::new()), Step::Fin]
+        };
+        let first = Self::new(steps(), vec![upload.clone()]);
+        let second = Self { after: Some(first.wire.clone()), ..Self::new(steps(), vec![upload.clone()]) };
+        [first, second]
+    }
+
+    fn is_over(&self) -> bool {
+        self.wire.borrow().closed
+    }
+
+    fn may_connect(&self) -> bool {
+        self.id.is_none() && self.after.as_ref().is_none_or(|before| before.borrow().closed)
+    }
+
+    /// Takes one step.
+    fn act(&mut self) {
+        let mut wire = self.wire.borrow_mut();
+        let has_heard_a_line = wire.outbound.contains(&b'\n');
+        match self.steps.front() {
+            Some(Step::AwaitWords) if wire.outbound.is_empty() => return,
+            Some(Step::SendFromOffset(..)) if !has_heard_a_line && !wire.closed => return,
+            _ => {}
+        }
+        match self.steps.pop_front() {
+            Some(Step::Send(bytes)) => wire.inbound.extend(bytes),
+            Some(Step::SendFromOffset(end, line)) => {
+                if let Some(offset) = offset_in(&wire.outbound) {
+                    wire.inbound.extend(self.uploads[0].content.get(offset..end).unwrap_or_default());
+                    wire.inbound.extend(line.bytes());
+                }
+            }
+            Some(Step::Fin) => wire.fin = true,
+            Some(Step::Reset) => wire.reset = true,
+            Some(Step::AwaitWords) | None => return,
+        }
+        wire.edge = true;
+    }
+
+    /// What it was told is stored, and under which name.
+    fn receipts(&self) -> Vec<(usize, String)> {
+        let wire = self.wire.borrow();
+        if self.is_classic {
+            let is_told = wire.fin && wire.closed && !wire.was_reset_by_server && wire.outbound == b"ok";
+            return is_told.then(|| (0, self.uploads[0].name.clone())).into_iter().collect();
+        }
+        let said = String::from_utf8_lossy(&wire.outbound);
+        let whole_lines = said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let outcomes = whole_lines.filter(|line| !line.starts_with("ok")).enumerate();
+        outcomes
+            .filter(|(_, line)| line.starts_with("done "))
+            .map(|(index, line)| (index, line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()))
+            .collect()
+    }
+}
+
+/// What a client was told is held.
+fn offset_in(said: &[u8]) -> Option<usize> {
+    let said = std::str::from_utf8(said).ok()?;
+    said.strip_prefix("ok ")?.split_once('\n')?.0.parse().ok()
+}
+
+// ---- a day -----------------------------------------------------------------------------------------------------------
+
+/// What makes a day: the same in every run.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    seed: u64,
+    syncs: bool,
+    fault: Option<Fault>,
+    mistake: Option<Mistake>,
+}
+
+struct Day {
+    sessions: Vec<Session>,
+    disk: Rc<ForgetfulDisk>,
+    chance: Chance,
+    syncs: bool,
+}
+
+impl Day {
+    fn new(plan: Plan) -> Self {
+        let Plan { seed, syncs, fault, mistake } = plan;
+        let chance = Chance::new(seed);
+        let disk = ForgetfulDisk::new(State::default(), chance.clone(), fault, mistake);
+        let mut sessions: Vec<Session> = [(true, true), (true, false), (false, true), (false, false)]
+            .into_iter()
+            .map(|(is_classic, is_good)| Session::bare(is_classic, is_good, &chance))
+            .collect();
+        sessions.extend(Session::repeated(&chance));
+        sessions.push(Session::pipelined(0, &chance));
+        sessions.push(Session::pipelined(1, &chance).broken_off(&chance));
+        sessions.extend((0..1 + chance.below(2)).flat_map(|number| Session::resumed(number, &chance)));
+        Self { sessions, disk, chance, syncs }
+    }
+
+    /// The day after a power cut: all that can be gone on with is.
+    fn after(&self, state: State) -> Self {
+        let chance = Chance::new(self.disk.steps().len() as u64);
+        let disk = ForgetfulDisk::new(state, chance.clone(), None, None);
+        let sessions = self.resumable().flat_map(Session::go_on).collect();
+        Self { sessions, disk, chance, syncs: true }
+    }
+
+    fn resumable(&self) -> impl Iterator<Item = &Rc<Upload>> {
+        let firsts = self.sessions.iter().filter(|session| session.after.is_none());
+        firsts.map(|session| &session.uploads[0]).filter(|upload| upload.resume.is_some())
+    }
+
+    /// Plays it to its end, or until the power is cut.
+    fn play(mut self) -> Self {
+        until_the_power_is_cut(|| {
+            let store = ForgetfulStore::new(&self.disk, self.syncs);
+            let mut config = Config::default();
+            config.rules.on_exists = OnExists::Replace;
+            let mut connections = Connections::new(store.clone(), &config);
+            let now = Instant::now();
+            for _ in 0..20_000 {
+                if self.sessions.iter().all(Session::is_over) && store.is_idle() {
+                    return;
+                }
+                self.turn(&mut connections, now);
+                if self.chance.one_in(2) {
+                    store.commit();
+                }
+            }
+            panic!("the day does not come to an end");
+        });
+        self
+    }
+
+    fn turn(&mut self, connections: &mut Connections<SimStream, ForgetfulStore>, now: Instant) {
+        let readiness = Readiness { readable: true, writable: true };
+        for session in &mut self.sessions {
+            if self.chance.one_in(2) && session.id.is_some() {
+                session.act();
+            }
+            if let Some(id) = session.id
+                && std::mem::take(&mut session.wire.borrow_mut().edge)
+            {
+                connections.absorb(id, readiness);
+            }
+        }
+        connections.settle();
+        connections.serve(Clock { asked: now, now });
+        for session in self.sessions.iter_mut().filter(|session| session.may_connect()) {
+            let (wire, chance) = (session.wire.clone(), self.chance.clone());
+            let register = |id| {
+                session.id = Some(id);
+                Ok(SimStream { wire, chance })
+            };
+            let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
+            connections.admit(peer, now, register).expect("the simulated poll takes everybody");
+        }
+    }
+
+    // ---- what must hold ----------------------------------------------------------------------------------------------
+
+    /// What is wrong with the final names on a disk that is found after it, if anything.
+    fn check_names(&self, state: &State) -> Result<(), String> {
+        self.sessions.iter().try_for_each(|session| check_receipts(session, state))?;
+        state.uploads().try_for_each(|name| self.check_upload(name, state))
+    }
+
+    /// What is wrong with what is held there.
+    fn check_held(&self, state: &State) -> Result<(), String> {
+        self.sessions.iter().try_for_each(|session| self.check_offset(session, state))
+    }
+
+    /// What has a final name is somebody's whole upload.
+    fn check_upload(&self, name: &str, state: &State) -> Result<(), String> {
+        let mut uploads = self.sessions.iter().flat_map(|session| &session.uploads);
+        let bytes = state.content(Place::Uploads, name);
+        let is_right = uploads.any(|upload| upload.is_good && upload.fits(name) && upload.is_as(bytes));
+        is_right.then_some(()).ok_or_else(|| format!("{name} has a final name, and is no whole upload"))
+    }
+
+    /// What was told is held is held, unless it has been published or given up since.
+    fn check_offset(&self, session: &Session, state: &State) -> Result<(), String> {
+        let upload = &session.uploads[0];
+        let (Some(id), Some(offset)) = (&upload.resume, offset_in(&session.wire.borrow().outbound)) else {
+            return Ok(());
+        };
+        let held = state.content(Place::Kept, id).unwrap_or_default();
+        let claim = state.content(Place::Kept, &claim_of(id)).unwrap_or_default();
+        let is_claimed = claim == format!("{} {}\n", upload.size(), upload.name).as_bytes();
+        if offset == 0 || self.disk.has_ended(id) || (is_claimed && held.starts_with(&upload.content[..offset])) {
+            return Ok(());
+        }
+        Err(format!("{} was told {offset}, and {} bytes are held (claimed: {is_claimed})", upload.name, held.len()))
+    }
+}
+
+/// What was told is done is there, or a later one that replaced it.
+fn check_receipts(session: &Session, state: &State) -> Result<(), String> {
+    for (index, stored_as) in session.receipts() {
+        let (upload, later) = session.uploads[index..].split_first().expect("each outcome is that of a request");
+        let stored = state.content(Place::Uploads, &stored_as);
+        let is_replaced = upload.replaces && later.iter().any(|later| later.name == upload.name && later.is_as(stored));
+        if !upload.is_as(stored) && !is_replaced {
+            return Err(format!("{} was told as done, and {stored_as} is not that", upload.name));
+        }
+    }
+    Ok(())
+}
+
+/// What may be left of `day`: all, nothing, all names and no data, all data and no names, and some of both.
+fn remains(day: &Day) -> impl Iterator<Item = State> {
+    let (state, chance) = (day.disk.state(), Chance::new(day.disk.steps().len() as u64));
+    let half = |chance: &Chance| chance.one_in(2);
+    let (all, nothing): (Reaches, Reaches) = (|_| true, |_| false);
+    let picks =
+        [(all, all), (nothing, nothing), (all, nothing), (nothing, all), (half, half), (half, half), (half, half)];
+    picks.into_iter().map(move |(names, data)| state.after_power_cut(|| names(&chance), || data(&chance)))
+}
+
+/// Whether a piece of what is volatile reaches the disk.
+type Reaches = fn(&Chance) -> bool;
+
+/// What is wrong after a cut before the step `cut`.
+fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
+    let day = Day::new(plan);
+    day.disk.cut_power_at(cut);
+    let day = day.play();
+    for state in remains(&day) {
+        day.check_names(&state)?;
+        day.check_held(&state)?;
+    }
+    // A server that was killed, and one that has lost its power.
+    [0, 4].into_iter().filter_map(|number| remains(&day).nth(number)).try_for_each(|state| check_next_day(&day, state))
+}
+
+/// What is wrong when a server has gone on from `state`.
+fn check_next_day(day: &Day, state: State) -> Result<(), String> {
+    let next = day.after(state).play();
+    let state = next.disk.state();
+    day.check_names(&state)?;
+    for upload in day.resumable() {
+        if !upload.is_as(state.content(Place::Uploads, &upload.name)) {
+            return Err(format!("{} was not brought to its end", upload.name));
+        }
+    }
+    Ok(())
+}
+
+/// What is found wrong, wherever the power is cut, and where.
+fn violation(plan: Plan) -> Option<String> {
+    let steps = Day::new(plan).play().disk.steps();
+    // Once more than there are steps: before none of them.
+    (0..=steps.len()).find_map(|cut| {
+        let error = check_cut(plan, cut).err()?;
+        let before = steps.get(cut).map_or("nothing more".to_owned(), |step| format!("{step:?}"));
+        Some(format!("{plan:?}, cut at {cut} of {} before {before}: {error}", steps.len()))
+    })
+}
+
+// ---- the proof -------------------------------------------------------------------------------------------------------
+
+const HONEST: Plan = Plan { seed: 0, syncs: true, fault: None, mistake: None };
+
+fn assert_none(plan: Plan) {
+    assert_eq!(violation(plan), None);
+}
+
+/// The first three operations of this kind fail, one a day.
+fn days_with_faults(operation: Operation) -> impl Iterator<Item = Plan> {
+    (0..3).map(move |nth| Plan { seed: nth as u64, fault: Some(Fault { operation, nth }), ..HONEST })
+}
+
+#[test]
+fn without_a_fault_every_good_upload_gets_its_receipt() {
+    for seed in 0..20 {
+        let day = Day::new(Plan { seed, ..HONEST }).play();
+        for session in &day.sessions {
+            let (wire, name) = (session.wire.borrow(), &session.uploads[0].name);
+            let good = session.uploads.iter().filter(|upload| upload.is_good).count();
+            let goes_on = session.uploads[0].resume.is_some() && session.receipts().is_empty();
+            let said = String::from_utf8_lossy(&wire.outbound);
+            assert!(session.receipts().len() == good || wire.reset || goes_on, "{seed}, {name}: {said}");
+        }
+        let state = day.disk.state();
+        assert!(day.resumable().all(|upload| upload.is_as(state.content(Place::Uploads, &upload.name))));
+    }
+}
+
+#[test]
+fn what_is_told_survives_a_crash_at_any_step() {
+    (0..4).for_each(|seed| assert_none(Plan { seed, ..HONEST }));
+}
+
+#[test]
+fn what_is_told_survives_a_crash_of_a_disk_whose_syncs_fail() {
+    let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncDirectory, Operation::SyncKept];
+    operations.into_iter().flat_map(days_with_faults).for_each(assert_none);
+}
+
+#[test]
+fn what_is_told_survives_a_crash_of_a_disk_that_is_full() {
+    let operations = [Operation::Create, Operation::Append, Operation::Name];
+    operations.into_iter().flat_map(days_with_faults).for_each(assert_none);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_told_survives_any_crash_of_any_day(
+        seed in any::<u64>(),
+        cut in any::<prop::sample::Index>(),
+        fault in prop::option::of((0..FAILING.len(), 0..20_usize)),
+    ) {
+        let fault = fault.map(|(operation, nth)| Fault { operation: FAILING[operation], nth });
+        let plan = Plan { seed, fault, ..HONEST };
+        let steps = Day::new(plan).play().disk.steps().len();
+        prop_assert_eq!(check_cut(plan, cut.index(steps + 1)), Ok(()));
+    }
+}
+
+const FAILING: [Operation; 7] = [
+    Operation::Create,
+    Operation::Append,
+    Operation::StartWriteBack,
+    Operation::SyncData,
+    Operation::Name,
+    Operation::SyncDirectory,
+    Operation::SyncKept,
+];
+
+/// The first of these days on which something is found wrong.
+fn assert_found(mut plans: impl Iterator<Item = Plan>, words: &str) {
+    let found = plans.find_map(violation).expect("what is wrong is found");
+    assert!(found.contains(words), "{found}");
+}
+
+fn days_with(mistake: Mistake) -> impl Iterator<Item = Plan> {
+    (0..4).map(move |seed| Plan { seed, mistake: Some(mistake), ..HONEST })
+}
+
+const LOST: &str = "was told as done, and";
+const WRONG: &str = "has a final name, and is no whole upload";
+const NOT_HELD: &str = "bytes are held";
+
+#[test]
+fn without_syncs_a_crash_loses_what_was_told() {
+    assert_found([Plan { syncs: false, ..HONEST }].into_iter(), LOST);
+}
+
+#[test]
+fn a_publish_on_reset_is_found() {
+    assert_found(days_with(Mistake::PublishOnReset), WRONG);
+}
+
+#[test]
+fn a_receipt_before_the_sync_is_found() {
+    assert_found(days_with(Mistake::ReceiptBeforeSync), LOST);
+}
+
+#[test]
+fn a_publish_before_the_sync_of_the_data_is_found() {
+    assert_found(days_with(Mistake::PublishBeforeDataSync), WRONG);
+}
+
+#[test]
+fn a_missing_sync_of_the_directory_is_found() {
+    assert_found(days_with(Mistake::NoDirectorySync), LOST);
+}
+
+#[test]
+fn a_retry_of_a_failed_sync_is_found() {
+    let mistake = Some(Mistake::RetryOfAFailedSync);
+    assert_found(days_with_faults(Operation::SyncData).map(|plan| Plan { mistake, ..plan }), WRONG);
+}
+
+#[test]
+fn an_offset_that_is_told_before_all_of_it_lasts_is_found() {
+    for mistake in [Mistake::NoKeptSync, Mistake::NoClaimSync] {
+        assert_found(days_with(mistake), NOT_HELD);
+    }
+}

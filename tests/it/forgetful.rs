@@ -1,0 +1,625 @@
+//! A simulated disk that forgets, and the store on it: what was not synced when its power is cut may be lost.
+//!
+//! Data and directory entries have a volatile and a durable layer each. After a power cut what is durable is there, and of
+//! what is only volatile any part is, page by page and change by change, as if the kernel had written back just that. A
+//! rename is one change. Every operation is a step; the power is cut before any that a test names, and the code that is
+//! running stops there for good. A sync that fails has lost what it was for, and leaves it looking clean, as Linux does.
+//!
+//! The store gives what is to last to the real [`Commit`], unless a [`Mistake`] is planted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::panic;
+use std::rc::Rc;
+use std::thread;
+
+use intake::proto::{Name, NamePolicy, OnExists, ResumeId};
+use intake::store::{Claim, Commit, Disk, Job, Partial, Settled, Store, StoreError, Target, Work};
+
+use crate::wire::Chance;
+
+/// Small, so that small files have several.
+const PAGE_BYTES: usize = 64;
+/// How many files may wait for a commit.
+const BACKLOG_MAX: usize = 6;
+
+/// What a disk can be asked for: each is a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Append,
+    StartWriteBack,
+    SyncData,
+    Name,
+    Remove,
+    SyncDirectory,
+    SyncKept,
+}
+
+/// The `nth` operation of its kind fails, counted from 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub operation: Operation,
+    pub nth: usize,
+}
+
+/// What a server must not do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mistake {
+    PublishOnReset,
+    ReceiptBeforeSync,
+    PublishBeforeDataSync,
+    NoDirectorySync,
+    RetryOfAFailedSync,
+    /// What is held is told without a sync of its name.
+    NoKeptSync,
+    /// What is held is told without a sync of what tells whose it is.
+    NoClaimSync,
+}
+
+/// Where a name stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Uploads,
+    Kept,
+}
+
+type Key = (Place, String);
+type Inode = usize;
+/// Names that come to stand for a file, or for none, all at once.
+type Change = Vec<(Key, Option<Inode>)>;
+
+/// Thrown where the power is cut.
+struct PowerCut;
+
+/// Runs `act` until it ends or the power is cut.
+pub fn until_the_power_is_cut(act: impl FnOnce()) {
+    if let Err(thrown) = panic::catch_unwind(panic::AssertUnwindSafe(act))
+        && !thrown.is::<PowerCut>()
+    {
+        panic::resume_unwind(thrown);
+    }
+}
+
+// ---- what is on it ---------------------------------------------------------------------------------------------------
+
+/// A file's bytes.
+#[derive(Clone, Default)]
+struct Data {
+    cached: Vec<u8>,
+    /// The pages that the disk has, as far as they reach.
+    pages: Vec<u8>,
+    /// The size that the disk has.
+    size: usize,
+    dirty_pages: BTreeSet<usize>,
+    size_is_dirty: bool,
+    /// A write-back has failed, and nobody was told yet.
+    error: bool,
+}
+
+impl Data {
+    fn append(&mut self, bytes: &[u8]) {
+        let before = self.cached.len();
+        self.cached.extend_from_slice(bytes);
+        self.dirty_pages.extend(before / PAGE_BYTES..self.cached.len().div_ceil(PAGE_BYTES));
+        self.size_is_dirty = true;
+    }
+
+    fn truncate(&mut self) {
+        self.cached.clear();
+        self.dirty_pages.clear();
+        self.size_is_dirty = true;
+    }
+
+    /// Those of what is dirty that `reaches` picks reach the disk.
+    fn write_back(&mut self, mut reaches: impl FnMut() -> bool) {
+        let (cached, pages) = (&self.cached, &mut self.pages);
+        self.dirty_pages.retain(|page| {
+            let is_written = reaches();
+            if is_written {
+                let (start, end) = (page * PAGE_BYTES, cached.len().min((page + 1) * PAGE_BYTES));
+                pages.resize(pages.len().max(end), 0);
+                pages[start..end].copy_from_slice(&cached[start..end]);
+            }
+            !is_written
+        });
+        if self.size_is_dirty && reaches() {
+            self.size = self.cached.len();
+            self.size_is_dirty = false;
+        }
+    }
+
+    /// Some of it reaches the disk, and all of it looks as if it had.
+    fn lose(&mut self, reaches: impl FnMut() -> bool) {
+        self.write_back(reaches);
+        self.dirty_pages.clear();
+        self.size_is_dirty = false;
+    }
+
+    /// What a machine finds that starts anew.
+    fn after_power_cut(mut self, reaches: impl FnMut() -> bool) -> Self {
+        self.write_back(reaches);
+        self.pages.resize(self.size, 0);
+        Self { cached: self.pages.clone(), pages: self.pages, size: self.size, ..Self::default() }
+    }
+}
+
+/// Files and names.
+#[derive(Clone, Default)]
+pub struct State {
+    files: Vec<Data>,
+    names: BTreeMap<Key, Inode>,
+    durable_names: BTreeMap<Key, Inode>,
+    /// From the durable names to the others, the oldest first.
+    changes: Vec<Change>,
+}
+
+fn apply(names: &mut BTreeMap<Key, Inode>, change: &Change) {
+    for (key, inode) in change {
+        match inode {
+            Some(inode) => names.insert(key.clone(), *inode),
+            None => names.remove(key),
+        };
+    }
+}
+
+impl State {
+    fn create(&mut self) -> Inode {
+        self.files.push(Data::default());
+        self.files.len() - 1
+    }
+
+    fn change(&mut self, change: Change) {
+        apply(&mut self.names, &change);
+        self.changes.push(change);
+    }
+
+    /// Takes the changes of names in `place` off the list; those that `reaches` picks reach the disk.
+    fn settle_names(&mut self, place: Place, mut reaches: impl FnMut() -> bool) {
+        let is_there = |change: &Change| change.iter().any(|((at, _), _)| *at == place);
+        let (settled, mut rest): (Vec<Change>, Vec<Change>) =
+            std::mem::take(&mut self.changes).into_iter().partition(is_there);
+        for change in settled.iter().filter(|_| reaches()) {
+            apply(&mut self.durable_names, change);
+            // An older change of one of its names has no meaning any more; there is no younger one of it that is not settled.
+            let is_newer = |key: &Key| change.iter().all(|(settled, _)| settled != key);
+            rest.iter_mut().for_each(|older| older.retain(|(key, _)| is_newer(key)));
+        }
+        self.changes = rest;
+    }
+
+    /// What a machine finds that starts anew, if of all that is volatile these changes and these pages reach the disk.
+    pub fn after_power_cut(&self, mut change: impl FnMut() -> bool, mut page: impl FnMut() -> bool) -> Self {
+        let mut names = self.durable_names.clone();
+        self.changes.iter().filter(|_| change()).for_each(|change| apply(&mut names, change));
+        let files = self.files.iter().cloned().map(|file| file.after_power_cut(&mut page)).collect();
+        Self { files, durable_names: names.clone(), names, changes: Vec::new() }
+    }
+
+    /// What a program reads under a name.
+    pub fn content(&self, place: Place, name: &str) -> Option<&[u8]> {
+        Some(&self.files[*self.names.get(&(place, name.to_owned()))?].cached)
+    }
+
+    /// All final names.
+    pub fn uploads(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().filter(|(place, _)| *place == Place::Uploads).map(|(_, name)| name.as_str())
+    }
+}
+
+// ---- the disk --------------------------------------------------------------------------------------------------------
+
+pub struct ForgetfulDisk {
+    state: RefCell<State>,
+    chance: Chance,
+    steps: RefCell<Vec<Operation>>,
+    /// Before which step.
+    power_is_cut_at: Cell<Option<usize>>,
+    fault: Option<Fault>,
+    mistake: Option<Mistake>,
+    /// The resume ids that have an owner.
+    owned: RefCell<BTreeSet<String>>,
+    /// The resume ids whose upload was given up, or is given its name: what is held of it is no longer promised.
+    ended: RefCell<BTreeSet<String>>,
+}
+
+impl ForgetfulDisk {
+    pub fn new(state: State, chance: Chance, fault: Option<Fault>, mistake: Option<Mistake>) -> Rc<Self> {
+        Rc::new(Self {
+            state: RefCell::new(state),
+            chance,
+            steps: RefCell::default(),
+            power_is_cut_at: Cell::new(None),
+            fault,
+            mistake,
+            owned: RefCell::default(),
+            ended: RefCell::default(),
+        })
+    }
+
+    /// The power is to be cut before this step, counted from 0.
+    pub fn cut_power_at(&self, step: usize) {
+        self.power_is_cut_at.set(Some(step));
+    }
+
+    /// What was done so far.
+    pub fn steps(&self) -> Vec<Operation> {
+        self.steps.borrow().clone()
+    }
+
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Whether what is held under a resume id need not be there any more.
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.ended.borrow().contains(id)
+    }
+
+    /// Takes a step, unless it is one too far.
+    fn step(&self, operation: Operation) -> io::Result<()> {
+        let mut steps = self.steps.borrow_mut();
+        if self.power_is_cut_at.get() == Some(steps.len()) {
+            panic::resume_unwind(Box::new(PowerCut));
+        }
+        let nth = steps.iter().filter(|step| **step == operation).count();
+        steps.push(operation);
+        match self.fault {
+            Some(fault) if fault.operation == operation && fault.nth == nth => Err(match operation {
+                Operation::Create | Operation::Append | Operation::Name => io::ErrorKind::StorageFull.into(),
+                _ => io::Error::other("the disk is on fire"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn coin(&self) -> bool {
+        self.chance.one_in(2)
+    }
+
+    fn append(&self, inode: Inode, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // As short as a write may be.
+            let (piece, more) = rest.split_at(rest.len().min(1 + self.chance.below(200)));
+            self.step(Operation::Append)?;
+            self.state.borrow_mut().files[inode].append(piece);
+            rest = more;
+        }
+        Ok(())
+    }
+
+    /// Changes of one name each are a step each.
+    fn set_name(&self, place: Place, name: &str, inode: Option<Inode>) -> io::Result<()> {
+        self.step(if inode.is_some() { Operation::Create } else { Operation::Remove })?;
+        self.state.borrow_mut().change(vec![((place, name.to_owned()), inode)]);
+        Ok(())
+    }
+
+    fn find(&self, place: Place, name: &str) -> Option<Inode> {
+        self.state.borrow().names.get(&(place, name.to_owned())).copied()
+    }
+
+    fn find_or_create(&self, place: Place, name: &str) -> io::Result<Inode> {
+        if let Some(inode) = self.find(place, name) {
+            return Ok(inode);
+        }
+        let inode = self.state.borrow_mut().create();
+        self.set_name(place, name, Some(inode))?;
+        Ok(inode)
+    }
+
+    /// What is kept for `target`, or a new file, and how much it holds.
+    fn claim(&self, id: &str, target: &Target) -> Result<(Inode, usize), StoreError> {
+        if self.owned.borrow().contains(id) {
+            return Err(StoreError::Busy("another upload goes on under this resume id"));
+        }
+        let wanted = claim_for(target.name, target.size.unwrap_or(0));
+        let agrees = self.state.borrow().content(Place::Kept, &claim_of(id)) == Some(wanted.as_bytes());
+        let inode = self.find_or_create(Place::Kept, id)?;
+        if !agrees {
+            self.state.borrow_mut().files[inode].truncate();
+            let claim = self.find_or_create(Place::Kept, &claim_of(id))?;
+            self.state.borrow_mut().files[claim].truncate();
+            self.append(claim, wanted.as_bytes())?;
+        }
+        self.owned.borrow_mut().insert(id.to_owned());
+        let held = self.state.borrow().files[inode].cached.len();
+        Ok((inode, held))
+    }
+
+    fn start_write_back(&self, inode: Inode) {
+        let outcome = self.step(Operation::StartWriteBack);
+        let file = &mut self.state.borrow_mut().files[inode];
+        match outcome {
+            Ok(()) => file.write_back(|| self.coin()),
+            Err(_) => {
+                file.lose(|| self.coin());
+                file.error = true;
+            }
+        }
+    }
+
+    fn sync(&self, inode: Inode) -> io::Result<()> {
+        let outcome = self.step(Operation::SyncData);
+        let file = &mut self.state.borrow_mut().files[inode];
+        let outcome =
+            if std::mem::take(&mut file.error) { outcome.and(Err(io::Error::other("lost"))) } else { outcome };
+        match &outcome {
+            Ok(()) => file.write_back(|| true),
+            Err(_) => file.lose(|| self.coin()),
+        }
+        outcome
+    }
+
+    fn sync_names(&self, operation: Operation, place: Place) -> io::Result<()> {
+        let outcome = self.step(operation);
+        self.state.borrow_mut().settle_names(place, || outcome.is_ok() || self.coin());
+        outcome
+    }
+}
+
+pub fn claim_for(name: &Name, size: u64) -> String {
+    format!("{size} {name}\n")
+}
+
+pub fn claim_of(id: &str) -> String {
+    format!("{id}.claim")
+}
+
+/// The disk as the commit sees it: with a mistake in between, if one is planted.
+struct Mistaken {
+    disk: Rc<ForgetfulDisk>,
+    /// Files whose sync was put off.
+    put_off: RefCell<Vec<Inode>>,
+}
+
+impl Disk for Mistaken {
+    type Partial = ForgetfulPartial;
+    type File = ForgetfulFile;
+
+    fn file(partial: &ForgetfulPartial) -> &ForgetfulFile {
+        &partial.file
+    }
+
+    fn start_write_back(&self, file: &ForgetfulFile) {
+        self.disk.start_write_back(file.inode);
+    }
+
+    fn sync_data(&self, file: &ForgetfulFile) -> io::Result<()> {
+        match self.disk.mistake {
+            Some(Mistake::PublishBeforeDataSync) => self.put_off.borrow_mut().push(file.inode),
+            Some(Mistake::RetryOfAFailedSync) => {
+                return self.disk.sync(file.inode).or_else(|_| self.disk.sync(file.inode));
+            }
+            _ => return self.disk.sync(file.inode),
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        if self.disk.mistake == Some(Mistake::NoDirectorySync) {
+            return Ok(());
+        }
+        self.put_off.take().into_iter().try_for_each(|inode| self.disk.sync(inode))?;
+        self.disk.sync_names(Operation::SyncDirectory, Place::Uploads)
+    }
+
+    fn sync_kept(&self) -> io::Result<()> {
+        if self.disk.mistake == Some(Mistake::NoKeptSync) {
+            return Ok(());
+        }
+        self.disk.sync_names(Operation::SyncKept, Place::Kept)
+    }
+}
+
+/// An open file.
+pub struct ForgetfulFile {
+    disk: Rc<ForgetfulDisk>,
+    inode: Inode,
+    /// Where the next read begins.
+    at: usize,
+}
+
+impl ForgetfulFile {
+    fn open(disk: &Rc<ForgetfulDisk>, inode: Inode) -> Self {
+        Self { disk: disk.clone(), inode, at: 0 }
+    }
+}
+
+impl Read for ForgetfulFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (&self.disk.state.borrow().files[self.inode].cached[self.at..]).read(buffer)?;
+        self.at += count;
+        Ok(count)
+    }
+}
+
+pub struct ForgetfulPartial {
+    file: ForgetfulFile,
+    name: Name,
+    on_exists: OnExists,
+    resume: Option<String>,
+    held: usize,
+    /// It has its final name, or is kept.
+    released: bool,
+}
+
+impl ForgetfulPartial {
+    /// The name that it gets.
+    fn choose(&self, name: Name) -> Result<Name, StoreError> {
+        let is_taken = |name: &Name| self.file.disk.find(Place::Uploads, name.as_str()).is_some();
+        let numbered = |number| Name::parse(format!("{name}.{number}").as_bytes(), NamePolicy::default());
+        match self.on_exists {
+            OnExists::Replace => Ok(name),
+            _ if !is_taken(&name) => Ok(name),
+            OnExists::Rename => {
+                let free = (1..100).filter_map(|number| numbered(number).ok()).find(|name| !is_taken(name));
+                free.ok_or(StoreError::Taken("the name is taken"))
+            }
+            OnExists::Same => Err(StoreError::Busy("another upload has just taken the name")),
+            OnExists::Refuse => Err(StoreError::Taken("the name is taken")),
+        }
+    }
+}
+
+impl Partial for ForgetfulPartial {
+    fn held(&self) -> u64 {
+        self.held as u64
+    }
+
+    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+
+    fn keep(mut self) {
+        if self.resume.is_some() {
+            self.released = true;
+        } else if self.file.disk.mistake == Some(Mistake::PublishOnReset) {
+            let name = self.name.clone();
+            drop(self.publish(name));
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(self.file.disk.append(self.file.inode, bytes)?)
+    }
+
+    fn set_mtime(&mut self, _: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn publish(mut self, name: Name) -> Result<Name, StoreError> {
+        let (disk, mut change) = (self.file.disk.clone(), Change::new());
+        if let Some(id) = &self.resume {
+            disk.ended.borrow_mut().insert(id.clone());
+            disk.set_name(Place::Kept, &claim_of(id), None)?;
+            change.push(((Place::Kept, id.clone()), None));
+        }
+        let name = self.choose(name)?;
+        change.push(((Place::Uploads, name.to_string()), Some(self.file.inode)));
+        disk.step(Operation::Name)?;
+        disk.state.borrow_mut().change(change);
+        self.released = true;
+        Ok(name)
+    }
+}
+
+impl Drop for ForgetfulPartial {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Without power nothing is tidied up.
+            return;
+        }
+        let Some(id) = &self.resume else { return };
+        let disk = &self.file.disk;
+        disk.owned.borrow_mut().remove(id);
+        if !self.released {
+            disk.ended.borrow_mut().insert(id.clone());
+            for name in [&claim_of(id), id] {
+                // What cannot be removed is left.
+                let _ = disk.set_name(Place::Kept, name, None);
+            }
+        }
+    }
+}
+
+// ---- the store -------------------------------------------------------------------------------------------------------
+
+#[derive(Clone)]
+pub struct ForgetfulStore {
+    disk: Rc<ForgetfulDisk>,
+    /// `None`: nothing is synced.
+    commit: Option<Rc<Commit<Mistaken>>>,
+    jobs: Rc<RefCell<Vec<Job<Mistaken>>>>,
+    settled: Rc<RefCell<Vec<Settled>>>,
+}
+
+impl ForgetfulStore {
+    pub fn new(disk: &Rc<ForgetfulDisk>, syncs: bool) -> Self {
+        let commit = syncs.then(|| Rc::new(Commit::new(Mistaken { disk: disk.clone(), put_off: RefCell::default() })));
+        Self { disk: disk.clone(), commit, jobs: Rc::default(), settled: Rc::default() }
+    }
+
+    /// Does what the committer's thread does with its next batch.
+    pub fn commit(&self) {
+        let mut jobs = self.jobs.borrow_mut();
+        let Some(commit) = self.commit.as_ref().filter(|_| !jobs.is_empty()) else { return };
+        let count = 1 + self.disk.chance.below(jobs.len());
+        let batch = jobs.drain(..count).collect();
+        drop(jobs);
+        self.settled.borrow_mut().extend(commit.run(batch));
+    }
+
+    /// Whether nothing waits to last or to be told.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
+    }
+
+    /// Lines up what is to last; without a sync it is done at once.
+    fn submit(&self, claim: Claim, work: Work<Mistaken>, name: Name) -> Option<Result<Name, StoreError>> {
+        if self.commit.is_some() {
+            self.jobs.borrow_mut().push(Job { claim, work, name });
+            return None;
+        }
+        Some(match work {
+            Work::Publish(partial) => partial.publish(name),
+            Work::Confirm(_) | Work::Hold(_) => Ok(name),
+        })
+    }
+}
+
+impl Store for ForgetfulStore {
+    type Partial = ForgetfulPartial;
+    type Content = ForgetfulFile;
+
+    fn begin(&self, target: &Target) -> Result<ForgetfulPartial, StoreError> {
+        if self.commit.as_ref().is_some_and(|commit| commit.has_failed()) {
+            return Err(StoreError::Failed);
+        }
+        let resume = target.resume.map(|id: &ResumeId| id.as_str().to_owned());
+        let (inode, held) = match &resume {
+            Some(id) => self.disk.claim(id, target)?,
+            None => {
+                self.disk.step(Operation::Create)?;
+                (self.disk.state.borrow_mut().create(), 0)
+            }
+        };
+        let file = ForgetfulFile::open(&self.disk, inode);
+        let (name, on_exists) = (target.name.clone(), target.on_exists);
+        Ok(ForgetfulPartial { file, name, on_exists, resume, held, released: false })
+    }
+
+    fn publish(&mut self, claim: Claim, partial: ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        let told = (self.disk.mistake == Some(Mistake::ReceiptBeforeSync)).then(|| Ok(name.clone()));
+        told.into_iter().chain(self.submit(claim, Work::Publish(partial), name)).next()
+    }
+
+    fn find(&self, name: &Name, size: u64) -> Result<Option<ForgetfulFile>, StoreError> {
+        let Some(inode) = self.disk.find(Place::Uploads, name.as_str()) else { return Ok(None) };
+        let is_as_large = self.disk.state.borrow().files[inode].cached.len() as u64 == size;
+        if is_as_large { Ok(Some(ForgetfulFile::open(&self.disk, inode))) } else { Err(StoreError::NOT_THE_SAME) }
+    }
+
+    fn confirm(&mut self, claim: Claim, content: ForgetfulFile, name: Name) -> Option<Result<Name, StoreError>> {
+        self.submit(claim, Work::Confirm(content), name)
+    }
+
+    fn hold(&mut self, claim: Claim, partial: &ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        let id = partial.resume.as_ref().expect("only what has a resume id is held");
+        let of_claim = self.disk.find(Place::Kept, &claim_of(id)).expect("its owner has written it");
+        let mut inodes = vec![partial.file.inode];
+        inodes.extend((self.disk.mistake != Some(Mistake::NoClaimSync)).then_some(of_claim));
+        let files = inodes.into_iter().map(|inode| ForgetfulFile::open(&self.disk, inode)).collect();
+        self.submit(claim, Work::Hold(files), name)
+    }
+
+    fn settled(&mut self) -> Vec<Settled> {
+        self.settled.take()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.jobs.borrow().len() >= BACKLOG_MAX
+    }
+}

@@ -1,0 +1,148 @@
+//! A simulated network that is edge-triggered and short of breath, and the chance that drives it: what the simulations share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use intake::net::Stream;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+#[derive(Clone)]
+pub struct Chance(Rc<Cell<u64>>);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(Rc::new(Cell::new(seed)))
+    }
+
+    pub fn next(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub fn one_in(&self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn millis(&self, limit: usize) -> Duration {
+        Duration::from_millis(self.below(limit) as u64)
+    }
+
+    pub fn bytes(&self, count: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// One TCP connection, as the server's kernel sees it.
+#[derive(Default)]
+pub struct Wire {
+    pub inbound: VecDeque<u8>,
+    pub fin: bool,
+    pub reset: bool,
+    /// An error is told once; after it the stream looks as if it had ended well.
+    error_was_told: bool,
+    pub outbound: Vec<u8>,
+    /// The client reads now and then only: so much more fits into the send buffer.
+    pub room: usize,
+    /// Something happened that no event has told yet.
+    pub edge: bool,
+    write_was_shut_down: bool,
+    pub was_reset_by_server: bool,
+    reset_on_close: bool,
+    pub closed: bool,
+}
+
+impl Wire {
+    /// A new connection, with so much room in the send buffer.
+    pub fn with_room(room: usize) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self { room, ..Self::default() }))
+    }
+}
+
+pub struct SimStream {
+    pub wire: Rc<RefCell<Wire>>,
+    pub chance: Chance,
+}
+
+impl Read for SimStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.wire.borrow_mut();
+        if self.chance.one_in(50) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if !wire.inbound.is_empty() {
+            let short = if self.chance.one_in(3) { 1 + self.chance.below(40) } else { usize::MAX };
+            let count = wire.inbound.len().min(buffer.len()).min(short);
+            return wire.inbound.read(&mut buffer[..count]);
+        }
+        if wire.reset && !wire.error_was_told {
+            wire.error_was_told = true;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if wire.fin || wire.reset { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+}
+
+impl Write for SimStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.wire.borrow_mut();
+        assert!(!wire.write_was_shut_down, "nothing is said after the last word");
+        if wire.reset {
+            wire.error_was_told = true;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if wire.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = wire.room.min(bytes.len());
+        wire.room -= count;
+        wire.outbound.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for SimStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.wire.borrow_mut().write_was_shut_down = true;
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self) -> io::Result<()> {
+        self.wire.borrow_mut().reset_on_close = true;
+        Ok(())
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nothing is said by a machine that has stopped.
+            return;
+        }
+        let mut wire = self.wire.borrow_mut();
+        wire.closed = true;
+        // A close with unread data is a reset, and overtakes what was said (RFC 1122 4.2.2.13).
+        wire.was_reset_by_server = wire.reset_on_close || !wire.inbound.is_empty();
+    }
+}
