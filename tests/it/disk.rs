@@ -166,6 +166,20 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
 }
 
 #[test]
+fn a_close_that_fails_is_told_and_never_made_again() {
+    let server = Server::start(&["--on-exists", "replace"]);
+    let stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    let [partial] = &server.partials()[..] else { panic!("there is one partial file") };
+    let path = partial.to_str().expect("a path in UTF-8");
+    let args = ["-P", path, "-e", "trace=close,/^rename", "-e", "inject=close:error=EIO:when=1"];
+    let Some(strace) = Strace::attach(server.threads()[1], &args) else { return };
+    assert!(is_reset(&classic_finish(stream, b"content")));
+    let calls = strace.calls();
+    assert!(calls.len() == 1 && calls[0].starts_with("close("), "neither a second close nor a rename: {calls:?}");
+    server.assert_holds_only(&Files::new());
+}
+
+#[test]
 fn interrupted_calls_are_made_again_and_nobody_notices() {
     let server = Server::start(&[]);
     let of_loop = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];

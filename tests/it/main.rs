@@ -12,6 +12,7 @@ mod load;
 mod load_liars;
 mod names;
 mod network;
+mod order;
 mod overload;
 mod receiver;
 mod send;
