@@ -3,13 +3,13 @@
 //! A file stands under a sum of its resume id, and beside it, in `….claim`, what it is to become. **Who holds the lock on
 //! the file owns both**; the lock goes with the last descriptor, so a killed server holds none. A claim that is missing,
 //! torn or another's makes the file start anew: nothing has to be written in any order for that to be safe, and what is
-//! gone on with by mistake fails its digest.
+//! gone on with by mistake fails its digest. What comes to be known later of the same upload is a further line.
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
@@ -53,14 +53,17 @@ impl Kept {
         let file = self.lock(&name)?;
         let wanted = claim_for(target);
         let found = self.read_claim(&name);
-        let agrees = found.as_ref().is_some_and(|found| agree(found, &wanted));
+        let latest = found.split_inclusive('\n').next_back();
+        let agrees = latest.is_some_and(|latest| agree(latest, &wanted));
         let held = file.metadata()?.len();
         let size = if agrees && target.size.is_some_and(|size| held <= size) { held } else { 0 };
         if size == 0 {
             file.set_len(0)?;
         }
-        if !agrees || target.digest.is_some() {
-            self.write_claim(&name, &wanted)?;
+        if !agrees {
+            self.write_claim(&name, "", &wanted)?;
+        } else if target.digest.is_some() && latest != Some(&wanted) {
+            self.write_claim(&name, &found, &wanted)?;
         }
         Ok(KeptFile { file, name: name.into(), size })
     }
@@ -133,16 +136,21 @@ impl Kept {
         openat(&self.0, claim_of(name), flags, Mode::empty()).map(File::from)
     }
 
-    fn read_claim(&self, name: &str) -> Option<String> {
-        let file = self.open_claim(name).ok()?;
-        let mut claim = String::new();
-        file.take(CLAIM_MAX_BYTES).read_to_string(&mut claim).ok()?;
-        Some(claim)
+    /// The whole lines of the claim of `name`: the last one counts, what is torn does not.
+    fn read_claim(&self, name: &str) -> String {
+        let file = self.open_claim(name).map_err(io::Error::from);
+        let claim = file.and_then(|file| io::read_to_string(file.take(CLAIM_MAX_BYTES))).unwrap_or_default();
+        let whole = claim.rfind('\n').map_or(0, |end| end + 1);
+        claim[..whole].to_owned()
     }
 
-    fn write_claim(&self, name: &str, claim: &str) -> io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?).write_all(claim.as_bytes())
+    /// Adds `line` to what is to stay of the claim. That may have been synced, and told as held: it is never overwritten.
+    fn write_claim(&self, name: &str, stays: &str, line: &str) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
+        let end = stays.len() as u64;
+        file.set_len(end)?;
+        file.write_all_at(line.as_bytes(), end)
     }
 }
 
@@ -176,16 +184,16 @@ fn is_abandoned(file: &File, ttl: Duration) -> bool {
     meta.len() == 0 || age.is_ok_and(|age| age > ttl)
 }
 
-/// `SIZE DIGEST NAME LF`: the LF tells that it is whole.
+/// A line of a claim, `SIZE DIGEST NAME LF`: the LF tells that it is whole.
 fn claim_for(&Target { name, size, digest, .. }: &Target) -> String {
     let digest = digest.map_or("-".to_owned(), |digest| digest.to_string());
     format!("{} {digest} {name}\n", size.unwrap_or(0))
 }
 
-/// Whether two claims are for the same file. A digest that one of them does not know yet is no difference.
+/// Whether two lines are for the same file. A digest that one of them does not know yet is no difference.
 fn agree(a: &str, b: &str) -> bool {
-    let parts = |claim: &str| -> Option<[String; 3]> {
-        let parts: Vec<String> = claim.strip_suffix('\n')?.splitn(3, ' ').map(Into::into).collect();
+    let parts = |line: &str| -> Option<[String; 3]> {
+        let parts: Vec<String> = line.strip_suffix('\n')?.splitn(3, ' ').map(Into::into).collect();
         parts.try_into().ok()
     };
     let (Some([size, digest, name]), Some([other_size, other_digest, other_name])) = (parts(a), parts(b)) else {
@@ -198,6 +206,7 @@ fn agree(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::path::Path;
 
     use super::*;
@@ -275,6 +284,28 @@ mod tests {
         leave(&kept, DIGEST);
         fs::remove_file(&path).unwrap();
         assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "");
+    }
+
+    #[test]
+    fn what_comes_to_be_known_leaves_what_was_known_before() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        let path = base.path().join(claim_of(&name_of(&id("x"))));
+        leave(&kept, None);
+        let before = fs::read(&path).unwrap();
+        claim(&kept, "x", "a", 9, DIGEST).unwrap();
+        let after = fs::read(&path).unwrap();
+        assert!(after.starts_with(&before));
+        for torn in before.len()..after.len() {
+            fs::write(&path, &after[..torn]).unwrap();
+            assert_eq!(held(claim(&kept, "x", "a", 9, OTHER)), "abc", "{torn}: the digest is not known any more");
+            fs::write(&path, &after[..torn]).unwrap();
+            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc", "{torn}");
+            assert_eq!(fs::read(&path).unwrap(), after);
+        }
+        // However often it is told.
+        claim(&kept, "x", "a", 9, DIGEST).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), after);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum Mistake {
     NoKeptSync,
     /// What is held is told without a sync of what tells whose it is.
     NoClaimSync,
+    /// What tells whose it is is written anew when more is known, and not added to.
+    ClaimOverwritten,
 }
 
 /// Where a name stands.
@@ -106,9 +108,9 @@ impl Data {
         self.size_is_dirty = true;
     }
 
-    fn truncate(&mut self) {
-        self.cached.clear();
-        self.dirty_pages.clear();
+    fn truncate(&mut self, size: usize) {
+        self.cached.truncate(size);
+        self.dirty_pages.retain(|page| page * PAGE_BYTES < size);
         self.size_is_dirty = true;
     }
 
@@ -200,6 +202,14 @@ impl State {
     /// What a program reads under a name.
     pub fn content(&self, place: Place, name: &str) -> Option<&[u8]> {
         Some(&self.files[*self.names.get(&(place, name.to_owned()))?].cached)
+    }
+
+    /// What goes on if an upload of this name and size is asked for under a resume id.
+    pub fn held(&self, id: &str, name: &str, size: usize) -> &[u8] {
+        let name = Name::parse(name.as_bytes(), NamePolicy::default()).expect("it was taken before");
+        let claim = self.content(Place::Kept, &claim_of(id)).map(whole_lines).unwrap_or_default();
+        let is_claimed = is_claimed(&claim, &name, Some(size as u64));
+        self.content(Place::Kept, id).filter(|_| is_claimed).unwrap_or_default()
     }
 
     /// All final names.
@@ -315,13 +325,17 @@ impl ForgetfulDisk {
         if self.owned.borrow().contains(id) {
             return Err(StoreError::Busy("another upload goes on under this resume id"));
         }
-        let wanted = claim_for(target.name, target.size.unwrap_or(0));
-        let agrees = self.state.borrow().content(Place::Kept, &claim_of(id)) == Some(wanted.as_bytes());
+        let found = self.state.borrow().content(Place::Kept, &claim_of(id)).map(whole_lines).unwrap_or_default();
+        let wanted = format!("{}{}\n", claim_for(target.name, target.size), target.digest.is_some());
+        let agrees = is_claimed(&found, target.name, target.size);
         let inode = self.find_or_create(Place::Kept, id)?;
         if !agrees {
-            self.state.borrow_mut().files[inode].truncate();
+            self.state.borrow_mut().files[inode].truncate(0);
+        }
+        if !agrees || (target.digest.is_some() && !found.ends_with(&wanted)) {
             let claim = self.find_or_create(Place::Kept, &claim_of(id))?;
-            self.state.borrow_mut().files[claim].truncate();
+            let stays = if agrees && self.mistake != Some(Mistake::ClaimOverwritten) { found.len() } else { 0 };
+            self.state.borrow_mut().files[claim].truncate(stays);
             self.append(claim, wanted.as_bytes())?;
         }
         self.owned.borrow_mut().insert(id.to_owned());
@@ -360,12 +374,23 @@ impl ForgetfulDisk {
     }
 }
 
-pub fn claim_for(name: &Name, size: u64) -> String {
-    format!("{size} {name}\n")
+/// How each line of a claim begins; then comes whether the digest is known.
+fn claim_for(name: &Name, size: Option<u64>) -> String {
+    format!("{} {name} ", size.unwrap_or_default())
 }
 
-pub fn claim_of(id: &str) -> String {
+fn claim_of(id: &str) -> String {
     format!("{id}.claim")
+}
+
+fn whole_lines(claim: &[u8]) -> String {
+    let whole = claim.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    String::from_utf8_lossy(&claim[..whole]).into_owned()
+}
+
+/// Whether the last line says so.
+fn is_claimed(claim: &str, name: &Name, size: Option<u64>) -> bool {
+    claim.lines().next_back().is_some_and(|line| line.starts_with(&claim_for(name, size)))
 }
 
 /// The disk as the commit sees it: with a mistake in between, if one is planted.
