@@ -44,6 +44,14 @@ pub struct Fault {
     pub nth: usize,
 }
 
+impl Fault {
+    /// Which of `steps` it is.
+    pub fn step(&self, steps: &[Operation]) -> Option<usize> {
+        let same = steps.iter().enumerate().filter(|(_, step)| **step == self.operation);
+        same.map(|(index, _)| index).nth(self.nth)
+    }
+}
+
 /// What a server must not do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mistake {
@@ -273,15 +281,15 @@ impl ForgetfulDisk {
         if self.power_is_cut_at.get() == Some(steps.len()) {
             panic::resume_unwind(Box::new(PowerCut));
         }
-        let nth = steps.iter().filter(|step| **step == operation).count();
+        let this = steps.len();
         steps.push(operation);
-        match self.fault {
-            Some(fault) if fault.operation == operation && fault.nth == nth => Err(match operation {
-                Operation::Create | Operation::Append | Operation::Name => io::ErrorKind::StorageFull.into(),
-                _ => io::Error::other("the disk is on fire"),
-            }),
-            _ => Ok(()),
+        if self.fault.and_then(|fault| fault.step(&steps)) != Some(this) {
+            return Ok(());
         }
+        Err(match operation {
+            Operation::Create | Operation::Append | Operation::Name => io::ErrorKind::StorageFull.into(),
+            _ => io::Error::other("the disk is on fire"),
+        })
     }
 
     fn coin(&self) -> bool {
