@@ -29,7 +29,8 @@
 //! | [`load`] | many clients at once, and what must become of their files | the server's insides |
 //!
 //! Time is a value that the turn hands down, and so the lower floors can be run by a test without waiting: the simulation
-//! in `tests/it/simulation.rs` drives the very connection code that the poll drives, over wires, disks and hours of its own.
+//! in `tests/it/simulation.rs` drives the very connection code that the poll drives, over wires, disks and hours of its own,
+//! and `tests/it/crash.rs` drives it and the commit over a disk whose power is cut at every step.
 //!
 //! # The turn
 //!

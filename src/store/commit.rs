@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Claim, Partial, StoreError};
 use crate::proto::Name;
 
-/// What it takes of a disk to make files last. Each call is told at once and honestly, or the order of them means nothing.
+/// What it takes of a disk to make files last.
 pub trait Disk {
     /// An upload's file.
     type Partial: Partial;

@@ -108,7 +108,8 @@ impl Directory {
     /// # Errors
     /// What the system says: no room for a thread, or the directory cannot be synced.
     pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
-        // The directory itself may be new, and so may its entry in its parent be.
+        // The directory itself may be new, and so may be what is in it, and its entry in its parent.
+        fsync(self.handles.room.intake())?;
         fsync(&self.handles.directory)?;
         match openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync(parent)?,

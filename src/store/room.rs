@@ -63,6 +63,11 @@ impl Room {
         open_directory(self.intake.as_fd(), KEPT).map_err(cannot("its .intake/kept", "opened"))
     }
 
+    /// The directory that all rooms are in.
+    pub(super) fn intake(&self) -> BorrowedFd<'_> {
+        self.intake.as_fd()
+    }
+
     /// A number that no file in the room had before, as a name.
     pub(super) fn next_file(&self) -> u64 {
         self.last_file.fetch_add(1, Ordering::Relaxed) + 1

@@ -60,6 +60,8 @@ pub enum Mistake {
     PublishBeforeDataSync,
     NoDirectorySync,
     RetryOfAFailedSync,
+    /// After a sync has failed, as if it had not.
+    GoingOnAfterAFailedSync,
     /// What is held is told without a sync of its name.
     NoKeptSync,
     /// What is held is told without a sync of what tells whose it is.
@@ -408,6 +410,12 @@ struct Mistaken {
     put_off: RefCell<Vec<Inode>>,
 }
 
+impl Mistaken {
+    fn commit(disk: &Rc<ForgetfulDisk>) -> Rc<Commit<Self>> {
+        Rc::new(Commit::new(Self { disk: disk.clone(), put_off: RefCell::default() }))
+    }
+}
+
 impl Disk for Mistaken {
     type Partial = ForgetfulPartial;
     type File = ForgetfulFile;
@@ -571,18 +579,21 @@ pub struct ForgetfulStore {
 
 impl ForgetfulStore {
     pub fn new(disk: &Rc<ForgetfulDisk>, syncs: bool) -> Self {
-        let commit = syncs.then(|| Rc::new(Commit::new(Mistaken { disk: disk.clone(), put_off: RefCell::default() })));
+        let commit = syncs.then(|| Mistaken::commit(disk));
         Self { disk: disk.clone(), commit, jobs: Rc::default(), settled: Rc::default() }
     }
 
     /// Does what the committer's thread does with its next batch.
-    pub fn commit(&self) {
+    pub fn commit(&mut self) {
         let mut jobs = self.jobs.borrow_mut();
-        let Some(commit) = self.commit.as_ref().filter(|_| !jobs.is_empty()) else { return };
+        let Some(commit) = self.commit.as_mut().filter(|_| !jobs.is_empty()) else { return };
         let count = 1 + self.disk.chance.below(jobs.len());
         let batch = jobs.drain(..count).collect();
         drop(jobs);
         self.settled.borrow_mut().extend(commit.run(batch));
+        if commit.has_failed() && self.disk.mistake == Some(Mistake::GoingOnAfterAFailedSync) {
+            *commit = Mistaken::commit(&self.disk);
+        }
     }
 
     /// Whether nothing waits to last or to be told.
@@ -608,7 +619,8 @@ impl Store for ForgetfulStore {
     type Content = ForgetfulFile;
 
     fn begin(&self, target: &Target) -> Result<ForgetfulPartial, StoreError> {
-        if self.commit.as_ref().is_some_and(|commit| commit.has_failed()) {
+        let has_failed = self.commit.as_ref().is_some_and(|commit| commit.has_failed());
+        if has_failed && self.disk.mistake != Some(Mistake::GoingOnAfterAFailedSync) {
             return Err(StoreError::Failed);
         }
         let resume = target.resume.map(|id: &ResumeId| id.as_str().to_owned());
