@@ -11,6 +11,8 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use super::Pipe;
+
 /// A stream of bytes in two directions, each of which ends on its own.
 pub trait Stream: Read + Write {
     /// Our address on it.
@@ -18,6 +20,18 @@ pub trait Stream: Read + Write {
     /// # Errors
     /// What getsockname(2) says.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Moves up to `max` bytes that have come into `pipe`, without a copy. Only a count above zero says something about the
+    /// stream: whether it has ended or is drained only a read can tell. Before urgent data that is not read yet, splice(2)
+    /// tells either, and neither is true.
+    ///
+    /// # Errors
+    /// What splice(2) says: `WouldBlock`, which see above, or that the connection is lost, which is told only once.
+    ///
+    /// A stream that can only be read moves nothing.
+    fn splice(&mut self, _pipe: &Pipe, _max: usize) -> io::Result<usize> {
+        Ok(0)
+    }
 
     /// Ends our direction (FIN, after what was written); the peer's goes on.
     ///
@@ -36,6 +50,10 @@ pub trait Stream: Read + Write {
 impl Stream for TcpStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Self::local_addr(self)
+    }
+
+    fn splice(&mut self, pipe: &Pipe, max: usize) -> io::Result<usize> {
+        pipe.fill(&*self, max)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

@@ -97,6 +97,20 @@ impl Body {
         }
     }
 
+    /// The bytes of content to come that may go to the file without a look at them: nothing is computed over them, and
+    /// nothing but content is between.
+    pub(super) fn passable(&self) -> u64 {
+        if self.check.is_some() { 0 } else { self.left() }
+    }
+
+    /// So many of [`Body::passable`] went to the file.
+    pub(super) fn pass(&mut self, count: u64) {
+        if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
+            *left -= count;
+        }
+        self.received += count;
+    }
+
     /// Takes the next piece from the front of `input`. `None`: all of it is taken, and there is more to come.
     pub(super) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {

@@ -317,6 +317,25 @@ impl Receiver {
         }
     }
 
+    /// How many bytes of content, of those that come next, may go to the file without a look at them. None at the beginning
+    /// of an upload: what comes first says that the client does not wait for `ok`.
+    pub fn passable(&self) -> u64 {
+        match &self.phase {
+            Phase::Content(Content { body, fate: Fate::Kept, .. }) => {
+                let allowed = self.rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
+                body.passable().min(allowed)
+            }
+            _ => 0,
+        }
+    }
+
+    /// So many bytes of [`Receiver::passable`] went to the file. What follows from it says [`Receiver::receive`], with no
+    /// more input.
+    pub fn pass(&mut self, count: u64) {
+        let Phase::Content(content) = &mut self.phase else { unreachable!("only content is passable") };
+        content.body.pass(count);
+    }
+
     /// Whether the last word has been said, or is owed.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_))

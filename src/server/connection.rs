@@ -16,7 +16,7 @@ use super::digesting::Digesting;
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use super::trace::{Scene, Trace};
-use crate::net::{Readiness, Stream};
+use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::{
     Awaits, Code, Event, Farewell, Hasher, Held, Name, OnExists, Peer, Receiver, Refusal, Request, ResumeId, Rules,
     Ticket, Whole,
@@ -26,6 +26,9 @@ use crate::store::{Claim, Partial, Store, StoreError, Target};
 
 /// After how long it makes sense to come back where another upload is in the way, in seconds.
 const BUSY_SECONDS: u32 = 5;
+
+/// From so many bytes on content goes through the pipe: two calls for less than a buffer gain nothing.
+const PASS_AFTER_BYTES: u64 = 1 << 20;
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
@@ -39,6 +42,8 @@ pub struct Context<'a, D> {
     pub limits: &'a Limits,
     /// Shared by all: what is read stays in it only until it is written.
     pub buffer: &'a mut [u8],
+    /// Shared by all, and empty: what nobody has to look at goes through it, where the system has one for us.
+    pub pipe: Option<&'a Pipe>,
     /// What files become of it is counted here.
     pub stats: &'a mut Stats,
     /// The turn's clock.
@@ -129,6 +134,8 @@ pub struct Connection<S, D: Store> {
 struct Upload<P> {
     name: Name,
     partial: P,
+    /// Those that came on this connection.
+    bytes: u64,
     on_exists: OnExists,
     resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
@@ -389,11 +396,39 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.follow_held(cx);
             return Ok(());
         }
+        if self.pass(cx, budget)? {
+            return Ok(());
+        }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
         let buffer = std::mem::take(&mut cx.buffer);
         let outcome = self.read(buffer, cx, budget);
         cx.buffer = buffer;
         outcome
+    }
+
+    /// Moves content from the socket to the file, where nobody has to look at it and there is enough of it for that to pay.
+    /// Returns whether there was any; if not, a read has to tell why.
+    fn pass(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<bool> {
+        let is_long = self.upload.as_ref().is_some_and(|upload| upload.bytes >= PASS_AFTER_BYTES);
+        let Some(pipe) = cx.pipe.filter(|_| is_long) else { return Ok(false) };
+        let passable = usize::try_from(self.receiver.passable()).unwrap_or(usize::MAX);
+        if passable == 0 {
+            return Ok(false);
+        }
+        let count = match self.stream.splice(pipe, passable) {
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(error) => return Err(error),
+        };
+        if count > 0 {
+            cx.trace.tell(|| Scene::Passed { bytes: count });
+            budget.spend(count);
+            self.pace.received(count, cx.clock.now);
+            self.receiver.pass(count as u64);
+            self.append(count, cx, |partial| partial.append_from(pipe.reader(), count).inspect_err(|_| pipe.discard()));
+            self.follow(&[], cx);
+        }
+        Ok(count > 0)
     }
 
     fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
@@ -456,7 +491,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         cx.trace.tell(|| Scene::Heard(&event));
         match event {
             Event::Request(request) => self.begin(request, cx),
-            Event::Content(bytes) => self.append(bytes, cx),
+            Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(bytes)),
             Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
                 let name = self.end_upload(refusal.code.keeps_partial());
@@ -505,7 +540,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
         let held = partial.held();
         self.only_name = (!request.dialect.is_framed()).then(|| name.clone());
-        self.upload = Some(Upload { name: name.clone(), partial, on_exists, resume: request.resume.clone(), mtime });
+        self.upload =
+            Some(Upload { name: name.clone(), partial, bytes: 0, on_exists, resume: request.resume.clone(), mtime });
         match &request.digest {
             Some(promise) if held > 0 => {
                 self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
@@ -521,11 +557,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.pace = Pace::begin(cx.clock.now);
     }
 
-    fn append(&mut self, bytes: &[u8], cx: &mut Context<D>) {
-        self.content_bytes += bytes.len() as u64;
-        cx.stats.content_bytes += bytes.len() as u64;
+    fn append(
+        &mut self,
+        count: usize,
+        cx: &mut Context<D>,
+        append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
+    ) {
+        self.content_bytes += count as u64;
+        cx.stats.content_bytes += count as u64;
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
-        if let Err(error) = upload.partial.append(bytes) {
+        upload.bytes += count as u64;
+        if let Err(error) = append(&mut upload.partial) {
             self.refuse(refusal_for(&error), Peer::Sending, cx.stats);
         }
     }

@@ -16,7 +16,7 @@ use super::connection::{CloseReason, Connection, Context, Verdict};
 use super::pace::Clock;
 use super::stats::Stats;
 use super::trace::{Scene, Trace, Tracer};
-use crate::net::{Readiness, Stream};
+use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::Rules;
 use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
 use crate::store::{Claim, Store};
@@ -42,6 +42,7 @@ pub struct Connections<S, D: Store> {
     ready: ReadyQueue,
     deadlines: Deadlines,
     buffer: Box<[u8]>,
+    pipe: Option<Pipe>,
     stats: Stats,
     tracer: Option<Tracer>,
 }
@@ -57,6 +58,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             ready: ReadyQueue::default(),
             deadlines: Deadlines::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
+            pipe: open_pipe(),
             stats: Stats::default(),
             tracer: None,
         }
@@ -201,6 +203,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer,
+            pipe: self.pipe.as_ref(),
             stats: &mut self.stats,
             clock,
             trace: Trace::of(&mut self.tracer, id),
@@ -251,4 +254,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
             tracer.closed(id, reason);
         }
     }
+}
+
+/// Without one everything is read: that costs more, and nothing else.
+fn open_pipe() -> Option<Pipe> {
+    Pipe::open().inspect_err(|error| log::info!("long uploads are copied twice, for want of a pipe: {error}")).ok()
 }

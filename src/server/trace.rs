@@ -49,6 +49,11 @@ pub enum Scene<'a> {
         /// As many as could have been read.
         room: usize,
     },
+    /// So many bytes went from the socket to the file, unseen.
+    Passed {
+        /// So many.
+        bytes: usize,
+    },
     /// A read found the end: the client sends no more.
     ReadEnd,
     /// A read found nothing: the socket is drained.
@@ -271,6 +276,7 @@ impl fmt::Display for Scene<'_> {
             Self::Accepted { local: None } => write!(f, "accepted"),
             Self::Event(flags) => write!(f, "event: {}", flags.names().collect::<Vec<_>>().join(", ")),
             Self::Read { bytes, room } => write!(f, "read {bytes} bytes, with room for {room}"),
+            Self::Passed { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
             Self::ReadEnd => write!(f, "read the end: the client sends no more"),
             Self::ReadWouldBlock => write!(f, "read: WouldBlock, there is no more for now"),
             Self::Wrote(bytes) => write!(f, "wrote {} bytes: {:?}", bytes.len(), excerpt(bytes)),
@@ -320,6 +326,7 @@ fn json(scene: &Scene) -> Value {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
         Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
         Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
+        Scene::Passed { bytes } => json!({ "scene": "passed", "bytes": bytes }),
         Scene::ReadEnd => json!({ "scene": "read_end" }),
         Scene::ReadWouldBlock => json!({ "scene": "read_would_block" }),
         Scene::Wrote(bytes) => json!({ "scene": "wrote", "bytes": bytes.len(), "text": excerpt(bytes) }),
@@ -502,6 +509,7 @@ mod tests {
             Scene::Accepted { local: Some(PEER) },
             Scene::Accepted { local: None },
             Scene::Read { bytes: 3, room: 9 },
+            Scene::Passed { bytes: 3 },
             Scene::ReadEnd,
             Scene::ReadWouldBlock,
             Scene::WriteWouldBlock,

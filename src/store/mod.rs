@@ -15,11 +15,12 @@ mod space;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 pub use commit::{Commit, Disk, Job, Settled, Work};
 pub use directory::{Directory, Link, Method};
 pub use partial::PartialFile;
-use rustix::io::Errno;
+use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::proto::{Digest, Name, OnExists, ResumeId, Ticket};
 use crate::reactor::Id;
@@ -116,6 +117,30 @@ pub trait Partial {
     /// Whatever the file system says; the partial is then of no further use.
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// Appends all of the `count` bytes that `pipe` holds.
+    ///
+    /// # Errors
+    /// As [`Partial::append`]; some of the bytes may still be in the pipe.
+    fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
+        self.copy_from(pipe, count)
+    }
+
+    /// [`Partial::append_from`] for where there is no way around a copy.
+    ///
+    /// # Errors
+    /// As [`Partial::append_from`].
+    fn copy_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
+        let mut buffer = [0; 16 << 10];
+        let mut left = count;
+        while left > 0 {
+            let most = left.min(buffer.len());
+            let copied = retry_on_intr(|| read(pipe, &mut buffer[..most]))?;
+            self.append(&buffer[..copied])?;
+            left -= copied;
+        }
+        Ok(())
+    }
+
     /// Sets the time of the file's last change, in seconds since the epoch. Appending afterwards changes it again.
     ///
     /// # Errors
@@ -195,12 +220,13 @@ fn cannot<E: fmt::Display + Into<io::Error>>(subject: impl fmt::Display, what: &
 mod tests {
     use std::fs::{self, File, Metadata, OpenOptions};
     use std::io::Write;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::path::{Path, PathBuf};
     use std::sync::Barrier;
 
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
 
     use super::*;
     use crate::proto::NamePolicy;
@@ -278,6 +304,21 @@ mod tests {
         Ok(partial.publish(name(as_name))?.to_string())
     }
 
+    /// The pieces of `bytes` one after the other, each in its way.
+    fn append_in_every_way(partial: &mut impl Partial, bytes: &[u8]) {
+        let (reader, mut writer) = io::pipe().unwrap();
+        for (number, piece) in bytes.chunks(20_000).enumerate() {
+            match number % 3 {
+                0 => partial.append(piece).unwrap(),
+                way => {
+                    writer.write_all(piece).unwrap();
+                    let append = if way == 1 { Partial::append_from } else { Partial::copy_from };
+                    append(partial, reader.as_fd(), piece.len()).unwrap();
+                }
+            }
+        }
+    }
+
     fn is_taken<T>(result: &Result<T, StoreError>) -> bool {
         matches!(result, Err(StoreError::Taken(_)))
     }
@@ -303,6 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_can_be_spliced_into_a_file_it_is_copied() {
+        everywhere(|path, directory| {
+            let mut partial = directory.begin(&Target::new(&name("a"), OnExists::Refuse)).unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            // The one kind of file that refuses it everywhere (splice(2), EINVAL).
+            fcntl_setfl(partial.file(), OFlags::APPEND).unwrap();
+            writer.write_all(b"content").unwrap();
+            partial.append_from(reader.as_fd(), 7).unwrap();
+            partial.publish(name("a")).unwrap();
+            assert_eq!(fs::read(path.join("a")).unwrap(), b"content");
+        });
+    }
+
+    #[test]
     fn a_published_file_is_byte_equal_and_like_any_other() {
         everywhere(|path, directory| {
             let like = File::create(path.join("like any other")).unwrap().metadata().unwrap();
@@ -311,7 +366,7 @@ mod tests {
                 let as_name = name(&size.to_string());
                 for on_exists in [OnExists::Refuse, OnExists::Rename, OnExists::Replace] {
                     let mut partial = directory.begin(&Target::new(&as_name, on_exists)).unwrap();
-                    bytes.chunks(65_536).for_each(|piece| partial.append(piece).unwrap());
+                    append_in_every_way(&mut partial, &bytes);
                     let file = path.join(partial.publish(as_name.clone()).unwrap());
                     assert_eq!(fs::read(&file).unwrap(), bytes);
                     let meta = fs::metadata(&file).unwrap();

@@ -10,8 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::fs::{fadvise, fstat, linkat, openat, renameat, renameat_with, unlinkat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::path::{Arg, DecInt};
+use rustix::pipe::{SpliceFlags, splice};
 
 use super::directory::{Handles, Link, Method};
 use super::space::Reservation;
@@ -71,6 +72,15 @@ impl PartialFile {
         Self { origin, file, size: held, held, on_exists, will_sync, reservation }
     }
 
+    fn appended(&mut self, count: usize) {
+        let before = self.size;
+        self.size += count as u64;
+        self.reservation.used(count as u64);
+        if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
+            start_write_back(&self.file);
+        }
+    }
+
     /// The content so far.
     pub(super) fn file(&self) -> &File {
         &self.file
@@ -111,11 +121,23 @@ impl Partial for PartialFile {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.file.write_all(bytes)?;
-        let before = self.size;
-        self.size += bytes.len() as u64;
-        self.reservation.used(bytes.len() as u64);
-        if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
-            start_write_back(&self.file);
+        self.appended(bytes.len());
+        Ok(())
+    }
+
+    fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
+        let mut left = count;
+        while left > 0 {
+            match retry_on_intr(|| splice(pipe, None, &self.file, None, left, SpliceFlags::MOVE)) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(moved) => {
+                    self.appended(moved);
+                    left -= moved;
+                }
+                // Not every file system can.
+                Err(Errno::INVAL) => return self.copy_from(pipe, left),
+                Err(errno) => return Err(errno.into()),
+            }
         }
         Ok(())
     }

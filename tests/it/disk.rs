@@ -27,12 +27,12 @@ fn assert_given_up(server: &Server, bytes: &[u8], start: &str) {
 #[test]
 fn what_does_not_fit_on_the_disk_is_given_up_and_its_space_is_free_again() {
     for policy in ["rename", "replace"] {
-        let mount = "mount -t tmpfs -o size=1000k tmpfs inbox";
+        let mount = "mount -t tmpfs -o size=3000k tmpfs inbox";
         let Some(server) = Server::start_after(mount, &["--on-exists", policy]) else { return };
         let free_pages = || statvfs(server.dir()).expect("the inbox is a directory").f_bfree;
         let before = free_pages();
         server.withstands(|| {
-            assert_given_up(&server, &content(3 << 20, 1), "no 507 no space is left for the file: ");
+            assert_given_up(&server, &content(6 << 20, 1), "no 507 no space is left for the file: ");
             // Less the one page of the honest upload.
             await_until("the space to be free again", || free_pages() >= before - 1);
             let bytes = content(500_000, 2);
@@ -57,13 +57,16 @@ fn a_disk_without_inodes_is_told_before_any_content() {
 
 #[test]
 fn a_file_over_the_size_limit_of_the_process_is_given_up_and_the_process_lives() {
-    let server = Server::start_under(&["prlimit", "--fsize=100000"], &Server::home(), &[]);
-    server.withstands(|| {
-        assert_given_up(&server, &content(100_001, 1), "no 500 the file cannot be stored: larger than the file system");
-        let bytes = content(100_000, 2);
-        classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
-        files_of([("fits.bin", &bytes)])
-    });
+    for limit in [100_000, 4_000_000] {
+        let server = Server::start_under(&["prlimit", &format!("--fsize={limit}")], &Server::home(), &[]);
+        server.withstands(|| {
+            let start = "no 500 the file cannot be stored: larger than the file system";
+            assert_given_up(&server, &content(limit + 1, 1), start);
+            let bytes = content(limit, 2);
+            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
+            files_of([("fits.bin", &bytes)])
+        });
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ struct Server {
     unsettled: Vec<(Ticket, Name)>,
     names: Vec<Name>,
     late: bool,
+    /// What nobody has to look at does not go through the conversation.
+    passes: bool,
 }
 
 impl Server {
@@ -41,20 +43,44 @@ impl Server {
 
     fn with(rules: Rules) -> Self {
         let receiver = Receiver::new(Arc::new(rules));
-        Self { receiver, transcript: Transcript::default(), unsettled: Vec::new(), names: Vec::new(), late: false }
+        Self {
+            receiver,
+            transcript: Transcript::default(),
+            unsettled: Vec::new(),
+            names: Vec::new(),
+            late: false,
+            passes: false,
+        }
     }
 
     fn feed(&mut self, piece: &[u8]) {
         let mut input = piece;
         loop {
+            if self.passes {
+                self.pass(&mut input);
+            }
             while let Some(event) = self.receiver.receive(&mut input) {
                 self.act(event);
+                if self.passes {
+                    self.pass(&mut input);
+                }
             }
             if input.is_empty() {
                 return;
             }
             assert_eq!(self.receiver.awaits(), Awaits::Verdict, "what is not taken is lost");
             self.settle();
+        }
+    }
+
+    /// As if a splice had moved what may be moved, half of it at a time.
+    fn pass(&mut self, input: &mut &[u8]) {
+        let passable = usize::try_from(self.receiver.passable()).unwrap_or(usize::MAX).min(input.len());
+        let (content, rest) = input.split_at(passable.div_ceil(2));
+        if !content.is_empty() {
+            self.transcript.content.extend_from_slice(content);
+            self.receiver.pass(content.len() as u64);
+            *input = rest;
         }
     }
 
@@ -136,7 +162,15 @@ fn held_of(request: &Request) -> Option<Held> {
 
 /// A first burst cut at `cuts`, then `later`, then FIN.
 fn converse(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
-    let mut server = Server::new();
+    drive(Server::new(), burst, cuts, later)
+}
+
+/// [`converse`], with a server that looks at no more than it must.
+fn converse_unseen(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
+    drive(Server { passes: true, ..Server::new() }, burst, cuts, later)
+}
+
+fn drive(mut server: Server, burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     let mut from = 0;
     for &cut in cuts.iter().chain([&burst.len()]) {
         server.feed(&burst[from..cut]);
@@ -216,7 +250,9 @@ fn every_split_of_a_first_burst_means_the_same() {
         let whole = converse(burst, &[], b"");
         for first in 0..=burst.len() {
             for second in first..=burst.len() {
-                assert_eq!(converse(burst, &[first, second], b""), whole, "{burst:?} cut at {first} and {second}");
+                let cuts = [first, second];
+                assert_eq!(converse(burst, &cuts, b""), whole, "{burst:?} cut at {first} and {second}");
+                assert_eq!(converse_unseen(burst, &cuts, b""), whole, "{burst:?} unseen, cut at {first} and {second}");
             }
         }
         let everywhere: Vec<usize> = (0..burst.len()).collect();
@@ -233,7 +269,9 @@ proptest! {
     ) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(burst.len())).collect();
         cuts.sort_unstable();
-        prop_assert_eq!(converse(&burst, &cuts, &later), converse(&burst, &[], &later));
+        let whole = converse(&burst, &[], &later);
+        prop_assert_eq!(&converse(&burst, &cuts, &later), &whole);
+        prop_assert_eq!(&converse_unseen(&burst, &cuts, &later), &whole);
     }
 }
 
@@ -516,6 +554,25 @@ fn a_file_that_is_too_large_ends_the_conversation_as_soon_as_that_is_known() {
     server.end_of_burst();
     server.feed(b"abcd");
     assert_eq!(server.finish().farewell, Some(Farewell::Reset));
+}
+
+#[test]
+fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
+    for (input, passable) in [
+        (&b"/put size=9 a\nab"[..], 7),
+        (b"/put size=9 crc32c=364b3fb7 a\nab", 0),
+        (b"/put size=- a\n5\nab", 3),
+        (b"/put size=- a\n2\nab", 0),
+        (b"a\n", 0),
+        (b"a\nab", 10),
+        (b"a\n0123456789ab", 0),
+        (b"/put size=9 taken\nab", 0),
+        (b"/put size=2 a\nab", 0),
+    ] {
+        let mut server = Server::with(Rules { max_file_size: Some(12), ..Rules::default() });
+        server.feed(input);
+        assert_eq!(server.receiver.passable(), passable, "{input:?}");
+    }
 }
 
 #[test]
