@@ -340,6 +340,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         !self.receiver.transmit().is_empty()
     }
 
+    /// Whether what comes next may add to what is to be said, so that one write does for both.
+    fn may_say_more(&self) -> bool {
+        let has_input = self.readiness.readable || !self.held.is_empty();
+        has_input && self.task.is_none() && !self.receiver.is_over() && self.receiver.awaits() != Awaits::Verdict
+    }
+
     fn next_lapse(&self, limits: &Limits) -> Option<(Instant, Lapse)> {
         self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
@@ -347,7 +353,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             cx.trace.tell_state(|| self.receiver.awaits());
-            self.flush(cx.clock.now, &mut cx.trace)?;
+            if !self.may_say_more() || budget.is_spent() || cx.store.is_congested() {
+                self.flush(cx.clock.now, &mut cx.trace)?;
+            }
             match self.receiver.farewell() {
                 Some(Farewell::Linger) if self.lingering => {}
                 Some(Farewell::Linger) => self.begin_linger(cx.clock.now, &mut cx.trace)?,

@@ -52,6 +52,9 @@ impl Space {
     /// # Errors
     /// [`StoreError::Full`] with the figures, where they do not fit.
     pub(super) fn reserve(&self, directory: impl AsFd, bytes: u64) -> Result<Reservation, StoreError> {
+        if bytes == 0 {
+            return Ok(Reservation { announced: self.announced.clone(), left: 0 });
+        }
         let file_system = fstatvfs(directory)?;
         let in_bytes = |blocks: u64| blocks.saturating_mul(file_system.f_frsize);
         let min_free =

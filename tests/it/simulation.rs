@@ -718,7 +718,8 @@ impl World {
 
     fn run(mut self) {
         for _ in 0..200_000 {
-            if self.clients.iter().all(|client| client.id.is_some() && client.wire.borrow().closed) {
+            let disk_is_idle = self.disk.disk.waiting.borrow().is_empty();
+            if disk_is_idle && self.clients.iter().all(|client| client.id.is_some() && client.wire.borrow().closed) {
                 return self.check();
             }
             self.turn();
