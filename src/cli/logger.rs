@@ -1,46 +1,113 @@
 //! The way out of the log and of the trace: standard error, without ever waiting for whoever reads it.
 //!
-//! The event loop logs. A reader that stalls (a full pipe, a terminal on hold) must not stop it, so a line that cannot
-//! be written at once is dropped and counted. Making standard error non-blocking instead would do so to every process
-//! that shares it.
+//! The event loop logs. A reader that stalls (a full pipe, a terminal on hold) must not stop it, so lines that cannot be
+//! written at once are dropped and counted. Making standard error non-blocking instead would do so to every process that
+//! shares it. The lines of one turn leave together: one write for each would be a tenth of a small upload's system calls.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use env_logger::{Builder, Env, Target};
+use log::{Level, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// What a pipe that polls as writable takes without blocking: PIPE_BUF (pipe(7)).
-const LINE_MAX_BYTES: usize = 4096;
+const WRITE_MAX_BYTES: usize = 4096;
 
-/// Starts logging to standard error: as `RUST_LOG` says, or from `info` up.
-pub fn init() {
-    Builder::from_env(Env::default().default_filter_or("info")).target(Target::Pipe(Box::new(sink("log")))).init();
+/// Starts logging to standard error: as `RUST_LOG` says, or from `info` up. Returns the way there, for what else is to be
+/// told in its place among the log's lines.
+pub fn init() -> Lines {
+    let lines = Lines(Arc::new(Mutex::new(Sink::new(io::stderr()))));
+    let target = Target::Pipe(Box::new(Gathered(lines.clone())));
+    let format = Builder::from_env(Env::default().default_filter_or("info")).target(target).build();
+    log::set_max_level(format.filter());
+    log::set_boxed_logger(Box::new(Logger { format, lines: lines.clone() })).expect("nobody else logs");
+    lines
 }
 
-/// A way to standard error, for whole lines, each in one write; `what` they are is said where some had to be dropped.
-pub fn sink(what: &'static str) -> impl Write {
-    Sink { out: io::stderr(), what, dropped: 0 }
+/// What is written to standard error, a whole line a write. A flush lets it out.
+#[derive(Clone)]
+pub struct Lines(Arc<Mutex<Sink<Stderr>>>);
+
+impl Lines {
+    fn sink(&self) -> MutexGuard<'_, Sink<Stderr>> {
+        // Whoever panicked has left whole lines.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Takes one whole line a write, and never fails.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.sink().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink().flush()
+    }
+}
+
+/// [`Lines`] for env_logger, which flushes after each of them.
+struct Gathered(Lines);
+
+impl Write for Gathered {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lets warnings and errors out at once, and the rest when it is flushed.
+struct Logger {
+    format: env_logger::Logger,
+    lines: Lines,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.format.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        self.format.log(record);
+        if record.level() <= Level::Warn {
+            self.flush();
+        }
+    }
+
+    fn flush(&self) {
+        // It never fails.
+        let _ = self.lines.sink().flush();
+    }
+}
+
+/// Takes one whole line a write, gathers as many as one write takes, and never fails.
 struct Sink<W> {
     out: W,
-    what: &'static str,
+    gathered: Vec<u8>,
+    /// How many are gathered.
+    lines: u64,
     /// Lines since the last one that was written.
     dropped: u64,
 }
 
 impl<W: AsFd + Write> Sink<W> {
-    /// Whether it was written.
-    fn try_line(&mut self, line: &[u8]) -> bool {
-        is_ready(&self.out, PollFlags::OUT) && self.out.write(line).is_ok_and(|written| written == line.len())
+    fn new(out: W) -> Self {
+        Self { out, gathered: Vec::new(), lines: 0, dropped: 0 }
+    }
+
+    /// Whether they were written.
+    fn try_write(&mut self, lines: &[u8]) -> bool {
+        is_ready(&self.out, PollFlags::OUT) && self.out.write(lines).is_ok_and(|written| written == lines.len())
     }
 
     fn report_dropped(&mut self) -> bool {
-        let report = format!("{} {} lines were dropped: nobody read them in time\n", self.dropped, self.what);
-        let reported = self.try_line(report.as_bytes());
+        let report = format!("{} lines were dropped: nobody read them in time\n", self.dropped);
+        let reported = self.try_write(report.as_bytes());
         if reported {
             self.dropped = 0;
         }
@@ -50,14 +117,26 @@ impl<W: AsFd + Write> Sink<W> {
 
 impl<W: AsFd + Write> Write for Sink<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let in_order = self.dropped == 0 || self.report_dropped();
-        if !in_order || !self.try_line(&cut(line)) {
-            self.dropped += 1;
+        let whole = cut(line);
+        if self.gathered.len() + whole.len() > WRITE_MAX_BYTES {
+            self.flush()?;
         }
+        self.gathered.extend_from_slice(&whole);
+        self.lines += 1;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.lines == 0 {
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        let in_order = self.dropped == 0 || self.report_dropped();
+        if !in_order || !self.try_write(&gathered) {
+            self.dropped += self.lines;
+        }
+        (self.gathered, self.lines) = (gathered, 0);
+        self.gathered.clear();
         Ok(())
     }
 }
@@ -68,7 +147,7 @@ fn is_ready(file: &impl AsFd, wanted: PollFlags) -> bool {
 
 /// The line, or as much of it as never blocks, up to a whole character.
 fn cut(line: &[u8]) -> Cow<'_, [u8]> {
-    let Some(start) = line.get(..LINE_MAX_BYTES - 1).filter(|_| line.len() > LINE_MAX_BYTES) else {
+    let Some(start) = line.get(..WRITE_MAX_BYTES - 1).filter(|_| line.len() > WRITE_MAX_BYTES) else {
         return line.into();
     };
     let whole = std::str::from_utf8(start).map_or_else(|error| error.valid_up_to(), str::len);
@@ -83,7 +162,12 @@ mod tests {
 
     fn sink() -> (Sink<PipeWriter>, PipeReader) {
         let (reader, out) = pipe().unwrap();
-        (Sink { out, what: "log", dropped: 0 }, reader)
+        (Sink::new(out), reader)
+    }
+
+    fn write_line(sink: &mut Sink<PipeWriter>, line: &[u8]) {
+        sink.write_all(line).unwrap();
+        sink.flush().unwrap();
     }
 
     /// Reads until the pipe is empty, and returns the lines.
@@ -104,24 +188,34 @@ mod tests {
             let line = [vec![b'x'; length - 1], vec![b'\n']].concat();
             // A pipe holds 65,536 bytes (pipe(7)); a write that blocks hangs here.
             let count = 2 * 65_536 / length + 100;
-            (0..count).for_each(|_| sink.write_all(&line).unwrap());
+            (0..count).for_each(|_| write_line(&mut sink, &line));
             let kept = drain(&reader).len();
             assert!(kept > 0 && sink.dropped > 0, "{length}: {kept} kept");
             assert_eq!(kept as u64 + sink.dropped, count as u64);
 
-            let report = format!("{} log lines were dropped: nobody read them in time", sink.dropped);
-            sink.write_all(b"next\n").unwrap();
+            let report = format!("{} lines were dropped: nobody read them in time", sink.dropped);
+            write_line(&mut sink, b"next\n");
             assert_eq!(drain(&reader), [report.as_str(), "next"]);
-            sink.write_all(b"after\n").unwrap();
+            write_line(&mut sink, b"after\n");
             assert_eq!(drain(&reader), ["after"]);
         }
+    }
+
+    #[test]
+    fn lines_leave_in_order_when_they_are_let_out_or_when_no_more_fit_in_one_write() {
+        let (mut sink, reader) = sink();
+        let lines: Vec<String> = (0..100).map(|number| format!("{number:099}")).collect();
+        lines.iter().for_each(|line| sink.write_all(format!("{line}\n").as_bytes()).unwrap());
+        assert_eq!(drain(&reader), lines[..80], "two writes of 40 lines");
+        sink.flush().unwrap();
+        assert_eq!(drain(&reader), lines[80..]);
     }
 
     #[test]
     fn a_reader_that_is_gone_is_survived() {
         let (mut sink, reader) = sink();
         drop(reader);
-        (0..100).for_each(|_| sink.write_all(b"line\n").unwrap());
+        (0..100).for_each(|_| write_line(&mut sink, b"line\n"));
         assert_eq!(sink.dropped, 100);
     }
 
@@ -129,12 +223,12 @@ mod tests {
     fn long_lines_are_cut_to_what_cannot_block() {
         for character in ["x", "é", "語", "👩"] {
             let (mut sink, reader) = sink();
-            sink.write_all(format!("{}\n", character.repeat(5000)).as_bytes()).unwrap();
+            write_line(&mut sink, format!("{}\n", character.repeat(5000)).as_bytes());
             let lines = drain(&reader);
             assert_eq!(lines.len(), 1);
-            assert!((LINE_MAX_BYTES - 5..LINE_MAX_BYTES).contains(&lines[0].len()), "{}", lines[0].len());
+            assert!((WRITE_MAX_BYTES - 5..WRITE_MAX_BYTES).contains(&lines[0].len()), "{}", lines[0].len());
             assert!(lines[0].ends_with(character));
         }
-        assert_eq!(cut(&[b'x'; LINE_MAX_BYTES]).len(), LINE_MAX_BYTES);
+        assert_eq!(cut(&[b'x'; WRITE_MAX_BYTES]).len(), WRITE_MAX_BYTES);
     }
 }

@@ -10,8 +10,9 @@ use intake::server::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError};
 
 use super::address::Address;
+use super::logger::{self, Lines};
 use super::units::{Count, Limit, Size, Span};
-use super::{Exit, Words, complain, logger, one_of, say, word_of};
+use super::{Exit, Words, complain, one_of, say, word_of};
 
 /// Receives files over TCP into a directory, and echoes UDP
 #[derive(Debug, Args)]
@@ -103,14 +104,16 @@ fn parse_udp(typed: &str) -> Result<Udp, String> {
 impl Serve {
     /// Serves until it is shut down.
     pub fn run(self) -> Exit {
-        logger::init();
-        self.serve().unwrap_or_else(|words| {
+        let lines = logger::init();
+        let exit = self.serve(lines);
+        log::logger().flush();
+        exit.unwrap_or_else(|words| {
             complain(words);
             Exit::Failed
         })
     }
 
-    fn serve(self) -> Result<Exit, String> {
+    fn serve(self, lines: Lines) -> Result<Exit, String> {
         let trace = self.trace;
         let mut server = match Server::bind(&self.config()?) {
             Ok(server) => server,
@@ -121,7 +124,7 @@ impl Serve {
             Err(error) => return Err(error.to_string()),
         };
         if let Some(format) = trace {
-            server.trace_to(Tracer::new(format, Box::new(logger::sink("trace"))));
+            server.trace_to(Tracer::new(format, Box::new(lines)));
         }
         // Scripts that start it on port 0 wait for these lines.
         for endpoint in server.endpoints() {

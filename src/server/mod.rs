@@ -193,6 +193,7 @@ impl Server {
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         let asked = self.clock.now;
         let timeout = self.timeout();
+        log::logger().flush();
         match self.poll.poll(&mut self.events, timeout) {
             // The batch is empty then: the next turn asks again.
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),

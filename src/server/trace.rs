@@ -241,7 +241,7 @@ impl Tracer {
         let mut line = self.format.line(story.accepted.elapsed(), story.peer, scene);
         line.push('\n');
         // A line that cannot be written is no reason to stop working.
-        let _ = self.out.write(line.as_bytes());
+        let _ = self.out.write(line.as_bytes()).and_then(|_| self.out.flush());
     }
 }
 
