@@ -126,7 +126,8 @@ impl Serve {
         if let Some(format) = trace {
             server.trace_to(Tracer::new(format, Box::new(lines)));
         }
-        // Scripts that start it on port 0 wait for these lines.
+        // Scripts that start it on port 0 wait for these lines, and then look at the log.
+        log::logger().flush();
         for endpoint in server.endpoints() {
             say(endpoint);
         }

@@ -261,7 +261,7 @@ fn a_file_system_without_unnamed_files_or_exclusive_renames_keeps_every_promise(
         }
         let wrapper = [&["strace", "-D", "-o", "/dev/null"], inject].concat();
         let server = Server::start_under(&wrapper, &Server::home(), &[]);
-        assert!(server.log().contains("named partial files"));
+        await_until("the log to tell how files are stored", || server.log().contains("named partial files"));
         server.withstands(|| {
             let bytes = content(100_000, 1);
             (0..3).for_each(|_| classic(server.tcp(), "name.bin", &bytes).expect("the upload is taken"));
