@@ -3,22 +3,19 @@
 //! A thread that must not wait for one of its connections makes them all non-blocking. Then it has to know when to try
 //! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received
 //! in all three ways, while the kernel counts the thread's reads, its sleeps and its time on the processor.
-//!
-//! ```text
-//! cargo run --example busy_loop
-//! ```
 
 mod loopback;
 
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
 
-use loopback::{ANY, PATIENCE, connect, figure, unless_blocked, wait};
+use loopback::kernel::figure;
+use loopback::{PATIENCE, mio_pair, unless_blocked, wait};
 
 const CONNECTIONS: usize = 10;
 const MESSAGES: usize = 20;
@@ -48,10 +45,9 @@ fn main() -> io::Result<()> {
 
 /// Receives all messages; returns how many reads that took.
 fn receive(between: Between) -> io::Result<usize> {
-    let listener = TcpListener::bind(ANY)?;
-    let pairs = (0..CONNECTIONS).map(|_| connect(&listener)).collect::<io::Result<Vec<_>>>()?;
+    let pairs = (0..CONNECTIONS).map(|_| mio_pair()).collect::<io::Result<Vec<_>>>()?;
     let (clients, mut streams): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(CONNECTIONS));
+    let mut poll = Poll::new()?;
     for (index, stream) in streams.iter_mut().enumerate() {
         poll.registry().register(stream, Token(index), Interest::READABLE)?;
     }
@@ -65,10 +61,7 @@ fn receive(between: Between) -> io::Result<usize> {
                 thread::sleep(span);
                 (0..CONNECTIONS).collect()
             }
-            Between::Poll => {
-                wait(&mut poll, &mut events, PATIENCE)?;
-                events.iter().map(|event| event.token().0).collect::<Vec<_>>()
-            }
+            Between::Poll => wait(&mut poll, PATIENCE)?.iter().map(|event| event.token().0).collect::<Vec<_>>(),
         };
         for index in worth_a_try {
             let (found, reads) = drain(&streams[index])?;

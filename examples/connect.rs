@@ -3,29 +3,33 @@
 //! `connect` returns before there is a connection. What has come of it since is told by the socket's error and its
 //! peer. Each sign alone is wrong somewhere: a refused connection is as writable as one that stands, and one that is
 //! still on its way has no error either. Where nobody answers there is no event at all.
-//!
-//! ```text
-//! cargo run --example connect
-//! ```
 
 mod loopback;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::net::{self, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 
-use loopback::{ANY, PATIENCE, SILENCE, look_up, settle, wait};
+use loopback::kernel::Ends;
+use loopback::{ANY, PATIENCE, SILENCE, settle, wait};
 
-/// The state in the kernel's table of a connection that nobody has answered yet.
-const SYN_SENT: u8 = 2;
+/// What has come of a connect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    Pending,
+    Connected,
+    Failed,
+}
+
+use Verdict::{Connected, Failed, Pending};
 
 fn main() -> io::Result<()> {
-    println!("{:28} {:9} {:19} {:5} so it is", "", "writable", "error", "peer");
+    println!("{:30} {:9} {:19} {:5} so it is", "", "writable", "error", "peer");
     looked_at_too_early()?;
     accepted_in_the_end()?;
     refused_in_the_end()?;
@@ -36,8 +40,7 @@ fn main() -> io::Result<()> {
 fn looked_at_too_early() -> io::Result<()> {
     let nobody_yet = TcpStream::from_std(Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?.into());
     let mut attempt = Attempt::watch(nobody_yet)?;
-    let verdict = attempt.look("watched before it connects", PATIENCE)?;
-    assert_eq!(verdict, (Verdict::Pending, [Verdict::Connected, Verdict::Connected, Verdict::Pending]));
+    attempt.look("watched before it connects", PATIENCE, Pending, [Connected, Connected, Pending])?;
     let error = attempt.stream.write(b"hello").expect_err("there is nobody to write to");
     println!("    whoever writes now hears: {error}");
     Ok(())
@@ -45,129 +48,79 @@ fn looked_at_too_early() -> io::Result<()> {
 
 /// The listener's backlog is full at first, so the answer takes until the handshake is tried again, after a second.
 fn accepted_in_the_end() -> io::Result<()> {
-    let (listener, address, _first) = full_listener()?;
-    let mut attempt = Attempt::to(address)?;
-    on_its_way(&mut attempt)?;
+    let (listener, mut attempt, _first) = on_its_way()?;
     let _accepted = listener.accept()?;
-    let (verdict, _) = attempt.look("a place has become free", PATIENCE)?;
-    assert_eq!(verdict, Verdict::Connected);
+    attempt.look("a place has become free", PATIENCE, Connected, [Connected; 3])?;
     attempt.stream.write_all(b"hello")
 }
 
+/// Writable, and yet refused.
 fn refused_in_the_end() -> io::Result<()> {
-    let (listener, address, _first) = full_listener()?;
-    let mut attempt = Attempt::to(address)?;
-    on_its_way(&mut attempt)?;
+    let (listener, mut attempt, _first) = on_its_way()?;
     drop(listener);
-    let (verdict, by_one_sign) = attempt.look("the listener has gone", PATIENCE)?;
-    assert_eq!(verdict, Verdict::Failed);
-    assert_eq!(by_one_sign, [Verdict::Connected, Verdict::Failed, Verdict::Pending], "writable, and yet refused");
-    Ok(())
+    attempt.look("the listener has gone", PATIENCE, Failed, [Connected, Failed, Pending])
 }
 
 /// The kernel gives up in its own time, and silence is no event: the limit must be ours.
 fn never_answered() -> io::Result<()> {
-    let (_listener, address, _first) = full_listener()?;
-    let mut attempt = Attempt::to(address)?;
-    let port = attempt.stream.local_addr()?.port();
-    on_its_way(&mut attempt)?;
-    let mut table = File::open("/proc/net/tcp")?;
-    assert_eq!(look_up(&mut table, port, address.port())?.state, SYN_SENT);
+    let (listener, attempt, _first) = on_its_way()?;
+    let ends = Ends { client: attempt.stream.local_addr()?, server: listener.local_addr()? };
     let retries = fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries")?;
-    println!("    in SYN_SENT, says the kernel, which will try {} times more, for over a minute", retries.trim());
+    let state = ends.client()?.state;
+    println!("    in {state}, says the kernel, which will try {} times more, for over a minute", retries.trim());
+    assert_eq!(state, "SYN_SENT");
     // Our deadline has passed: closing the socket is all that giving up takes.
     drop(attempt);
-    assert!(look_up(&mut table, port, address.port()).is_err(), "it is gone");
+    assert!(ends.client()?.is_closed());
     println!("    given up after {SILENCE:?}");
     Ok(())
 }
 
-fn on_its_way(attempt: &mut Attempt) -> io::Result<()> {
-    let (verdict, by_one_sign) = attempt.look("on its way: no event", SILENCE)?;
-    assert_eq!(verdict, Verdict::Pending);
-    assert_eq!(by_one_sign, [Verdict::Pending, Verdict::Connected, Verdict::Pending], "no error, and no connection");
-    Ok(())
-}
-
-/// A listener with room for a single connection, and the one that takes it up: further handshakes are dropped.
-fn full_listener() -> io::Result<(TcpListener, SocketAddr, net::TcpStream)> {
+/// A connect that is not answered: its listener has room for a single connection, and that is taken.
+fn on_its_way() -> io::Result<(TcpListener, Attempt, net::TcpStream)> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&ANY.into())?;
     listener.listen(0)?;
     let listener = TcpListener::from(listener);
-    let address = listener.local_addr()?;
+    let address: SocketAddr = listener.local_addr()?;
     let first = net::TcpStream::connect(address)?;
     settle();
-    Ok((listener, address, first))
+    let mut attempt = Attempt::watch(TcpStream::connect(address)?)?;
+    attempt.look("on its way: no event", SILENCE, Pending, [Pending, Connected, Pending])?;
+    Ok((listener, attempt, first))
 }
 
-/// The three signs.
-struct Look {
-    writable: bool,
-    error: Option<io::Error>,
-    has_peer: bool,
-}
-
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    Pending,
-    Connected,
-    Failed,
-}
-
-impl Look {
-    /// Asks the kernel. It tells an error once, so there must be one place alone that takes it.
-    fn at(stream: &TcpStream, events: &Events) -> io::Result<Self> {
-        let writable = events.iter().any(|event| event.is_writable());
-        Ok(Self { writable, error: stream.take_error()?, has_peer: stream.peer_addr().is_ok() })
-    }
-
-    /// Right: no error yet and no peer yet is no answer yet.
-    fn verdict(&self) -> Verdict {
-        match (&self.error, self.has_peer) {
-            (Some(_), _) => Verdict::Failed,
-            (None, true) => Verdict::Connected,
-            (None, false) => Verdict::Pending,
-        }
-    }
-
-    /// Wrong, each in its own situation: writable, no error, or no peer taken for the whole answer.
-    fn verdicts_by_one_sign(&self) -> [Verdict; 3] {
-        let connected_if = |sign, otherwise| if sign { Verdict::Connected } else { otherwise };
-        [
-            connected_if(self.writable, Verdict::Pending),
-            connected_if(self.error.is_none(), Verdict::Failed),
-            connected_if(self.has_peer, Verdict::Pending),
-        ]
-    }
-}
-
-/// A connect under way, and whoever waits for it.
+/// A connect under way.
 struct Attempt {
     poll: Poll,
-    events: Events,
     stream: TcpStream,
 }
 
 impl Attempt {
-    fn to(address: SocketAddr) -> io::Result<Self> {
-        Self::watch(TcpStream::connect(address)?)
-    }
-
     fn watch(mut stream: TcpStream) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.registry().register(&mut stream, Token(0), Interest::WRITABLE)?;
-        Ok(Self { poll, events: Events::with_capacity(8), stream })
+        Ok(Self { poll, stream })
     }
 
-    /// Waits for an event, then looks, and tells what the looks say together and each alone.
-    fn look(&mut self, situation: &str, longest: Duration) -> io::Result<(Verdict, [Verdict; 3])> {
-        wait(&mut self.poll, &mut self.events, longest)?;
-        let look = Look::at(&self.stream, &self.events)?;
-        let (verdict, yes_or_no) = (look.verdict(), |sign| if sign { "yes" } else { "no" });
-        let error = look.error.as_ref().map_or("none".to_owned(), |error| error.kind().to_string());
-        let (writable, has_peer) = (yes_or_no(look.writable), yes_or_no(look.has_peer));
-        println!("{situation:28} {writable:9} {error:19} {has_peer:5} {verdict:?}");
-        Ok((verdict, look.verdicts_by_one_sign()))
+    /// Waits for an event, then looks. What the looks say together must be `right`, and what each would say alone is
+    /// known as well: writable, no error, or a peer taken for the whole answer, all of them wrong somewhere.
+    fn look(&mut self, what: &str, longest: Duration, right: Verdict, alone: [Verdict; 3]) -> io::Result<()> {
+        let writable = wait(&mut self.poll, longest)?.iter().any(|event| event.is_writable());
+        // The kernel tells an error once, so there must be one place alone that takes it.
+        let (error, has_peer) = (self.stream.take_error()?, self.stream.peer_addr().is_ok());
+        let verdict = match (&error, has_peer) {
+            (Some(_), _) => Failed,
+            (None, true) => Connected,
+            (None, false) => Pending,
+        };
+        let connected_if = |sign, otherwise| if sign { Connected } else { otherwise };
+        let by_one_sign =
+            [connected_if(writable, Pending), connected_if(error.is_none(), Failed), connected_if(has_peer, Pending)];
+        let yes_or_no = |sign| if sign { "yes" } else { "no" };
+        let error = error.map_or("none".to_owned(), |error| error.kind().to_string());
+        println!("{what:30} {:9} {error:19} {:5} {verdict:?}", yes_or_no(writable), yes_or_no(has_peer));
+        assert_eq!((verdict, by_one_sign), (right, alone));
+        Ok(())
     }
 }

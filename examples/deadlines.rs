@@ -2,22 +2,19 @@
 //!
 //! A server ends connections that are silent for too long. Three situations, each for a right server and for one that
 //! differs in a single point: nobody speaks; one speaks all the time; the process was stopped for a while.
-//!
-//! ```text
-//! cargo run --example deadlines
-//! ```
 
 mod loopback;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll};
 
-use intake::reactor::{Deadlines, Id, ReadyQueue, Slots};
-use loopback::{ANY, PATIENCE, arrived, connect, unless_blocked, wait};
+use intake::reactor::{Deadlines, Id, Slots};
+use loopback::kernel::arrived;
+use loopback::{PATIENCE, id, mio_pair, token, unless_blocked, wait};
 
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_millis(100);
@@ -36,7 +33,7 @@ enum Manner {
 }
 
 fn main() -> io::Result<()> {
-    println!("-- three connections with different patience, and nobody speaks");
+    println!("-- three connections with different deadlines, and nobody speaks");
     let (right, tick) = (turns_in_silence(Manner::Right)?, turns_in_silence(Manner::Tick)?);
     assert!(right <= 9 && right < tick, "silence is waited for, not counted through");
     println!("-- one speaks all the time, the other one never");
@@ -49,40 +46,41 @@ fn main() -> io::Result<()> {
 }
 
 fn turns_in_silence(manner: Manner) -> io::Result<usize> {
-    let (mut server, now) = (Server::new(manner)?, Instant::now());
-    let (third, first, second) = (server.admit(now, 3 * IDLE)?, server.admit(now, IDLE)?, server.admit(now, 2 * IDLE)?);
+    let mut server = Server::new(manner)?;
+    let (third, first, second) = (server.admit(3 * IDLE)?, server.admit(IDLE)?, server.admit(2 * IDLE)?);
+    let mut turns = 0;
     while !server.connections.is_empty() {
         server.turn()?;
+        turns += 1;
     }
-    println!("{manner:?}: {} turns until all have been ended, in the order of their deadlines", server.turns);
+    println!("{manner:?}: {turns} turns until all have been ended, in the order of their deadlines");
     assert_eq!(server.ended, [first.0, second.0, third.0]);
-    Ok(server.turns)
+    Ok(turns)
 }
 
 /// Whether a silent connection meets its deadline beside one that is never silent.
 fn ends_the_silent(manner: Manner) -> io::Result<bool> {
-    let (mut server, now) = (Server::new(manner)?, Instant::now());
-    let (silent, _client) = server.admit(now, IDLE)?;
-    let (talker, mut client) = server.admit(now, IDLE)?;
-    let longest = if let Manner::Right = manner { PATIENCE } else { 5 * IDLE };
-    while server.connections.get(silent).is_some() && now.elapsed() < longest {
+    let (mut server, start) = (Server::new(manner)?, Instant::now());
+    let (silent, _client) = server.admit(3 * IDLE)?;
+    let (talker, mut client) = server.admit(IDLE)?;
+    let longest = if let Manner::Right = manner { PATIENCE } else { 6 * IDLE };
+    while server.connections.get(silent).is_some() && start.elapsed() < longest {
         client.write_all(b"x")?;
-        arrived(&server.connections.get(talker).expect("it speaks").stream, 1)?;
+        arrived(server.stream(talker), 1)?;
         server.turn()?;
     }
     let ended = server.ended.contains(&silent);
-    let what = if ended { "is ended" } else { "is still there after five times its patience" };
-    let (moved, looked_at) = (server.heard, server.early);
-    println!("{manner:?}: the silent one {what};");
-    println!("    the other's deadline moved {moved} times, its entry in the tree {looked_at} times");
+    println!("{manner:?}: the silent one is {}", if ended { "ended" } else { "still there after twice its time" });
+    println!("    the other's deadline moved {} times, its entry in the tree {} times", server.heard, server.early);
+    assert!(server.early < server.heard, "an entry is put right only when it comes due");
     Ok(ended)
 }
 
 fn spares_the_punctual(manner: Manner) -> io::Result<bool> {
     let mut server = Server::new(manner)?;
-    let (punctual, mut client) = server.admit(Instant::now(), IDLE)?;
+    let (punctual, mut client) = server.admit(IDLE)?;
     client.write_all(b"here I am")?;
-    arrived(&server.connections.get(punctual).expect("it was just admitted").stream, 9)?;
+    arrived(server.stream(punctual), 9)?;
     // As after SIGSTOP: the bytes are in the kernel, and nobody reads them.
     thread::sleep(2 * IDLE);
     server.turn()?;
@@ -93,20 +91,15 @@ fn spares_the_punctual(manner: Manner) -> io::Result<bool> {
 
 struct Connection {
     stream: mio::net::TcpStream,
-    patience: Duration,
     deadline: Instant,
 }
 
 struct Server {
     manner: Manner,
     poll: Poll,
-    events: Events,
-    listener: TcpListener,
     connections: Slots<Connection>,
-    ready: ReadyQueue,
     deadlines: Deadlines,
     ended: Vec<Id>,
-    turns: usize,
     /// Bytes that were read.
     heard: usize,
     /// Entries that came due before their connection did.
@@ -115,74 +108,58 @@ struct Server {
 
 impl Server {
     fn new(manner: Manner) -> io::Result<Self> {
-        Ok(Self {
-            manner,
-            poll: Poll::new()?,
-            events: Events::with_capacity(8),
-            listener: TcpListener::bind(ANY)?,
-            connections: Slots::default(),
-            ready: ReadyQueue::default(),
-            deadlines: Deadlines::default(),
-            ended: Vec::new(),
-            turns: 0,
-            heard: 0,
-            early: 0,
-        })
+        let (poll, connections, deadlines) = (Poll::new()?, Slots::default(), Deadlines::default());
+        Ok(Self { manner, poll, connections, deadlines, ended: Vec::new(), heard: 0, early: 0 })
     }
 
-    fn admit(&mut self, now: Instant, patience: Duration) -> io::Result<(Id, TcpStream)> {
-        let (client, mut stream) = connect(&self.listener)?;
-        let token = Token(self.connections.next_id().to_bits() as usize);
-        self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
-        let deadline = now + patience;
-        let id = self.connections.insert(Connection { stream, patience, deadline });
+    fn admit(&mut self, patience: Duration) -> io::Result<(Id, TcpStream)> {
+        let (client, mut stream) = mio_pair()?;
+        self.poll.registry().register(&mut stream, token(self.connections.next_id()), Interest::READABLE)?;
+        let deadline = Instant::now() + patience;
+        let id = self.connections.insert(Connection { stream, deadline });
         self.deadlines.arm(id, deadline);
         Ok((id, client))
+    }
+
+    fn stream(&self, id: Id) -> &mio::net::TcpStream {
+        &self.connections.get(id).expect("it is still there").stream
     }
 
     fn turn(&mut self) -> io::Result<()> {
         let asked = Instant::now();
         let until_first = self.deadlines.first().map_or(PATIENCE, |at| at.saturating_duration_since(asked));
-        let longest = if let Manner::Tick = self.manner { TICK } else { until_first };
-        let events = wait(&mut self.poll, &mut self.events, longest)?;
-        for id in self.events.iter().filter_map(|event| Id::from_bits(event.token().0 as u64)) {
-            self.ready.push(id);
+        let ready = wait(&mut self.poll, if let Manner::Tick = self.manner { TICK } else { until_first })?;
+        let ready: Vec<Id> = ready.iter().filter_map(id).collect();
+        if let Manner::ExpireFirst = self.manner {
+            self.expire(asked);
         }
-        self.turns += 1;
+        for id in &ready {
+            self.read(*id)?;
+        }
+        // Late is who was late when the poll was asked: what came before that has been read by now.
         match self.manner {
-            Manner::WhenEmpty if events > 0 => self.serve(),
-            Manner::ExpireFirst => {
-                self.expire(asked);
-                self.serve()
-            }
-            // Late is who was late when the poll was asked: what came before that has been read by now.
-            _ => {
-                self.serve()?;
-                self.expire(asked);
-                Ok(())
-            }
+            Manner::WhenEmpty if !ready.is_empty() => {}
+            _ => self.expire(asked),
         }
+        Ok(())
     }
 
-    fn serve(&mut self) -> io::Result<()> {
-        while let Some(id) = self.ready.pop() {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
-            let mut read = || unless_blocked(|| connection.stream.read(&mut [0; 64]));
-            while let Some(length) = read()?.filter(|&length| length > 0) {
-                self.heard += length;
-                // The entry stays where it is: moving a deadline away costs nothing.
-                connection.deadline = Instant::now() + connection.patience;
-            }
+    fn read(&mut self, id: Id) -> io::Result<()> {
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        while let Some(length) = unless_blocked(|| connection.stream.read(&mut [0; 64]))?.filter(|&length| length > 0) {
+            self.heard += length;
+            // The entry stays where it is: moving a deadline away costs nothing.
+            connection.deadline = Instant::now() + IDLE;
         }
         Ok(())
     }
 
     fn expire(&mut self, moment: Instant) {
         while let Some(id) = self.deadlines.pop_due(moment) {
-            let Some(connection) = self.connections.get(id) else { continue };
-            if connection.deadline > moment {
+            let deadline = self.connections.get(id).expect("only here they are removed").deadline;
+            if deadline > moment {
                 self.early += 1;
-                self.deadlines.arm(id, connection.deadline);
+                self.deadlines.arm(id, deadline);
             } else {
                 self.connections.remove(id);
                 self.ended.push(id);

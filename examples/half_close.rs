@@ -3,14 +3,15 @@
 //! A FIN ends one direction. The kernel tells of it as RDHUP ("the peer will send no more"), and mio as
 //! `is_read_closed`. HUP is another thing: both directions are done, and there is nothing left to do but close.
 
-mod kernel;
+mod loopback;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use kernel::{Ends, until};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use loopback::kernel::{Ends, flags};
+use loopback::{pair, until};
+use rustix::event::PollFlags;
 
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -39,11 +40,11 @@ fn main() -> io::Result<()> {
 
 fn rdhup_is_not_hup() -> io::Result<()> {
     println!("-- the client says one thing and shuts down its writing side");
-    let (mut client, mut server) = kernel::pair()?;
+    let (mut client, mut server) = pair()?;
     let ends = Ends::of_client(&client)?;
     client.write_all(b"question")?;
     client.shutdown(Shutdown::Write)?;
-    ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+    ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
 
     // The end is known before the bytes that stand before it are read. It is no reason not to read them.
     expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
@@ -64,12 +65,12 @@ fn rdhup_is_not_hup() -> io::Result<()> {
     let both = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP | PollFlags::HUP;
     expect_flags("server", &server, both)?;
     expect_flags("client", &client, both)?;
-    ends.become_and_show("TIME_WAIT", "CLOSED")
+    ends.reach("TIME_WAIT", "CLOSED")
 }
 
 /// Asks a question, ends it with a half-close, and reads the answer to its end.
 fn ask(on_rdhup: OnRdhup) -> io::Result<Vec<u8>> {
-    let (mut client, server) = kernel::pair()?;
+    let (mut client, server) = pair()?;
     client.write_all(b"question")?;
     client.shutdown(Shutdown::Write)?;
     let serving = thread::spawn(move || serve(server, on_rdhup));
@@ -96,34 +97,27 @@ fn half_or_whole() -> io::Result<()> {
     for closes in [false, true] {
         let what = if closes { "closes, and is gone" } else { "shuts down its writing side, and listens" };
         println!("\n-- a client that {what}");
-        let (client, mut server) = kernel::pair()?;
+        let (client, mut server) = pair()?;
         let ends = Ends::of_client(&client)?;
         client.shutdown(Shutdown::Write)?;
         let _listens = (!closes).then_some(client);
-        ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+        ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
         expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
 
         println!("   that looks the same. The server writes");
         server.write_all(b"answer")?;
         if closes {
             // The write itself went well. What comes back is a reset, and only the next write can say so.
-            ends.become_and_show("CLOSED", "CLOSED")?;
+            ends.reach("CLOSED", "CLOSED")?;
             let error = server.write(b"more").expect_err("the connection has been reset");
             println!("   and writes again: {error}");
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         } else {
-            ends.become_and_show("FIN_WAIT2", "CLOSE_WAIT")?;
+            ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
             server.write_all(b"more")?;
         }
     }
     Ok(())
-}
-
-/// What poll(2) says of a socket at this moment.
-fn flags(stream: &TcpStream) -> io::Result<PollFlags> {
-    let mut polled = [PollFd::new(stream, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)];
-    poll(&mut polled, Some(&Timespec::default()))?;
-    Ok(polled[0].revents())
 }
 
 /// Waits until poll(2) says exactly this, and prints it.

@@ -1,86 +1,47 @@
 //! A stale token: an event for a connection that is gone must not reach the one that took its place.
 //!
-//! A slab gives a freed key to whoever comes next, and a token is only that key. Two ways lead an old event to a young
+//! A slab gives a freed key to whoever comes next. If the token is that key alone, two ways lead an old event to a young
 //! connection; a serial beside the key closes both.
 //!
 //! 1. **Within a batch.** Serving the first event closes another connection and accepts a third, while the second event
 //!    (for the closed one) is still to be looked at.
 //! 2. **Across batches.** The kernel watches open files and not descriptors (epoll(7)): while a duplicate of a closed
 //!    socket lives, its events keep coming.
-//!
-//! ```text
-//! cargo run --example stale_token
-//! ```
 
 mod loopback;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 
-use mio::{Events, Interest, Poll, Token};
-use slab::Slab;
+use mio::{Interest, Poll, Token};
 
 use intake::reactor::{Id, Slots};
-use loopback::{ANY, PATIENCE, connect, settle, unless_blocked, wait};
+use loopback::{PATIENCE, mio_pair, settle, unless_blocked, wait};
 
-/// What the server needs of a connection table.
-trait Table: Default {
-    const NAME: &str;
-    /// The token that the next connection will have.
-    fn next_token(&self) -> Token;
-    fn insert(&mut self, stream: mio::net::TcpStream);
-    fn remove(&mut self, token: Token) -> Option<mio::net::TcpStream>;
-}
-
-/// Wrong: the key is the token.
-impl Table for Slab<mio::net::TcpStream> {
-    const NAME: &str = "key alone";
-
-    fn next_token(&self) -> Token {
-        Token(self.vacant_key())
-    }
-
-    fn insert(&mut self, stream: mio::net::TcpStream) {
-        Slab::insert(self, stream);
-    }
-
-    fn remove(&mut self, token: Token) -> Option<mio::net::TcpStream> {
-        self.try_remove(token.0)
-    }
-}
-
-/// Right: the token is the key and the serial of its occupant.
-impl Table for Slots<mio::net::TcpStream> {
-    const NAME: &str = "key and serial";
-
-    fn next_token(&self) -> Token {
-        Token(self.next_id().to_bits() as usize)
-    }
-
-    fn insert(&mut self, stream: mio::net::TcpStream) {
-        Slots::insert(self, stream);
-    }
-
-    fn remove(&mut self, token: Token) -> Option<mio::net::TcpStream> {
-        Slots::remove(self, Id::from_bits(token.0 as u64)?)
-    }
+/// What a token says of its connection.
+#[derive(Clone, Copy, Debug)]
+enum TokenIs {
+    /// Wrong: the place where it stands.
+    Key,
+    /// Right: the place, and which of the occupants of that place it is.
+    KeyAndSerial,
 }
 
 fn main() -> io::Result<()> {
     println!("-- within a batch");
-    assert!(!survives_the_batch::<Slab<_>>()?);
-    assert!(survives_the_batch::<Slots<_>>()?);
+    assert!(!survives_the_batch(TokenIs::Key)?);
+    assert!(survives_the_batch(TokenIs::KeyAndSerial)?);
     println!("-- across batches");
-    assert!(!survives_a_duplicate::<Slab<_>>()?);
-    assert!(survives_a_duplicate::<Slots<_>>()?);
+    assert!(!survives_a_duplicate(TokenIs::Key)?);
+    assert!(survives_a_duplicate(TokenIs::KeyAndSerial)?);
     Ok(())
 }
 
 /// Two connections have each something to say in one batch: the first one's word ends the second, whose place a third
-/// takes.
-fn survives_the_batch<T: Table>() -> io::Result<bool> {
-    let mut server = Server::<T>::new()?;
+/// takes. Returns whether the third one lives.
+fn survives_the_batch(token_is: TokenIs) -> io::Result<bool> {
+    let mut server = Server::new(token_is)?;
     let (first, mut first_client) = server.admit()?;
     let (old, old_client) = server.admit()?;
     first_client.write_all(b"close the other one")?;
@@ -88,78 +49,79 @@ fn survives_the_batch<T: Table>() -> io::Result<bool> {
     drop(old_client);
     settle();
 
-    assert_eq!(server.wait()?, 2, "one look finds both");
+    let batch = wait(&mut server.poll, PATIENCE)?;
+    assert_eq!(batch.len(), 2, "one look finds both");
     let mut young_client = None;
-    for (token, read_closed) in server.batch() {
-        if token == first {
-            server.table.remove(old);
-            let (young, client) = server.admit()?;
-            println!("{}: the closed connection had token {:#x}, the young one has {:#x}", T::NAME, old.0, young.0);
-            young_client = Some(client);
-        } else if read_closed {
-            server.close(token);
+    for event in batch {
+        if event.token() == first {
+            server.close(old);
+            young_client = Some(server.admit()?.1);
+        } else if event.is_read_closed() {
+            server.close(event.token());
         }
     }
     is_open(&young_client.expect("the first event is the first client's"))
 }
 
 /// A connection is closed while a duplicate of its descriptor lives on, and its place is taken; then its peer closes.
-fn survives_a_duplicate<T: Table>() -> io::Result<bool> {
-    let mut server = Server::<T>::new()?;
+/// Returns whether the connection that took its place lives.
+fn survives_a_duplicate(token_is: TokenIs) -> io::Result<bool> {
+    let mut server = Server::new(token_is)?;
     let (old, old_client) = server.admit()?;
-    let stream = server.table.remove(old).expect("it was just admitted");
     // In life a child process inherited it, or somebody wrote `try_clone`.
-    let duplicate = stream.as_fd().try_clone_to_owned()?;
-    drop(stream);
-    let (young, young_client) = server.admit()?;
-    println!("{}: the closed connection had token {:#x}, the young one has {:#x}", T::NAME, old.0, young.0);
+    let _duplicate = server.stream(old).as_fd().try_clone_to_owned()?;
+    server.close(old);
+    let (_, young_client) = server.admit()?;
 
     drop(old_client);
-    assert_eq!(server.wait()?, 1, "the kernel tells of a socket that was closed and never deregistered");
-    for (token, read_closed) in server.batch() {
-        assert!(token == old && read_closed);
-        server.close(token);
-    }
-    drop(duplicate);
+    let batch = wait(&mut server.poll, PATIENCE)?;
+    assert_eq!(batch.len(), 1, "the kernel tells of a socket that was closed and never deregistered");
+    assert!(batch[0].token() == old && batch[0].is_read_closed());
+    server.close(batch[0].token());
     is_open(&young_client)
 }
 
-struct Server<T> {
+struct Server {
+    token_is: TokenIs,
     poll: Poll,
-    events: Events,
-    listener: TcpListener,
-    table: T,
+    connections: Slots<mio::net::TcpStream>,
 }
 
-impl<T: Table> Server<T> {
-    fn new() -> io::Result<Self> {
-        let (poll, events, listener) = (Poll::new()?, Events::with_capacity(8), TcpListener::bind(ANY)?);
-        Ok(Self { poll, events, listener, table: T::default() })
+impl Server {
+    fn new(token_is: TokenIs) -> io::Result<Self> {
+        Ok(Self { token_is, poll: Poll::new()?, connections: Slots::default() })
     }
 
     fn admit(&mut self) -> io::Result<(Token, TcpStream)> {
-        let (client, mut stream) = connect(&self.listener)?;
-        let token = self.table.next_token();
+        let (client, mut stream) = mio_pair()?;
+        let token = self.token(self.connections.next_id());
         self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
-        self.table.insert(stream);
+        self.connections.insert(stream);
+        println!("{:?}: token {:#x} is admitted", self.token_is, token.0);
         Ok((token, client))
     }
 
-    fn wait(&mut self) -> io::Result<usize> {
-        wait(&mut self.poll, &mut self.events, PATIENCE)
-    }
-
-    /// The tokens of the last batch, and whether the peer has closed.
-    fn batch(&self) -> Vec<(Token, bool)> {
-        self.events.iter().map(|event| (event.token(), event.is_read_closed())).collect()
-    }
-
-    /// Closes what the table has under `token`.
-    fn close(&mut self, token: Token) {
-        match self.table.remove(token) {
-            Some(_) => println!("{}: an event for {:#x} closed whoever is there now", T::NAME, token.0),
-            None => println!("{}: an event for {:#x} found nobody", T::NAME, token.0),
+    fn token(&self, id: Id) -> Token {
+        match self.token_is {
+            TokenIs::Key => Token(id.to_bits() as u32 as usize),
+            TokenIs::KeyAndSerial => Token(id.to_bits() as usize),
         }
+    }
+
+    /// Whom the token stands for now. (A scan, so that both kinds can be looked up; `Slots::get` needs none.)
+    fn find(&self, token: Token) -> Option<Id> {
+        self.connections.ids().find(|id| self.token(*id) == token)
+    }
+
+    fn stream(&self, token: Token) -> &mio::net::TcpStream {
+        self.find(token).and_then(|id| self.connections.get(id)).expect("it was admitted")
+    }
+
+    /// Closes whoever the token stands for.
+    fn close(&mut self, token: Token) {
+        let closed = self.find(token).and_then(|id| self.connections.remove(id));
+        let what = if closed.is_some() { "closes whoever is there now" } else { "finds nobody" };
+        println!("{:?}: token {:#x} {what}", self.token_is, token.0);
     }
 }
 

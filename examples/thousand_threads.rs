@@ -3,23 +3,19 @@
 //! `tutorial_receiver` gives each connection a thread. Here a thousand clients say a word each and then keep silent, as
 //! most clients do most of the time; first one thread serves them all, then each has its own. The kernel tells what is
 //! held.
-//!
-//! ```text
-//! cargo run --example thousand_threads
-//! ```
 
 mod loopback;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use slab::Slab;
 
 use intake::net::raise_descriptor_limit;
-use loopback::{ANY, PATIENCE, connect, figure, unless_blocked, wait};
+use loopback::kernel::figure;
+use loopback::{PATIENCE, mio_pair, pair, unless_blocked, wait};
 
 const CLIENTS: usize = 1000;
 /// Both ends of a connection are in this process.
@@ -35,12 +31,11 @@ fn main() -> io::Result<()> {
     let room = (raise_descriptor_limit()?.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_PER_CLIENT) as usize;
     let clients = CLIENTS.min(room);
     println!("{clients} clients that say a word and keep silent");
-    let one = one_thread(clients)?;
-    let each = a_thread_each(clients, RUST_STACK_BYTES)?;
-    assert_eq!((one.clients, one.held.threads), (clients, 0), "no thread is added");
-    assert_eq!(each.held.threads, each.clients as u64, "one for each is");
-    assert!(each.held.reserved_kib >= each.held.threads * (RUST_STACK_BYTES >> 10) as u64, "a stack for each");
-    assert!(each.held.resident_kib > 2 * one.held.resident_kib, "and the part of it that was touched");
+    let (one, each) = (one_thread(clients)?, a_thread_each(clients, RUST_STACK_BYTES)?);
+    assert_eq!((one.clients, one.threads), (clients, 0), "no thread is added");
+    assert_eq!(each.threads, each.clients as u64, "one for each is");
+    assert!(each.reserved_kib >= each.threads * (RUST_STACK_BYTES >> 10) as u64, "a stack for each");
+    assert!(each.resident_kib > 2 * one.resident_kib, "and the part of it that was touched");
 
     println!("the same with {} MiB of addresses left, and {} for each stack", SCARCE_BYTES >> 20, C_STACK_BYTES >> 20);
     let limit = getrlimit(Resource::As);
@@ -53,74 +48,36 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// How many clients were served, and what was held for them meanwhile.
-struct Served {
-    clients: usize,
-    held: Memory,
-}
-
-/// By the kernel's count (proc(5)).
-#[derive(Clone, Copy)]
-struct Memory {
-    threads: u64,
-    /// Address space.
-    reserved_kib: u64,
-    /// Memory.
-    resident_kib: u64,
-}
-
-impl Memory {
-    fn now() -> io::Result<Self> {
-        let status = |name| figure("/proc/self/status", name);
-        // The sum over all mappings is exact; what `status` calls VmRSS is behind by some pages for each processor.
-        let resident_kib = figure("/proc/self/smaps_rollup", "Rss")?;
-        Ok(Self { threads: status("Threads")?, reserved_kib: status("VmSize")?, resident_kib })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            threads: self.threads - before.threads,
-            reserved_kib: self.reserved_kib.saturating_sub(before.reserved_kib),
-            resident_kib: self.resident_kib.saturating_sub(before.resident_kib),
-        }
-    }
-}
-
-fn one_thread(clients: usize) -> io::Result<Served> {
-    let (listener, before) = (TcpListener::bind(ANY)?, Memory::now()?);
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
-    let (mut connections, mut speakers) = (Slab::new(), Vec::new());
-    for _ in 0..clients {
-        let (client, mut stream) = connect(&listener)?;
-        let entry = connections.vacant_entry();
-        poll.registry().register(&mut stream, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(stream);
+fn one_thread(clients: usize) -> io::Result<Held> {
+    let (before, mut poll) = (Held::by(0)?, Poll::new()?);
+    let (mut connections, mut speakers) = (Vec::new(), Vec::new());
+    for index in 0..clients {
+        let (client, mut stream) = mio_pair()?;
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        connections.push(stream);
         speakers.push(client);
     }
     speakers.iter().try_for_each(|mut client| client.write_all(b"w"))?;
     let mut answered = 0;
     while answered < clients {
-        wait(&mut poll, &mut events, PATIENCE)?;
-        for event in &events {
+        for event in wait(&mut poll, PATIENCE)? {
             let stream: &mut mio::net::TcpStream = &mut connections[event.token().0];
-            let mut buffer = [0; 4096];
+            let mut buffer = [0; 64];
             while let Some(length) = unless_blocked(|| stream.read(&mut buffer))?.filter(|&length| length > 0) {
                 stream.write_all(&buffer[..length])?;
                 answered += length;
             }
         }
     }
-    report("one thread", hear_all(&speakers)?, Memory::now()?.since(before))
+    hear_all(&speakers)?;
+    Held::by(speakers.len())?.report("one thread", before)
 }
 
-fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Served> {
-    let (listener, before) = (TcpListener::bind(ANY)?, Memory::now()?);
-    let (mut speakers, mut threads) = (Vec::new(), Vec::new());
+fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Held> {
+    let (before, mut speakers, mut threads) = (Held::by(0)?, Vec::new(), Vec::new());
     while threads.len() < clients {
-        let client = TcpStream::connect(listener.local_addr()?)?;
-        let (stream, _) = listener.accept()?;
-        // `thread::spawn`, which the tutorials use, panics where this one fails: in the accept loop, so that is the
-        // end.
+        let (client, stream) = pair()?;
+        // `thread::spawn`, which the tutorials use, panics where this one fails: in the accept loop, and so for all.
         match thread::Builder::new().stack_size(stack_bytes).spawn(move || echo(stream)) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
@@ -131,33 +88,50 @@ fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Served> {
         speakers.push(client);
     }
     speakers.iter().try_for_each(|mut client| client.write_all(b"w"))?;
-    let served = report("a thread each", hear_all(&speakers)?, Memory::now()?.since(before));
+    hear_all(&speakers)?;
+    let held = Held::by(speakers.len())?.report("a thread each", before);
     drop(speakers);
     threads.into_iter().try_for_each(|thread| thread.join().expect("a thread ends when its client does"))?;
-    served
+    held
 }
 
 /// Waits wherever its client is slow, which is all there is to it.
-fn echo(mut stream: TcpStream) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            length => stream.write_all(&buffer[..length])?,
-        }
+fn echo(stream: TcpStream) -> io::Result<()> {
+    io::copy(&mut &stream, &mut &stream).map(drop)
+}
+
+/// Reads each client's answer.
+fn hear_all(speakers: &[TcpStream]) -> io::Result<()> {
+    speakers.iter().try_for_each(|mut client| client.read_exact(&mut [0; 1]))
+}
+
+/// What this process holds for so many clients, by the kernel's count (proc(5)).
+struct Held {
+    clients: usize,
+    threads: u64,
+    /// Address space.
+    reserved_kib: u64,
+    /// Memory.
+    resident_kib: u64,
+}
+
+impl Held {
+    fn by(clients: usize) -> io::Result<Self> {
+        let status = |name| figure("/proc/self/status", name);
+        // The sum over all mappings is exact; what `status` calls VmRSS is behind by some pages for each processor.
+        let resident_kib = figure("/proc/self/smaps_rollup", "Rss")?;
+        Ok(Self { clients, threads: status("Threads")?, reserved_kib: status("VmSize")?, resident_kib })
     }
-}
 
-/// Reads each client's answer; returns how many there were.
-fn hear_all(speakers: &[TcpStream]) -> io::Result<usize> {
-    speakers.iter().try_for_each(|mut client| client.read_exact(&mut [0; 1]))?;
-    Ok(speakers.len())
-}
-
-fn report(name: &str, clients: usize, held: Memory) -> io::Result<Served> {
-    let Memory { threads, reserved_kib, resident_kib } = held;
-    println!(
-        "  {name}: {clients} served; {threads} more threads, {resident_kib} KiB memory, {reserved_kib} KiB addresses"
-    );
-    Ok(Served { clients, held })
+    /// Prints what is held more than before.
+    fn report(self, name: &str, before: Self) -> io::Result<Self> {
+        let threads = self.threads - before.threads;
+        let reserved_kib = self.reserved_kib.saturating_sub(before.reserved_kib);
+        let resident_kib = self.resident_kib.saturating_sub(before.resident_kib);
+        let Self { clients, .. } = self;
+        println!(
+            "  {name}: {clients} served; {threads} more threads, {resident_kib} KiB memory, {reserved_kib} KiB addresses"
+        );
+        Ok(Self { clients, threads, reserved_kib, resident_kib })
+    }
 }

@@ -2,26 +2,21 @@
 //!
 //! Some work has no readiness: a file on a disk cannot be polled, and a sync of it takes as long as it takes. A thread
 //! does it. But the loop is asleep in its poll and hears of nothing that the kernel does not report.
-//!
-//! ```text
-//! cargo run --example waker
-//! ```
 
 mod loopback;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Interest, Poll, Token, Waker};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use loopback::{ANY, PATIENCE, SILENCE, connect, unless_blocked, wait};
+use loopback::{PATIENCE, SILENCE, mio_pair, unless_blocked, wait};
 
 const WAKER: Token = Token(0);
 const CLIENT: Token = Token(1);
@@ -35,14 +30,14 @@ fn main() -> io::Result<()> {
     the_result_goes_first()
 }
 
-/// A loop that takes results from a channel, and what a thread needs to hand it one.
+/// A loop that takes results from a channel.
 struct Loop {
     poll: Poll,
-    events: Events,
     results: Receiver<usize>,
     worker: Worker,
 }
 
+/// What a thread needs to hand it one.
 #[derive(Clone)]
 struct Worker {
     sender: Sender<usize>,
@@ -62,15 +57,14 @@ impl Loop {
     fn new() -> io::Result<Self> {
         let (poll, (sender, results)) = (Poll::new()?, channel());
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        Ok(Self { poll, events: Events::with_capacity(8), results, worker: Worker { sender, waker } })
+        Ok(Self { poll, results, worker: Worker { sender, waker } })
     }
 
     /// Waits, then takes up to `most` results if the waker has fired. Returns the events and the results.
     fn turn(&mut self, most: usize, longest: Duration) -> io::Result<(usize, Vec<usize>)> {
-        let events = wait(&mut self.poll, &mut self.events, longest)?;
-        let woken = self.events.iter().any(|event| event.token() == WAKER);
-        let results = self.results.try_iter().take(if woken { most } else { 0 }).collect();
-        Ok((events, results))
+        let events = wait(&mut self.poll, longest)?;
+        let woken = events.iter().any(|event| event.token() == WAKER);
+        Ok((events.len(), self.results.try_iter().take(if woken { most } else { 0 }).collect()))
     }
 }
 
@@ -84,20 +78,19 @@ fn a_file_has_no_readiness() -> io::Result<()> {
 
 fn a_channel_wakes_nobody() -> io::Result<()> {
     println!("-- a result arrives while the loop sleeps");
-    let mut alone = Loop::new()?;
-    let worker = alone.worker.clone();
-    thread::spawn(move || worker.sender.send(sync_a_file())).join().expect("the thread ends well").expect("sent");
-    let (events, results) = alone.turn(usize::MAX, SILENCE)?;
-    println!("wrong, a channel alone: {events} events, {} results, and one that lies there", results.len());
-    assert_eq!((events, results.len(), alone.results.try_iter().count()), (0, 0, 1));
-
-    let mut told = Loop::new()?;
-    let worker = told.worker.clone();
-    let thread = thread::spawn(move || worker.finish(sync_a_file()));
-    let (events, results) = told.turn(usize::MAX, PATIENCE)?;
-    println!("right, with a waker: {events} events, {} results", results.len());
-    assert_eq!((events, results.len()), (1, 1));
-    thread.join().expect("the thread ends well");
+    for (name, wakes) in [("wrong, a channel alone", false), ("right, with a waker", true)] {
+        let mut server = Loop::new()?;
+        let worker = server.worker.clone();
+        let job = thread::spawn(move || match wakes {
+            false => worker.sender.send(1).expect("the loop lives as long as its workers"),
+            true => worker.finish(1),
+        });
+        let (events, results) = server.turn(usize::MAX, if wakes { PATIENCE } else { SILENCE })?;
+        job.join().expect("the thread ends well");
+        let left = server.results.try_iter().count();
+        println!("{name}: {events} events, {} results, and {left} that nobody looks for", results.len());
+        assert_eq!((events, results.len(), left), if wakes { (1, 1, 0) } else { (0, 0, 1) });
+    }
     Ok(())
 }
 
@@ -105,28 +98,26 @@ fn a_channel_wakes_nobody() -> io::Result<()> {
 fn others_are_served_meanwhile() -> io::Result<()> {
     println!("-- a client speaks while a thread works");
     let mut server = Loop::new()?;
-    let (mut client, mut stream) = connect(&TcpListener::bind(ANY)?)?;
+    let (mut client, mut stream) = mio_pair()?;
     server.poll.registry().register(&mut stream, CLIENT, Interest::READABLE)?;
-    client.set_nonblocking(true)?;
     client.write_all(b"ping")?;
     let (worker, answered) = (server.worker.clone(), Arc::new(Barrier::new(2)));
     let end_of_job = answered.clone();
     let thread = thread::spawn(move || {
         end_of_job.wait();
-        worker.finish(sync_a_file());
+        worker.finish(1);
     });
 
     assert!(server.results.recv_timeout(SILENCE).is_err());
-    assert!(unless_blocked(|| client.read(&mut [0; 4]))?.is_none());
     println!("wrong, waiting on the channel: no result yet, and the client has heard nothing either");
-    let (_, results) = server.turn(usize::MAX, PATIENCE)?;
-    assert!(results.is_empty(), "the event is the client's");
+    assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![]), "the event is the client's");
     let mut buffer = [0; 4];
     let length = unless_blocked(|| stream.read(&mut buffer))?.expect("the event said so");
     stream.write_all(&buffer[..length])?;
-    println!("right, waiting in the poll: the client was answered, and the result came afterwards");
+    client.read_exact(&mut buffer)?;
     answered.wait();
     assert_eq!(server.turn(usize::MAX, PATIENCE)?.1.len(), 1);
+    println!("right, waiting in the poll: the client was answered, and the result came afterwards");
     thread.join().expect("the thread ends well");
     Ok(())
 }
@@ -155,36 +146,24 @@ fn the_result_goes_first() -> io::Result<()> {
     let mut server = Loop::new()?;
     // Wrong: between the two the loop may look, find nothing, and fall asleep.
     server.worker.waker.wake()?;
-    let woken_early = server.turn(usize::MAX, PATIENCE)?;
+    assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![]));
     server.worker.sender.send(1).expect("the loop is here");
-    let asleep = server.turn(usize::MAX, SILENCE)?;
+    assert_eq!(server.turn(usize::MAX, SILENCE)?, (0, vec![]));
     println!("wrong, the wake: a look that found nothing, and then a result that nobody looks for");
-    assert_eq!((woken_early, asleep), ((1, vec![]), (0, vec![])));
     server.worker.finish(2);
-    println!("right, the result: whenever the loop looks, it is there");
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![1, 2]));
+    println!("right, the result: whenever the loop looks, it is there");
     Ok(())
-}
-
-/// A job that no poll can wait for. Returns the bytes that are on the disk then.
-fn sync_a_file() -> usize {
-    let sync = || -> io::Result<usize> {
-        let mut file = tempfile::tempfile()?;
-        file.write_all(&[0; 4096])?;
-        file.sync_all()?;
-        Ok(file.metadata()?.len() as usize)
-    };
-    sync().expect("a temporary file can be written")
 }
 
 /// What the counters of this process's eventfds stand at, by the kernel (eventfd(2), proc(5)).
 fn eventfd_counts() -> io::Result<Vec<u64>> {
-    let mut counts = Vec::new();
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // The descriptor that the directory is read through is gone by the time that it is looked at.
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"));
-        counts.extend(count.and_then(|count| u64::from_str_radix(count.trim(), 16).ok()));
-    }
-    Ok(counts)
+    let infos = fs::read_dir("/proc/self/fdinfo")?.collect::<io::Result<Vec<_>>>()?;
+    // The descriptor that the directory was read through is gone by now, and counts nothing.
+    let texts = infos.iter().filter_map(|info| fs::read_to_string(info.path()).ok());
+    let count = |text: String| {
+        let count = text.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
+        u64::from_str_radix(count.trim(), 16).ok()
+    };
+    Ok(texts.filter_map(count).collect())
 }

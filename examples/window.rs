@@ -4,14 +4,15 @@
 //! fit into it wait at the sender, and when its buffer is full as well, write says `WouldBlock`. Whoever then waits instead
 //! of buffering hands the pressure on to where its own bytes come from.
 
-mod kernel;
+mod loopback;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use kernel::{Ends, until};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use loopback::kernel::{Ends, flags};
+use loopback::{ANY, unless_blocked, until};
+use rustix::event::PollFlags;
 use socket2::{Domain, Socket, Type};
 
 /// Small buffers, so that the table is short. The kernel takes twice as much, and pays for its own bookkeeping from it.
@@ -48,7 +49,7 @@ fn one_connection() -> io::Result<()> {
     println!("-- a receiver that does not read");
     println!("   {:<36} {:>7} {:>7} {:>7}", "", "Send-Q", "window", "Recv-Q");
     let mut written = 0;
-    while let Some(length) = unless_blocked(sender.write(&pattern(written, CHUNK_BYTES)))? {
+    while let Some(length) = unless_blocked(|| sender.write(&pattern(written, CHUNK_BYTES)))? {
         written += length;
         show(&format!("{written} bytes written"))?;
     }
@@ -57,7 +58,7 @@ fn one_connection() -> io::Result<()> {
     show("zero window")?;
     let held = ends.client()?.unacknowledged + ends.server()?.unread;
     assert_eq!(held as usize, written, "every byte is at one end or at the other, and none is lost");
-    assert!(!is_writable(&sender)?);
+    assert!(!flags(&sender)?.contains(PollFlags::OUT));
     let limited = ends.client()?.info.as_ref().map_or(0, |info| info.rwnd_limited);
     println!("   the receiver's window has held the sender up for {:?}", Duration::from_micros(limited));
 
@@ -73,7 +74,7 @@ fn one_connection() -> io::Result<()> {
         read = read_exactly(&mut receiver, read, 4096.min(written - read))?;
     }
     show(&format!("{read} bytes read: it opens"))?;
-    while !is_writable(&sender)? {
+    while !flags(&sender)?.contains(PollFlags::OUT) {
         read = read_exactly(&mut receiver, read, 4096.min(written - read))?;
     }
     show(&format!("{read} bytes read: writable again"))?;
@@ -89,21 +90,21 @@ fn relay(when_blocked: WhenBlocked) -> io::Result<usize> {
     let ends = Ends::of_client(&sender)?;
     let (mut sent, mut held, mut buffer) = (0, Vec::new(), vec![0; CHUNK_BYTES]);
     while sent < ENDLESS_BYTES {
-        match unless_blocked(sender.write(&buffer))? {
+        match unless_blocked(|| sender.write(&buffer))? {
             Some(length) => sent += length,
             None if ends.client()?.window() == 0 && matches!(when_blocked, WhenBlocked::StopReading) => break,
             None => {}
         }
         if held.is_empty() || matches!(when_blocked, WhenBlocked::ReadOn) {
-            let length = unless_blocked(inlet.read(&mut buffer))?.unwrap_or(0);
+            let length = unless_blocked(|| inlet.read(&mut buffer))?.unwrap_or(0);
             held.extend_from_slice(&buffer[..length]);
         }
         if !held.is_empty() {
-            held.drain(..unless_blocked(outlet.write(&held))?.unwrap_or(0));
+            held.drain(..unless_blocked(|| outlet.write(&held))?.unwrap_or(0));
         }
     }
     println!("   {when_blocked:?}: the sender could send {sent} bytes, and the relay holds {}", held.len());
-    ends.become_and_show("ESTABLISHED", "ESTABLISHED")?;
+    ends.reach("ESTABLISHED", "ESTABLISHED")?;
     Ok(held.len())
 }
 
@@ -113,18 +114,13 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let (sender, listener) = (sender?, listener?);
     // Asked for before the handshake, in which the window's scale is settled.
     listener.set_recv_buffer_size(BUFFER_BYTES)?;
-    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    listener.bind(&ANY.into())?;
     listener.listen(1)?;
     sender.set_tcp_mss(1460)?;
     sender.set_send_buffer_size(BUFFER_BYTES)?;
     sender.connect(&listener.local_addr()?)?;
     sender.set_nonblocking(true)?;
     Ok((sender.into(), listener.accept()?.0.into()))
-}
-
-fn is_writable(stream: &TcpStream) -> io::Result<bool> {
-    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
-    Ok(poll(&mut polled, Some(&Timespec::default()))? == 1)
 }
 
 /// Reads this many bytes, which must be the ones that were written there. Returns how many were read since the beginning.
@@ -138,11 +134,4 @@ fn read_exactly(stream: &mut TcpStream, start: usize, length: usize) -> io::Resu
 /// Bytes of which each tells where in the stream it stands.
 fn pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|position| (position % 251) as u8).collect()
-}
-
-fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        result => result.map(Some),
-    }
 }

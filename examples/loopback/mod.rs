@@ -1,66 +1,69 @@
-//! What the examples of readiness share: connections over loopback, a wait, and the kernel's own figures.
+//! What the examples share: connections over loopback and the ways to wait, and in [`kernel`] what the kernel says of them.
 //!
-//! Knows nothing of what any of them shows. Client and server are mostly one thread here, so that a demonstration can
-//! be told step by step and counts the same at every run.
+//! Knows nothing of what any of them shows. Client and server are mostly one thread, so that a demonstration can be told
+//! step by step and counts the same at every run.
 
-#![allow(dead_code, reason = "each example uses some of it")]
+#![allow(dead_code, reason = "each example is a program of its own, and uses some of it")]
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+pub mod kernel;
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll};
-use rustix::io::ioctl_fionread;
+use intake::reactor::Id;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
 
 /// Any port of this machine.
 pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// Silence for so long is silence: what can come over loopback has come long before.
 pub const SILENCE: Duration = Duration::from_millis(200);
 /// More than any machine needs; whoever waited this long has waited in vain.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that is established: the client's end, and the server's, which never blocks.
-pub fn connect(listener: &TcpListener) -> io::Result<(TcpStream, mio::net::TcpStream)> {
+/// A connection that is established: its client and its server, both blocking.
+pub fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind(ANY)?;
     let client = TcpStream::connect(listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
+    Ok((client, listener.accept()?.0))
+}
+
+/// The same, with a server that never blocks and can be registered.
+pub fn mio_pair() -> io::Result<(TcpStream, mio::net::TcpStream)> {
+    let (client, server) = pair()?;
     server.set_nonblocking(true)?;
     Ok((client, mio::net::TcpStream::from_std(server)))
 }
 
-/// Waits for events, for `longest` at most, and returns how many came. After a signal it goes on with
-/// what is left of the time.
-pub fn wait(poll: &mut Poll, events: &mut Events, longest: Duration) -> io::Result<usize> {
-    let end = Instant::now() + longest;
+/// Two UDP sockets, the first of which sends to the second.
+pub fn udp_pair() -> io::Result<(UdpSocket, UdpSocket)> {
+    let (client, server) = (UdpSocket::bind(ANY)?, UdpSocket::bind(ANY)?);
+    client.connect(server.local_addr()?)?;
+    Ok((client, server))
+}
+
+/// Waits for events, for `longest` at most. After a signal it goes on with what is left of the time. (A server keeps its
+/// `Events` from turn to turn; a list of its own for each makes the examples shorter.)
+pub fn wait(poll: &mut Poll, longest: Duration) -> io::Result<Vec<Event>> {
+    let (end, mut events) = (Instant::now() + longest, Events::with_capacity(128));
     loop {
-        match poll.poll(events, Some(end.saturating_duration_since(Instant::now()))) {
+        match poll.poll(&mut events, Some(end.saturating_duration_since(Instant::now()))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            polled => return polled.map(|()| events.iter().count()),
+            polled => return polled.map(|()| events.iter().cloned().collect()),
         }
     }
 }
 
-/// Lets what was sent arrive. Over loopback it mostly has when the call that sent it returns, but a busy kernel puts it
-/// off.
-pub fn settle() {
-    thread::sleep(Duration::from_millis(100));
+/// The token under which a connection is registered.
+pub fn token(id: Id) -> Token {
+    Token(id.to_bits() as usize)
 }
 
-/// Returns when so many bytes wait in the kernel to be read from `stream`.
-pub fn arrived(stream: &impl AsFd, bytes: usize) -> io::Result<()> {
-    let start = Instant::now();
-    while unread(stream)? < bytes {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {bytes} bytes");
-        thread::yield_now();
-    }
-    Ok(())
-}
-
-/// How many bytes wait in the kernel to be read from `stream` (FIONREAD, tcp(7)).
-pub fn unread(stream: &impl AsFd) -> io::Result<usize> {
-    Ok(ioctl_fionread(stream)? as usize)
+/// The connection that an event is for.
+pub fn id(event: &Event) -> Option<Id> {
+    Id::from_bits(event.token().0 as u64)
 }
 
 /// The call's result, or `None` where it would block; a call that a signal interrupts is made again.
@@ -74,39 +77,31 @@ pub fn unless_blocked<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<
     }
 }
 
-/// The number behind `NAME:` in a file such as `/proc/self/status`, as the kernel tells it now (proc(5)).
-pub fn figure(file: &str, name: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(file)?;
-    let number = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
-    text.lines().find_map(number).ok_or_else(|| io::Error::other(format!("{file} has no {name}")))
+/// Writes until nothing more goes in, so that whatever is sent next has to wait. Returns how many bytes went in.
+pub fn fill(mut stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let mut written = 0;
+    while let Some(length) = unless_blocked(|| stream.write(&[b'a'; 64 * 1024]))? {
+        written += length;
+    }
+    stream.set_nonblocking(false)?;
+    Ok(written)
 }
 
-/// What the kernel's own table says of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The TCP state by its number: 2 is SYN_SENT, 10 is LISTEN.
-    pub state: u8,
-    /// Bytes that wait to be read; of a listener, the connections that wait to be accepted.
-    pub waiting: u64,
+/// Looks until there is something.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
-/// Looks a socket on 127.0.0.1 up in `/proc/net/tcp` or `/proc/net/udp`, by both its ports: one port may have many
-/// connections, of other processes too. The peer's is 0 where there is none. The table is an open file, because a
-/// process without descriptors could not open it.
-pub fn look_up(table: &mut File, local: u16, peer: u16) -> io::Result<Entry> {
-    let mut text = String::new();
-    table.rewind()?;
-    table.read_to_string(&mut text)?;
-    let local = format!("{:08X}:{local:04X}", u32::from_ne_bytes([127, 0, 0, 1]));
-    let peer = format!(":{peer:04X}");
-    let entry = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().skip(1).take(4).collect();
-        let [ours, theirs, state, queues] = fields[..] else { return None };
-        (ours == local && theirs.ends_with(&peer)).then_some(())?;
-        let (_, waiting) = queues.split_once(':')?;
-        Some(Entry { state: u8::from_str_radix(state, 16).ok()?, waiting: u64::from_str_radix(waiting, 16).ok()? })
-    };
-    text.lines()
-        .find_map(entry)
-        .ok_or_else(|| io::Error::other(format!("the kernel has no such socket: {local}{peer}")))
+/// Lets what was sent arrive, where nothing can be asked whether it has. Over loopback it mostly has when the call that
+/// sent it returns, but a busy kernel puts it off.
+pub fn settle() {
+    thread::sleep(Duration::from_millis(100));
 }
