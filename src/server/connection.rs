@@ -227,14 +227,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
     pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
-        trace.tell(|| Scene::Settled(&result));
         let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
         if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
+            trace.tell(|| Scene::Held { offset: held.offset, result: &result });
             return match result {
                 Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
                 Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
             };
         }
+        trace.tell(|| Scene::Settled(&result));
         match result {
             Ok(name) => {
                 self.stored += 1;

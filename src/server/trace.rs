@@ -4,19 +4,22 @@
 //! before, the kernel's own view, who closed first) and writes each as one line. Where there is no tracer a scene is not
 //! even made: [`Trace::tell`] is one branch. Nothing here has a say in what happens.
 
+mod json;
+mod words;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::connection::CloseReason;
 use super::pace::Lapse;
 use crate::net::Flags;
 use crate::net::diag::{Diag, Tcp};
-use crate::proto::{Awaits, Dialect, Event, Farewell, Name, Refusal, Request};
+use crate::proto::{Awaits, Dialect, Event, Farewell, Name};
 use crate::reactor::Id;
 use crate::store::StoreError;
 
@@ -72,6 +75,13 @@ pub enum Scene<'a> {
         from: Awaits,
         /// What it waits for.
         to: Awaits,
+    },
+    /// Whether the disk has what is held of an upload that is to be gone on with.
+    Held {
+        /// How much that is, in bytes.
+        offset: u64,
+        /// What the disk says, under the name that the file will have.
+        result: &'a Result<Name, StoreError>,
     },
     /// What became of a file.
     Settled(&'a Result<Name, StoreError>),
@@ -245,10 +255,11 @@ impl Tracer {
     }
 }
 
-/// Whose FIN was first, where a TCP state says so (RFC 9293, 3.3.2).
+/// Who ended its side first, where a TCP state says so (RFC 9293, 3.3.2). Whoever is first has a TIME_WAIT in the end, so
+/// as long as we have not reset it, CLOSED says that it was the client: its FIN came before ours, or a reset.
 fn first_to_close(state: &str) -> Option<Side> {
     match state {
-        "CLOSE_WAIT" | "LAST_ACK" => Some(Side::Client),
+        "CLOSE_WAIT" | "LAST_ACK" | "CLOSED" => Some(Side::Client),
         "FIN_WAIT1" | "FIN_WAIT2" | "CLOSING" | "TIME_WAIT" => Some(Side::Server),
         _ => None,
     }
@@ -260,7 +271,7 @@ impl Format {
         match self {
             Self::Words => format!("{:10.6} {peer} {scene}", at.as_secs_f64()),
             Self::Json => {
-                let mut line = json(scene);
+                let mut line = json::object(scene);
                 line["at_us"] = json!(at.as_micros() as u64);
                 line["peer"] = json!(peer.to_string());
                 line.to_string()
@@ -269,137 +280,7 @@ impl Format {
     }
 }
 
-impl fmt::Display for Scene<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Accepted { local: Some(local) } => write!(f, "accepted on {local}"),
-            Self::Accepted { local: None } => write!(f, "accepted"),
-            Self::Event(flags) => write!(f, "event: {}", flags.names().collect::<Vec<_>>().join(", ")),
-            Self::Read { bytes, room } => write!(f, "read {bytes} bytes, with room for {room}"),
-            Self::Passed { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
-            Self::ReadEnd => write!(f, "read the end: the client sends no more"),
-            Self::ReadWouldBlock => write!(f, "read: WouldBlock, there is no more for now"),
-            Self::Wrote(bytes) => write!(f, "wrote {} bytes: {:?}", bytes.len(), excerpt(bytes)),
-            Self::WriteWouldBlock => write!(f, "write: WouldBlock, the client has to read first"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
-            Self::Heard(event) => heard(event, f),
-            Self::State { from, to } => write!(f, "waits for {} -> {}", awaited(*from), awaited(*to)),
-            Self::Settled(Ok(name)) => write!(f, "the disk has it, as {name:?}"),
-            Self::Settled(Err(error)) => write!(f, "the disk does not have it: {error}"),
-            Self::Lapsed(lapse) => write!(f, "deadline: {}", lapsed(*lapse)),
-            Self::Yielded { spent_bytes } => write!(f, "back in the queue after {spent_bytes} bytes, others first"),
-            Self::Parting(Farewell::Close) => write!(f, "all is said: to be closed"),
-            Self::Parting(Farewell::Reset) => write!(f, "to be closed with a reset"),
-            Self::Parting(Farewell::Linger) => write!(f, "all is said: our side is shut down, what comes is discarded"),
-            Self::Kernel(Ok(tcp)) if tcp.is_closed() => write!(f, "kernel: CLOSED, it knows of no such connection"),
-            Self::Kernel(Ok(tcp)) => {
-                let Tcp { state, unread, unacknowledged, .. } = tcp;
-                write!(f, "kernel: {state}, {unread} unread, {unacknowledged} unacknowledged")?;
-                if tcp.info.is_some() { write!(f, ", window {}", tcp.window()) } else { Ok(()) }
-            }
-            Self::Kernel(Err(error)) => write!(f, "kernel: left out from now on, as it does not answer: {error}"),
-            Self::Closed { reason, first } => {
-                let first = if *first == Side::Client { "the client ended" } else { "we ended" };
-                write!(f, "closed: {}; {first} first", excerpt(reason.to_string().as_bytes()))
-            }
-        }
-    }
-}
-
-fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match event {
-        Event::Request(Request { dialect, name, size, .. }) => {
-            write!(f, "request, {}: {name:?}", word(*dialect))?;
-            size.map_or(Ok(()), |size| write!(f, ", {size} bytes"))
-        }
-        Event::Content(bytes) => write!(f, "{} bytes of content", bytes.len()),
-        Event::End(whole) => write!(f, "the content is whole: {} bytes", whole.size),
-        Event::Failed(Refusal { code, words, .. }) => write!(f, "the upload has failed: {} {words}", code.0),
-        Event::Refused(Refusal { code, words, .. }, _) => write!(f, "refused: {} {words}", code.0),
-        Event::Discarded(count) => write!(f, "{count} bytes discarded"),
-    }
-}
-
-/// The scene as an object, which its `scene` names.
-fn json(scene: &Scene) -> Value {
-    match scene {
-        Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
-        Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
-        Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
-        Scene::Passed { bytes } => json!({ "scene": "passed", "bytes": bytes }),
-        Scene::ReadEnd => json!({ "scene": "read_end" }),
-        Scene::ReadWouldBlock => json!({ "scene": "read_would_block" }),
-        Scene::Wrote(bytes) => json!({ "scene": "wrote", "bytes": bytes.len(), "text": excerpt(bytes) }),
-        Scene::WriteWouldBlock => json!({ "scene": "write_would_block" }),
-        Scene::Failed(error) => json!({ "scene": "failed", "error": error.to_string() }),
-        Scene::Heard(event) => json_heard(event),
-        Scene::State { from, to } => {
-            json!({ "scene": "state", "from": format!("{from:?}"), "to": format!("{to:?}") })
-        }
-        Scene::Settled(Ok(name)) => json!({ "scene": "settled", "stored_name": name.as_str() }),
-        Scene::Settled(Err(error)) => json!({ "scene": "settled", "error": error.to_string() }),
-        Scene::Lapsed(lapse) => json!({ "scene": "lapsed", "lapse": format!("{lapse:?}") }),
-        Scene::Yielded { spent_bytes } => json!({ "scene": "yielded", "spent_bytes": spent_bytes }),
-        Scene::Parting(farewell) => json!({ "scene": "parting", "farewell": format!("{farewell:?}") }),
-        Scene::Kernel(Ok(tcp)) => json!({
-            "scene": "kernel",
-            "state": tcp.state,
-            "unread": tcp.unread,
-            "unacknowledged": tcp.unacknowledged,
-            "window": tcp.info.as_ref().map(|_| tcp.window()),
-        }),
-        Scene::Kernel(Err(error)) => json!({ "scene": "kernel", "error": error.to_string() }),
-        Scene::Closed { reason, first } => json!({
-            "scene": "closed",
-            "reason": excerpt(reason.to_string().as_bytes()),
-            "first": if *first == Side::Client { "client" } else { "server" },
-        }),
-    }
-}
-
-fn json_heard(event: &Event) -> Value {
-    match event {
-        Event::Request(Request { dialect, name, size, .. }) => {
-            json!({ "scene": "request", "dialect": word(*dialect), "name": name.as_str(), "size": size })
-        }
-        Event::Content(bytes) => json!({ "scene": "content", "bytes": bytes.len() }),
-        Event::End(whole) => json!({ "scene": "whole", "size": whole.size }),
-        Event::Failed(Refusal { code, words, .. }) => {
-            json!({ "scene": "upload_failed", "code": code.0, "words": words })
-        }
-        Event::Refused(Refusal { code, words, .. }, _) => {
-            json!({ "scene": "refused", "code": code.0, "words": words })
-        }
-        Event::Discarded(count) => json!({ "scene": "discarded", "bytes": count }),
-    }
-}
-
-fn awaited(awaits: Awaits) -> &'static str {
-    match awaits {
-        Awaits::Header => "a name",
-        Awaits::RestOfHeader => "the rest of the line",
-        Awaits::RestOfName => "the rest of the name",
-        Awaits::FirstContent => "the first of the content",
-        Awaits::Content => "content",
-        Awaits::NextRequest => "the next request",
-        Awaits::Verdict => "our answer, reading nothing",
-        Awaits::Settlement => "our answer, reading on",
-        Awaits::EndOfStream => "the end",
-    }
-}
-
-fn lapsed(lapse: Lapse) -> &'static str {
-    match lapse {
-        Lapse::Header => "the name or the line did not come in time",
-        Lapse::Burst => "nothing more has come, so the name is whole",
-        Lapse::Grace => "a client that says nothing may be waiting for ok",
-        Lapse::Idle => "the client was silent for too long",
-        Lapse::RateWindow => "the rate of the last minute is looked at",
-        Lapse::Linger => "a client that was told the last word did not go",
-    }
-}
-
-fn word(dialect: Dialect) -> &'static str {
+fn dialect_word(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Classic => "classic",
         Dialect::Line => "line",
@@ -418,8 +299,10 @@ fn excerpt(bytes: &[u8]) -> String {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use serde_json::Value;
+
     use super::*;
-    use crate::proto::{Code, NamePolicy, Ticket, Whole};
+    use crate::proto::{Code, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
@@ -448,9 +331,14 @@ mod tests {
     impl Stage {
         /// With a connection between two addresses that no kernel has: it is CLOSED whenever it is asked.
         fn new(format: Format) -> Self {
+            Self::with_local_addr(format, Some(SocketAddr::new(PEER.ip(), 1)))
+        }
+
+        /// Without our address the kernel cannot be asked.
+        fn with_local_addr(format: Format, local: Option<SocketAddr>) -> Self {
             let (written, id) = (Written::default(), Slots::default().insert(()));
             let mut tracer = Tracer::new(format, Box::new(written.clone()));
-            tracer.accepted(id, Some(SocketAddr::new(PEER.ip(), 1)), PEER);
+            tracer.accepted(id, local, PEER);
             Self { tracer: Some(tracer), written, id }
         }
 
@@ -498,6 +386,8 @@ mod tests {
         for kernel in [tcp("CLOSED", None), tcp("TIME_WAIT", None), Err(io::ErrorKind::PermissionDenied.into())] {
             look(Scene::Kernel(&kernel));
         }
+        look(Scene::Held { offset: 5, result: &Ok(name("a")) });
+        look(Scene::Held { offset: 5, result: &Err(StoreError::Failed) });
         look(Scene::Settled(&Ok(name("a"))));
         look(Scene::Settled(&Err(StoreError::Taken("the name is taken"))));
         look(Scene::Closed { reason: &CloseReason::Refused(refusal(), Some(name("a"))), first: Side::Server });
@@ -543,7 +433,7 @@ mod tests {
     fn names_are_quoted_so_that_nobody_can_forge_a_line() {
         let event = Event::Request(Request::until_end_of_stream(Dialect::Line, name("a \"b\"")));
         assert_eq!(Scene::Heard(&event).to_string(), r#"request, line: "a \"b\"""#);
-        assert_eq!(json(&Scene::Heard(&event))["name"], json!("a \"b\""));
+        assert_eq!(json::object(&Scene::Heard(&event))["name"], json!("a \"b\""));
         assert_eq!(Scene::Wrote(b"ok\n").to_string(), r#"wrote 3 bytes: "ok\n""#);
     }
 
@@ -581,7 +471,7 @@ mod tests {
     fn whoever_ends_first_is_named() {
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         let first = |scenes: Vec<Scene>| {
-            let mut stage = Stage::new(Format::Json);
+            let mut stage = Stage::with_local_addr(Format::Json, None);
             scenes.into_iter().for_each(|scene| stage.tell(scene));
             stage.close();
             let text = stage.text();
@@ -592,6 +482,15 @@ mod tests {
         assert_eq!(first(vec![Scene::ReadEnd, Scene::Parting(Farewell::Linger)]), "client");
         assert_eq!(first(vec![Scene::Parting(Farewell::Linger), Scene::ReadEnd]), "server");
         assert_eq!(first(vec![Scene::Failed(&reset)]), "client");
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_has_forgotten_before_we_closed_it_was_ended_by_the_client() {
+        let mut stage = Stage::new(Format::Words);
+        // Its end came before ours and was not read yet: LAST_ACK, and then nothing.
+        stage.tell(Scene::Parting(Farewell::Linger));
+        stage.close();
+        assert_eq!(stage.scenes()[4], "closed: finished; the client ended first");
     }
 
     #[test]

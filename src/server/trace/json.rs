@@ -1,0 +1,63 @@
+//! A scene as a JSON object, for tools: `scene` names it, states are spelt as the code spells them.
+
+use serde_json::{Value, json};
+
+use super::{Scene, Side, dialect_word, excerpt};
+use crate::proto::{Event, Refusal, Request};
+
+/// The scene as an object, which its `scene` names.
+pub fn object(scene: &Scene) -> Value {
+    match scene {
+        Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
+        Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
+        Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
+        Scene::Passed { bytes } => json!({ "scene": "passed", "bytes": bytes }),
+        Scene::ReadEnd => json!({ "scene": "read_end" }),
+        Scene::ReadWouldBlock => json!({ "scene": "read_would_block" }),
+        Scene::Wrote(bytes) => json!({ "scene": "wrote", "bytes": bytes.len(), "text": excerpt(bytes) }),
+        Scene::WriteWouldBlock => json!({ "scene": "write_would_block" }),
+        Scene::Failed(error) => json!({ "scene": "failed", "error": error.to_string() }),
+        Scene::Heard(event) => heard(event),
+        Scene::State { from, to } => {
+            json!({ "scene": "state", "from": format!("{from:?}"), "to": format!("{to:?}") })
+        }
+        Scene::Held { offset, result } => {
+            json!({ "scene": "held", "offset": offset, "error": result.as_ref().err().map(ToString::to_string) })
+        }
+        Scene::Settled(Ok(name)) => json!({ "scene": "settled", "stored_name": name.as_str() }),
+        Scene::Settled(Err(error)) => json!({ "scene": "settled", "error": error.to_string() }),
+        Scene::Lapsed(lapse) => json!({ "scene": "lapsed", "lapse": format!("{lapse:?}") }),
+        Scene::Yielded { spent_bytes } => json!({ "scene": "yielded", "spent_bytes": spent_bytes }),
+        Scene::Parting(farewell) => json!({ "scene": "parting", "farewell": format!("{farewell:?}") }),
+        Scene::Kernel(Ok(tcp)) => json!({
+            "scene": "kernel",
+            "state": tcp.state,
+            "unread": tcp.unread,
+            "unacknowledged": tcp.unacknowledged,
+            "window": tcp.info.as_ref().map(|_| tcp.window()),
+        }),
+        Scene::Kernel(Err(error)) => json!({ "scene": "kernel", "error": error.to_string() }),
+        Scene::Closed { reason, first } => json!({
+            "scene": "closed",
+            "reason": excerpt(reason.to_string().as_bytes()),
+            "first": if *first == Side::Client { "client" } else { "server" },
+        }),
+    }
+}
+
+fn heard(event: &Event) -> Value {
+    match event {
+        Event::Request(Request { dialect, name, size, .. }) => {
+            json!({ "scene": "request", "dialect": dialect_word(*dialect), "name": name.as_str(), "size": size })
+        }
+        Event::Content(bytes) => json!({ "scene": "content", "bytes": bytes.len() }),
+        Event::End(whole) => json!({ "scene": "whole", "size": whole.size }),
+        Event::Failed(Refusal { code, words, .. }) => {
+            json!({ "scene": "upload_failed", "code": code.0, "words": words })
+        }
+        Event::Refused(Refusal { code, words, .. }, _) => {
+            json!({ "scene": "refused", "code": code.0, "words": words })
+        }
+        Event::Discarded(count) => json!({ "scene": "discarded", "bytes": count }),
+    }
+}
