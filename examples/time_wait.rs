@@ -3,7 +3,7 @@
 //! The last ACK of a connection is acknowledged by nobody. If it is lost, the other end sends its FIN again, and somebody
 //! must be there to answer. And a packet that went astray must not turn up in a new connection between the same two
 //! ports. So the end that closed first waits for twice the longest life of a packet, 2 MSL: one for the ACK to get lost,
-//! one for the FIN that is sent again (RFC 9293, 3.4.2 and 3.6).
+//! one for the FIN that is sent again (RFC 9293, 3.3.2).
 
 mod loopback;
 

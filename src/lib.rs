@@ -1,8 +1,8 @@
 //! intake: a file receiver on raw mio. One thread, one poll, thousands of uploads; a file gets its name when it is whole.
 //!
 //! This page is the way in: how the code is laid out, what one turn of the loop does, and what a byte passes on its way
-//! from the network to the disk. Each module begins with its own theory; the small programs in `examples/` show every
-//! piece of it at work, on a real kernel.
+//! from the network to the disk. Each module begins with its own theory, the private ones too (`cargo doc` shows them with
+//! `--document-private-items`); the small programs in `examples/` show every piece of it at work, on a real kernel.
 //!
 //! # The floors
 //!
@@ -63,6 +63,14 @@
 //! of the shared buffer is content, and that slice is what is written. When the content is whole the partial file is
 //! published, which is the only way to a final name. Under [`server::config::Durability::Full`] a thread of its own, the
 //! committer, syncs it first, in batches, and wakes the poll; no other work leaves the loop's thread.
+//!
+//! # In which order to read
+//!
+//! 1. [`reactor`], four small structures, and why an edge must be remembered.
+//! 2. [`proto`], the conversation. Its `receiver` is the heart of the server, and knows no server.
+//! 3. [`net`] and [`store`], what the kernel promises and what it does not.
+//! 4. [`server`], the turn; then its `connections`, one turn without the operating system, and `connection`, one visit.
+//! 5. A story of your own: `intake serve --trace`, and `docs/one-upload.md` beside it.
 
 pub mod client;
 pub mod load;

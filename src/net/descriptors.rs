@@ -1,4 +1,5 @@
-//! The limit on open descriptors. Knows nothing of what they are used for.
+//! The limit on open descriptors, which is what runs out first in a server of many connections: each takes one, and
+//! each file another. Knows nothing of what they are used for.
 
 use std::io;
 

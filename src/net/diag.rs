@@ -2,7 +2,21 @@
 //! (sock_diag(7)).
 //!
 //! One question about one connection, named by its two addresses, so that the answer costs the same however many there
-//! are, and so that a connection can be asked after when its socket is closed already. Knows nothing of descriptors.
+//! are, and so that a connection can be asked after when its socket is closed already: a TIME_WAIT has no descriptor.
+//! Knows nothing of descriptors.
+//!
+//! ```
+//! use std::net::{TcpListener, TcpStream};
+//! use intake::net::diag::Diag;
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let client = TcpStream::connect(listener.local_addr()?)?;
+//! let mut diag = Diag::open()?;
+//! let seen = diag.connection(client.local_addr()?, client.peer_addr()?)?;
+//! assert_eq!(seen.state, "ESTABLISHED", "although nobody has accepted it");
+//! assert_eq!(diag.listener(listener.local_addr()?)?.unread, 1, "it waits in the backlog");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,14 @@
 //! The TCP listener, and what an error of accept(2) means.
 //!
+//! A connection is established by the kernel, and waits in the backlog until it is accepted. If the backlog is full,
+//! the kernel drops the client's SYN, and the client tries again after a second: nobody hears of it. So the backlog is
+//! as long as may be, and who cannot be taken yet waits there for nothing.
+//!
+//! Of accept's errors some are the one connection's, which failed while it waited, and others may stand behind it; the
+//! rest are a lack of descriptors or memory. After those there is no event: the client is still in the backlog, its
+//! edge has been told, and that a descriptor has become free is no change of the listener. Whoever accepts has to come
+//! back by itself.
+//!
 //! Knows neither how many connections there may be nor when accepting goes on after a pause.
 
 use std::io;

@@ -3,6 +3,17 @@
 //!
 //! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn, and
 //! reads no clock: time is handed down.
+//!
+//! Each of them keeps its users out of a trap:
+//!
+//! | | the kernel | the trap |
+//! |---|---|---|
+//! | [`Listener`] | completes connections by itself; accept(2) only takes them out of the backlog | an error of accept that is one client's own ends the server, or one that is a lack (no descriptor) is tried again at once, or never |
+//! | [`Readiness`] | tells of changes, with flags that overlap | a flag is believed, and what stands before an end is not read |
+//! | [`Stream`] | reports a reset once, and a clean end from then on | whoever asks for the error elsewhere takes a part for the whole |
+//! | [`Echo`] | says whose datagram it is, as its sender spelt it | a forged source sets two echoes on one another |
+//! | [`Signals`] | interrupts, anywhere | a handler that does anything is undefined behaviour |
+//! | [`diag`] | knows state, queues and window of every connection | it is only asked for by descriptor, which is gone when it gets interesting |
 
 /// Registers a wrapper with mio through the source that it holds.
 macro_rules! delegate_source {

@@ -2,6 +2,14 @@
 //!
 //! Flags are hints, results decide: each of the two answers means "try it", and the read or write that follows tells
 //! whether there were bytes, an end or an error. Whoever tries has to go on until `WouldBlock`, as no event repeats.
+//!
+//! | epoll_ctl(2) | what has happened | what it does not say |
+//! |---|---|---|
+//! | `EPOLLIN` | bytes, an end or an error can be read | how much, and that there is anything left by now |
+//! | `EPOLLOUT` | there is room to write | that a connect has succeeded: a refused one says so too |
+//! | `EPOLLRDHUP` | the peer sends no more (FIN) | that everything before it has been read, or that the peer does not listen |
+//! | `EPOLLHUP` | both directions have ended | that there is nothing left to read |
+//! | `EPOLLERR` | an error waits for whoever asks first | which; and it may come alone, so it must count as worth a try |
 
 /// Which operations are worth a try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Signals as events of the loop.
 //!
-//! A handler may do next to nothing (signal-safety(7)), so each signal is only noted and makes a socket readable; what it
-//! means is decided here, what is done about it by the server.
+//! A handler may do next to nothing (signal-safety(7)): it interrupts anything, an allocation too. So each signal is
+//! only noted and makes a socket readable (the self-pipe trick); what it means is decided here, what is done about it
+//! by the server, in its own time. A signal also interrupts the poll (EINTR), which is an empty batch of events and no
+//! error.
 
 use std::io;
 

@@ -1,7 +1,12 @@
 //! A connection's socket: what the server needs of it beyond reading and writing.
 //!
-//! Deliberately without `take_error` and without `try_clone`. After a reset the kernel reports the error once and a clean
-//! end from then on, so whoever takes the error elsewhere than in a read or a write turns a cut-off upload into a
+//! There are two ways to end it. A FIN stands in line behind the bytes and ends one direction; a reset throws away what
+//! was not sent yet, and ends both. A close is the first, unless something is left unread: then it is the second (RFC
+//! 9293, 3.6; RFC 2525, 2.17), which is why the server reads on to the end before it closes on somebody that it has
+//! refused.
+//!
+//! Deliberately without `take_error` and without `try_clone`. After a reset the kernel reports the error once and a
+//! clean end from then on, so whoever takes the error elsewhere than in a read or a write turns a cut-off upload into a
 //! complete one; and a second descriptor keeps events coming after the first is closed (epoll(7)).
 
 use std::io::{self, Read, Write};

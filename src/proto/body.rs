@@ -1,6 +1,12 @@
 //! The content of one upload on the wire: where it ends, and whether it is what was promised.
 //!
-//! Takes any split of the same bytes to the same pieces. Does not know what the content is for.
+//! It ends in one of three ways: with the stream, after as many bytes as the request told, or after a chunk of length
+//! 0, for a client that does not know its size before (as in HTTP, RFC 9112, 7.1). Only the last two tell a whole file
+//! from a part. A digest may be promised before the content or come after it, in a trailer, so that a client reads its
+//! file only once.
+//!
+//! Takes any split of the same bytes to the same pieces, and copies none of them. Does not know what the content is
+//! for.
 
 use super::number::parse_number;
 use super::request::Promise;

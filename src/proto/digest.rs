@@ -1,7 +1,11 @@
 //! Digests of content: their names and spellings on the wire, and the sums themselves.
 //!
-//! The sums are libraries' that use the processor's own instructions. What a sum is compared with, and when, is not known
-//! here.
+//! TCP's own checksum has 16 bits and is made anew on the way, so that in the long run a damaged segment gets through
+//! ("When the CRC and TCP Checksum Disagree", Stone and Partridge, 2000). CRC-32C (RFC 9260, appendix A) finds what
+//! chance does, at the speed of memory; SHA-256 also what somebody does on purpose.
+//!
+//! The sums are libraries' that use the processor's own instructions. What a sum is compared with, and when, is not
+//! known here.
 
 use std::fmt;
 

@@ -1,7 +1,10 @@
 //! File names as the wire carries them: validated once, here, and a type of their own from then on.
 //!
-//! A bad name is refused, never repaired: a silently changed name is how two senders overwrite one another. Whether a
-//! name is free, and where it leads, is not known here.
+//! A bad name is refused, never repaired: a silently changed name is how two senders overwrite one another. Refused is
+//! what leads elsewhere (`/`, `..`), what is not what it looks like (invisible characters, and those that turn the
+//! direction of writing, Unicode TR 36), and what a shell or a later reader takes for something else (a leading `-` or
+//! `.`, control characters). Names are compared byte for byte, as Linux does (path_resolution(7)). Whether a name is
+//! free, and where it leads, is not known here.
 
 use std::fmt;
 

@@ -1,6 +1,14 @@
 //! What the server owes a client, in the order of its requests.
 //!
-//! Files may become final in any order, and long after their content came; what is said of them waits here for its turn.
+//! A client may send its next request before it has heard of the last one, as SMTP's pipelining does (RFC 2920): a
+//! round trip is then paid once and not for each file. Files may become final in any order, and long after their
+//! content came; what is said of them waits here for its turn.
+//!
+//! ```text
+//!   asked for    1   2   3
+//!   settled      3                1             2
+//!   said         (it waits)       done 1        done 2, done 3
+//! ```
 
 use std::collections::VecDeque;
 use std::fmt::Display;

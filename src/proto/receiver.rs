@@ -15,12 +15,20 @@
 //! The one who drives it feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what
 //! time does ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]), acts on the [`Event`]s, answers them with
 //! [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] and [`Receiver::settle`], and sends what
-//! [`Receiver::transmit`] holds.
-//! [`Event::Request`] is answered before the next input; [`Event::End`] any time later, and in any order: replies leave in
-//! the order of the requests.
+//! [`Receiver::transmit`] holds. [`Event::Request`] is answered before the next input; [`Event::End`] any time later,
+//! and in any order: replies leave in the order of the requests.
 //!
-//! **How the input is cut never matters**, with the one exception that the wire itself makes: where the first burst ends
-//! without a line feed, there a classic name ends.
+//! **How the input is cut never matters**, with the one exception that the wire itself makes: where the first burst
+//! ends without a line feed, there a classic name ends.
+//!
+//! **A FIN does not say that all has come**, only that no more will: the kernel of a killed program sends one too.
+//! Where a size was told, an end before it is a failure; where none was, the end is all there is, and the file is taken
+//! as unverified.
+//!
+//! **Refusing is harder than accepting.** A client that is refused may be in the middle of megabytes. Where the end of
+//! its content is known they are read and thrown away, the refusal takes its place among the replies, and the next
+//! request is as good as ever. Where it is not, the refusal is the last word, and [`Farewell`] says how to part so that
+//! it is heard.
 
 use std::sync::Arc;
 
@@ -114,6 +122,27 @@ pub struct Held {
 }
 
 /// The server's half of one conversation. Feed, act, answer, send.
+///
+/// A classic upload has no line feed and no size: what ends its parts are the first burst and the end of the stream.
+///
+/// ```
+/// use std::sync::Arc;
+/// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules};
+///
+/// let mut conversation = Receiver::new(Arc::new(Rules::default()));
+/// assert_eq!(conversation.receive(&mut &b"notes.txt"[..]), None, "the name may go on");
+/// assert_eq!(conversation.awaits(), Awaits::RestOfName);
+/// let Some(Event::Request(request)) = conversation.end_of_burst() else { panic!("no more came: that is the name") };
+/// conversation.accept(None);
+/// assert_eq!(conversation.transmit(), b"ok", "exactly this, or the senders of the tutorials stop");
+/// conversation.transmitted(2);
+///
+/// assert_eq!(conversation.receive(&mut &b"one two three"[..]), Some(Event::Content(b"one two three")));
+/// let Some(Event::End(whole)) = conversation.end_of_stream() else { panic!("the end of the stream ends the file") };
+/// assert_eq!((whole.size, conversation.farewell()), (13, None), "the server does not go before the file is stored");
+/// conversation.settle(whole.ticket, Ok(&request.name));
+/// assert_eq!(conversation.farewell(), Some(Farewell::Close));
+/// ```
 #[derive(Debug)]
 pub struct Receiver {
     phase: Phase,

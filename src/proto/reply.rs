@@ -1,5 +1,7 @@
 //! What the server says: `ok OFFSET`, `done …` and `no …`, written by one side and read by the other.
 //!
+//! A code is for programs and words are for people, as in SMTP and HTTP; which codes leave the conversation in step
+//! ([`Code::keeps_step`]) and which leave the upload to be gone on with ([`Code::keeps_partial`]) is said here, once.
 //! Knows the grammar of the lines only, not when they may be said.
 
 use std::borrow::Cow;

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! The one who drives it does what [`Sender::step`] says, hands in what the server says ([`Sender::receive`]) whenever
-//! that comes, and takes the outcomes ([`Sender::outcome`]): one for each request, in their order. Requests may be begun
-//! without waiting for the outcomes of earlier ones. The driver may block or be an event loop: nothing here knows a
-//! socket, a file or a clock, and any split of the same bytes ends in the same outcomes.
+//! that comes, and takes the outcomes ([`Sender::outcome`]): one for each request, in their order. Requests may be
+//! begun without waiting for the outcomes of earlier ones. The driver may block or be an event loop: nothing here knows
+//! a socket, a file or a clock, and any split of the same bytes ends in the same outcomes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +26,26 @@ use super::request::Promise;
 use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
 
 /// The client's half of one conversation. Begin, do what each step says, hand in what comes.
+///
+/// What the tutorials call a sender, driven by hand; a driver does the same in a loop.
+///
+/// ```
+/// use intake::proto::{Dialect, Name, NamePolicy, Request, Sender, Step, Stored};
+///
+/// let name = Name::parse(b"notes.txt", NamePolicy::default()).unwrap();
+/// let mut conversation = Sender::new();
+/// conversation.begin(&Request { size: Some(3), ..Request::until_end_of_stream(Dialect::Classic, name) });
+/// assert_eq!(conversation.step(), Step::Transmit(b"notes.txt"));
+/// conversation.transmitted(9);
+/// assert_eq!(conversation.step(), Step::Listen, "whoever sends on now mixes the content with its name");
+/// conversation.receive(b"ok");
+/// assert_eq!(conversation.step(), Step::Send(0..3));
+/// conversation.content(b"one");
+/// assert_eq!(conversation.step(), Step::HalfClose);
+/// conversation.half_closed();
+/// conversation.end_of_stream();
+/// assert_eq!(conversation.outcome(), Some(Ok(Stored::Closed)));
+/// ```
 #[derive(Debug, Default)]
 pub struct Sender {
     phase: Phase,

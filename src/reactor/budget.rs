@@ -1,6 +1,19 @@
 //! How much may be done before somebody else has their turn.
+//!
+//! Reading until `WouldBlock` ends only if the peer pauses, and one that sends as fast as it is read does not. Without
+//! a budget it has the thread to itself for as long as it likes.
 
 /// Bytes that may be spent. The last spending may overdraw it, as the size of a read is known only afterwards.
+///
+/// ```
+/// use intake::reactor::Budget;
+///
+/// let (mut budget, mut flood) = (Budget::new(64 << 10), std::iter::repeat(48 << 10));
+/// while !budget.is_spent() {
+///     budget.spend(flood.next().unwrap());
+/// }
+/// assert_eq!(budget.spent_bytes(), 96 << 10);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     limit_bytes: usize,

@@ -1,8 +1,9 @@
 //! When somebody must be looked at, at the latest.
 //!
-//! One entry for each [`Id`], and a lazy one: moving a deadline away costs nothing, because the entry stays where it is.
-//! When it comes due its owner is asked, finds that it is early, and arms it again. A busy upload so touches the tree
-//! once per timeout, not once per read.
+//! The first deadline is the timeout of the poll: that is all there is to a timer. One entry for each [`Id`], and a
+//! lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
+//! asked, finds that it is early, and arms it again. A busy upload so touches the tree once per timeout, not once per
+//! read.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -10,6 +11,22 @@ use std::time::Instant;
 use super::Id;
 
 /// At most one pending moment for each [`Id`].
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use intake::reactor::{Deadlines, Slots};
+///
+/// let (mut slots, mut deadlines, start) = (Slots::default(), Deadlines::default(), Instant::now());
+/// let second = Duration::from_secs(1);
+/// let id = slots.insert("a connection");
+/// deadlines.arm(id, start + 10 * second);
+/// deadlines.arm(id, start + 15 * second); // It has spoken after 5 s. Nothing moves.
+/// assert_eq!(deadlines.first(), Some(start + 10 * second), "how long the poll may sleep");
+///
+/// assert_eq!(deadlines.pop_due(start + 10 * second), Some(id), "look at it: it is early");
+/// deadlines.arm(id, start + 15 * second);
+/// assert_eq!(deadlines.pop_due(start + 14 * second), None);
+/// ```
 #[derive(Debug, Default)]
 pub struct Deadlines {
     entries: BTreeSet<(Instant, Id)>,

@@ -8,6 +8,27 @@ use std::collections::VecDeque;
 use super::Id;
 
 /// A queue in which each [`Id`] stands at most once.
+///
+/// A turn serves those who stand in it when it begins. Who lines up again meanwhile comes after everybody else:
+///
+/// ```
+/// use intake::reactor::{ReadyQueue, Slots};
+///
+/// let (mut slots, mut ready) = (Slots::default(), ReadyQueue::default());
+/// let (flood, other) = (slots.insert("flood"), slots.insert("other"));
+/// for id in [flood, other, flood] {
+///     ready.push(id); // Two events for one connection are one place in the queue.
+/// }
+/// let mut served = Vec::new();
+/// for _ in 0..ready.len() {
+///     let id = ready.pop().unwrap();
+///     served.push(slots.get(id).unwrap());
+///     if id == flood {
+///         ready.push(flood); // It has more, and no event will tell.
+///     }
+/// }
+/// assert_eq!((served, ready.len()), (vec![&"flood", &"other"], 1));
+/// ```
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     queue: VecDeque<Id>,

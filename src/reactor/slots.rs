@@ -36,6 +36,18 @@ impl Id {
 }
 
 /// Values under [`Id`]s; insert, look up and remove in constant time.
+///
+/// ```
+/// use intake::reactor::{Id, Slots};
+///
+/// let mut connections = Slots::default();
+/// let old = connections.insert("old");
+/// let token = old.to_bits(); // What the kernel is given, and gives back with each event.
+/// connections.remove(old);
+/// let young = connections.insert("young");
+/// assert_ne!(young, old, "though it has the same slot");
+/// assert_eq!(Id::from_bits(token).and_then(|id| connections.get(id)), None, "an event that comes too late finds nobody");
+/// ```
 #[derive(Debug)]
 pub struct Slots<T> {
     slab: Slab<(u32, T)>,

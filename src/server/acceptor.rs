@@ -1,8 +1,17 @@
 //! Takes on new connections, as many as there is room for.
 //!
 //! A listener's readiness is told once, like any other, and is remembered here until `accept` says `WouldBlock`: at the
-//! connection cap and out of descriptors alike, whoever has not been accepted waits in the kernel's backlog and is found
-//! again without a new edge.
+//! connection cap and out of descriptors alike, whoever has not been accepted waits in the kernel's backlog and is
+//! found again without a new edge.
+//!
+//! ```text
+//!               an edge                    WouldBlock
+//!   waiting ---------------> worth a try ---------------> waiting
+//!                             ^   |   | at the cap: until somebody goes, whom the table counts
+//!             the pause is    |   |
+//!             over, or        |   v  out of descriptors or memory
+//!             somebody goes   +- paused
+//! ```
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,5 +1,8 @@
 //! Every limit of the server, with its unit and the reason for its default.
 //!
+//! What a peer can take without a limit, somebody takes: time, connections, bytes, memory. Hence there is one for each,
+//! and all of them are here.
+//!
 //! Values only: how they are typed is the command line's, what they do is the connection's and the turn's.
 
 use std::fmt;

@@ -1,7 +1,26 @@
 //! One connection: the conversation, the socket and the file, glued together.
 //!
-//! Says what it needs in a [`Verdict`] and leaves the rest to the loop. Knows neither the poll nor the other connections,
-//! and reads no clock. Generic over socket and store, so that the simulation runs this very code.
+//! ```text
+//!               an edge, a result of the disk, a deadline
+//!                               |
+//!                               v
+//!    accepted ---> ready ---> serve --- Wait -------> drained, or owed something: until the next of those
+//!                    ^          |
+//!                    +-- Yield -+                     the budget is spent, and there may be more
+//!                    +- Contend +                     another connection is in its way: that one is ended first
+//!                               |
+//!                               +------ Close(why) -> the one place that closes
+//! ```
+//!
+//! A visit says what is owed, as far as the peer takes it; parts, if all is said; and otherwise reads once and follows
+//! what comes of it, until it would block or the budget is spent. While something is unsent nothing is read, and the
+//! peer is stopped by its own window (RFC 9293, 3.8.6): that is all the flow control there is.
+//!
+//! **The first error is the last.** A reset is told once, and from then on looks like a clean end; so after an error
+//! nothing is read any more, and an end of the stream counts only where no error came before it.
+//!
+//! Says what it needs in a [`Verdict`] and leaves the rest to the loop. Knows neither the poll nor the other
+//! connections, and reads no clock. Generic over socket and store, so that the simulation runs this very code.
 
 use std::fmt;
 use std::io::{self, Read};

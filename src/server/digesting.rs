@@ -1,5 +1,8 @@
 //! The digest of what is on the disk, computed piece by piece, so that no large file holds up the others.
 //!
+//! Reading ten gigabytes takes longer than everybody else would wait, and a file has no readiness to wait for. So each
+//! visit does a piece within its budget, and the connection lines up again like one that has more to read.
+//!
 //! Knows neither the file nor what the digest is for.
 
 use std::io;

@@ -1,5 +1,29 @@
 //! The server: one thread, one poll, and the turn that drives everything.
 //!
+//! ```text
+//!    +--> poll     asleep: not at all while anybody is ready, else until the first deadline
+//!    |    absorb   each event ----------> sets flags; who could get further ---> the ready queue
+//!    |    settle   what the disk has ---> is said in its turn --------------> the ready queue
+//!    |    serve    who stands in the queue now, once each, within a budget --> wait, yield (the queue), or close
+//!    |    expire   who was late when the poll was asked, and is not ready ---> wait, yield, or close
+//!    |    echo     datagrams, so many; more are remembered
+//!    +--- accept   newcomers, so many, while there is room -----------------> the ready queue
+//! ```
+//!
+//! One turn does each of these once, in this order, and the order is what makes it right:
+//!
+//! * **Nothing is closed in `absorb`.** An event that was told for one connection can only find that connection, or
+//!   nobody.
+//! * **Nothing is accepted before all are served**, so nobody can get the slot of a connection that still has an event
+//!   coming.
+//! * **`expire` comes after `serve`** and judges by the moment before the poll: what a client had sent by then has been
+//!   read. However long the process was stopped, nobody pays for it but the process.
+//! * **Everything is bounded**: a visit, a turn's bytes, datagrams, newcomers. What is left over is remembered, because
+//!   no event will tell of it again, and a turn that has left something over does not sleep.
+//!
+//! A signal interrupts the poll (EINTR), which is an empty batch; a disk is waited for by a thread of its own, which
+//! wakes the poll (`store::committer`). Nothing that a peer, the disk or the network does ends the loop.
+//!
 //! Knows when things are done, and nothing of how: what a connection says is [`crate::proto`]'s, how bytes move is
 //! [`crate::net`]'s and [`crate::store`]'s, who is next is [`Connections`]'.
 
@@ -74,6 +98,20 @@ pub enum Outcome {
 }
 
 /// A bound server that runs when it is told to.
+///
+/// ```
+/// use intake::server::config::{Config, Udp};
+/// use intake::server::{Endpoint, Server};
+///
+/// let inbox = tempfile::tempdir()?;
+/// let any_port = "127.0.0.1:0".parse()?;
+/// let config = Config { listen: vec![any_port], udp: Udp::Off, directory: inbox.path().into(), ..Config::default() };
+/// let server = Server::bind(&config)?;
+/// let [Endpoint::Tcp(addr)] = server.endpoints() else { panic!("one socket was asked for") };
+/// assert_ne!(addr.port(), 0, "who asks for any port is told which");
+/// // server.run()? serves until a signal asks for the end.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Server {
     poll: Poll,
     events: Events,

@@ -1,6 +1,11 @@
 //! How long we are patient, and with what: the clocks of one connection.
 //!
-//! Pure: moments come in, the next moment to look comes out. The clocks run only while we wait for the peer.
+//! A peer that has gone without a word (a cable, a phone in a tunnel) sends nothing, and nothing is what an idle one
+//! sends: without a limit it holds its connection for good. One that sends a byte now and then is only slower about it,
+//! so the name has a time in all, and the content a least rate over each minute.
+//!
+//! Pure: moments come in, the next moment to look comes out. The clocks run only while we wait for the peer, and not
+//! while it waits for our disk.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,7 @@
 //! What stands before the first turn: limits checked, sockets bound.
+//!
+//! What can be known to go wrong is told before anybody is connected, by words to whoever starts the server: a port
+//! that is taken, an address that is not here, more connections than there will be descriptors for.
 
 use std::fmt;
 use std::io;

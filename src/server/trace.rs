@@ -1,8 +1,12 @@
 //! The story of each connection as it happens, line by line: for people in words, for tools as one JSON object a line.
 //!
 //! The turn and the connections tell scenes; a [`Tracer`] adds what it can find out beside them (the time, the state
-//! before, the kernel's own view, who closed first) and writes each as one line. Where there is no tracer a scene is not
-//! even made: [`Trace::tell`] is one branch. Nothing here has a say in what happens.
+//! before, the kernel's own view, who closed first) and writes each as one line. Where there is no tracer a scene is
+//! not even made: [`Trace::tell`] is one branch. Nothing here has a say in what happens.
+//!
+//! Who closed first is not remembered by a socket, but its TCP state says so while it lasts (RFC 9293, 3.3.2): the
+//! kernel is asked where the state may have changed, when the peer's end is read and when ours is said, and never for a
+//! read.
 
 mod json;
 mod words;

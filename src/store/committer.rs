@@ -2,6 +2,18 @@
 //!
 //! It takes all uploads that are waiting (a batch), makes them last ([`Commit`]), and reports. While it works the next batch
 //! gathers, so the busier the server, the fewer syncs an upload costs. Knows nothing of what the batch is made of.
+//!
+//! ```text
+//!   the loop     publish A    publish B    publish C                                   is woken: tells A
+//!                   |            |            |                                          ^
+//!   the queue       v            +----- B, C -+-----------------------------------+      |
+//!                                                                                 |      |
+//!   batch 1      write back A | fdatasync A, name A | fsync the directory | report A ----+
+//!   batch 2                                                                       +-> write back B, C | fdatasync B, …
+//! ```
+//!
+//! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so a sync can only be waited for by a
+//! thread. It has no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,10 @@
-//! The directory that uploads are stored in: opened once, probed once, and everything after that relative to its handle.
+//! The directory that uploads are stored in: opened once, probed once, and everything after that relative to its
+//! handle.
 //!
-//! Where the path leads later does not matter: the directory can be moved and another put in its place, and every upload
-//! still goes to the one that was opened.
+//! A path is looked up anew by every call, and leads elsewhere as soon as anybody puts a link into it. A handle does
+//! not (openat(2)): the directory can be moved and another put in its place, and every upload still goes to the one
+//! that was opened. Which way of storing a file works there is found out by doing it, as a file system tells it no
+//! other way.
 
 use std::fmt;
 use std::fs::{File, create_dir_all};

@@ -1,9 +1,9 @@
 //! Partial files that outlive their connection and their server, to be gone on with: `.intake/kept/`.
 //!
 //! A file stands under a sum of its resume id, and beside it, in `….claim`, what it is to become. **Who holds the lock on
-//! the file owns both**; the lock goes with the last descriptor, so a killed server holds none. A claim that is missing,
-//! torn or another's makes the file start anew: nothing has to be written in any order for that to be safe, and what is
-//! gone on with by mistake fails its digest. What comes to be known later of the same upload is a further line.
+//! the file owns both** (flock(2)); the lock goes with the last descriptor, so a killed server holds none. A claim that is
+//! missing, torn or another's makes the file start anew: nothing has to be written in any order for that to be safe, and
+//! what is gone on with by mistake fails its digest. What comes to be known later of the same upload is a further line.
 
 use std::ffi::CStr;
 use std::fs::File;

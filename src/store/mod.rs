@@ -1,8 +1,45 @@
 //! Files: a directory that is held open, and partial files that only publishing gives a final name.
 //!
+//! ```text
+//!   begin --> Partial --append, append--> publish --> [ the committer syncs ] --> a name, all at once --> settled
+//!                |
+//!                +-- dropped: nothing is left of it
+//!                +-- kept: under its resume id, to be begun again
+//! ```
+//!
+//! **A name says that the file is whole.** Whoever writes to the final name shows half a file to every reader, and
+//! leaves it there when it dies. So the bytes go to a file that has no name (`O_TMPFILE`, open(2)) or one of the
+//! server's own, and the name is given in one step: linkat(2), or rename(2) with `RENAME_NOREPLACE`, so that what has
+//! the name already is not touched. Of a server that is killed nothing is left to be taken for an upload.
+//!
+//! **A file is on the disk when it has been synced, and its name when its directory has** (fsync(2)). The order
+//! matters: a name that survives a power cut without its content is an empty file that looks like an upload.
+//!
 //! Takes validated names only and knows nothing of sockets or of the conversation. The rest of the program sees the two
 //! traits below; the simulation puts its own store behind them. What is to last goes through [`Commit`], whatever the
 //! [`Disk`].
+//!
+//! ```
+//! use intake::proto::{Name, NamePolicy, OnExists, Ticket};
+//! use intake::reactor::Slots;
+//! use intake::store::{Claim, Directory, Partial, Store, Target};
+//!
+//! let inbox = tempfile::tempdir()?;
+//! let mut store = Directory::open(inbox.path())?;
+//! let name = Name::parse(b"notes.txt", NamePolicy::default()).unwrap();
+//! let claim = Claim { id: Slots::default().insert("whose it is"), ticket: Ticket(1) };
+//!
+//! let mut partial = store.begin(&Target::new(&name, OnExists::Rename)).unwrap();
+//! partial.append(b"one ").unwrap();
+//! partial.append(b"two").unwrap();
+//! assert!(!inbox.path().join("notes.txt").exists(), "nobody sees it before it is whole");
+//! let stored = store.publish(claim, partial, name.clone()).expect("without a sync it is done at once").unwrap();
+//! assert_eq!(std::fs::read(inbox.path().join(stored.as_str()))?, b"one two");
+//!
+//! let again = store.begin(&Target::new(&name, OnExists::Rename)).unwrap();
+//! assert_eq!(store.publish(claim, again, name).unwrap().unwrap().as_str(), "notes.txt.1");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod commit;
 mod committer;

@@ -1,5 +1,9 @@
 //! Final names in a directory: what is there, and which name an upload gets.
 //!
+//! To look first and then create is a race, and somebody else wins it. So a name is *claimed*: the call that gives it
+//! fails where it is taken (`EEXIST`), and what is looked up before is only a hint which number to try. The next free
+//! number is found by doubling and halving, so that the ten-thousandth `report.pdf` takes a few dozen look-ups.
+//!
 //! How a file is given a name is handed in; nothing here knows where it comes from.
 
 use std::fs::File;

@@ -1,6 +1,11 @@
 //! One upload's file before it has its final name, with or without a name of its own until then.
 //!
-//! Which of the two it is stays in here. A final name comes from publishing alone, and never at the cost of what has it.
+//! Without one (`O_TMPFILE`) it is the best of partial files: nobody can find it, and it is gone with its descriptor.
+//! Not every file system has them, and a kept one needs a name to be found by; then it stands among the server's own
+//! files. Which of the two it is stays in here. A final name comes from publishing alone, and never at the cost of what
+//! has it.
+//!
+//! A long upload is written back as it comes (posix_fadvise(2)), so that little is left for the sync at its end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,7 +1,8 @@
 //! The server's own corner of its directory: `.intake/`, with one room in it for each living server.
 //!
 //! A room is a numbered directory that its server holds a lock on, and named partial files are numbered in it. A lock
-//! that can be taken is a dead server's, so its room is removed. Knows nothing of uploads and their names.
+//! that can be taken is a dead server's, so its room is removed. (A file with a process id in it would be the usual
+//! way. It outlives the process, and the number is given to another one.) Knows nothing of uploads and their names.
 
 use std::ffi::CStr;
 use std::fmt::Display;

@@ -1,7 +1,8 @@
 //! Whether a file will fit: free space, less what uploads under way have announced, less what is to stay free.
 //!
-//! What was announced counts until it is written or allocated, because from then on the file system counts it itself.
-//! Uploads that announce no size are not counted; a full disk ends them when it comes to that.
+//! To be refused before the first byte is better than after the last but one. What was announced counts until it is
+//! written or allocated (fallocate(2)), because from then on the file system counts it itself. Uploads that announce no
+//! size are not counted; a full disk ends them when it comes to that.
 
 use std::fs::File;
 use std::io;
