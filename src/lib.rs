@@ -9,13 +9,13 @@
 //! Imports go down, never up. Whoever looks for something finds it by asking what it must know to do its work.
 //!
 //! ```text
-//!   people        cli                           what was typed -> what is meant         (the binary's)
-//!   ------------------------------------------------------------------------------------------------
-//!   drives        server    client    load      the turn; the table; send and ping; the load tester
-//!   ------------------------------------------------------------------------------------------------
-//!   the system    net           store           sockets; files
-//!   ------------------------------------------------------------------------------------------------
-//!   the ground    proto         reactor         the wire as values; what a turn is made of
+//!   people       cli                        what was typed -> what is meant (in the binary)
+//!   ------------------------------------------------------------------------------------
+//!   drives       server   client   load     the turn; send and ping; the load tester
+//!   ------------------------------------------------------------------------------------
+//!   the system   net      store             sockets; files
+//!   ------------------------------------------------------------------------------------
+//!   the ground   proto    reactor           the wire as values; what a turn is made of
 //! ```
 //!
 //! | room | what is in it | what it must not know |
@@ -35,13 +35,13 @@
 //! # The turn
 //!
 //! ```text
-//!        +-> poll      asleep until something happens or somebody is late; not at all while anybody is ready
-//!        |   absorb    events set flags and line connections up; nothing is closed yet
-//!        |   settle    what the committer has published is told
-//!        |   serve     those who were ready at the start, once each, within a budget of bytes
-//!        |   expire    those whose time was up when the poll was asked, and who are not ready
-//!        |   echo      a bounded number of datagrams
-//!        +-- accept    a bounded number of connections, last
+//!   +-> poll      asleep until something happens or somebody is late
+//!   |   absorb    events set flags and line connections up; nothing is closed yet
+//!   |   settle    what the committer has published is told
+//!   |   serve     who was ready at the start, once each, within a budget of bytes
+//!   |   expire    whose time was up when the poll was asked, and who is not ready
+//!   |   echo      a bounded number of datagrams
+//!   +-- accept    a bounded number of connections, last
 //! ```
 //!
 //! The order is the correctness. Nothing is closed while events are absorbed and nothing is accepted before all are served,
@@ -56,7 +56,11 @@
 //! # The path of a byte
 //!
 //! ```text
-//!   kernel ──read──> one buffer, shared by all ──> proto::Receiver ──borrowed──> store::Partial ──write──> page cache
+//!   kernel -- read --> one buffer, shared by all
+//!                        |
+//!                        |  proto::Receiver says which part of it is content
+//!                        v
+//!                      store::Partial -- write --> page cache -- publish --> a name
 //! ```
 //!
 //! No connection has a buffer of its own but for its header, and nothing is copied in between: the receiver says which part

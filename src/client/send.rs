@@ -1,7 +1,7 @@
 //! Sends files: a few connections, each with as many uploads as it takes, until every file has its outcome.
 //!
 //! ```text
-//! uploads -- one by one --> job -- over one connection after the other --> conversation -- drives --> proto::Sender
+//! uploads -- one by one --> job -- over one connection after the other --> conversation
 //!                            ^                                                 |
 //!                            +---- how each ended; what to try again ----------+
 //! ```

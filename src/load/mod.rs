@@ -3,7 +3,7 @@
 //! ```text
 //! schedule -- when --> swarm -- serves --> client -- drives --> proto::Sender
 //! workload -- what -->   |                   |
-//! misbehave -- how -->   |                   +--> ending: as it should be? what must be on disk?
+//! misbehave -- how -->   |                   +--> ending: as it should be? what is stored?
 //!                        +--> tally --> report, json          verify <-- claims, workload
 //! ```
 //!

@@ -10,11 +10,13 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules, Sender, Step, Stored};
+//! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules};
+//! use intake::proto::{Sender, Step, Stored};
 //!
 //! let name = Name::parse(b"hello.txt", NamePolicy::default()).unwrap();
 //! let (mut client, mut server) = (Sender::new(), Receiver::new(Arc::new(Rules::default())));
-//! client.begin(&Request { size: Some(5), ..Request::until_end_of_stream(Dialect::Put, name.clone()) });
+//! let request = Request::until_end_of_stream(Dialect::Put, name.clone());
+//! client.begin(&Request { size: Some(5), ..request });
 //!
 //! let mut wire = Vec::new();
 //! let outcome = loop {
@@ -47,7 +49,8 @@
 //!         break outcome;
 //!     }
 //! };
-//! assert!(matches!(outcome, Ok(Stored::Receipt(receipt)) if receipt.stored_name == "hello.txt"));
+//! let Ok(Stored::Receipt(receipt)) = outcome else { panic!("{outcome:?}") };
+//! assert_eq!(receipt.stored_name, "hello.txt");
 //! ```
 //!
 //! # The dialects

@@ -129,19 +129,20 @@ pub struct Held {
 /// use std::sync::Arc;
 /// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules};
 ///
-/// let mut conversation = Receiver::new(Arc::new(Rules::default()));
-/// assert_eq!(conversation.receive(&mut &b"notes.txt"[..]), None, "the name may go on");
-/// assert_eq!(conversation.awaits(), Awaits::RestOfName);
-/// let Some(Event::Request(request)) = conversation.end_of_burst() else { panic!("no more came: that is the name") };
-/// conversation.accept(None);
-/// assert_eq!(conversation.transmit(), b"ok", "exactly this, or the senders of the tutorials stop");
-/// conversation.transmitted(2);
+/// let mut server = Receiver::new(Arc::new(Rules::default()));
+/// assert_eq!(server.receive(&mut &b"notes.txt"[..]), None, "the name may go on");
+/// assert_eq!(server.awaits(), Awaits::RestOfName);
+/// let Some(Event::Request(request)) = server.end_of_burst() else { panic!("that was it") };
+/// server.accept(None);
+/// assert_eq!(server.transmit(), b"ok", "exactly this, or the tutorials' senders stop");
+/// server.transmitted(2);
 ///
-/// assert_eq!(conversation.receive(&mut &b"one two three"[..]), Some(Event::Content(b"one two three")));
-/// let Some(Event::End(whole)) = conversation.end_of_stream() else { panic!("the end of the stream ends the file") };
-/// assert_eq!((whole.size, conversation.farewell()), (13, None), "the server does not go before the file is stored");
-/// conversation.settle(whole.ticket, Ok(&request.name));
-/// assert_eq!(conversation.farewell(), Some(Farewell::Close));
+/// let mut input = &b"one two three"[..];
+/// assert_eq!(server.receive(&mut input), Some(Event::Content(b"one two three")));
+/// let Some(Event::End(whole)) = server.end_of_stream() else { panic!("it ends the file") };
+/// assert_eq!(server.farewell(), None, "it stays until the file is stored");
+/// server.settle(whole.ticket, Ok(&request.name));
+/// assert_eq!(server.farewell(), Some(Farewell::Close));
 /// ```
 #[derive(Debug)]
 pub struct Receiver {

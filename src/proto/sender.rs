@@ -34,10 +34,11 @@ use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
 ///
 /// let name = Name::parse(b"notes.txt", NamePolicy::default()).unwrap();
 /// let mut conversation = Sender::new();
-/// conversation.begin(&Request { size: Some(3), ..Request::until_end_of_stream(Dialect::Classic, name) });
+/// let request = Request::until_end_of_stream(Dialect::Classic, name);
+/// conversation.begin(&Request { size: Some(3), ..request });
 /// assert_eq!(conversation.step(), Step::Transmit(b"notes.txt"));
 /// conversation.transmitted(9);
-/// assert_eq!(conversation.step(), Step::Listen, "whoever sends on now mixes the content with its name");
+/// assert_eq!(conversation.step(), Step::Listen, "or name and content would run together");
 /// conversation.receive(b"ok");
 /// assert_eq!(conversation.step(), Step::Send(0..3));
 /// conversation.content(b"one");

@@ -16,8 +16,8 @@ use super::Id;
 /// use std::time::{Duration, Instant};
 /// use intake::reactor::{Deadlines, Slots};
 ///
-/// let (mut slots, mut deadlines, start) = (Slots::default(), Deadlines::default(), Instant::now());
-/// let second = Duration::from_secs(1);
+/// let (mut slots, mut deadlines) = (Slots::default(), Deadlines::default());
+/// let (start, second) = (Instant::now(), Duration::from_secs(1));
 /// let id = slots.insert("a connection");
 /// deadlines.arm(id, start + 10 * second);
 /// deadlines.arm(id, start + 15 * second); // It has spoken after 5 s. Nothing moves.

@@ -46,7 +46,8 @@ impl Id {
 /// connections.remove(old);
 /// let young = connections.insert("young");
 /// assert_ne!(young, old, "though it has the same slot");
-/// assert_eq!(Id::from_bits(token).and_then(|id| connections.get(id)), None, "an event that comes too late finds nobody");
+/// let late = Id::from_bits(token).and_then(|id| connections.get(id));
+/// assert_eq!(late, None, "an event that comes too late finds nobody");
 /// ```
 #[derive(Debug)]
 pub struct Slots<T> {

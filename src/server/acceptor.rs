@@ -5,12 +5,12 @@
 //! found again without a new edge.
 //!
 //! ```text
-//!               an edge                    WouldBlock
-//!   waiting ---------------> worth a try ---------------> waiting
-//!                             ^   |   | at the cap: until somebody goes, whom the table counts
-//!             the pause is    |   |
-//!             over, or        |   v  out of descriptors or memory
-//!             somebody goes   +- paused
+//!             an edge                    WouldBlock
+//!   waiting ------------> worth a try ----------------> waiting
+//!                          ^   |   |  at the cap: until somebody goes
+//!        the pause is over |   |
+//!        or somebody goes  |   v  out of descriptors or memory
+//!                          +- paused
 //! ```
 
 use std::io;

@@ -1,15 +1,15 @@
 //! One connection: the conversation, the socket and the file, glued together.
 //!
 //! ```text
-//!               an edge, a result of the disk, a deadline
-//!                               |
-//!                               v
-//!    accepted ---> ready ---> serve --- Wait -------> drained, or owed something: until the next of those
-//!                    ^          |
-//!                    +-- Yield -+                     the budget is spent, and there may be more
-//!                    +- Contend +                     another connection is in its way: that one is ended first
-//!                               |
-//!                               +------ Close(why) -> the one place that closes
+//!   accepted, an edge, a result of the disk
+//!                  |
+//!                  v
+//!           the ready queue --> serve ---+-- Wait     it is drained, or waits for somebody
+//!                  ^                     |
+//!                  +---------------------+-- Yield    its budget is spent: others first
+//!                  +---------------------+-- Contend  when whoever is in its way was ended
+//!                                        |
+//!   a deadline ---------------> expire --+-- Close    and why: to the one place that closes
 //! ```
 //!
 //! A visit says what is owed, as far as the peer takes it; parts, if all is said; and otherwise reads once and follows

@@ -1,13 +1,13 @@
 //! The server: one thread, one poll, and the turn that drives everything.
 //!
 //! ```text
-//!    +--> poll     asleep: not at all while anybody is ready, else until the first deadline
-//!    |    absorb   each event ----------> sets flags; who could get further ---> the ready queue
-//!    |    settle   what the disk has ---> is said in its turn --------------> the ready queue
-//!    |    serve    who stands in the queue now, once each, within a budget --> wait, yield (the queue), or close
-//!    |    expire   who was late when the poll was asked, and is not ready ---> wait, yield, or close
-//!    |    echo     datagrams, so many; more are remembered
-//!    +--- accept   newcomers, so many, while there is room -----------------> the ready queue
+//!   +--> poll     asleep: not at all while anybody is ready, else until the first deadline
+//!   |    absorb   an event sets flags; who could get further ------> into the ready queue
+//!   |    settle   what the disk has done; who has something to say -> into the ready queue
+//!   |    serve    who stood in it by then, once each --> wait, yield (back into it), close
+//!   |    expire   who was late when the poll was asked, and is not ready --> the same
+//!   |    echo     datagrams, so many; more are remembered
+//!   +--- accept   newcomers, so many, while there is room ---------> into the ready queue
 //! ```
 //!
 //! One turn does each of these once, in this order, and the order is what makes it right:
@@ -104,10 +104,14 @@ pub enum Outcome {
 /// use intake::server::{Endpoint, Server};
 ///
 /// let inbox = tempfile::tempdir()?;
-/// let any_port = "127.0.0.1:0".parse()?;
-/// let config = Config { listen: vec![any_port], udp: Udp::Off, directory: inbox.path().into(), ..Config::default() };
+/// let config = Config {
+///     listen: vec!["127.0.0.1:0".parse()?],
+///     udp: Udp::Off,
+///     directory: inbox.path().into(),
+///     ..Config::default()
+/// };
 /// let server = Server::bind(&config)?;
-/// let [Endpoint::Tcp(addr)] = server.endpoints() else { panic!("one socket was asked for") };
+/// let [Endpoint::Tcp(addr)] = server.endpoints() else { panic!("one was asked for") };
 /// assert_ne!(addr.port(), 0, "who asks for any port is told which");
 /// // server.run()? serves until a signal asks for the end.
 /// # Ok::<(), Box<dyn std::error::Error>>(())

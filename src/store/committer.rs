@@ -4,12 +4,14 @@
 //! gathers, so the busier the server, the fewer syncs an upload costs. Knows nothing of what the batch is made of.
 //!
 //! ```text
-//!   the loop     publish A    publish B    publish C                                   is woken: tells A
-//!                   |            |            |                                          ^
-//!   the queue       v            +----- B, C -+-----------------------------------+      |
-//!                                                                                 |      |
-//!   batch 1      write back A | fdatasync A, name A | fsync the directory | report A ----+
-//!   batch 2                                                                       +-> write back B, C | fdatasync B, …
+//!   published                    the thread                                   told
+//!
+//!      A ----> batch 1   write back A
+//!                        sync A, name A
+//!      B --+             sync the directory  -------------------------------->  A
+//!      C --+-> batch 2   write back B and C
+//!                        sync B, name B, sync C, name C
+//!                        sync the directory  -------------------------------->  B, C
 //! ```
 //!
 //! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so a sync can only be waited for by a

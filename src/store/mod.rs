@@ -1,7 +1,7 @@
 //! Files: a directory that is held open, and partial files that only publishing gives a final name.
 //!
 //! ```text
-//!   begin --> Partial --append, append--> publish --> [ the committer syncs ] --> a name, all at once --> settled
+//!   begin --> Partial --append, append--> publish --> (sync) --> a name, all at once
 //!                |
 //!                +-- dropped: nothing is left of it
 //!                +-- kept: under its resume id, to be begun again
@@ -33,7 +33,8 @@
 //! partial.append(b"one ").unwrap();
 //! partial.append(b"two").unwrap();
 //! assert!(!inbox.path().join("notes.txt").exists(), "nobody sees it before it is whole");
-//! let stored = store.publish(claim, partial, name.clone()).expect("without a sync it is done at once").unwrap();
+//! let result = store.publish(claim, partial, name.clone());
+//! let stored = result.expect("without a sync it is done at once").unwrap();
 //! assert_eq!(std::fs::read(inbox.path().join(stored.as_str()))?, b"one two");
 //!
 //! let again = store.begin(&Target::new(&name, OnExists::Rename)).unwrap();
