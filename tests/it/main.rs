@@ -18,6 +18,7 @@ mod receiver;
 mod send;
 mod simulation;
 mod stream;
+mod syllabus;
 mod tools;
 mod trace;
 mod trust;
