@@ -1,5 +1,11 @@
 //! What a client asks for, and how `/put` and `/ask` spell it.
 //!
+//! The name is the rest of the line, so that it may hold spaces and needs no quoting, which a shell script would get
+//! wrong; what is said of it stands in front, as in scp's `C0644 size name`. A size in front of raw bytes means that
+//! nothing in them has to be escaped, looked for or counted (SMTP's BDAT, RFC 3030). An attribute that is not known is
+//! refused and not skipped: whoever asks for a digest to be compared must not hear `done` from a server that did not
+//! compare it.
+//!
 //! Knows the grammar of one line. What is allowed now, and what follows, is the conversation's.
 
 use std::fmt;
