@@ -2,9 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 
 use rustix::fs::statvfs;
+use rustix::process::geteuid;
 
 use crate::fixture::*;
 use crate::tools::Strace;
@@ -82,6 +87,45 @@ fn a_directory_that_is_lost_costs_uploads_and_not_the_server() {
 }
 
 #[test]
+fn a_directory_that_may_not_be_written_to_is_told_and_used_again_when_it_may() {
+    // What root may do in spite of the mode comes from a capability.
+    let wrapper: &[&str] = if geteuid().is_root() { &["setpriv", "--bounding-set", "-all"] } else { &[] };
+    for policy in ["rename", "replace"] {
+        let server = Server::start_under(wrapper, &Server::home(), &["--on-exists", policy]);
+        let set_mode = |mode| fs::set_permissions(server.dir(), fs::Permissions::from_mode(mode)).expect("it is ours");
+        server.withstands(|| {
+            set_mode(0);
+            assert_refused(&server, "no 500 the file cannot be stored: Permission denied");
+            set_mode(0o755);
+            classic(server.tcp(), "later.bin", b"content").expect("the upload is taken");
+            files_of([("later.bin", b"content")])
+        });
+    }
+}
+
+#[test]
+fn a_file_system_that_turns_read_only_is_told_and_used_again_when_it_turns_back() {
+    for policy in ["rename", "replace"] {
+        let Some(server) = Server::start_after("mount -t tmpfs tmpfs inbox", &["--on-exists", policy]) else { return };
+        // While a file is open to be written, the kernel refuses that.
+        remount(&server, "ro");
+        assert_refused(&server, "no 500 the file cannot be stored: Read-only file system");
+        remount(&server, "rw");
+        classic(server.tcp(), "later.bin", b"content").expect("the upload is taken");
+        server.assert_holds_only(&files_of([("later.bin", b"content")]));
+    }
+}
+
+/// Changes how the file system is mounted that the server has to itself.
+fn remount(server: &Server, mode: &str) {
+    let (pid, option) = (server.pid().to_string(), format!("remount,{mode}"));
+    let mut command = Command::new("nsenter");
+    command.args(["--user", "--mount", "--preserve-credentials", "--target", &pid, "mount", "-o", &option]);
+    let output = command.arg(server.dir()).output().expect("nsenter comes with unshare");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+#[test]
 fn a_mount_point_under_the_name_is_not_written_through() {
     let mount = "mkdir inbox/mounted && mount -t tmpfs tmpfs inbox/mounted && \
                  touch elsewhere inbox/bound && mount --bind elsewhere inbox/bound";
@@ -147,17 +191,24 @@ fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
 fn a_write_that_fails_ends_its_upload_whichever_it_is() {
     let server = Server::start(&["--on-exists", "replace"]);
     server.withstands(|| {
-        let errors = ["EIO", "ENOSPC", "EDQUOT"].into_iter().flat_map(|error| (1..=3).map(move |k| (error, k)));
+        let errors =
+            ["EIO", "ENOSPC", "EDQUOT", "EROFS"].into_iter().flat_map(|error| (1..=3).map(move |k| (error, k)));
         errors.for_each(|(error, k)| fail_kth_write(&server, error, k));
         Files::new()
     });
 }
 
+/// Begins an upload, and finds out which partial file is its own.
+fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
+    let others = server.partials();
+    let stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    let partial = server.partials().into_iter().find(|path| !others.contains(path));
+    (stream, partial.expect("it has a name"))
+}
+
 /// Uploads in three pieces, each of which is written on its own, and lets the `k`th write fail.
 fn fail_kth_write(server: &Server, error: &str, k: usize) {
-    let others = server.partials();
-    let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
-    let partial = server.partials().into_iter().find(|path| !others.contains(path)).expect("it has a name");
+    let (mut stream, partial) = begin_named(server);
     let path = partial.to_str().expect("a path in UTF-8");
     let inject = format!("inject=write:error={error}:when={k}");
     let Some(_strace) = Strace::attach(server.pid(), &["-P", path, "-e", &inject]) else { return };
@@ -169,17 +220,21 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
 }
 
 #[test]
-fn a_close_that_fails_is_told_and_never_made_again() {
-    let server = Server::start(&["--on-exists", "replace"]);
-    let stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
-    let [partial] = &server.partials()[..] else { panic!("there is one partial file") };
-    let path = partial.to_str().expect("a path in UTF-8");
-    let args = ["-P", path, "-e", "trace=close,/^rename", "-e", "inject=close:error=EIO:when=1"];
-    let Some(strace) = Strace::attach(server.threads()[1], &args) else { return };
-    assert!(is_reset(&classic_finish(stream, b"content")));
-    let calls = strace.calls();
-    assert!(calls.len() == 1 && calls[0].starts_with("close("), "neither a second close nor a rename: {calls:?}");
-    server.assert_holds_only(&Files::new());
+fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
+    for sync in ["none", "full"] {
+        let server = Server::start(&["--sync", sync, "--on-exists", "replace"]);
+        let publisher = *server.threads().last().expect("it has one thread at least");
+        for error in ["EIO", "ENOSPC", "EDQUOT", "EINTR"] {
+            let (stream, partial) = begin_named(&server);
+            let path = partial.to_str().expect("a path in UTF-8");
+            let inject = format!("inject=close:error={error}:when=1");
+            let args = ["-P", path, "-e", "trace=close", "-e", &inject];
+            let Some(strace) = Strace::attach(publisher, &args) else { return };
+            assert!(is_reset(&classic_finish(stream, b"content")), "{error}");
+            assert_eq!(strace.calls().len(), 1, "the descriptor may be another file's by then");
+            server.assert_holds_only(&Files::new());
+        }
+    }
 }
 
 #[test]
@@ -215,18 +270,25 @@ fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
 
 #[test]
 fn a_sync_that_failed_is_told_and_never_made_again() {
-    let server = Server::start(&[]);
-    classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
-    let args = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"];
-    let Some(strace) = Strace::attach(server.threads()[1], &args) else { return };
-    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
-    let reply = line(server.tcp(), "lost.bin", b"content").expect("the words get through");
-    assert!(reply.starts_with("no 500 "), "{reply}");
-    assert_refused(&server, "no 500 ");
-    assert!(is_reset(&classic_finish(running, b"content")));
-    assert_eq!(strace.calls().len(), 1, "a second sync that succeeds proves nothing");
-    server.assert_holds_only(&files_of([("before.bin", b"content")]));
-    server.assert_echoes(b"anybody there?");
+    // What has its name already when its directory cannot be synced is whole, and promised to nobody.
+    let (lost, named) = (Files::new(), files_of([("told.bin", b"content")]));
+    for (call, error, stored) in [("fdatasync", "EIO", &lost), ("fdatasync", "EDQUOT", &lost), ("fsync", "EIO", &named)]
+    {
+        let server = Server::start(&[]);
+        classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when=1"));
+        let Some(strace) = Strace::attach(server.threads()[1], &["-e", &trace, "-e", &inject]) else { return };
+        let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+        let reply = line(server.tcp(), "told.bin", b"content").expect("the words get through");
+        assert!(reply.starts_with(if error == "EDQUOT" { "no 507 " } else { "no 500 " }), "{reply}");
+        assert_refused(&server, "no 500 ");
+        assert!(is_reset(&classic_finish(running, b"content")));
+        assert_eq!(strace.calls().len(), 1, "a second {call} that succeeds proves nothing");
+        let mut expected = files_of([("before.bin", b"content")]);
+        expected.extend(stored.clone());
+        server.assert_holds_only(&expected);
+        server.assert_echoes(b"anybody there?");
+    }
 }
 
 #[test]

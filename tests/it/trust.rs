@@ -9,7 +9,8 @@ use std::process::Command;
 use intake::proto::{Algorithm, Hasher};
 use rustix::process::Signal;
 
-use crate::fixture::{Server, await_until, connect, content, reset};
+use crate::fixture::{Server, await_until, connect, content, files_of, reset};
+use crate::tools::Strace;
 
 /// A connection that speaks `/put` and `/ask`.
 struct Client {
@@ -88,6 +89,49 @@ fn what_cannot_fit_is_refused_before_its_content_and_with_the_figures() {
     first.send(&bytes[1000..]);
     assert_eq!(first.hear(), format!("done {} - first", bytes.len()));
     assert_eq!(server.files().keys().collect::<Vec<_>>(), ["first", "small"]);
+}
+
+#[test]
+fn what_cannot_be_allocated_is_refused_before_its_content() {
+    let server = Server::start(&[]);
+    let bytes = content(2 << 20, 1);
+    for (error, is_full) in [("ENOSPC", true), ("EDQUOT", true), ("EOPNOTSUPP", false), ("EINTR", false)] {
+        let inject = format!("inject=fallocate:error={error}:when=1");
+        let Some(_strace) = Strace::attach(server.pid(), &["-e", &inject]) else { return };
+        let mut client = Client::to(server.tcp());
+        let request = format!("/ask size={} {error}\n", bytes.len());
+        if is_full {
+            let refusal = client.ask(&request);
+            assert!(refusal.starts_with("no 507 "), "{error}: {refusal}");
+        }
+        assert_eq!(client.ask(&request), "ok 0", "{error}");
+        assert_eq!(client.ask(&bytes), format!("done {} - {error}", bytes.len()));
+    }
+    let stored = ["ENOSPC", "EDQUOT", "EOPNOTSUPP", "EINTR"].map(|name| (name, &bytes[..]));
+    server.assert_holds_only(&files_of(stored));
+}
+
+#[test]
+fn done_is_said_when_the_content_and_then_its_name_are_on_the_disk() {
+    for (policy, naming) in [("rename", "linkat"), ("replace", "rename")] {
+        let server = Server::start(&["--on-exists", policy]);
+        let trace = format!("trace=fdatasync,fsync,sendto,/^{naming}");
+        let Some(strace) = Strace::attach(server.pid(), &["-f", "-e", &trace]) else { return };
+        assert_eq!(Client::to(server.tcp()).ask("/put size=7 name\ncontent"), "done 7 - name");
+        let calls = strace.calls();
+        // Where the threads' calls overlap, each has a line for its beginning and one for its end.
+        let find = |what: &str, is_it: &dyn Fn(&str) -> bool| {
+            calls
+                .iter()
+                .position(|call| call.contains(what) && is_it(call))
+                .unwrap_or_else(|| panic!("{what}: {calls:#?}"))
+        };
+        let (begin, end) =
+            (|what| find(what, &|call| call.contains('(')), |what| find(what, &|call| call.ends_with("= 0")));
+        assert!(end("fdatasync") < begin(naming), "{calls:#?}");
+        assert!(end(naming) < begin("fsync"), "{calls:#?}");
+        assert!(end("fsync") < begin("\"done 7"), "{calls:#?}");
+    }
 }
 
 /// The digest of `bytes` as an attribute, and as a receipt tells it.
