@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -289,6 +289,22 @@ fn a_sync_that_failed_is_told_and_never_made_again() {
         server.assert_holds_only(&expected);
         server.assert_echoes(b"anybody there?");
     }
+}
+
+#[test]
+fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
+    if !geteuid().is_root() || !Path::new("/dev/loop-control").exists() || !Path::new("/sbin/mkfs.ext4").exists() {
+        return eprintln!("left out: it takes root, a loop device and mkfs.ext4");
+    }
+    // A disk that has room for less than it says, as thin provisioning has: each write to a file is taken.
+    let mount = "mkdir thin && mount -t tmpfs -o size=16m tmpfs thin && truncate -s 256m thin/disk && \
+                 mkfs.ext4 -q thin/disk && mount -o loop thin/disk inbox";
+    let server = Server::start_secluded(&["unshare", "--mount"], mount, &[]);
+    classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+    let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the words get through");
+    assert!(reply.starts_with("no 5"), "{reply}");
+    assert_refused(&server, "no 500 ");
+    server.assert_holds_only(&files_of([("before.bin", b"content")]));
 }
 
 #[test]

@@ -68,14 +68,18 @@ impl Server {
     /// Starts a server after these words of a shell, which are run beside its inbox and may mount what nobody else sees and
     /// what is gone with the server, however that ends. `None`: it is left out.
     pub fn start_after(mount: &str, args: &[&str]) -> Option<Self> {
+        Some(Self::start_secluded(&tools::unshare_mounts()?, mount, args))
+    }
+
+    /// As [`Server::start_after`], where `unshare` gives it its own view of what is mounted.
+    pub fn start_secluded(unshare: &[&str], mount: &str, args: &[&str]) -> Self {
         let script = format!("mkdir inbox && {mount} && exec \"$@\"");
-        let unshare = tools::unshare_mounts()?;
-        let wrapper = [&unshare[..], &["sh", "-c", &script, "sh"]].concat();
+        let wrapper = [unshare, &["sh", "-c", &script, "sh"]].concat();
         let mut server = Self::start_under(&wrapper, &Self::home(), args);
         let home = server.home.path().strip_prefix("/").expect("a temporary directory has an absolute path");
         // proc_pid_root(5): the file tree as the process sees it.
         server.dir = PathBuf::from(format!("/proc/{}/root", server.pid())).join(home).join("inbox");
-        Some(server)
+        server
     }
 
     /// What comes of a server that is to end by itself, because it cannot start.
