@@ -111,29 +111,6 @@ fn what_cannot_be_allocated_is_refused_before_its_content() {
     server.assert_holds_only(&files_of(stored));
 }
 
-#[test]
-fn done_is_said_when_the_content_and_then_its_name_are_on_the_disk() {
-    for (policy, naming) in [("rename", "linkat"), ("replace", "rename")] {
-        let server = Server::start(&["--on-exists", policy]);
-        let trace = format!("trace=fdatasync,fsync,sendto,/^{naming}");
-        let Some(strace) = Strace::attach(server.pid(), &["-f", "-e", &trace]) else { return };
-        assert_eq!(Client::to(server.tcp()).ask("/put size=7 name\ncontent"), "done 7 - name");
-        let calls = strace.calls();
-        // Where the threads' calls overlap, each has a line for its beginning and one for its end.
-        let find = |what: &str, is_it: &dyn Fn(&str) -> bool| {
-            calls
-                .iter()
-                .position(|call| call.contains(what) && is_it(call))
-                .unwrap_or_else(|| panic!("{what}: {calls:#?}"))
-        };
-        let (begin, end) =
-            (|what| find(what, &|call| call.contains('(')), |what| find(what, &|call| call.ends_with("= 0")));
-        assert!(end("fdatasync") < begin(naming), "{calls:#?}");
-        assert!(end(naming) < begin("fsync"), "{calls:#?}");
-        assert!(end("fsync") < begin("\"done 7"), "{calls:#?}");
-    }
-}
-
 /// The digest of `bytes` as an attribute, and as a receipt tells it.
 fn crc32c(bytes: &[u8]) -> (String, String) {
     let mut hasher = Hasher::new(Algorithm::Crc32c);
