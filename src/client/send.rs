@@ -188,7 +188,9 @@ impl SendError {
     fn is_temporary(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Silence { .. } | Self::Network { .. } => true,
-            Self::Failed(Failure::Refused(refusal)) => refusal.retry_seconds.is_some() || refusal.code == Code::TIMEOUT,
+            // The server has dropped what came damaged, or was damaged there by a power cut: it is sent again from the start.
+            Self::Failed(Failure::Refused(Refusal { code: Code::TIMEOUT | Code::MISMATCH, .. })) => true,
+            Self::Failed(Failure::Refused(refusal)) => refusal.retry_seconds.is_some(),
             Self::Failed(Failure::OnlyClassic | Failure::Foreign | Failure::WrongReceipt(_)) => false,
             Self::Failed(_) => true,
             Self::Foreign(_) | Self::Source(_) => false,
@@ -580,6 +582,24 @@ mod tests {
         };
         let (log, _) = Bench::new(None).file(3).file(3).send(vec![busy, rest]);
         assert_eq!((log.settled.len(), log.stored(), log.again.len()), (2, vec![1], 0));
+    }
+
+    #[test]
+    fn content_that_came_damaged_is_sent_again_as_often_as_allowed() {
+        let damaged: fn(TcpStream) = |stream| {
+            read_line(&mut BufReader::new(&stream));
+            say(&stream, "no 422 the content has another digest\n");
+            let _ = read_to_end(&stream);
+        };
+        let right: fn(TcpStream) = |stream| {
+            assert_eq!(read_line(&mut BufReader::new(&stream)), "/put size=3 crc32c=6064a37a ./0.txt\n");
+            say(&stream, "done 3 crc32c:6064a37a 0.txt\n");
+            let _ = read_to_end(&stream);
+        };
+        let (log, _) = Bench::new(None).file(3).retries(1).send(vec![damaged, right]);
+        assert_eq!((log.stored(), log.again.len()), (vec![0], 1));
+        let (log, _) = Bench::new(None).file(3).retries(1).send(vec![damaged, damaged]);
+        assert!(log.error().contains("another digest") && log.again.len() == 1, "{log:?}");
     }
 
     #[test]
