@@ -56,15 +56,18 @@
 //! # The path of a byte
 //!
 //! ```text
-//!   kernel -- read --> one buffer, shared by all
-//!                        |
-//!                        |  proto::Receiver says which part of it is content
-//!                        v
-//!                      store::Partial -- write --> page cache -- publish --> a name
+//!   kernel -- read ----> one buffer, shared by all
+//!     |                    |
+//!     |                    |  proto::Receiver says which part of it is content
+//!     |                    v
+//!     |                  store::Partial -- write ---> page cache -- publish --> a name
+//!     |                                                   ^
+//!     +------ splice --> one pipe, shared by all -- splice
 //! ```
 //!
 //! No connection has a buffer of its own but for its header, and nothing is copied in between: the receiver says which part
-//! of the shared buffer is content, and that slice is what is written. When the content is whole the partial file is
+//! of the shared buffer is content, and that slice is what is written. Of a long upload that nothing is computed over nobody
+//! has to see the bytes: they pass from the socket to the file through a pipe. When the content is whole the partial file is
 //! published, which is the only way to a final name. Under [`server::config::Durability::Full`] a thread of its own, the
 //! committer, syncs it first, in batches, and wakes the poll; no other work leaves the loop's thread.
 //!

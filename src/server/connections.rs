@@ -12,7 +12,8 @@ use std::time::Instant;
 use log::{Level, log};
 
 use super::config::{Config, Limits};
-use super::connection::{CloseReason, Connection, Context, Verdict};
+use super::connection::{Connection, Context, Verdict};
+use super::ending::CloseReason;
 use super::pace::Clock;
 use super::stats::Stats;
 use super::trace::{Scene, Trace, Tracer};

@@ -32,6 +32,7 @@ pub mod config;
 mod connection;
 mod connections;
 mod digesting;
+mod ending;
 mod pace;
 mod start;
 mod stats;

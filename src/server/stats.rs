@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::connection::CloseReason;
+use super::ending::CloseReason;
 use crate::proto::Code;
 
 /// Counters since the start.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::connection::CloseReason;
+use super::ending::CloseReason;
 use super::pace::Lapse;
 use crate::net::Flags;
 use crate::net::diag::{Diag, Tcp};

@@ -1,0 +1,327 @@
+//! What the disk has to do with a request: a file is begun, gone on with, filled, compared, and published.
+//!
+//! ```text
+//!   begin --+-----------------------------------------> accept --> append ... --> publish --> settle
+//!           +-- some is held: Recall --> Sync --> Resume --^                         |
+//!           +-- another has it: Contend --> claim, as at the beginning               |
+//!           +-- it may be here already: Compare <----- on-exists=same ---------------+
+//! ```
+//!
+//! What cannot be done at once is a [`Task`], and until that is done no further input is taken. A task that reads is
+//! performed piece by piece, one that only somebody else can bring on waits for [`Connection::settle`] or
+//! [`Connection::claim`]. Knows nothing of the socket.
+
+use std::io::Read;
+use std::num::NonZeroU64;
+
+use super::{Connection, Context, Verdict};
+use crate::net::Stream;
+use crate::proto::{Code, Hasher, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
+use crate::reactor::Budget;
+use crate::server::digesting::Digesting;
+use crate::server::ending::CloseReason;
+use crate::server::pace::Pace;
+use crate::server::stats::Stats;
+use crate::server::trace::{Scene, Trace};
+use crate::store::{Claim, Partial, Store, StoreError, Target};
+
+/// After how long it makes sense to come back where another upload is in the way, in seconds.
+const BUSY_SECONDS: u32 = 5;
+
+/// From so many bytes on content goes through the pipe: two calls for less than a buffer gain nothing.
+const PASS_AFTER_BYTES: u64 = 1 << 20;
+
+/// A file under way.
+pub struct Upload<P> {
+    name: Name,
+    partial: P,
+    /// Those that came on this connection.
+    bytes: u64,
+    on_exists: OnExists,
+    resume: Option<ResumeId>,
+    mtime: Option<NonZeroU64>,
+}
+
+/// What the disk has to do with a request before the next input is taken.
+pub enum Task<C> {
+    /// Find out whether what has the name is the file that was uploaded, or would be.
+    Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+    /// Wait until whoever has the resume id has given it up.
+    Contend(Request),
+    /// Sum up what is held of the upload.
+    Recall(Digesting),
+    /// Wait until what is held would survive a power cut.
+    Sync(Ticket, Held),
+    /// Go on from what is held.
+    Resume(Held),
+}
+
+impl<P> Upload<P> {
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Whether so much has come that the rest is likely to be worth the pipe.
+    pub fn is_long(&self) -> bool {
+        self.bytes >= PASS_AFTER_BYTES
+    }
+}
+
+impl<C> Task<C> {
+    /// Whether only the disk can bring it on.
+    pub fn waits_for_disk(&self) -> bool {
+        matches!(self, Self::Sync(..))
+    }
+}
+
+impl<S: Stream, D: Store> Connection<S, D> {
+    /// The resume id that it wants and another upload has.
+    pub fn contended(&self) -> Option<&ResumeId> {
+        match self.task.as_deref()? {
+            Task::Contend(request) => request.resume.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it has an upload in progress under this resume id.
+    pub fn holds(&self, id: &ResumeId) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.resume.as_ref() == Some(id))
+    }
+
+    /// Gives up the upload that another connection has claimed since: after a silent loss of the network this one may only
+    /// seem to be alive.
+    pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
+        self.receiver.dismiss(&refusal);
+        let name = self.end_upload(true);
+        self.note_refusal(refusal, name, cx.stats);
+        self.serve(cx, budget)
+    }
+
+    /// Begins what it could not while another connection was in its way, if that one was.
+    pub fn claim(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
+        if let Some(Task::Contend(request)) =
+            self.task.take_if(|task| matches!(**task, Task::Contend(_))).map(|task| *task)
+        {
+            if let Err(error) = self.open(&request, cx) {
+                self.refuse_to_begin(&error, request.name, cx.stats);
+            }
+            self.follow_held(cx);
+        }
+        Verdict::Yield
+    }
+
+    /// Before it is dropped: what nothing has been said against may be gone on with.
+    pub fn keep_upload(&mut self) {
+        self.end_upload(true);
+    }
+
+    /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
+    pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+        let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
+        if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
+            trace.tell(|| Scene::Held { offset: held.offset, result: &result });
+            match result {
+                Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
+                Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+            }
+        } else {
+            trace.tell(|| Scene::Settled(&result));
+            self.tell_outcome(ticket, result, stats);
+        }
+    }
+
+    fn tell_outcome(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
+        match result {
+            Ok(name) => {
+                self.summary.stored += 1;
+                stats.stored += 1;
+                self.receiver.settle(ticket, Ok(&name));
+                if let Some(asked) = self.only_name.take() {
+                    self.end(CloseReason::Stored { asked, stored: name });
+                }
+            }
+            Err(error) => {
+                let refusal = refusal_for(&error);
+                self.receiver.settle(ticket, Err(&refusal));
+                let name = self.only_name.take();
+                self.note_refusal(refusal, name, stats);
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self, request: Request, cx: &mut Context<D>) {
+        match self.open(&request, cx) {
+            Ok(()) => {}
+            Err(StoreError::Busy(_)) if request.resume.is_some() => self.task = Some(Box::new(Task::Contend(request))),
+            Err(error) => self.refuse_to_begin(&error, request.name, cx.stats),
+        }
+    }
+
+    fn refuse_to_begin(&mut self, error: &StoreError, name: Name, stats: &mut Stats) {
+        let refusal = refusal_for(error);
+        self.receiver.refuse(&refusal, Peer::Sending);
+        self.note_refusal(refusal, Some(name), stats);
+    }
+
+    /// Makes a place to write, or finds what is held, unless the whole file may be there already.
+    fn open(&mut self, request: &Request, cx: &mut Context<D>) -> Result<(), StoreError> {
+        let &Request { ref name, size, mtime, .. } = request;
+        let on_exists = request.on_exists.unwrap_or(cx.rules.on_exists);
+        if on_exists == OnExists::Same
+            && let Some(size) = size
+            && let Some(content) = cx.store.find(name, size)?
+            && request.tells_all()
+        {
+            let whole = self.receiver.needs_no_content();
+            self.compare(whole, name.clone(), content);
+            return Ok(());
+        }
+        let digest = request.known_digest();
+        let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
+        let held = partial.held();
+        self.only_name = (!request.dialect.is_framed()).then(|| name.clone());
+        self.upload =
+            Some(Upload { name: name.clone(), partial, bytes: 0, on_exists, resume: request.resume.clone(), mtime });
+        match &request.digest {
+            Some(promise) if held > 0 => {
+                self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
+            }
+            _ => self.accept(None, cx),
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
+        cx.stats.resumed += u64::from(held.is_some());
+        self.receiver.accept(held);
+        self.pace = Pace::begin(cx.clock.now);
+    }
+
+    pub(super) fn append(
+        &mut self,
+        count: usize,
+        cx: &mut Context<D>,
+        append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
+    ) {
+        self.summary.content_bytes += count as u64;
+        cx.stats.content_bytes += count as u64;
+        let upload = self.upload.as_mut().expect("content comes between begin and publish only");
+        upload.bytes += count as u64;
+        if let Err(error) = append(&mut upload.partial) {
+            self.refuse(refusal_for(&error), Peer::Sending, cx.stats);
+        }
+    }
+
+    pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
+        let upload = self.upload.take().expect("content ends between begin and publish only");
+        let result = match self.publish_or_compare(whole, upload, cx) {
+            Ok(result) => result,
+            Err(error) => Some(Err(error)),
+        };
+        if let Some(result) = result {
+            self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
+        }
+    }
+
+    /// Returns the result where it is known at once.
+    fn publish_or_compare(
+        &mut self,
+        whole: Whole,
+        upload: Upload<D::Partial>,
+        cx: &mut Context<D>,
+    ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
+        let Upload { name, mut partial, on_exists, mtime, .. } = upload;
+        if on_exists == OnExists::Same
+            && let Some(content) = cx.store.find(&name, whole.size)?
+        {
+            self.compare(whole, name, content);
+            return Ok(None);
+        }
+        mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
+        Ok(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name))
+    }
+
+    fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
+        let promised = whole.digest.expect("who asks for the same tells a digest");
+        let digesting = Digesting::new(promised.algorithm(), whole.size);
+        self.task = Some(Box::new(Task::Compare { whole, name, content, digesting }));
+    }
+
+    /// Gets a task further by a piece.
+    pub(super) fn perform(&mut self, mut task: Box<Task<D::Content>>, cx: &mut Context<D>, budget: &mut Budget) {
+        let piece = match &mut *task {
+            Task::Compare { content, digesting, .. } => {
+                digesting.advance(|piece| content.read(piece), cx.buffer, budget)
+            }
+            Task::Recall(digesting) => {
+                let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
+                digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
+            }
+            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
+        };
+        match piece {
+            Ok(false) => self.task = Some(task),
+            piece => {
+                // The peer had to wait for the disk.
+                self.pace = Pace::begin(cx.clock.now);
+                self.finish(*task, piece.map(|_| ()).map_err(StoreError::from), cx);
+            }
+        }
+    }
+
+    /// Does what a task was for.
+    fn finish(&mut self, task: Task<D::Content>, result: Result<(), StoreError>, cx: &mut Context<D>) {
+        match (task, result) {
+            (Task::Compare { whole, name, content, digesting }, result) => {
+                let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
+                let result = match result {
+                    Ok(()) if is_same() => cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name),
+                    Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
+                    Err(error) => Some(Err(error)),
+                };
+                if let Some(result) = result {
+                    self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
+                }
+            }
+            (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
+            (Task::Resume(held), Ok(())) => {
+                self.accept(Some(held), cx);
+                // There may be nothing left to come.
+                self.follow_held(cx);
+            }
+            (Task::Contend(_) | Task::Sync(..), Ok(())) => unreachable!("others bring these to their end"),
+            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
+        }
+    }
+
+    /// Sees to it that what is held lasts, before the client is told how much it is.
+    fn hold(&mut self, hasher: Hasher, cx: &mut Context<D>) {
+        let ticket = self.receiver.ticket();
+        let upload = self.upload.as_ref().expect("what is held is its content");
+        self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
+        if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
+            self.settle(ticket, result, cx.stats, &mut cx.trace);
+        }
+    }
+
+    /// Ends the upload in progress, if there is one, and gives it up or leaves it to be gone on with.
+    pub(super) fn end_upload(&mut self, keep: bool) -> Option<Name> {
+        self.task.take_if(|task| !matches!(**task, Task::Compare { .. }));
+        let Upload { name, partial, .. } = self.upload.take()?;
+        if keep {
+            partial.keep();
+        }
+        Some(name)
+    }
+}
+
+fn refusal_for(error: &StoreError) -> Refusal {
+    let code = match error {
+        StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,
+        StoreError::Full(_) => Code::NO_SPACE,
+        StoreError::Io(_) | StoreError::Failed => Code::DISK,
+    };
+    let retry_seconds = matches!(error, StoreError::Busy(_)).then_some(BUSY_SECONDS);
+    Refusal { retry_seconds, ..Refusal::new(code, error.to_string()) }
+}
