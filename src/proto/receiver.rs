@@ -324,18 +324,20 @@ impl Receiver {
         Ticket(self.requests)
     }
 
-    /// Answers [`Event::End`]: the file is under this final name, or it is not and why.
-    pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) {
+    /// Answers [`Event::End`]: the file is under this final name, or it is not and why. Returns whether that was owed.
+    pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> bool {
         let pending = match result {
             Ok(name) => self.outcomes.settle(ticket, |pending| pending.receipt(name.as_str())),
             Err(refusal) => self.outcomes.settle(ticket, |pending| pending.wants_receipt.then_some(refusal)),
         };
-        match (result, pending, &self.phase) {
-            (Err(_), Some(Pending { wants_receipt: false, .. }), _) => self.phase = Phase::Over(Farewell::Reset),
-            (Err(_), _, Phase::Over(_)) | (Ok(_), ..) => {}
-            (Err(refusal), ..) if refusal.code.keeps_step() => {}
-            (Err(_), ..) => self.phase = Phase::Over(Farewell::Linger),
+        let Some(Pending { wants_receipt, .. }) = pending else { return false };
+        match (result, &self.phase) {
+            (Err(_), _) if !wants_receipt => self.phase = Phase::Over(Farewell::Reset),
+            (Err(_), Phase::Over(_)) | (Ok(_), _) => {}
+            (Err(refusal), _) if refusal.code.keeps_step() => {}
+            (Err(_), _) => self.phase = Phase::Over(Farewell::Linger),
         }
+        true
     }
 
     /// How many bytes it makes sense to feed at once.

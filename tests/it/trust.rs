@@ -278,6 +278,30 @@ fn the_newest_claim_wins_and_the_older_one_hears_so() {
 }
 
 #[test]
+fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
+    let server = Server::start(&[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    upload.break_off(&server, MIB);
+    let inject = "inject=fdatasync:delay_enter=1s:when=1";
+    let Some(strace) = Strace::attach(server.threads()[1], &["-e", inject]) else { return };
+    let mut older = Client::to(server.tcp());
+    older.send(&upload.request);
+    server.await_accepted();
+    // While the older one waits for the disk; the lock is still with what the disk has of it.
+    let mut newer = Client::to(server.tcp());
+    assert!(newer.ask(&upload.request).starts_with("no 409 retry=5 "));
+    let words = older.hear();
+    assert!(words.starts_with("no 409 ") && !words.contains("retry"), "{words}");
+    // The next sync comes after the one that was waited for, and the older one is still there to be told.
+    assert_eq!(newer.ask("/put size=1 b\nx"), "done 1 - b");
+    assert_eq!(strace.calls().iter().filter(|call| call.contains("fdatasync")).count(), 3);
+    drop((older, newer));
+    server.signal(Signal::USR1);
+    await_until("the statistics", || server.log().contains("statistics: "));
+    assert!(server.log().contains(" accepted, 1 stored, 0 resumed, "), "{}", server.log());
+}
+
+#[test]
 fn a_claim_of_another_living_server_is_left_alone() {
     let home = Server::home();
     let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));

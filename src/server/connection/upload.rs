@@ -126,27 +126,27 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
             }
         } else {
-            trace.tell(|| Scene::Settled(&result));
-            self.tell_outcome(ticket, result, stats);
+            self.tell_outcome(ticket, result, stats, trace);
         }
     }
 
-    fn tell_outcome(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats) {
-        match result {
-            Ok(name) => {
+    fn tell_outcome(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+        let outcome = result.as_ref().map_err(refusal_for);
+        if !self.receiver.settle(ticket, outcome.as_ref().copied()) {
+            // It was held for an upload that has been given up since.
+            return;
+        }
+        trace.tell(|| Scene::Settled(&result));
+        let only_name = self.only_name.take();
+        match outcome {
+            Ok(stored) => {
                 self.summary.stored += 1;
                 stats.stored += 1;
-                self.receiver.settle(ticket, Ok(&name));
-                if let Some(asked) = self.only_name.take() {
-                    self.end(CloseReason::Stored { asked, stored: name });
+                if let Some(asked) = only_name {
+                    self.end(CloseReason::Stored { asked, stored: stored.clone() });
                 }
             }
-            Err(error) => {
-                let refusal = refusal_for(&error);
-                self.receiver.settle(ticket, Err(&refusal));
-                let name = self.only_name.take();
-                self.note_refusal(refusal, name, stats);
-            }
+            Err(refusal) => self.note_refusal(refusal, only_name, stats),
         }
     }
 
