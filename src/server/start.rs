@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use super::config::{Config, Durability, Udp};
 use crate::net::{Echo, Listener};
 
-/// Descriptors for all but connections: standard streams, epoll, signals, directory, locks, and a reserve for what is
-/// opened for a moment.
-const RESERVED_DESCRIPTORS: u64 = 16;
+/// Descriptors for all but connections: the standard streams, epoll and its waker, signals, the echo, the one that
+/// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
+/// moment or was inherited.
+const RESERVED_DESCRIPTORS: u64 = 24;
 /// Of all descriptors, one in so many may be held by uploads that wait for the disk.
 const BACKLOG_SHARE: u64 = 16;
 /// Uploads that wait for the disk at most: several batches, so that it never runs dry.
@@ -151,18 +152,18 @@ mod tests {
     #[test]
     fn the_default_takes_what_the_descriptors_allow() {
         let config = |sync, max_connections| Config { sync, max_connections, ..Config::default() };
-        assert_eq!(max_connections(&config(Durability::None, None), 1024).unwrap(), (1024 - 17) / 2);
-        assert_eq!(max_connections(&config(Durability::Full, None), 1024).unwrap(), (1024 - 17 - 64) / 2);
-        assert_eq!(max_connections(&config(Durability::None, Some(503)), 1024).unwrap(), 503);
+        assert_eq!(max_connections(&config(Durability::None, None), 1024).unwrap(), (1024 - 25) / 2);
+        assert_eq!(max_connections(&config(Durability::Full, None), 1024).unwrap(), (1024 - 25 - 64) / 2);
+        assert_eq!(max_connections(&config(Durability::None, Some(499)), 1024).unwrap(), 499);
         // As the README has it.
         assert_eq!(max_connections(&config(Durability::Full, Some(10_000)), 20_300).unwrap(), 10_000);
     }
 
     #[test]
     fn more_than_the_descriptors_allow_is_refused_with_the_arithmetic() {
-        let config = Config { max_connections: Some(504), sync: Durability::None, ..Config::default() };
+        let config = Config { max_connections: Some(500), sync: Durability::None, ..Config::default() };
         let error = max_connections(&config, 1024).unwrap_err().to_string();
-        for figure in ["504 connections", "1025 descriptors", "limit is 1024", "at most 503"] {
+        for figure in ["500 connections", "1025 descriptors", "limit is 1024", "at most 499"] {
             assert!(error.contains(figure), "{error}");
         }
     }

@@ -155,3 +155,14 @@ fn more_connections_than_descriptors_are_refused_at_the_start_with_the_arithmeti
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(words.contains("100000000 connections need 200000") && words.contains("ask for at most "), "{words}");
 }
+
+#[test]
+fn more_descriptors_are_kept_back_than_a_server_that_does_all_it_can_holds_by_itself() {
+    let output = Server::fail_to_start(&Server::home(), &["--sync", "none", "--max-connections", "100000000"]);
+    let words = String::from_utf8(output.stderr).expect("it prints UTF-8");
+    let (_, rest) = words.split_once("each and ").expect("the arithmetic is told");
+    let kept_back: usize = rest.split_once(" besides").and_then(|(number, _)| number.parse().ok()).expect("a number");
+    let server = Server::start(&["--sync", "full", "--trace"]);
+    let held = server.descriptors();
+    assert!(held + 4 <= kept_back, "{held} are held, {kept_back} are kept back: too few for what is open for a moment");
+}

@@ -302,7 +302,7 @@ fn doctor_tells_what_is_short() {
     let rows = short.text();
     let row = |what: &str| rows.lines().find(|row| row.starts_with(what)).unwrap().to_owned();
     assert!(row("descriptors  ").ends_with("enough"), "{rows}");
-    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 217"), "{rows}");
+    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 225"), "{rows}");
 }
 
 #[test]
