@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use intake::net::Stream;
+use intake::net::{Pipe, Stream};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
 #[derive(Clone)]
@@ -121,6 +121,20 @@ impl Write for SimStream {
 impl Stream for SimStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
+    }
+
+    /// Says as little as the kernel does: that nothing was moved may mean anything but an error, which is told once.
+    fn splice(&mut self, pipe: &Pipe, max: usize) -> io::Result<usize> {
+        if self.wire.borrow().inbound.is_empty() && !self.wire.borrow().reset || self.chance.one_in(10) {
+            return if self.chance.one_in(2) { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        // So much fits into a pipe of any size, and into the one that it goes to.
+        let mut buffer = [0; 4096];
+        let count = self.read(&mut buffer[..max.min(4096)])?;
+        let (reader, mut writer) = io::pipe()?;
+        writer.write_all(&buffer[..count])?;
+        drop(writer);
+        pipe.fill(&reader, count)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
