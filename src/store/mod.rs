@@ -158,7 +158,7 @@ pub trait Partial {
     /// Appends all of the `count` bytes that `pipe` holds.
     ///
     /// # Errors
-    /// As [`Partial::append`]; some of the bytes may still be in the pipe.
+    /// As [`Partial::append`], and `UnexpectedEof` where there are fewer; some of the bytes may still be in the pipe.
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
         self.copy_from(pipe, count)
     }
@@ -173,6 +173,9 @@ pub trait Partial {
         while left > 0 {
             let most = left.min(buffer.len());
             let copied = retry_on_intr(|| read(pipe, &mut buffer[..most]))?;
+            if copied == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
             self.append(&buffer[..copied])?;
             left -= copied;
         }
@@ -413,6 +416,20 @@ mod tests {
                 }
             }
             assert!(partials(path).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_pipe_that_ends_early_is_an_error() {
+        everywhere(|_, directory| {
+            for append in [Partial::append_from, Partial::copy_from] {
+                let (reader, mut writer) = io::pipe().unwrap();
+                writer.write_all(b"one").unwrap();
+                drop(writer);
+                let mut partial = directory.begin(&Target::new(&name("a"), OnExists::Refuse)).unwrap();
+                let error = append(&mut partial, reader.as_fd(), 4).unwrap_err();
+                assert!(matches!(&error, StoreError::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof), "{error:?}");
+            }
         });
     }
 

@@ -134,7 +134,7 @@ impl Partial for PartialFile {
         let mut left = count;
         while left > 0 {
             match retry_on_intr(|| splice(pipe, None, &self.file, None, left, SpliceFlags::MOVE)) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(moved) => {
                     self.appended(moved);
                     left -= moved;
