@@ -28,12 +28,10 @@ pub trait Stream: Read + Write {
 
     /// Moves up to `max` bytes that have come into `pipe`, without a copy. Only a count above zero says something about the
     /// stream: whether it has ended or is drained only a read can tell. Before urgent data that is not read yet, splice(2)
-    /// tells either, and neither is true.
+    /// tells either, and neither is true. A stream that can only be read moves nothing.
     ///
     /// # Errors
     /// What splice(2) says: `WouldBlock`, which see above, or that the connection is lost, which is told only once.
-    ///
-    /// A stream that can only be read moves nothing.
     fn splice(&mut self, _pipe: &Pipe, _max: usize) -> io::Result<usize> {
         Ok(0)
     }

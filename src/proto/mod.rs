@@ -76,6 +76,7 @@
 
 mod body;
 mod digest;
+mod header;
 mod name;
 mod number;
 mod outcomes;

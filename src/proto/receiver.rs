@@ -33,6 +33,7 @@
 use std::sync::Arc;
 
 use super::body::{Body, Piece};
+use super::header::Header;
 use super::outcomes::{Outcomes, Pending};
 use super::request::RequestError;
 use super::{Code, Dialect, Digest, Hasher, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
@@ -156,7 +157,7 @@ pub struct Receiver {
 #[derive(Debug)]
 enum Phase {
     /// Collecting a line.
-    Header(Vec<u8>),
+    Header(Header),
     Opening(Dialect, Body),
     Content(Content),
     Over(Farewell),
@@ -191,7 +192,7 @@ impl Receiver {
 
     /// The state before the first byte.
     pub fn new(rules: Arc<Rules>) -> Self {
-        Self { phase: Phase::Header(Vec::new()), outcomes: Outcomes::default(), rules, requests: 0 }
+        Self { phase: Phase::Header(Header::default()), outcomes: Outcomes::default(), rules, requests: 0 }
     }
 
     /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken, or
@@ -239,7 +240,7 @@ impl Receiver {
     /// The peer has shut down its side (FIN). It is not lost on a request that has not been answered yet: feed it again.
     pub fn end_of_stream(&mut self) -> Option<Event<'static>> {
         match &mut self.phase {
-            Phase::Header(header) if header.is_empty() => self.phase = Phase::Over(Farewell::Close),
+            Phase::Header(header) if header.bytes().is_empty() => self.phase = Phase::Over(Farewell::Close),
             Phase::Header(_) => {
                 let words =
                     "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name";
@@ -270,7 +271,8 @@ impl Receiver {
 
     /// Answers [`Event::Request`]: the place to write exists, and `held` is what it has already.
     pub fn accept(&mut self, held: Option<Held>) {
-        let Phase::Opening(dialect, mut body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+        let Phase::Opening(dialect, mut body) = std::mem::replace(&mut self.phase, Phase::Header(Header::default()))
+        else {
             unreachable!("a request waits for its answer")
         };
         match dialect {
@@ -288,7 +290,8 @@ impl Receiver {
     /// Answers [`Event::Request`] of an `/ask` that tells size and digest: the file may be there already. No content follows,
     /// [`Receiver::settle`] tells the outcome.
     pub fn needs_no_content(&mut self) -> Whole {
-        let Phase::Opening(Dialect::Ask, body) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+        let Phase::Opening(Dialect::Ask, body) = std::mem::replace(&mut self.phase, Phase::Header(Header::default()))
+        else {
             unreachable!("only an ask waits for its answer before it sends")
         };
         self.promise(Dialect::Ask, body.left(), body.promised())
@@ -393,7 +396,7 @@ impl Receiver {
         match &self.phase {
             Phase::Opening(..) => Awaits::Verdict,
             Phase::Header(_) if self.owes_too_much() => Awaits::Verdict,
-            Phase::Header(header) => match header.first() {
+            Phase::Header(header) => match header.bytes().first() {
                 None if self.owes() => Awaits::Settlement,
                 None if self.requests > 0 => Awaits::NextRequest,
                 None => Awaits::Header,
@@ -420,52 +423,40 @@ impl Receiver {
         self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
     }
 
-    fn receive_header<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
-        while let Some((&byte, rest)) = input.split_first() {
-            *input = rest;
-            let Phase::Header(header) = &mut self.phase else { unreachable!("a header is being received") };
-            if byte == b'\n' {
-                header.pop_if(|last| *last == b'\r');
-                return self.end_of_header();
-            }
-            header.push(byte);
-            if let Some(refusal) = refusal_so_far(header, self.requests > 0) {
-                return Some(self.no_request(refusal));
-            }
+    fn receive_header(&mut self, input: &mut &[u8]) -> Option<Event<'static>> {
+        let Phase::Header(header) = &mut self.phase else { unreachable!("a header is being received") };
+        match header.take(input, self.requests > 0)? {
+            Ok(()) => self.end_of_header(),
+            Err(refusal) => Some(self.no_request(refusal)),
         }
-        None
     }
 
     /// A line is whole.
     fn end_of_header(&mut self) -> Option<Event<'static>> {
         let Phase::Header(header) = &mut self.phase else { unreachable!("the end of a header") };
-        if !header.starts_with(b"/") {
+        if !header.bytes().starts_with(b"/") {
             return Some(self.bare_name(Dialect::Line));
         }
-        if header == b"/bye" {
+        if header.bytes() == b"/bye" {
             self.phase = Phase::Over(Farewell::Linger);
             return None;
         }
-        let line = std::mem::take(header);
-        match Request::parse(&line, self.rules.names) {
+        match Request::parse(header.bytes(), self.rules.names) {
             Ok(request) => Some(self.request(request)),
-            Err(error @ RequestError::Grammar(_)) => {
-                self.phase = Phase::Header(line);
-                Some(self.no_request(error.refusal()))
-            }
-            Err(error) => Some(self.bad_name(error, line)),
+            Err(error @ RequestError::Grammar(_)) => Some(self.no_request(error.refusal())),
+            Err(error) => Some(self.bad_name(error)),
         }
     }
 
     /// The name of a classic or line upload is whole.
     fn bare_name(&mut self, dialect: Dialect) -> Event<'static> {
         let Phase::Header(header) = &self.phase else { unreachable!("a name comes out of a header") };
-        let refusal = match Name::parse(header, self.rules.names) {
+        let refusal = match Name::parse(header.bytes(), self.rules.names) {
             Ok(_) if self.rules.require_size => {
                 "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content".into()
             }
             Ok(name) => return self.request(Request::until_end_of_stream(dialect, name)),
-            Err(error) => words_for(error, header),
+            Err(error) => words_for(error, header.bytes()),
         };
         self.no_request(Refusal::new(Code::FORBIDDEN, refusal))
     }
@@ -502,8 +493,9 @@ impl Receiver {
     }
 
     /// A request whose name alone is bad: the next one can be found.
-    fn bad_name(&mut self, error: RequestError, line: Vec<u8>) -> Event<'static> {
+    fn bad_name(&mut self, error: RequestError) -> Event<'static> {
         self.requests += 1;
+        let line = self.take_header();
         let refusal = error.refusal();
         if let RequestError::Name(dialect, size, promise, _) = error {
             self.skip(dialect, Body::framed(size, promise), refusal.clone());
@@ -512,15 +504,19 @@ impl Receiver {
     }
 
     fn no_request(&mut self, refusal: Refusal) -> Event<'static> {
-        let Phase::Header(header) = &mut self.phase else { unreachable!("only a header can be no request") };
-        let header = std::mem::take(header);
+        let header = self.take_header();
         self.last_word(&refusal, Peer::Sending);
         Event::Refused(refusal, header)
     }
 
+    fn take_header(&mut self) -> Vec<u8> {
+        let Phase::Header(header) = &mut self.phase else { unreachable!("it is refused for its header") };
+        std::mem::take(header).into_bytes()
+    }
+
     /// `piece` is the last one of the content.
     fn end_of_content(&mut self, piece: Piece) -> Option<Event<'static>> {
-        let Phase::Content(content) = std::mem::replace(&mut self.phase, Phase::Header(Vec::new())) else {
+        let Phase::Content(content) = std::mem::replace(&mut self.phase, Phase::Header(Header::default())) else {
             unreachable!("content has ended")
         };
         if let Fate::Discarded(refusal) = &content.fate {
@@ -555,7 +551,7 @@ impl Receiver {
     fn skip(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
         if dialect == Dialect::Ask {
             self.outcomes.say(refusal);
-            self.phase = Phase::Header(Vec::new());
+            self.phase = Phase::Header(Header::default());
         } else {
             self.discard(dialect, body, refusal);
         }
@@ -570,28 +566,6 @@ impl Receiver {
         self.outcomes.say(refusal);
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
-}
-
-/// Whether a line can be refused at this byte already, and so at the same one however it was cut.
-fn refusal_so_far(header: &[u8], only_verbs: bool) -> Option<Refusal> {
-    const VERBS: [&[u8]; 3] = [b"/put ", b"/ask ", b"/bye\r"];
-    if header[0] == b'/' {
-        let is_or_becomes_verb = VERBS.iter().any(|verb| verb.starts_with(header) || header.starts_with(verb));
-        let words = if !is_or_becomes_verb {
-            "a name carries no path; send the base name, or /put size=BYTES NAME"
-        } else if header.len() >= Request::MAX_BYTES {
-            "a request is at most 4096 bytes"
-        } else {
-            return None;
-        };
-        return Some(Refusal::new(Code::BAD_REQUEST, words));
-    }
-    if only_verbs {
-        return Some(Refusal::new(Code::BAD_REQUEST, "after a /put or /ask only /put, /ask or /bye may come"));
-    }
-    // The CR of a CR LF is not part of the name.
-    let name = header.strip_suffix(b"\r").unwrap_or(header);
-    (name.len() > Name::MAX_BYTES).then(|| Refusal::new(Code::FORBIDDEN, NameError::TooLong.to_string()))
 }
 
 fn words_for(error: NameError, name: &[u8]) -> String {
