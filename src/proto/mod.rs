@@ -38,7 +38,9 @@
 //!         match event {
 //!             Event::Request(_) => server.accept(None),
 //!             Event::Content(bytes) => assert_eq!(bytes, b"hello"),
-//!             Event::End(whole) => server.settle(whole.ticket, Ok(&name)),
+//!             Event::End(whole) => {
+//!                 server.settle(whole.ticket, Ok(&name));
+//!             }
 //!             other => panic!("{other:?}"),
 //!         }
 //!     }
