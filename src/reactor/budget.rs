@@ -36,9 +36,14 @@ impl Budget {
         self.spent_bytes
     }
 
+    /// What can still be spent.
+    pub fn left_bytes(self) -> usize {
+        self.limit_bytes.saturating_sub(self.spent_bytes)
+    }
+
     /// Whether nothing is left.
     pub fn is_spent(self) -> bool {
-        self.spent_bytes >= self.limit_bytes
+        self.left_bytes() == 0
     }
 }
 
@@ -50,9 +55,9 @@ mod tests {
     fn it_is_spent_once_and_may_be_overdrawn() {
         let mut budget = Budget::new(10);
         budget.spend(9);
-        assert!(!budget.is_spent());
+        assert_eq!((budget.is_spent(), budget.left_bytes()), (false, 1));
         budget.spend(5);
-        assert!(budget.is_spent());
+        assert_eq!((budget.is_spent(), budget.left_bytes()), (true, 0));
         assert_eq!(budget.spent_bytes(), 14);
     }
 }

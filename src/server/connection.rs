@@ -285,7 +285,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if passable == 0 {
             return Ok(false);
         }
-        let count = match self.stream.splice(pipe, passable) {
+        let count = match self.stream.splice(pipe, passable.min(budget.left_bytes())) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
@@ -302,7 +302,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
-        let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX).min(buffer.len());
+        let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX);
+        let appetite = appetite.min(buffer.len()).min(budget.left_bytes());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
                 cx.trace.tell(|| Scene::ReadEnd);
