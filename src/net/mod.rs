@@ -52,6 +52,7 @@ mod pipe;
 mod readiness;
 mod signals;
 mod stream;
+mod timer;
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,6 +66,7 @@ pub use pipe::Pipe;
 pub use readiness::{Flags, Readiness};
 pub use signals::{Signal, Signals};
 pub use stream::Stream;
+pub use timer::Timer;
 
 /// A non-blocking socket that is about to be bound to `addr`.
 fn unbound_socket(addr: SocketAddr, only_v6: bool, kind: Type) -> io::Result<Socket> {

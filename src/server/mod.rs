@@ -1,7 +1,7 @@
 //! The server: one thread, one poll, and the turn that drives everything.
 //!
 //! ```text
-//!   +--> poll     asleep: not at all while anybody is ready, else until the first deadline
+//!   +--> poll     asleep: not at all while anybody is ready, else until an event; the first deadline is one
 //!   |    absorb   an event sets flags; who could get further ------> into the ready queue
 //!   |    settle   what the disk has done; who has something to say -> into the ready queue
 //!   |    serve    who stood in it by then, once each --> wait, yield (back into it), close
@@ -50,7 +50,7 @@ use acceptor::Acceptor;
 use config::{Config, Durability};
 use trace::{Scene, Tracer};
 
-use crate::net::{self, Echo, Readiness, Signal, Signals};
+use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
 use crate::reactor::Id;
 use crate::store::Directory;
 
@@ -70,6 +70,8 @@ const ECHO: Token = Token(u32::MAX as usize - 1);
 const SIGNALS: Token = Token(u32::MAX as usize);
 /// Some uploads are published.
 const SETTLED: Token = Token(u32::MAX as usize - 2);
+/// The first deadline has come.
+const TIMER: Token = Token(u32::MAX as usize - 3);
 
 /// A socket that the server has bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ pub struct Server {
     /// Remembered like any other readiness.
     echo_is_ready: bool,
     signals: Signals,
+    timer: Timer,
     partial_ttl: Duration,
     /// When to look for what is kept no longer.
     expire_kept_at: Instant,
@@ -182,13 +185,14 @@ impl Server {
         let udp = echo.iter().map(|echo| echo.local_addr().map(Endpoint::Udp));
         let endpoints = tcp.chain(udp).collect::<io::Result<_>>()?;
         let mut signals = Signals::new()?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         if let Some(echo) = &mut echo {
             poll.registry().register(echo, ECHO, Interest::READABLE)?;
         }
         // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
         // called late.
-        let events = Events::with_capacity(max_connections + listeners.len() + 3);
+        let events = Events::with_capacity(max_connections + listeners.len() + 4);
         let now = Instant::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
         Ok(Self {
@@ -200,6 +204,7 @@ impl Server {
             echo,
             echo_is_ready: false,
             signals,
+            timer,
             partial_ttl: config.partial_ttl,
             expire_kept_at: now + EXPIRE_KEPT_EVERY,
             shutdown_timeout: config.shutdown_timeout,
@@ -235,7 +240,7 @@ impl Server {
     /// event never reaches a connection younger than itself.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         let asked = self.clock.now;
-        let timeout = self.timeout();
+        let timeout = self.timeout()?;
         log::logger().flush();
         match self.poll.poll(&mut self.events, timeout) {
             // The batch is empty then: the next turn asks again.
@@ -253,23 +258,28 @@ impl Server {
         Ok(self.outcome())
     }
 
-    /// Not at all while there is something to do, else until the first deadline.
-    fn timeout(&self) -> Option<Duration> {
-        let busy = self.connections.has_ready()
-            || self.echo_is_ready
-            || self.acceptor.is_ready(self.connections.len(), self.clock.now);
-        if busy {
-            return Some(Duration::ZERO);
+    /// How long the poll may sleep: not at all while there is something to do, else until an event comes. One is the first
+    /// deadline.
+    fn timeout(&mut self) -> io::Result<Option<Duration>> {
+        let now = self.clock.now;
+        let deadline = self.first_deadline();
+        let busy =
+            self.connections.has_ready() || self.echo_is_ready || self.acceptor.is_ready(self.connections.len(), now);
+        if busy || deadline <= now {
+            return Ok(Some(Duration::ZERO));
         }
+        self.timer.arm(deadline, now)?;
+        Ok(None)
+    }
+
+    fn first_deadline(&self) -> Instant {
         let shutdown = match self.shutdown {
             Shutdown::NotAsked => None,
             Shutdown::By(at) => Some(at),
             Shutdown::AtOnce => Some(self.clock.now),
         };
-        let kept = Some(self.expire_kept_at);
-        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown, kept];
-        let first = deadlines.into_iter().flatten().min();
-        first.map(|at| at.saturating_duration_since(self.clock.now))
+        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown];
+        deadlines.into_iter().flatten().fold(self.expire_kept_at, Instant::min)
     }
 
     /// Events only set flags and line up.
@@ -280,6 +290,7 @@ impl Server {
                 SIGNALS => signalled = true,
                 ECHO => self.echo_is_ready = true,
                 SETTLED => {}
+                TIMER => self.timer.ran_out(),
                 Token(bits) => match Id::from_bits(bits as u64) {
                     Some(id) => {
                         self.connections.trace(id).tell(|| Scene::Event(event.into()));

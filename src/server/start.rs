@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::config::{Config, Durability, Udp};
 use crate::net::{Echo, Listener};
 
-/// Descriptors for all but connections: the standard streams, epoll and its waker, signals, the echo, the one that
+/// Descriptors for all but connections: the standard streams, epoll, its waker and its timer, signals, the echo, the one that
 /// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
 /// moment or was inherited.
 const RESERVED_DESCRIPTORS: u64 = 24;
