@@ -20,10 +20,11 @@ use super::latency::Micros;
 
 /// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
 const RESERVED_DESCRIPTORS: u64 = 16;
-/// The server's share, where it runs on this host: a socket and a file each, and what it keeps back besides, with one for
-/// its listener.
+/// The server's share, where it runs on this host: a socket and a file each, what it needs besides, and of all of them one
+/// in sixteen, at most so many, for files that wait for the disk.
 const SERVER_DESCRIPTORS_PER_CLIENT: u64 = 2;
-const SERVER_RESERVED_DESCRIPTORS: u64 = 25;
+const SERVER_DESCRIPTORS_BESIDES: u64 = 25;
+const SERVER_BACKLOG_MAX: u64 = 256;
 /// Source addresses on loopback, where all of 127.0.0.0/8 is ours. With so many, 30,000 connections a second find a free
 /// port although each rests for [`TIME_WAIT`].
 const LOOPBACK_SOURCES: u32 = 64;
@@ -86,7 +87,8 @@ pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors:
 /// All that `clients` clients and a server for them need of one host.
 pub fn requirements_with_server(clients: usize, descriptors: u64) -> Vec<Requirement> {
     let count = clients as u64;
-    let of_server = SERVER_DESCRIPTORS_PER_CLIENT * count + SERVER_RESERVED_DESCRIPTORS;
+    let held = SERVER_DESCRIPTORS_PER_CLIENT * count + SERVER_DESCRIPTORS_BESIDES;
+    let of_server = held + (held / 15 + 1).min(SERVER_BACKLOG_MAX);
     let both = count + of_server + RESERVED_DESCRIPTORS;
     let mut all = requirements(clients, count, (Ipv4Addr::LOCALHOST, 0).into(), descriptors);
     all.extend([

@@ -302,7 +302,9 @@ fn doctor_tells_what_is_short() {
     let rows = short.text();
     let row = |what: &str| rows.lines().find(|row| row.starts_with(what)).unwrap().to_owned();
     assert!(row("descriptors  ").ends_with("enough"), "{rows}");
-    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 225"), "{rows}");
+    assert!(row("descriptors of a server").contains("short: raise the hard limit (ulimit -Hn 241"), "{rows}");
+    // And that is what a server starts with.
+    Server::start_under(&["prlimit", "--nofile=241"], &Server::home(), &["--max-connections", "100"]);
 }
 
 #[test]
