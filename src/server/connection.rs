@@ -53,7 +53,7 @@ pub struct Context<'a, D> {
     pub rules: &'a Rules,
     /// How patient to be.
     pub limits: &'a Limits,
-    /// Shared by all: what is read stays in it only until it is written.
+    /// Shared by all: what is read stays in it only until it is written. As long as one read may be.
     pub buffer: &'a mut [u8],
     /// Shared by all, and empty: what nobody has to look at goes through it, where the system has one for us.
     pub pipe: Option<&'a Pipe>,
@@ -285,7 +285,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if passable == 0 {
             return Ok(false);
         }
-        let count = match self.stream.splice(pipe, passable.min(budget.left_bytes())) {
+        let count = match self.stream.splice(pipe, passable.min(cx.buffer.len())) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
@@ -303,7 +303,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX);
-        let appetite = appetite.min(buffer.len()).min(budget.left_bytes());
+        let appetite = appetite.min(buffer.len());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
                 cx.trace.tell(|| Scene::ReadEnd);

@@ -26,14 +26,12 @@ use crate::store::{Claim, Store};
 const BUFFER_BYTES: usize = 1 << 20;
 /// What all connections together may be visited for: each has its share of it, so that with many of them none waits long.
 const ROUND_BYTES: usize = 16 << 20;
-/// The least that one connection may read before the others have their turn. Less would cost each byte more.
-const VISIT_MIN_BYTES: usize = 256 << 10;
-/// The most: one full buffer.
-const VISIT_MAX_BYTES: usize = BUFFER_BYTES;
+/// The least that is. Less would cost each byte more.
+const SHARE_MIN_BYTES: usize = 256 << 10;
 /// What all may read in one turn, so that deadlines, datagrams and new connections wait for milliseconds only.
 const TURN_BYTES: usize = 8 << 20;
 /// What a visit counts for at least: opening and publishing a small file takes as long as this many bytes of a large one.
-const VISIT_COUNTS_BYTES: usize = 16 << 10;
+const VISIT_MIN_BYTES: usize = 16 << 10;
 
 /// What a visit does with the connection.
 type Act<S, D> = fn(&mut Connection<S, D>, &mut Context<'_, D>, &mut Budget) -> Verdict;
@@ -128,7 +126,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             }
             let Some(id) = self.ready.pop() else { break };
             let spent = self.visit(id, clock, Connection::serve);
-            turn.spend(spent.max(VISIT_COUNTS_BYTES));
+            turn.spend(spent.max(VISIT_MIN_BYTES));
         }
     }
 
@@ -201,14 +199,16 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Lets `act` get a connection further and does what its verdict says. Returns the bytes that were spent.
     fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
-        let mut budget = Budget::new(self.visit_bytes());
+        let share = self.share_bytes();
+        // Over with half of it, as what is left would make for a short read.
+        let mut budget = Budget::new(share / 2);
         let Some(connection) = self.slots.get_mut(id) else { return 0 };
         let mut cx = Context {
             id,
             store: &mut self.store,
             rules: &self.rules,
             limits: &self.limits,
-            buffer: &mut self.buffer,
+            buffer: &mut self.buffer[..share],
             pipe: self.pipe.as_ref(),
             stats: &mut self.stats,
             clock,
@@ -230,9 +230,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
         budget.spent_bytes()
     }
 
-    /// What one visit may read.
-    fn visit_bytes(&self) -> usize {
-        (ROUND_BYTES / self.slots.len().max(1)).clamp(VISIT_MIN_BYTES, VISIT_MAX_BYTES)
+    /// What one connection may read before the others have their turn.
+    fn share_bytes(&self) -> usize {
+        (ROUND_BYTES / self.slots.len().max(1)).clamp(SHARE_MIN_BYTES, BUFFER_BYTES)
     }
 
     /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
