@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{read, retry_on_intr};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// A pipe of [`Pipe::BYTES`] that never blocks.
@@ -23,11 +23,16 @@ impl Pipe {
     /// An empty pipe.
     ///
     /// # Errors
-    /// What the system says: no descriptor is left, or this user's pipes hold as much as they may already.
+    /// What the system says: no descriptor is left, this user's pipes hold as much as they may already, or splice(2) is not
+    /// to be had, as in some sandboxes.
     pub fn open() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&writer, Self::BYTES)?;
-        Ok(Self { reader, writer })
+        // From a pipe into itself it never works, so nothing is moved, but how it fails tells whether it is there at all.
+        match splice(&reader, None, &writer, None, 1, SpliceFlags::NONBLOCK) {
+            Err(Errno::INVAL) | Ok(_) => Ok(Self { reader, writer }),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Moves up to `max` bytes in from `source`.

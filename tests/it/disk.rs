@@ -328,6 +328,21 @@ fn a_slow_disk_holds_up_only_who_waits_for_it() {
 }
 
 #[test]
+fn where_nothing_may_be_spliced_long_uploads_are_read() {
+    for error in ["ENOSYS", "EPERM"] {
+        if crate::tools::installed("strace").is_none() {
+            return;
+        }
+        let inject = format!("inject=splice:error={error}");
+        let wrapper = ["strace", "-D", "-o", "/dev/null", "-e", "trace=splice", "-e", &inject];
+        let server = Server::start_under(&wrapper, &Server::home(), &[]);
+        let bytes = content(5_000_000, 1);
+        classic(server.tcp(), "long.bin", &bytes).expect("the upload is taken");
+        server.assert_holds_only(&files_of([("long.bin", &bytes)]));
+    }
+}
+
+#[test]
 fn a_file_system_without_unnamed_files_or_exclusive_renames_keeps_every_promise() {
     let refused: [&[&str]; 2] = [
         &["-e", "inject=linkat:error=EOPNOTSUPP"],
