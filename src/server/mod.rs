@@ -1,7 +1,7 @@
 //! The server: one thread, one poll, and the turn that drives everything.
 //!
 //! ```text
-//!   +--> poll     asleep: not at all while anybody is ready, else until an event; the first deadline is one
+//!   +--> poll     asleep: not at all while anybody is ready, else until an event
 //!   |    absorb   an event sets flags; who could get further ------> into the ready queue
 //!   |    settle   what the disk has done; who has something to say -> into the ready queue
 //!   |    serve    who stood in it by then, once each --> wait, yield (back into it), close
@@ -21,8 +21,9 @@
 //! * **Everything is bounded**: a visit, a turn's bytes, datagrams, newcomers. What is left over is remembered, because
 //!   no event will tell of it again, and a turn that has left something over does not sleep.
 //!
-//! A signal interrupts the poll (EINTR), which is an empty batch; a disk is waited for by a thread of its own, which
-//! wakes the poll (`store::committer`). Nothing that a peer, the disk or the network does ends the loop.
+//! The first deadline is an event like any other: a timer of the kernel's tells it. A signal interrupts the poll (EINTR),
+//! which is an empty batch; a disk is waited for by a thread of its own, which wakes the poll (`store::committer`). Nothing
+//! that a peer, the disk or the network does ends the loop.
 //!
 //! Knows when things are done, and nothing of how: what a connection says is [`crate::proto`]'s, how bytes move is
 //! [`crate::net`]'s and [`crate::store`]'s, who is next is [`Connections`]'.
