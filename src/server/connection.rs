@@ -215,7 +215,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             cx.trace.tell_state(|| self.receiver.awaits());
-            if !self.may_say_more() || budget.is_spent() || cx.store.is_congested() {
+            let has_had_its_turn = budget.is_spent() || cx.store.is_congested();
+            if has_had_its_turn || !self.may_say_more() {
                 self.flush(cx.clock.now, &mut cx.trace)?;
             }
             match self.receiver.farewell() {
@@ -227,7 +228,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             if !self.is_ready() {
                 return Ok(Verdict::Wait);
             }
-            if budget.is_spent() || cx.store.is_congested() {
+            if has_had_its_turn {
                 return Ok(Verdict::Yield);
             }
             if self.contended().is_some() {
