@@ -18,13 +18,14 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::blocks::{self, Blocks};
 use super::commit::{Disk, Job, Settled, Work};
 use super::committer::Committer;
 use super::kept::{Kept, KeptFile};
 use super::naming;
 use super::partial::{self, Origin, PartialFile};
 use super::room::Room;
-use super::space::Space;
+use super::space::{Reservation, Space};
 use super::{Claim, Partial, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
@@ -36,6 +37,8 @@ pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
     space: Space,
+    /// Whether the file system gains by blocks that are there before the content.
+    allocates: bool,
     /// What is published is synced before it is told.
     committer: Option<Committer<Arc<Handles>>>,
 }
@@ -100,8 +103,8 @@ impl Directory {
         let kept = room.open_kept().map(Kept::new).map_err(cannot(path.display(), "used"))?;
         let handles = Arc::new(Handles { directory, room, kept });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
-        let space = Space::of(handles.directory.as_fd())?;
-        Ok(Self { handles, method, space, committer: None })
+        let allocates = blocks::pay(&handles.directory)?;
+        Ok(Self { handles, method, space: Space::default(), allocates, committer: None })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -146,8 +149,8 @@ impl Directory {
             OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
         };
         let (file, origin) = Origin::create(&self.handles, method)?;
-        self.space.allocate(&file, size, &mut reservation)?;
-        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), reservation))
+        let blocks = self.blocks(&file, target.size, &mut reservation)?;
+        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), reservation, blocks))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
@@ -156,9 +159,17 @@ impl Directory {
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
         let allocated = file.metadata()?.blocks().saturating_mul(512);
         let mut reservation = self.space.reserve(&self.handles.directory, size.saturating_sub(allocated))?;
-        self.space.allocate(&file, size, &mut reservation)?;
+        let blocks = self.blocks(&file, target.size, &mut reservation)?;
         let origin = Origin::kept(&self.handles, name);
-        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), reservation))
+        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), reservation, blocks))
+    }
+
+    fn blocks(&self, file: &File, size: Option<u64>, reservation: &mut Reservation) -> Result<Blocks, StoreError> {
+        match size {
+            _ if !self.allocates => Ok(Blocks::AS_NEEDED),
+            Some(size) => Blocks::of_size(file, size, reservation),
+            None => Ok(Blocks::AHEAD),
+        }
     }
 
     /// How files are stored here, unless they are to replace others: that takes named ones.
@@ -182,7 +193,8 @@ impl Store for Directory {
         }
     }
 
-    fn publish(&mut self, claim: Claim, partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+    fn publish(&mut self, claim: Claim, mut partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        partial.give_back();
         let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
         committer.submit(Job { claim, work: Work::Publish(partial), name });
         None

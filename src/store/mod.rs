@@ -42,6 +42,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod blocks;
 mod commit;
 mod committer;
 mod directory;

@@ -19,6 +19,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::path::{Arg, DecInt};
 use rustix::pipe::{SpliceFlags, splice};
 
+use super::blocks::Blocks;
 use super::directory::{Handles, Link, Method};
 use super::space::Reservation;
 use super::{Partial, StoreError, naming};
@@ -37,6 +38,7 @@ pub struct PartialFile {
     /// It will be synced: the disk may begin early.
     will_sync: bool,
     reservation: Reservation,
+    blocks: Blocks,
 }
 
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
@@ -73,8 +75,9 @@ impl PartialFile {
         on_exists: OnExists,
         will_sync: bool,
         reservation: Reservation,
+        blocks: Blocks,
     ) -> Self {
-        Self { origin, file, size: held, held, on_exists, will_sync, reservation }
+        Self { origin, file, size: held, held, on_exists, will_sync, reservation, blocks }
     }
 
     fn appended(&mut self, count: usize) {
@@ -84,6 +87,11 @@ impl PartialFile {
         if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
             start_write_back(&self.file);
         }
+    }
+
+    /// All of the content has come: gives back the blocks that it did not need.
+    pub(super) fn give_back(&mut self) {
+        self.blocks.give_back(&self.file, self.size);
     }
 
     /// The content so far.
@@ -125,12 +133,14 @@ impl Partial for PartialFile {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.blocks.cover(&self.file, self.size, bytes.len());
         self.file.write_all(bytes)?;
         self.appended(bytes.len());
         Ok(())
     }
 
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
+        self.blocks.cover(&self.file, self.size, count);
         let mut left = count;
         while left > 0 {
             match retry_on_intr(|| splice(pipe, None, &self.file, None, left, SpliceFlags::MOVE)) {

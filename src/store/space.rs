@@ -1,17 +1,15 @@
 //! Whether a file will fit: free space, less what uploads under way have announced, less what is to stay free.
 //!
 //! To be refused before the first byte is better than after the last but one. What was announced counts until it is
-//! written or allocated (fallocate(2)), because from then on the file system counts it itself. Uploads that announce no
+//! written, or its blocks allocated, because from then on the file system counts it itself. Uploads that announce no
 //! size are not counted; a full disk ends them when it comes to that.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, fallocate, fstatfs, fstatvfs};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::fstatvfs;
 
 use super::StoreError;
 
@@ -19,30 +17,17 @@ use super::StoreError;
 const MIN_FREE_MAX_BYTES: u64 = 256 << 20;
 /// Of a small file system, one part in so many stays free.
 const MIN_FREE_SHARE: u64 = 20;
-/// From here on, in bytes, blocks are allocated before the content comes: a smaller file is written in one go.
-const ALLOCATE_MIN_BYTES: u64 = 1 << 20;
-/// tmpfs (statfs(2)): allocating there fills pages with zeros, in memory.
-const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// The space that uploads share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Space {
     /// In bytes.
     min_free: Option<u64>,
-    /// Whether the file system gains by allocating early.
-    allocates: bool,
     /// Bytes that were announced and are neither written nor allocated. Partial files end on the committer's thread, too.
     announced: Arc<AtomicU64>,
 }
 
 impl Space {
-    /// Of the file system that `directory` is on.
-    pub(super) fn of(directory: BorrowedFd<'_>) -> io::Result<Self> {
-        // The type's width and sign differ by machine, the number does not.
-        let allocates = fstatfs(directory)?.f_type as u64 != TMPFS_MAGIC;
-        Ok(Self { min_free: None, allocates, announced: Arc::default() })
-    }
-
     /// So many bytes are to stay free.
     pub(super) fn keep_free(&mut self, bytes: u64) {
         self.min_free = Some(bytes);
@@ -72,25 +57,6 @@ impl Space {
         self.announced.fetch_add(bytes, Ordering::Relaxed);
         Ok(Reservation { announced: self.announced.clone(), left: bytes })
     }
-
-    /// Allocates the blocks of a file of `size` bytes without changing its size, so that a disk that has no room for it says
-    /// so at once.
-    ///
-    /// # Errors
-    /// Whatever the file system says, except that it knows no such thing.
-    pub(super) fn allocate(&self, file: &File, size: u64, reservation: &mut Reservation) -> Result<(), StoreError> {
-        if !self.allocates || size < ALLOCATE_MIN_BYTES {
-            return Ok(());
-        }
-        match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, size)) {
-            Ok(()) => {
-                reservation.used(u64::MAX);
-                Ok(())
-            }
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
 }
 
 /// What one upload has announced. Dropping it gives back what was not used.
@@ -101,6 +67,12 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
+    /// The bytes of it that nobody counts yet but the books.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// So many bytes are counted by the file system now.
     pub(super) fn used(&mut self, bytes: u64) {
         let used = bytes.min(self.left);
@@ -117,7 +89,7 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::fs::File;
     use std::path::Path;
 
     use super::*;
@@ -125,7 +97,7 @@ mod tests {
     /// The space at `path`, of which all but `bytes` is to stay free; the disk is shared, so 1 GiB more or less.
     fn space_of(path: &Path, bytes: u64) -> (File, Space) {
         let directory = File::open(path).unwrap();
-        let mut space = Space::of(directory.as_fd()).unwrap();
+        let mut space = Space::default();
         let file_system = fstatvfs(&directory).unwrap();
         space.keep_free(file_system.f_bavail * file_system.f_frsize - bytes);
         (directory, space)
@@ -157,27 +129,5 @@ mod tests {
         space.keep_free(u64::MAX);
         space.reserve(&directory, 0).unwrap();
         assert!(space.reserve(&directory, 1).is_err());
-    }
-
-    #[test]
-    fn blocks_are_allocated_for_large_files_on_disk_and_counted_once() {
-        for (base, size, is_allocated) in [
-            (std::env::temp_dir(), 4 << 20, true),
-            (std::env::temp_dir(), 1 << 19, false),
-            ("/dev/shm".into(), 4 << 20, false),
-        ] {
-            let Ok(base) = tempfile::tempdir_in(base) else { continue };
-            let (directory, space) = space_of(base.path(), GIB);
-            let file = tempfile::tempfile_in(base.path()).unwrap();
-            let mut reservation = space.reserve(&directory, size).unwrap();
-            space.allocate(&file, size, &mut reservation).unwrap();
-            let meta = file.metadata().unwrap();
-            if is_allocated && meta.blocks() == 0 {
-                eprintln!("left out: {} allocates nothing early", base.path().display());
-                continue;
-            }
-            assert_eq!((meta.len(), meta.blocks() * 512), (0, if is_allocated { size } else { 0 }));
-            assert_eq!(space.announced.load(Ordering::Relaxed), if is_allocated { 0 } else { size });
-        }
     }
 }
