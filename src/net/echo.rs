@@ -3,11 +3,11 @@
 //! Never more bytes than came and never more than one datagram for one, so it amplifies nothing. Knows nothing of TCP or
 //! of the turn; which datagrams are left unanswered is the guard's decision.
 //!
-//! One recvfrom(2) for each datagram, and one sendmsg(2) for each run of them (`batch`), which passes the stack as one
+//! One recvfrom(2) for each datagram, and one sendmsg(2) for each run of them (`run`), which passes the stack as one
 //! packet that is cut late (udp(7), `UDP_SEGMENT`). On the wire there is no difference.
 
-mod batch;
 mod guard;
+mod run;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -21,8 +21,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Socket, Type};
 
-use self::batch::{Batch, Run};
 use self::guard::{Guard, Verdict};
+use self::run::{Run, Runs};
 use super::unbound_socket;
 
 /// What the kernel is asked to hold while the turn is busy elsewhere, in bytes: 10,000 small datagrams, at the kernel's
@@ -34,8 +34,8 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub struct Echo {
     socket: UdpSocket,
     guard: Guard,
-    /// What was received and is not answered yet: empty between the calls of `serve`.
-    batch: Batch,
+    /// What was received and is not answered yet: nothing between the calls of `serve`.
+    runs: Runs,
     stats: EchoStats,
 }
 
@@ -77,7 +77,7 @@ impl Echo {
         let socket = UdpSocket::from_std(socket.into());
         let local = socket.local_addr()?;
         info!("udp {local}: a receive buffer of {buffer_bytes} bytes, {RECEIVE_BUFFER_BYTES} were asked for");
-        Ok(Self { socket, guard: Guard::new(local.port(), rate), batch: Batch::new(), stats: EchoStats::default() })
+        Ok(Self { socket, guard: Guard::new(local.port(), rate), runs: Runs::new(), stats: EchoStats::default() })
     }
 
     /// The address of the socket, with the port that port 0 became.
@@ -102,10 +102,10 @@ impl Echo {
 
     fn receive(&mut self, now: Instant, budget: usize) -> bool {
         for _ in 0..budget {
-            if self.batch.is_full() {
+            if self.runs.is_full() {
                 self.answer();
             }
-            match self.socket.recv_from(self.batch.room()) {
+            match self.socket.recv_from(self.runs.room()) {
                 Ok((size, source)) => self.judge(size as u16, source, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An interruption, or what became of an earlier answer: told once, and no reason to stop.
@@ -120,15 +120,18 @@ impl Echo {
         match self.guard.judge(source, now) {
             Verdict::RefuseSource => self.stats.refused_source += 1,
             Verdict::OverRate => self.stats.over_rate += 1,
-            Verdict::Admit => self.batch.push(size, source),
+            Verdict::Admit => {
+                if let Some(run) = self.runs.push(size, source) {
+                    send_back(&self.socket, run, &mut self.stats);
+                }
+            }
         }
     }
 
     fn answer(&mut self) {
-        for run in self.batch.runs() {
+        if let Some(run) = self.runs.end() {
             send_back(&self.socket, run, &mut self.stats);
         }
-        self.batch.clear();
     }
 }
 
@@ -175,7 +178,7 @@ mod tests {
     use mio::{Interest, Poll, Token};
     use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
 
-    use super::batch::DATAGRAM_MAX_BYTES;
+    use super::run::DATAGRAM_MAX_BYTES;
     use super::*;
     use crate::net::tests::{LOOPBACK, PATIENCE, has_ipv6, next_readiness};
 

@@ -1,0 +1,196 @@
+//! Which datagrams can be answered in one call. Knows no socket.
+//!
+//! A run is what came from one source without another between, of one size, of which the last may have less. It lies in
+//! the buffer as udp(7) wants it for `UDP_SEGMENT`: one datagram straight behind the other.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+/// Larger than any datagram: the length field of UDP has 16 bits (RFC 768). None is ever cut short.
+pub const DATAGRAM_MAX_BYTES: usize = 65_535;
+
+/// What Ethernet carries whole. The kernel fragments no segments: where larger ones are fragmented, it refuses them.
+const SEGMENT_MAX_BYTES: usize = 1472;
+
+/// Kernels before 6.9 refuse more (`UDP_MAX_SEGMENTS`).
+const RUN_MAX_SEGMENTS: usize = 64;
+
+/// Until they are cut, the segments are one packet: of its 65,535 bytes an IPv6 header takes 40 and the UDP header 8.
+const RUN_MAX_BYTES: usize = 65_487;
+
+/// As many segments as are read in a turn, and any datagram behind them.
+const BUFFER_BYTES: usize = 64 * SEGMENT_MAX_BYTES + DATAGRAM_MAX_BYTES;
+
+/// Where datagrams are received into, and the run that the last of them are.
+#[derive(Debug)]
+pub struct Runs {
+    buffer: Box<[u8]>,
+    open: Option<Extent>,
+}
+
+/// A run by where it lies in the buffer.
+#[derive(Debug)]
+struct Extent {
+    source: SocketAddr,
+    segment: u16,
+    count: usize,
+    range: Range<usize>,
+}
+
+/// Datagrams that can leave in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// Where they came from.
+    pub source: SocketAddr,
+    /// The bytes of each but the last, which may have less.
+    pub segment: u16,
+    /// How many there are: at least one.
+    pub count: usize,
+    /// All of them.
+    pub bytes: &'a [u8],
+}
+
+impl Runs {
+    /// Without any.
+    pub fn new() -> Self {
+        Self { buffer: vec![0; BUFFER_BYTES].into(), open: None }
+    }
+
+    /// Where the next datagram is to be received into. Any fits, unless the buffer [is full](Self::is_full).
+    pub fn room(&mut self) -> &mut [u8] {
+        let used = self.used();
+        &mut self.buffer[used..]
+    }
+
+    /// Whether the room may be too short for the next: the run must be [ended](Self::end).
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() - self.used() < DATAGRAM_MAX_BYTES
+    }
+
+    /// Adds the datagram from `source` that the first `size` bytes of the room are. Returns the run that it ends, by
+    /// beginning the next.
+    pub fn push(&mut self, size: u16, source: SocketAddr) -> Option<Run<'_>> {
+        if let Some(run) = self.open.as_mut().filter(|run| run.takes(size, source)) {
+            run.count += 1;
+            run.range.end += usize::from(size);
+            return None;
+        }
+        let start = self.used();
+        let begun = Extent { source, segment: size, count: 1, range: start..start + usize::from(size) };
+        self.open.replace(begun).map(|ended| ended.within(&self.buffer))
+    }
+
+    /// Returns the run that the last datagrams are. The room is the whole buffer again.
+    pub fn end(&mut self) -> Option<Run<'_>> {
+        self.open.take().map(|ended| ended.within(&self.buffer))
+    }
+
+    fn used(&self) -> usize {
+        self.open.as_ref().map_or(0, |run| run.range.end)
+    }
+}
+
+impl Extent {
+    fn within(self, buffer: &[u8]) -> Run<'_> {
+        let Self { source, segment, count, range } = self;
+        Run { source, segment, count, bytes: &buffer[range] }
+    }
+
+    fn takes(&self, size: u16, source: SocketAddr) -> bool {
+        let (bytes, segment) = (self.range.len(), usize::from(self.segment));
+        source == self.source
+            && (1..=self.segment).contains(&size)
+            && segment <= SEGMENT_MAX_BYTES
+            && bytes == self.count * segment
+            && self.count < RUN_MAX_SEGMENTS
+            && bytes + usize::from(size) <= RUN_MAX_BYTES
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Each of the datagrams as a run of its own. Of more than one, none is empty.
+    pub fn singles(self) -> impl Iterator<Item = Run<'a>> {
+        self.bytes.chunks(self.segment.into()).map(move |bytes| Run { count: 1, bytes, ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(number: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 2000 + number))
+    }
+
+    /// The runs that these are, by source and size: of each its source, its bytes, and how many datagrams they are.
+    /// Every datagram is filled with its place.
+    fn runs(datagrams: &[(u16, u16)]) -> Vec<(u16, Vec<u8>, usize)> {
+        let told = |run: Run<'_>| (run.source.port() - 2000, run.bytes.to_vec(), run.count);
+        let mut runs = Runs::new();
+        let mut ended = Vec::new();
+        for (place, &(from, size)) in datagrams.iter().enumerate() {
+            assert!(!runs.is_full());
+            runs.room()[..size.into()].fill(place as u8);
+            ended.extend(runs.push(size, source(from)).map(told));
+        }
+        ended.extend(runs.end().map(told));
+        assert!(runs.end().is_none());
+        ended
+    }
+
+    fn counts(datagrams: &[(u16, u16)]) -> Vec<usize> {
+        runs(datagrams).into_iter().map(|(_, _, count)| count).collect()
+    }
+
+    #[test]
+    fn equal_ones_of_one_source_are_one_run_that_a_shorter_one_ends() {
+        let expected = [(0, vec![0, 0, 0, 1, 1, 1, 2, 2], 3), (0, vec![3, 3], 1)];
+        assert_eq!(runs(&[(0, 3), (0, 3), (0, 2), (0, 2)]), expected);
+    }
+
+    #[test]
+    fn a_larger_one_begins_a_run() {
+        assert_eq!(runs(&[(0, 1), (0, 2), (0, 2)]), [(0, vec![0], 1), (0, vec![1, 1, 2, 2], 2)]);
+    }
+
+    #[test]
+    fn another_source_begins_a_run() {
+        let expected = [(0, vec![0], 1), (1, vec![1], 1), (0, vec![2, 3], 2)];
+        assert_eq!(runs(&[(0, 1), (1, 1), (0, 1), (0, 1)]), expected);
+    }
+
+    #[test]
+    fn empty_ones_stand_alone() {
+        assert_eq!(counts(&[(0, 0), (0, 0), (0, 1), (0, 0)]), [1; 4]);
+    }
+
+    #[test]
+    fn what_ethernet_fragments_stands_alone() {
+        assert_eq!(counts(&[(0, 1472), (0, 1472), (0, 1473), (0, 1473)]), [2, 1, 1]);
+    }
+
+    #[test]
+    fn a_run_ends_at_the_kernels_limits() {
+        assert_eq!(counts(&[(0, 1); 65]), [64, 1]);
+        // 44 of them are 64,768 bytes.
+        assert_eq!(counts(&[(0, 1472); 64]), [44, 20]);
+    }
+
+    #[test]
+    fn full_it_is_when_the_largest_would_not_fit() {
+        let mut runs = Runs::new();
+        runs.push(u16::MAX, source(0));
+        assert!(!runs.is_full());
+        runs.push(u16::MAX, source(0));
+        assert!(runs.is_full());
+        assert_eq!(runs.end().unwrap().bytes.len(), 65_535);
+        assert!(!runs.is_full());
+    }
+
+    #[test]
+    fn a_run_comes_apart_into_its_datagrams() {
+        let run = Run { source: source(0), segment: 3, count: 3, bytes: &[1, 1, 1, 2, 2, 2, 3] };
+        let singles: Vec<_> = run.singles().map(|single| (single.source, single.count, single.bytes)).collect();
+        assert_eq!(singles, [(source(0), 1, &[1; 3][..]), (source(0), 1, &[2; 3]), (source(0), 1, &[3])]);
+    }
+}
