@@ -3,8 +3,9 @@
 //! Never more bytes than came and never more than one datagram for one, so it amplifies nothing. Knows nothing of TCP or
 //! of the turn; which datagrams are left unanswered is the guard's decision.
 //!
-//! One recvfrom(2) for each datagram, and one sendmsg(2) for each run of them (`run`), which passes the stack as one
-//! packet that is cut late (udp(7), `UDP_SEGMENT`). On the wire there is no difference.
+//! One recvfrom(2) for each datagram. The first of a call leaves at once, by itself; of the others each run (`run`) leaves
+//! in one sendmsg(2), which passes the stack as one packet that is cut late (udp(7), `UDP_SEGMENT`). Whoever receives
+//! them sees no difference.
 
 mod guard;
 mod run;
@@ -101,8 +102,9 @@ impl Echo {
     }
 
     fn receive(&mut self, now: Instant, budget: usize) -> bool {
-        for _ in 0..budget {
-            if self.runs.is_full() {
+        for nth in 0..budget {
+            // The first is often the only one, and does not wait for the answer that there is no other.
+            if nth == 1 || self.runs.is_full() {
                 self.answer();
             }
             match self.socket.recv_from(self.runs.room()) {
