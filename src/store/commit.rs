@@ -105,8 +105,9 @@ impl<D: Disk> Commit<D> {
     pub fn run(&self, batch: Vec<Job<D>>) -> Vec<Settled> {
         let files = batch.iter().flat_map(|job| job.work.files());
         files.for_each(|file| self.disk.start_write_back(file));
+        let may_name = batch.iter().any(|job| !matches!(job.work, Work::Hold(_)));
         let settled: Vec<Settled> = batch.into_iter().map(|job| self.settle(job)).collect();
-        if settled.iter().all(|(_, result)| result.is_err()) {
+        if !may_name || settled.iter().all(|(_, result)| result.is_err()) {
             return settled;
         }
         match self.disk.sync_directory() {

@@ -135,7 +135,6 @@ fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
         "fsync kept",
         "close partial",
         "close claim",
-        "fsync directory",
         "sendto ok 2",
         "write partial",
         "fadvise64 partial",
