@@ -35,6 +35,8 @@ pub enum StartError {
         /// Descriptors that the process may have.
         limit: u64,
     },
+    /// No address is told to listen on.
+    NoAddress,
     /// An address cannot be listened on.
     Listen {
         /// `tcp` or `udp`.
@@ -60,6 +62,7 @@ impl fmt::Display for StartError {
                 needed - DESCRIPTORS_PER_CONNECTION * *asked as u64,
                 connections_for(*limit, needed - DESCRIPTORS_PER_CONNECTION * *asked as u64),
             ),
+            Self::NoAddress => f.write_str("there is no address to listen on: name at least one"),
             Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
             Self::Directory(error) => error.fmt(f),
             Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
@@ -97,8 +100,11 @@ fn connections_for(descriptors: u64, fixed: u64) -> usize {
 /// Binds all that the configuration names.
 ///
 /// # Errors
-/// [`StartError::Listen`] for the first address that cannot be had.
+/// [`StartError::Listen`] for the first address that cannot be had, [`StartError::NoAddress`] where there is none.
 pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
+    if config.listen.is_empty() {
+        return Err(StartError::NoAddress);
+    }
     let mut attempts = 1..=PAIR_ATTEMPTS;
     loop {
         let bound = bind_once(config);
@@ -166,6 +172,12 @@ mod tests {
         for figure in ["500 connections", "1025 descriptors", "limit is 1024", "at most 499"] {
             assert!(error.contains(figure), "{error}");
         }
+    }
+
+    #[test]
+    fn without_an_address_there_is_no_server() {
+        let error = bind(&Config { listen: Vec::new(), ..Config::default() }).unwrap_err().to_string();
+        assert!(error.contains("no address"), "{error}");
     }
 
     #[test]
