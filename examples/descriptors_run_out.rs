@@ -15,7 +15,7 @@ use mio::{Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use intake::net::diag::Diag;
-use intake::net::{Accept, Listener};
+use intake::net::{Accept, Listener, Sharing};
 use loopback::{ANY, PATIENCE, SILENCE, settle, wait};
 
 const CLIENTS: usize = 5;
@@ -104,7 +104,7 @@ struct Server {
 
 impl Server {
     fn bind(manner: Manner) -> io::Result<Self> {
-        let (poll, mut listener) = (Poll::new()?, Listener::bind(ANY, false)?);
+        let (poll, mut listener) = (Poll::new()?, Listener::bind(ANY, Sharing::default())?);
         poll.registry().register(&mut listener, Token(0), Interest::READABLE)?;
         let (ready, paused_until, accepted) = (false, None, Vec::new());
         Ok(Self { manner, poll, listener, ready, paused_until, accepted, edges: 0, failures: 0 })

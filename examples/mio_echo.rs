@@ -25,7 +25,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use intake::net::{Accept, Listener};
+use intake::net::{Accept, Listener, Sharing};
 use intake::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
 use loopback::{ANY, fill, id, token, unless_blocked};
 
@@ -75,7 +75,7 @@ fn main() -> io::Result<()> {
 
 impl Server {
     fn bind(address: SocketAddr, idle_timeout: Duration) -> io::Result<Self> {
-        let (poll, mut listener) = (Poll::new()?, Listener::bind(address, false)?);
+        let (poll, mut listener) = (Poll::new()?, Listener::bind(address, Sharing::default())?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let (connections, ready, deadlines) = (Slots::default(), ReadyQueue::default(), Deadlines::default());
         let (events, accept_at, buffer) = (Events::with_capacity(1024), None, vec![0; BUDGET_BYTES].into());

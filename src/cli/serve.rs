@@ -75,6 +75,9 @@ pub struct Serve {
     /// Datagrams a second that are echoed to one peer
     #[arg(long, value_name = "N|off", default_value_t = Limit(Config::default().udp_rate.map(Count)))]
     udp_rate: Limit<Count>,
+    /// Share the addresses with other servers of the same user that say so too
+    #[arg(long)]
+    reuse_port: bool,
     /// Refuse uploads that do not tell their size
     #[arg(long)]
     require_size: bool,
@@ -164,6 +167,7 @@ impl Serve {
             limits,
             max_connections: self.max_connections.map(NonZeroUsize::get),
             shutdown_timeout: self.shutdown_timeout.0,
+            reuse_port: self.reuse_port,
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
     }
@@ -205,18 +209,19 @@ mod tests {
             limits,
             max_connections,
             shutdown_timeout,
+            reuse_port,
             udp_rate,
         } = config(
             "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
-             --min-free 17k --partial-ttl 18h",
+             --min-free 17k --partial-ttl 18h --reuse-port",
         );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
         assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
-        assert!(rules.names.portable && rules.require_size && sync == Durability::None);
+        assert!(rules.names.portable && rules.require_size && reuse_port && sync == Durability::None);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
         assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));
         assert_eq!(limits.header_timeout, Some(Duration::from_secs(9)));

@@ -24,7 +24,7 @@ use socket2::{Socket, Type};
 
 use self::guard::{Guard, Verdict};
 use self::run::{Run, Runs};
-use super::unbound_socket;
+use super::{Sharing, unbound_socket};
 
 /// What the kernel is asked to hold while the turn is busy elsewhere, in bytes: 10,000 small datagrams, at the kernel's
 /// own cost for each.
@@ -64,15 +64,14 @@ impl fmt::Display for EchoStats {
 }
 
 impl Echo {
-    /// Echoes on `addr`, up to `rate` datagrams a second to each peer; `None` is no limit. An IPv6 socket takes IPv4 as
-    /// well unless `only_v6`.
+    /// Echoes on `addr`, up to `rate` datagrams a second to each peer; `None` is no limit.
     ///
     /// On an unspecified address the kernel picks the address that an answer comes from, by its route.
     ///
     /// # Errors
     /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
-    pub fn bind(addr: SocketAddr, only_v6: bool, rate: Option<u32>) -> io::Result<Self> {
-        let socket = unbound_socket(addr, only_v6, Type::DGRAM)?;
+    pub fn bind(addr: SocketAddr, sharing: Sharing, rate: Option<u32>) -> io::Result<Self> {
+        let socket = unbound_socket(addr, sharing, Type::DGRAM)?;
         let buffer_bytes = enlarge_receive_buffer(&socket)?;
         socket.bind(&addr.into())?;
         let socket = UdpSocket::from_std(socket.into());
@@ -192,7 +191,7 @@ mod tests {
 
     impl Served {
         fn bind(addr: SocketAddr, rate: Option<u32>) -> Self {
-            let mut echo = Echo::bind(addr, true, rate).unwrap();
+            let mut echo = Echo::bind(addr, Sharing::default(), rate).unwrap();
             let poll = Poll::new().unwrap();
             poll.registry().register(&mut echo, Token(0), Interest::READABLE).unwrap();
             let addr = echo.local_addr().unwrap();

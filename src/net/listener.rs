@@ -18,7 +18,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 use socket2::Type;
 
-use super::unbound_socket;
+use super::{Sharing, unbound_socket};
 
 /// Connections that wait to be accepted. As many as the kernel allows by default (`net.core.somaxconn`, listen(2)); a full
 /// backlog drops handshakes, and a dropped one costs its client a second. mio's own listener has 128.
@@ -45,12 +45,12 @@ pub enum Accept {
 }
 
 impl Listener {
-    /// Listens on `addr`. An IPv6 socket takes IPv4 as well unless `only_v6`.
+    /// Listens on `addr`.
     ///
     /// # Errors
     /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
-    pub fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<Self> {
-        let socket = unbound_socket(addr, only_v6, Type::STREAM)?;
+    pub fn bind(addr: SocketAddr, sharing: Sharing) -> io::Result<Self> {
+        let socket = unbound_socket(addr, sharing, Type::STREAM)?;
         // A restart must not wait for the connections of the last run to leave TIME_WAIT.
         socket.set_reuse_address(true)?;
         // Replies are single short writes. Accepted sockets inherit the option, which saves a call for each.
@@ -115,8 +115,8 @@ mod tests {
     use crate::net::raise_descriptor_limit;
     use crate::net::tests::{LOOPBACK, PATIENCE, has_ipv6, next_readiness};
 
-    fn registered(addr: SocketAddr, only_v6: bool) -> (Poll, Listener, SocketAddr) {
-        let mut listener = Listener::bind(addr, only_v6).unwrap();
+    fn registered(addr: SocketAddr, sharing: Sharing) -> (Poll, Listener, SocketAddr) {
+        let mut listener = Listener::bind(addr, sharing).unwrap();
         let poll = Poll::new().unwrap();
         poll.registry().register(&mut listener, Token(0), Interest::READABLE).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_accepted_socket_sends_without_delay_and_never_blocks() {
-        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
         let (client, stream, peer) = connect_one(&mut poll, &mut listener, addr);
         assert_eq!(peer, client.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn the_backlog_holds_far_more_than_128() {
         raise_descriptor_limit().unwrap();
-        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
         // One past a full backlog would wait for its handshake until the time is out.
         let clients: Vec<_> = (0..500).map(|_| net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap()).collect();
         assert!(next_readiness(&mut poll).readable);
@@ -193,13 +193,13 @@ mod tests {
 
     #[test]
     fn a_port_can_be_listened_on_again_at_once() {
-        let (mut poll, mut listener, addr) = registered(LOOPBACK, true);
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
         let (client, stream, _) = connect_one(&mut poll, &mut listener, addr);
         // Our end closes first, so the connection that stays in TIME_WAIT holds our port.
         drop(stream);
         drop(client);
         drop(listener);
-        Listener::bind(addr, true).unwrap();
+        Listener::bind(addr, Sharing::default()).unwrap();
     }
 
     #[test]
@@ -208,12 +208,12 @@ mod tests {
             return;
         }
         let any = SocketAddr::from((net::Ipv6Addr::UNSPECIFIED, 0));
-        let (mut poll, mut both, addr) = registered(any, false);
+        let (mut poll, mut both, addr) = registered(any, Sharing::default());
         let from_v4 = SocketAddr::from((net::Ipv4Addr::LOCALHOST, addr.port()));
         let (_, _, peer) = connect_one(&mut poll, &mut both, from_v4);
         assert_eq!(peer.ip().to_canonical(), net::Ipv4Addr::LOCALHOST);
 
-        let (mut poll, mut only_v6, addr) = registered(any, true);
+        let (mut poll, mut only_v6, addr) = registered(any, Sharing { only_v6: true, ..Sharing::default() });
         let from_v6 = SocketAddr::from((net::Ipv6Addr::LOCALHOST, addr.port()));
         connect_one(&mut poll, &mut only_v6, from_v6);
         let from_v4 = SocketAddr::from((net::Ipv4Addr::LOCALHOST, addr.port()));

@@ -68,12 +68,23 @@ pub use signals::{Signal, Signals};
 pub use stream::Stream;
 pub use timer::Timer;
 
+/// Whom an address is shared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// An IPv6 socket leaves IPv4 to another one. Else it takes that as well.
+    pub only_v6: bool,
+    /// Other processes of this user may bind the same address, if they say the same, and the kernel deals connections and
+    /// datagrams out among them by the addresses of both ends (`SO_REUSEPORT`, socket(7)).
+    pub reuse_port: bool,
+}
+
 /// A non-blocking socket that is about to be bound to `addr`.
-fn unbound_socket(addr: SocketAddr, only_v6: bool, kind: Type) -> io::Result<Socket> {
+fn unbound_socket(addr: SocketAddr, sharing: Sharing, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), kind.nonblocking(), None)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(only_v6)?;
+        socket.set_only_v6(sharing.only_v6)?;
     }
+    socket.set_reuse_port(sharing.reuse_port)?;
     Ok(socket)
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub max_connections: Option<usize>,
     /// How long a shutdown waits for running uploads. 30 s is what service managers grant before they kill.
     pub shutdown_timeout: Duration,
+    /// Other servers of the same user may listen on the same addresses, each with connections of its own.
+    pub reuse_port: bool,
     /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 serve any probe, and keep a
     /// spoofed sender from turning the echo into a flood.
     pub udp_rate: Option<u32>,
@@ -128,6 +130,7 @@ impl Default for Config {
             limits: Limits::default(),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(30),
+            reuse_port: false,
             udp_rate: Some(10_000),
         }
     }

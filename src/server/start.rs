@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::config::{Config, Durability, Udp};
-use crate::net::{Echo, Listener};
+use crate::net::{Echo, Listener, Sharing};
 
 /// Descriptors for all but connections: the standard streams, epoll, its waker and its timer, signals, the echo, the one that
 /// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
@@ -122,12 +122,12 @@ fn bind_once(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartErro
     let failed = |transport, addr| move |error| StartError::Listen { transport, addr, error };
     let mut listeners = Vec::with_capacity(config.listen.len());
     for &addr in &config.listen {
-        listeners.push(Listener::bind(addr, only_v6(addr, &config.listen)).map_err(failed("tcp", addr))?);
+        listeners.push(Listener::bind(addr, sharing(addr, config)).map_err(failed("tcp", addr))?);
     }
     let Some(addr) = udp_addr(config, &listeners).map_err(failed("tcp", config.listen[0]))? else {
         return Ok((listeners, None));
     };
-    let echo = Echo::bind(addr, only_v6(addr, &config.listen), config.udp_rate).map_err(failed("udp", addr))?;
+    let echo = Echo::bind(addr, sharing(addr, config), config.udp_rate).map_err(failed("udp", addr))?;
     Ok((listeners, Some(echo)))
 }
 
@@ -144,6 +144,10 @@ fn udp_addr(config: &Config, listeners: &[Listener]) -> io::Result<Option<Socket
 
 fn has_free_choice(config: &Config) -> bool {
     config.listen[0].port() == 0
+}
+
+fn sharing(addr: SocketAddr, config: &Config) -> Sharing {
+    Sharing { only_v6: only_v6(addr, &config.listen), reuse_port: config.reuse_port }
 }
 
 /// `[::]` takes IPv4 as well, unless that is asked for by an address of its own.

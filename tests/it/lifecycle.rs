@@ -209,3 +209,38 @@ fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: usize) {
         server.remove_files();
     }
 }
+
+#[test]
+fn servers_that_share_a_port_share_its_clients_and_one_can_go() {
+    let mut first = Server::start(&["--reuse-port"]);
+    let address = first.tcp().to_string();
+    let second = Server::start(&["--reuse-port", "--listen", &address]);
+    let mut sent = Files::new();
+    let mut upload = |number: usize| {
+        let (name, content) = (format!("{number}.bin"), content(3000, number as u64));
+        classic(second.tcp(), &name, &content).expect("one of them takes it");
+        sent.insert(name, content);
+    };
+    for number in 0..100 {
+        upload(number);
+        first.assert_echoes(b"whichever of them this is");
+    }
+    let (by_first, by_second) = (first.files(), second.files());
+    assert!(!by_first.is_empty() && !by_second.is_empty(), "{} and {}", by_first.len(), by_second.len());
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait().code(), Some(0));
+    (100..110).for_each(&mut upload);
+    assert!(by_first.into_iter().chain(second.files()).collect::<Files>() == sent);
+}
+
+#[test]
+fn a_port_is_shared_only_by_those_who_all_say_so() {
+    for (first, second) in [(&["--reuse-port"][..], &[][..]), (&[], &["--reuse-port"])] {
+        let server = Server::start(first);
+        let address = server.tcp().to_string();
+        let refused = Server::fail_to_start(&Server::home(), &[&["--listen", &address], second].concat());
+        assert_eq!(refused.status.code(), Some(1));
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert!(words.contains(&format!("cannot listen on tcp {address}: Address already in use")), "{words}");
+    }
+}
