@@ -8,11 +8,12 @@ mod loopback;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Interest, Poll};
 
-use intake::reactor::{Deadlines, Id, Slots};
+use intake::net::now;
+use intake::reactor::{Deadlines, Id, Moment, Slots};
 use loopback::kernel::arrived;
 use loopback::{PATIENCE, id, mio_pair, token, unless_blocked, wait};
 
@@ -60,11 +61,11 @@ fn turns_in_silence(manner: Manner) -> io::Result<usize> {
 
 /// Whether a silent connection meets its deadline beside one that is never silent.
 fn ends_the_silent(manner: Manner) -> io::Result<bool> {
-    let (mut server, start) = (Server::new(manner)?, Instant::now());
+    let (mut server, start) = (Server::new(manner)?, now());
     let (silent, _client) = server.admit(3 * IDLE)?;
     let (talker, mut client) = server.admit(IDLE)?;
     let longest = if let Manner::Right = manner { PATIENCE } else { 6 * IDLE };
-    while server.connections.get(silent).is_some() && start.elapsed() < longest {
+    while server.connections.get(silent).is_some() && now().since(start) < longest {
         client.write_all(b"x")?;
         arrived(server.stream(talker), 1)?;
         server.turn()?;
@@ -91,7 +92,7 @@ fn spares_the_punctual(manner: Manner) -> io::Result<bool> {
 
 struct Connection {
     stream: mio::net::TcpStream,
-    deadline: Instant,
+    deadline: Moment,
 }
 
 struct Server {
@@ -115,7 +116,7 @@ impl Server {
     fn admit(&mut self, patience: Duration) -> io::Result<(Id, TcpStream)> {
         let (client, mut stream) = mio_pair()?;
         self.poll.registry().register(&mut stream, token(self.connections.next_id()), Interest::READABLE)?;
-        let deadline = Instant::now() + patience;
+        let deadline = now() + patience;
         let id = self.connections.insert(Connection { stream, deadline });
         self.deadlines.arm(id, deadline);
         Ok((id, client))
@@ -126,8 +127,8 @@ impl Server {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let asked = Instant::now();
-        let until_first = self.deadlines.first().map_or(PATIENCE, |at| at.saturating_duration_since(asked));
+        let asked = now();
+        let until_first = self.deadlines.first().map_or(PATIENCE, |at| at.since(asked));
         let ready = wait(&mut self.poll, if let Manner::Tick = self.manner { TICK } else { until_first })?;
         let ready: Vec<Id> = ready.iter().filter_map(id).collect();
         if let Manner::ExpireFirst = self.manner {
@@ -149,12 +150,12 @@ impl Server {
         while let Some(length) = unless_blocked(|| connection.stream.read(&mut [0; 64]))?.filter(|&length| length > 0) {
             self.heard += length;
             // The entry stays where it is: moving a deadline away costs nothing.
-            connection.deadline = Instant::now() + IDLE;
+            connection.deadline = now() + IDLE;
         }
         Ok(())
     }
 
-    fn expire(&mut self, moment: Instant) {
+    fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
             let deadline = self.connections.get(id).expect("only here they are removed").deadline;
             if deadline > moment {

@@ -18,15 +18,15 @@ mod loopback;
 
 use std::io::{self, Read, Write};
 use std::net::{self, Shutdown, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, thread};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use intake::net::{Accept, Listener, Sharing};
-use intake::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
+use intake::net::{Accept, Listener, Sharing, now};
+use intake::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 use loopback::{ANY, fill, id, token, unless_blocked};
 
 /// No connection's: those are never so small.
@@ -42,7 +42,7 @@ struct Server {
     events: Events,
     listener: Listener,
     /// When accept is worth a try: `None` while nobody waits, so that the next one is told by an edge.
-    accept_at: Option<Instant>,
+    accept_at: Option<Moment>,
     connections: Slots<Connection>,
     /// Connections that may have more to do; every other one has met `WouldBlock` and waits for its next edge.
     ready: ReadyQueue,
@@ -55,7 +55,7 @@ struct Connection {
     stream: TcpStream,
     /// What was read and could not be written yet; at most one buffer.
     unsent: Vec<u8>,
-    deadline: Instant,
+    deadline: Moment,
 }
 
 /// What a connection needs next.
@@ -90,7 +90,7 @@ impl Server {
 
     /// One turn. Nothing is closed while events are looked at, and nothing is accepted until all have been served.
     fn turn(&mut self) -> io::Result<()> {
-        let asked = Instant::now();
+        let asked = now();
         let timeout = self.timeout(asked);
         match self.poll.poll(&mut self.events, timeout) {
             // A signal came: an empty batch, like any other. The next turn works its timeout out anew.
@@ -104,7 +104,7 @@ impl Server {
                 None => self.accept_at = self.accept_at.or(Some(asked)),
             }
         }
-        let now = Instant::now();
+        let now = now();
         self.serve(now);
         self.expire(asked);
         self.accept(now);
@@ -112,14 +112,14 @@ impl Server {
     }
 
     /// How long nothing can happen by itself: no time at all while somebody is ready, else until the first deadline.
-    fn timeout(&self, now: Instant) -> Option<Duration> {
+    fn timeout(&self, now: Moment) -> Option<Duration> {
         let busy = (!self.ready.is_empty()).then_some(now);
         let first = [busy, self.accept_at, self.deadlines.first()].into_iter().flatten().min();
-        first.map(|at| at.saturating_duration_since(now))
+        first.map(|at| at.since(now))
     }
 
     /// Those that are ready now, once each: who yields comes after everybody else.
-    fn serve(&mut self, now: Instant) {
+    fn serve(&mut self, now: Moment) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop() else { return };
             let Some(connection) = self.connections.get_mut(id) else { continue };
@@ -134,7 +134,7 @@ impl Server {
     }
 
     /// Ends who has been silent for too long. Who is in the queue has not: its bytes only wait for their turn.
-    fn expire(&mut self, moment: Instant) {
+    fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
             let Some(connection) = self.connections.get(id) else { continue };
             let deadline = if self.ready.contains(id) { moment + self.idle_timeout } else { connection.deadline };
@@ -152,7 +152,7 @@ impl Server {
         println!("   the server closes: {why}");
     }
 
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, now: Moment) {
         for _ in 0..ACCEPTS_A_TURN {
             if self.accept_at.is_none_or(|at| at > now) {
                 return;
@@ -169,7 +169,7 @@ impl Server {
         }
     }
 
-    fn adopt(&mut self, mut stream: TcpStream, deadline: Instant) {
+    fn adopt(&mut self, mut stream: TcpStream, deadline: Moment) {
         // Both interests for good: edges that nobody waits for cost little, and there is nothing to keep in step.
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token(self.connections.next_id()), both) {
@@ -182,7 +182,7 @@ impl Server {
 
 impl Connection {
     /// Echoes until the peer has no more to say, takes no more, or has had its share of the turn.
-    fn echo(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<Verdict> {
+    fn echo(&mut self, buffer: &mut [u8], deadline: Moment) -> io::Result<Verdict> {
         let mut budget = Budget::new(BUDGET_BYTES);
         loop {
             // What is owed goes first. While the peer does not take it, nothing is read from it either, and TCP makes it
@@ -252,11 +252,11 @@ fn demonstrate() -> io::Result<()> {
     assert!(pings > 10, "a ping must not wait for the flood");
 
     println!("-- one falls silent");
-    let (start, mut silent) = (Instant::now(), net::TcpStream::connect(address)?);
-    while start.elapsed() < Duration::from_millis(500) {
+    let (start, mut silent) = (now(), net::TcpStream::connect(address)?);
+    while now().since(start) < Duration::from_millis(500) {
         is_answered()?;
     }
     assert_eq!(silent.read(&mut [0; 1])?, 0, "its deadline has come");
-    println!("   ended after {:.1?}", start.elapsed());
+    println!("   ended after {:.1?}", now().since(start));
     is_answered()
 }

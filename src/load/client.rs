@@ -13,7 +13,6 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
-use std::time::Instant;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -24,7 +23,7 @@ use super::misbehave::Conduct;
 use super::workload::File;
 use crate::net::{Readiness, Stream};
 use crate::proto::{Failure, Sender, Step};
-use crate::reactor::Budget;
+use crate::reactor::{Budget, Moment};
 
 /// What a server says is read in pieces of this size, in bytes: its replies are short.
 const REPLY_BYTES: usize = 4096;
@@ -36,9 +35,9 @@ pub struct Context<'a> {
     /// Shared by all: content is made in it, and replies are read into it.
     pub buffer: &'a mut [u8],
     /// Before the poll was asked: nobody is called silent for a later moment.
-    pub asked: Instant,
+    pub asked: Moment,
     /// After the poll.
-    pub now: Instant,
+    pub now: Moment,
     /// Gives a client that has sent its last file the next one.
     pub next_file: &'a mut dyn FnMut() -> Option<File>,
     /// Where it says how uploads ended.
@@ -64,18 +63,18 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug)]
 pub struct Moments {
     /// When the upload was meant to start.
-    pub intended: Instant,
+    pub intended: Moment,
     /// When the connection was there; `None` for uploads that found one.
-    pub connected: Option<Instant>,
+    pub connected: Option<Moment>,
     /// When the server first said something about it.
-    pub replied: Option<Instant>,
+    pub replied: Option<Moment>,
 }
 
 /// What the swarm is to do with a client that it has served.
 #[derive(Debug)]
 pub enum Verdict {
     /// Nothing can be done before the next event, or this moment.
-    Wait(Instant),
+    Wait(Moment),
     /// There is more to do; others first.
     Yield,
     /// The connection is over. What has no outcome yet ended like this.
@@ -109,11 +108,11 @@ pub struct Client {
     /// A send has failed: why. What the server said before that is still worth reading.
     send_error: Option<ErrorKind>,
     /// When a byte last moved, or will be moved by our own will.
-    moved: Instant,
+    moved: Moment,
     /// When the connection was there.
-    connected: Option<Instant>,
+    connected: Option<Moment>,
     /// When all was sent that ever will be, where that is not said to the server yet or has just been.
-    finished: Option<Instant>,
+    finished: Option<Moment>,
     half_closed: bool,
     /// Content that the kernel took, in bytes.
     sent_bytes: u64,
@@ -132,9 +131,9 @@ struct Flight {
     file: File,
     moments: Moments,
     /// When its next piece of header may go.
-    header_due: Option<Instant>,
+    header_due: Option<Moment>,
     /// When its content began.
-    content_began: Option<Instant>,
+    content_began: Option<Moment>,
     /// How much of the content is sent, in bytes.
     sent: u64,
     /// Whether it was asked for.
@@ -145,12 +144,12 @@ struct Flight {
 enum Next {
     Again,
     /// Nothing before the next event or, where it waits by its own will, this moment.
-    Wait(Option<Instant>),
+    Wait(Option<Moment>),
     End(Ending),
 }
 
 impl Flight {
-    fn new(file: File, intended: Instant) -> Self {
+    fn new(file: File, intended: Moment) -> Self {
         let moments = Moments { intended, connected: None, replied: None };
         Self { file, moments, header_due: None, content_began: None, sent: 0, is_begun: false }
     }
@@ -162,7 +161,7 @@ impl Flight {
 
 impl Client {
     /// A client whose connection has been begun, for `file`, which is meant to start at `intended`.
-    pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Instant, now: Instant) -> Self {
+    pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
             stream,
             sender: Sender::new(),
@@ -249,7 +248,7 @@ impl Client {
     }
 
     /// Who waits by its own will is not waiting for the server.
-    fn wait(&mut self, own_will: Option<Instant>, cx: &mut Context<'_>) -> Verdict {
+    fn wait(&mut self, own_will: Option<Moment>, cx: &mut Context<'_>) -> Verdict {
         debug_assert!(
             self.phase == Phase::Connecting || !(self.readiness.readable && self.is_listening(cx.now)),
             "would wait for an edge that has been told already"
@@ -271,7 +270,7 @@ impl Client {
     }
 
     /// "Writable" does not mean connected: an error may have made it so, or nothing at all (mio's `TcpStream::connect`).
-    fn finish_connect(&mut self, now: Instant) -> Next {
+    fn finish_connect(&mut self, now: Moment) -> Next {
         if self.readiness == Readiness::default() {
             return Next::Wait(None);
         }
@@ -294,7 +293,7 @@ impl Client {
         }
     }
 
-    fn is_listening(&self, now: Instant) -> bool {
+    fn is_listening(&self, now: Moment) -> bool {
         let conduct = self.last_conduct();
         conduct != Conduct::NeverRead && self.finished.is_none_or(|at| now >= at + conduct.deaf_for())
     }
@@ -355,7 +354,7 @@ impl Client {
 }
 
 impl Flight {
-    fn note_reply(&mut self, now: Instant) {
+    fn note_reply(&mut self, now: Moment) {
         self.moments.replied.get_or_insert(now);
     }
 }

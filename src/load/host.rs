@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use std::time::Instant;
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
@@ -203,9 +202,8 @@ impl Effort {
         Self { cpu_at_start: cpu_time(), busy: Duration::ZERO, longest_turn: Duration::ZERO }
     }
 
-    /// A turn that began `from` has got back to the poll at `to`.
-    pub fn turn_ends(&mut self, from: Instant, to: Instant) {
-        let turn = to.duration_since(from);
+    /// A turn took so long until it got back to the poll.
+    pub fn turn_ends(&mut self, turn: Duration) {
         self.busy += turn;
         self.longest_turn = self.longest_turn.max(turn);
     }
@@ -289,10 +287,9 @@ mod tests {
 
     #[test]
     fn one_that_is_always_busy_is_the_bottleneck() {
-        let start = Instant::now();
         let mut effort = Effort::begin();
-        effort.turn_ends(start, start + Duration::from_millis(600));
-        effort.turn_ends(start, start + Duration::from_millis(350));
+        effort.turn_ends(Duration::from_millis(600));
+        effort.turn_ends(Duration::from_millis(350));
         let spent = effort.end(Duration::from_secs(1));
         assert!(spent.was_bottleneck() && spent.longest_turn == Duration::from_millis(600));
         assert!(!effort.end(Duration::from_secs(2)).was_bottleneck());

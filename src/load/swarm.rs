@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -14,8 +14,8 @@ use super::host::{Effort, Sources};
 use super::schedule::Schedule;
 use super::tally::Tally;
 use super::{Finished, LoadError, Plan};
-use crate::net::Readiness;
-use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
+use crate::net::{Readiness, now};
+use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 
 /// Content is made and sent in pieces of at most this size, in bytes: half of what a fast core's second-level cache holds
 /// of it is still warm when the kernel copies it.
@@ -57,11 +57,11 @@ pub struct Swarm<'a> {
     ended: Vec<Ended>,
     tally: Tally,
     effort: Effort,
-    start: Instant,
+    start: Moment,
     /// Before the poll was asked, and after it.
-    asked: Instant,
-    now: Instant,
-    told: Instant,
+    asked: Moment,
+    now: Moment,
+    told: Moment,
 }
 
 impl<'a> Swarm<'a> {
@@ -70,7 +70,7 @@ impl<'a> Swarm<'a> {
     /// # Errors
     /// What epoll_create(2) says.
     pub fn new(plan: &'a Plan) -> io::Result<Self> {
-        let start = Instant::now();
+        let start = now();
         Ok(Self {
             plan,
             schedule: Schedule::new(plan.pace, plan.extent, plan.clients, plan.ramp, plan.workload.seed),
@@ -108,7 +108,7 @@ impl<'a> Swarm<'a> {
             self.end(id, &Ending::Failed(Trouble::Interrupted));
         }
         self.count_ended();
-        let elapsed = self.now.duration_since(self.start);
+        let elapsed = self.now.since(self.start);
         let never_started = self.schedule.overdue(elapsed);
         let spent = self.effort.end(elapsed);
         Ok(Finished { tally: self.tally, elapsed, never_started, spent, interrupted })
@@ -117,15 +117,15 @@ impl<'a> Swarm<'a> {
     /// Nothing is closed while events are absorbed, and connections are begun last, so an event never reaches a client
     /// younger than itself.
     fn turn(&mut self) -> Result<(), LoadError> {
-        self.asked = Instant::now();
-        self.effort.turn_ends(self.now, self.asked);
+        self.asked = now();
+        self.effort.turn_ends(self.asked.since(self.now));
         let timeout = self.timeout();
         match self.poll.poll(&mut self.events, Some(timeout)) {
             // The batch is empty then.
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(LoadError::EventLoop(error)),
             _ => {}
         }
-        self.now = Instant::now();
+        self.now = now();
         self.absorb();
         self.serve();
         self.expire();
@@ -139,7 +139,7 @@ impl<'a> Swarm<'a> {
         }
         let start = self.schedule.next_start(self.slots.len(), self.since_start()).map(|at| self.start + at);
         let first = [self.deadlines.first(), start].into_iter().flatten().min();
-        first.map_or(TICK, |at| at.saturating_duration_since(self.asked).min(TICK))
+        first.map_or(TICK, |at| at.since(self.asked).min(TICK))
     }
 
     fn absorb(&mut self) {
@@ -256,7 +256,7 @@ impl<'a> Swarm<'a> {
     }
 
     fn since_start(&self) -> Duration {
-        self.now.duration_since(self.start)
+        self.now.since(self.start)
     }
 
     fn is_over(&self) -> bool {

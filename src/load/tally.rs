@@ -1,7 +1,7 @@
 //! What a run has counted. Every started file is counted in exactly one of its endings.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::{Ended, Moments};
 use super::ending::{Claim, Ending, Trouble};
@@ -9,6 +9,7 @@ use super::latency::Latency;
 use super::misbehave::Conduct;
 use super::workload::File;
 use crate::proto::Dialect;
+use crate::reactor::Moment;
 
 /// Counts, latencies, and what the directory must hold.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +61,7 @@ pub struct Failed {
 
 impl Tally {
     /// An upload has ended.
-    pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Instant) {
+    pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Moment) {
         let Ended { file, ending, claim, is_whole, moments } = ended;
         self.sent += u64::from(*is_whole);
         self.count(file, ending, dialect);
@@ -112,8 +113,8 @@ impl Tally {
         self.claims[index] = claim;
     }
 
-    fn record(&mut self, moments: Moments, stored: Option<Instant>) {
-        let since = |at: Instant| -> Duration { at.saturating_duration_since(moments.intended) };
+    fn record(&mut self, moments: Moments, stored: Option<Moment>) {
+        let since = |at: Moment| -> Duration { at.since(moments.intended) };
         for (latency, at) in [
             (&mut self.connect, moments.connected),
             (&mut self.first_reply, moments.replied),
@@ -130,7 +131,7 @@ mod tests {
     use crate::proto::{Failure, Receipt};
 
     fn end(tally: &mut Tally, number: u64, conduct: Conduct, ending: Ending) {
-        let start = Instant::now();
+        let start = Moment::default();
         let moments = Moments { intended: start, connected: Some(start), replied: None };
         let claim = ending.claim(true);
         tally.started += 1;

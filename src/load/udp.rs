@@ -107,7 +107,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> io::Result<Finished> {
         let wake = run.work();
         stopped |= stop.load(Ordering::Relaxed);
         let Some(timeout) = wake.filter(|_| !stopped) else { break };
-        effort.turn_ends(woken, Instant::now());
+        effort.turn_ends(woken.elapsed());
         run.wait(timeout)?;
         woken = Instant::now();
     }

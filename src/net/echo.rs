@@ -14,7 +14,6 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::time::Instant;
 
 use log::{debug, info, trace};
 use mio::net::UdpSocket;
@@ -25,6 +24,7 @@ use socket2::{Socket, Type};
 use self::guard::{Guard, Verdict};
 use self::run::{Run, Runs};
 use super::{Sharing, unbound_socket};
+use crate::reactor::Moment;
 
 /// What the kernel is asked to hold while the turn is busy elsewhere, in bytes: 10,000 small datagrams, at the kernel's
 /// own cost for each.
@@ -94,13 +94,13 @@ impl Echo {
     }
 
     /// Answers up to `budget` datagrams that have arrived by `now`. Returns whether there may be more: no event will tell.
-    pub fn serve(&mut self, now: Instant, budget: usize) -> bool {
+    pub fn serve(&mut self, now: Moment, budget: usize) -> bool {
         let may_be_more = self.receive(now, budget);
         self.answer();
         may_be_more
     }
 
-    fn receive(&mut self, now: Instant, budget: usize) -> bool {
+    fn receive(&mut self, now: Moment, budget: usize) -> bool {
         for nth in 0..budget {
             // The first is often the only one, and does not wait for the answer that there is no other.
             if nth == 1 || self.runs.is_full() {
@@ -117,7 +117,7 @@ impl Echo {
     }
 
     /// What is left unanswered leaves its room to the next.
-    fn judge(&mut self, size: u16, source: SocketAddr, now: Instant) {
+    fn judge(&mut self, size: u16, source: SocketAddr, now: Moment) {
         match self.guard.judge(source, now) {
             Verdict::RefuseSource => self.stats.refused_source += 1,
             Verdict::OverRate => self.stats.over_rate += 1,
@@ -209,7 +209,7 @@ mod tests {
         fn deal_with(&mut self, count: u64) -> EchoStats {
             while self.dealt_with() < count {
                 assert!(next_readiness(&mut self.poll).readable);
-                while self.echo.serve(Instant::now(), 64) {}
+                while self.echo.serve(Moment::default(), 64) {}
             }
             assert_eq!(self.dealt_with(), count);
             self.echo.stats()
@@ -346,7 +346,7 @@ mod tests {
             assert!(next_readiness(&mut served.poll).readable);
             loop {
                 let before = served.dealt_with();
-                let more = served.echo.serve(Instant::now(), 4);
+                let more = served.echo.serve(Moment::default(), 4);
                 let answered = served.dealt_with() - before;
                 assert!(answered <= 4, "{answered}");
                 assert_eq!(more, answered == 4);
@@ -373,7 +373,7 @@ mod tests {
         for _ in 0..8 {
             client.send(b"x").unwrap();
         }
-        let now = Instant::now();
+        let now = Moment::default();
         while served.dealt_with() < 8 {
             assert!(next_readiness(&mut served.poll).readable);
             while served.echo.serve(now, 64) {}

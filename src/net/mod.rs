@@ -66,7 +66,7 @@ pub use pipe::Pipe;
 pub use readiness::{Flags, Readiness};
 pub use signals::{Signal, Signals};
 pub use stream::Stream;
-pub use timer::Timer;
+pub use timer::{Timer, now};
 
 /// Whom an address is shared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,19 +7,30 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
 };
+
+use crate::reactor::Moment;
+
+/// What time it is on the scale that timers go by: it never goes back, and has nothing to do with the date
+/// (`CLOCK_MONOTONIC`, clock_gettime(2)).
+pub fn now() -> Moment {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
+    Moment::after(Duration::new(tv_sec as u64, tv_nsec as u32))
+}
 
 /// A timer that is armed or not.
 #[derive(Debug)]
 pub struct Timer {
     fd: OwnedFd,
-    armed: Option<Instant>,
+    /// For when; never where it is not.
+    armed: Moment,
 }
 
 impl Timer {
@@ -30,7 +41,7 @@ impl Timer {
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Self { fd, armed: None })
+        Ok(Self { fd, armed: Moment::NEVER })
     }
 
     /// Makes sure that it runs out at `at` or before. Where it is armed for an earlier moment that is left alone: to wake up
@@ -38,22 +49,20 @@ impl Timer {
     ///
     /// # Errors
     /// What timerfd_settime(2) says.
-    pub fn arm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
-        if self.armed.is_some_and(|armed| armed <= at) {
+    pub fn arm(&mut self, at: Moment) -> io::Result<()> {
+        if self.armed <= at {
             return Ok(());
         }
-        // Nothing at all would switch it off.
-        let span = at.saturating_duration_since(now).max(Duration::from_nanos(1));
-        let it_value = Timespec::try_from(span).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        let it_value = Timespec::try_from(at.since(Moment::default())).expect("a moment is no more than 584 years");
         let once = Itimerspec { it_interval: Timespec::default(), it_value };
-        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
-        self.armed = Some(at);
+        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &once)?;
+        self.armed = at;
         Ok(())
     }
 
     /// It has run out: the poll has told so. It need not be read, as arming it again takes its readiness back.
     pub fn ran_out(&mut self) {
-        self.armed = None;
+        self.armed = Moment::NEVER;
     }
 }
 
@@ -69,10 +78,10 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut timer = Timer::new(poll.registry(), Token(0)).unwrap();
         for span in [Duration::ZERO, Duration::from_micros(1500), Duration::from_millis(20)] {
-            let now = Instant::now();
-            timer.arm(now + span, now).unwrap();
+            let start = now();
+            timer.arm(start + span).unwrap();
             assert!(next_readiness(&mut poll).readable);
-            assert!(now.elapsed() >= span);
+            assert!(now().since(start) >= span);
             timer.ran_out();
         }
     }
@@ -81,19 +90,20 @@ mod tests {
     fn an_earlier_moment_moves_it_and_a_later_one_does_not() {
         let mut poll = Poll::new().unwrap();
         let mut timer = Timer::new(poll.registry(), Token(0)).unwrap();
-        let now = Instant::now();
-        timer.arm(now + Duration::from_secs(86_400), now).unwrap();
-        timer.arm(now + Duration::from_millis(1), now).unwrap();
-        timer.arm(now + Duration::from_secs(86_400), now).unwrap();
+        let start = now();
+        timer.arm(start + Duration::from_secs(86_400)).unwrap();
+        timer.arm(start + Duration::from_millis(1)).unwrap();
+        timer.arm(start + Duration::from_secs(86_400)).unwrap();
         assert!(next_readiness(&mut poll).readable, "in a millisecond, not in a day");
     }
 
     #[test]
-    fn the_end_of_time_can_be_waited_for() {
-        let poll = Poll::new().unwrap();
+    fn a_moment_that_is_past_is_told_at_once_and_the_end_of_time_can_be_waited_for() {
+        let mut poll = Poll::new().unwrap();
         let mut timer = Timer::new(poll.registry(), Token(0)).unwrap();
-        let now = Instant::now();
-        let never = std::iter::successors(Some(now), |at| at.checked_add(Duration::from_secs(1 << 56))).last().unwrap();
-        timer.arm(never, now).unwrap();
+        // The last one before never, which is not waited for.
+        timer.arm(Moment::after(Duration::from_nanos(u64::MAX - 1))).unwrap();
+        timer.arm(Moment::after(Duration::from_nanos(1))).unwrap();
+        assert!(next_readiness(&mut poll).readable);
     }
 }

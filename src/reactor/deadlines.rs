@@ -6,18 +6,17 @@
 //! read.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
-use super::Id;
+use super::{Id, Moment};
 
 /// At most one pending moment for each [`Id`].
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use intake::reactor::{Deadlines, Slots};
+/// use std::time::Duration;
+/// use intake::reactor::{Deadlines, Moment, Slots};
 ///
 /// let (mut slots, mut deadlines) = (Slots::default(), Deadlines::default());
-/// let (start, second) = (Instant::now(), Duration::from_secs(1));
+/// let (start, second) = (Moment::default(), Duration::from_secs(1));
 /// let id = slots.insert("a connection");
 /// deadlines.arm(id, start + 10 * second);
 /// deadlines.arm(id, start + 15 * second); // It has spoken after 5 s. Nothing moves.
@@ -29,42 +28,43 @@ use super::Id;
 /// ```
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    entries: BTreeSet<(Instant, Id)>,
-    /// By slot index the moment under which the entry stands.
-    armed: Vec<Option<Instant>>,
+    entries: BTreeSet<(Moment, Id)>,
+    /// By slot index the moment under which the entry stands; never where there is none.
+    armed: Vec<Moment>,
 }
 
 impl Deadlines {
     /// Makes sure that `id` comes due at `at` or before. A later moment than the pending one leaves that in place.
-    pub fn arm(&mut self, id: Id, at: Instant) {
+    pub fn arm(&mut self, id: Id, at: Moment) {
         if self.armed.len() <= id.index() {
-            self.armed.resize(id.index() + 1, None);
+            self.armed.resize(id.index() + 1, Moment::NEVER);
         }
-        if self.armed[id.index()].is_some_and(|pending| pending <= at) {
+        if self.armed[id.index()] <= at {
             return;
         }
         self.disarm(id);
-        self.armed[id.index()] = Some(at);
+        self.armed[id.index()] = at;
         self.entries.insert((at, id));
     }
 
     /// Takes the entry of `id` away; due when `id` is given up, so that no entry outlives its owner.
     pub fn disarm(&mut self, id: Id) {
-        if let Some(pending) = self.armed.get_mut(id.index()).and_then(Option::take) {
-            self.entries.remove(&(pending, id));
+        if let Some(pending) = self.armed.get_mut(id.index()) {
+            self.entries.remove(&(*pending, id));
+            *pending = Moment::NEVER;
         }
     }
 
     /// Takes out the first entry that is due at `now` or before. Its owner arms it again as it needs.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Id> {
+    pub fn pop_due(&mut self, now: Moment) -> Option<Id> {
         let &(at, id) = self.entries.first().filter(|(at, _)| *at <= now)?;
         self.entries.remove(&(at, id));
-        self.armed[id.index()] = None;
+        self.armed[id.index()] = Moment::NEVER;
         Some(id)
     }
 
     /// The first pending moment.
-    pub fn first(&self) -> Option<Instant> {
+    pub fn first(&self) -> Option<Moment> {
         self.entries.first().map(|(at, _)| *at)
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     fn the_earliest_comes_first_and_only_when_due() {
         let mut slots = Slots::default();
         let (a, b) = (slots.insert(()), slots.insert(()));
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut deadlines = Deadlines::default();
         deadlines.arm(a, at(5));
@@ -93,7 +93,7 @@ mod tests {
     fn one_entry_each_that_moves_forward_only_lazily() {
         let mut slots = Slots::default();
         let a = slots.insert(());
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut deadlines = Deadlines::default();
         deadlines.arm(a, at(5));
@@ -107,7 +107,7 @@ mod tests {
     fn nothing_outlives_a_disarm() {
         let mut slots = Slots::default();
         let a = slots.insert(());
-        let now = Instant::now();
+        let now = Moment::default();
         let mut deadlines = Deadlines::default();
         deadlines.arm(a, now);
         deadlines.disarm(a);

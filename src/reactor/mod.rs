@@ -19,10 +19,12 @@
 
 mod budget;
 mod deadlines;
+mod moment;
 mod ready;
 mod slots;
 
 pub use budget::Budget;
 pub use deadlines::Deadlines;
+pub use moment::Moment;
 pub use ready::ReadyQueue;
 pub use slots::{Id, Slots};

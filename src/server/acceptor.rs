@@ -14,13 +14,14 @@
 //! ```
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::Connections;
 use crate::net::{Accept, Listener};
+use crate::reactor::Moment;
 use crate::store::Store;
 
 /// Accepted in one turn and from one listener, so that a storm of connections does not hold up those that are served.
@@ -41,7 +42,7 @@ struct Door {
 }
 
 struct Pause {
-    until: Instant,
+    until: Moment,
     /// The connections held when it began: with fewer there is room again.
     held: usize,
 }
@@ -68,17 +69,17 @@ impl Acceptor {
     }
 
     /// Whether somebody waits who can be taken on at once.
-    pub fn is_ready(&self, held: usize, now: Instant) -> bool {
+    pub fn is_ready(&self, held: usize, now: Moment) -> bool {
         self.somebody_waits() && held < self.max_connections && !self.is_paused(held, now)
     }
 
     /// When a pause ends.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Moment> {
         self.pause.as_ref().filter(|_| self.somebody_waits()).map(|pause| pause.until)
     }
 
     /// Takes on a bounded number.
-    pub fn accept<D: Store>(&mut self, connections: &mut Connections<TcpStream, D>, registry: &Registry, now: Instant) {
+    pub fn accept<D: Store>(&mut self, connections: &mut Connections<TcpStream, D>, registry: &Registry, now: Moment) {
         for index in 0..self.doors.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 if !self.doors[index].ready || !self.is_ready(connections.len(), now) {
@@ -99,7 +100,7 @@ impl Acceptor {
         index: usize,
         connections: &mut Connections<TcpStream, D>,
         registry: &Registry,
-        now: Instant,
+        now: Moment,
     ) {
         let door = &mut self.doors[index];
         match door.listener.accept() {
@@ -120,7 +121,7 @@ impl Acceptor {
         }
     }
 
-    fn pause(&mut self, error: &io::Error, held: usize, now: Instant) {
+    fn pause(&mut self, error: &io::Error, held: usize, now: Moment) {
         if self.pause.is_none() {
             log::warn!("accepting pauses with {held} connections held, until one ends or the system has room: {error}");
         }
@@ -131,7 +132,7 @@ impl Acceptor {
         self.doors.iter().any(|door| door.ready)
     }
 
-    fn is_paused(&self, held: usize, now: Instant) -> bool {
+    fn is_paused(&self, held: usize, now: Moment) -> bool {
         self.pause.as_ref().is_some_and(|pause| now < pause.until && held >= pause.held)
     }
 }

@@ -30,7 +30,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::config::Limits;
 use super::ending::{CloseReason, Summary};
@@ -39,7 +39,7 @@ use super::stats::Stats;
 use super::trace::{Scene, Trace};
 use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
-use crate::reactor::{Budget, Id};
+use crate::reactor::{Budget, Id, Moment};
 use crate::store::{Partial, Store};
 use upload::{Task, Upload};
 
@@ -101,7 +101,7 @@ pub struct Connection<S, D: Store> {
 impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
-    pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Instant) -> Self {
+    pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Moment) -> Self {
         Self {
             stream,
             readiness: Readiness { readable: true, writable: true },
@@ -136,7 +136,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
-    pub fn deadline(&self, limits: &Limits) -> Option<Instant> {
+    pub fn deadline(&self, limits: &Limits) -> Option<Moment> {
         self.next_lapse(limits).map(|(at, _)| at)
     }
 
@@ -194,7 +194,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// The one line that tells its story.
-    pub fn summary(&self, reason: &CloseReason, now: Instant) -> String {
+    pub fn summary(&self, reason: &CloseReason, now: Moment) -> String {
         self.summary.line(reason, self.upload.as_ref().map(Upload::name), now)
     }
 
@@ -208,7 +208,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         has_input && self.task.is_none() && !self.receiver.is_over() && self.receiver.awaits() != Awaits::Verdict
     }
 
-    fn next_lapse(&self, limits: &Limits) -> Option<(Instant, Lapse)> {
+    fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
         self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
@@ -242,7 +242,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Sends what is owed, as far as the peer takes it.
-    fn flush(&mut self, now: Instant, trace: &mut Trace) -> io::Result<()> {
+    fn flush(&mut self, now: Moment, trace: &mut Trace) -> io::Result<()> {
         while self.has_unsent() && self.readiness.writable {
             match self.stream.write(self.receiver.transmit()) {
                 Ok(sent) => {
@@ -450,7 +450,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.refuse(Refusal::new(Code::TIMEOUT, words), peer, stats);
     }
 
-    fn begin_linger(&mut self, now: Instant, trace: &mut Trace) -> io::Result<()> {
+    fn begin_linger(&mut self, now: Moment, trace: &mut Trace) -> io::Result<()> {
         self.lingering = true;
         self.pace = Pace::begin(now);
         self.stream.shutdown_write()?;

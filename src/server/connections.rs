@@ -7,7 +7,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use log::{Level, log};
 
@@ -19,7 +18,7 @@ use super::stats::Stats;
 use super::trace::{Scene, Trace, Tracer};
 use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::Rules;
-use crate::reactor::{Budget, Deadlines, Id, ReadyQueue, Slots};
+use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 use crate::store::{Claim, Store};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
@@ -84,7 +83,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn admit(
         &mut self,
         peer: SocketAddr,
-        now: Instant,
+        now: Moment,
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
         let id = self.slots.next_id();
@@ -168,7 +167,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// When somebody has to be looked at, at the latest.
-    pub fn first_deadline(&self) -> Option<Instant> {
+    pub fn first_deadline(&self) -> Option<Moment> {
         self.deadlines.first()
     }
 
@@ -249,7 +248,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
-    fn close(&mut self, id: Id, reason: &CloseReason, now: Instant) {
+    fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
         let Some(mut connection) = self.slots.remove(id) else { return };
         self.deadlines.disarm(id);
         self.stats.count(reason);

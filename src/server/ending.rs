@@ -6,9 +6,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use crate::proto::{Name, Refusal};
+use crate::reactor::Moment;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl fmt::Display for CloseReason {
 #[derive(Debug)]
 pub struct Summary {
     peer: SocketAddr,
-    accepted: Instant,
+    accepted: Moment,
     /// Bytes of content, of all its uploads.
     pub content_bytes: u64,
     /// Files stored.
@@ -65,14 +65,14 @@ pub struct Summary {
 
 impl Summary {
     /// Of a connection that was accepted at `now`.
-    pub fn begin(peer: SocketAddr, now: Instant) -> Self {
+    pub fn begin(peer: SocketAddr, now: Moment) -> Self {
         Self { peer, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
     }
 
     /// The line: how it has ended, and with the upload of which name in progress.
-    pub fn line(&self, reason: &CloseReason, uploading: Option<&Name>, now: Instant) -> String {
+    pub fn line(&self, reason: &CloseReason, uploading: Option<&Name>, now: Moment) -> String {
         let Self { peer, accepted, content_bytes, stored, refused } = self;
-        let seconds = now.duration_since(*accepted).as_secs_f64();
+        let seconds = now.since(*accepted).as_secs_f64();
         let name = uploading.map(|name| format!(" {name:?}")).unwrap_or_default();
         let files = match reason {
             CloseReason::Stored { .. } => String::new(),
@@ -101,7 +101,7 @@ mod tests {
 
     /// The line of a connection of a second and a half, without the peer.
     fn line(stored: u32, reason: &CloseReason, uploading: Option<&Name>) -> String {
-        let (peer, start) = (SocketAddr::from(([192, 0, 2, 1], 9)), Instant::now());
+        let (peer, start) = (SocketAddr::from(([192, 0, 2, 1], 9)), Moment::default());
         let summary = Summary { content_bytes: 7, stored, ..Summary::begin(peer, start) };
         let line = summary.line(reason, uploading, start + Duration::from_millis(1500));
         line.strip_prefix("192.0.2.1:9").unwrap().to_owned()

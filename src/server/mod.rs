@@ -42,7 +42,7 @@ pub mod trace;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -52,7 +52,7 @@ use config::{Config, Durability};
 use trace::{Scene, Tracer};
 
 use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
-use crate::reactor::Id;
+use crate::reactor::{Id, Moment};
 use crate::store::Directory;
 
 pub use connections::Connections;
@@ -133,7 +133,7 @@ pub struct Server {
     timer: Timer,
     partial_ttl: Duration,
     /// When to look for what is kept no longer.
-    expire_kept_at: Instant,
+    expire_kept_at: Moment,
     shutdown_timeout: Duration,
     shutdown: Shutdown,
     /// As the last turn read it.
@@ -143,7 +143,7 @@ pub struct Server {
 #[derive(Clone, Copy, Debug)]
 enum Shutdown {
     NotAsked,
-    By(Instant),
+    By(Moment),
     AtOnce,
 }
 
@@ -194,7 +194,7 @@ impl Server {
         // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
         // called late.
         let events = Events::with_capacity(max_connections + listeners.len() + 4);
-        let now = Instant::now();
+        let now = net::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
         Ok(Self {
             poll,
@@ -248,7 +248,7 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.clock = Clock { asked, now: Instant::now() };
+        self.clock = Clock { asked, now: net::now() };
         self.absorb();
         self.connections.settle();
         self.connections.serve(self.clock);
@@ -269,18 +269,18 @@ impl Server {
         if busy || deadline <= now {
             return Ok(Some(Duration::ZERO));
         }
-        self.timer.arm(deadline, now)?;
+        self.timer.arm(deadline)?;
         Ok(None)
     }
 
-    fn first_deadline(&self) -> Instant {
+    fn first_deadline(&self) -> Moment {
         let shutdown = match self.shutdown {
             Shutdown::NotAsked => None,
             Shutdown::By(at) => Some(at),
             Shutdown::AtOnce => Some(self.clock.now),
         };
         let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown];
-        deadlines.into_iter().flatten().fold(self.expire_kept_at, Instant::min)
+        deadlines.into_iter().flatten().fold(self.expire_kept_at, Moment::min)
     }
 
     /// Events only set flags and line up.

@@ -7,19 +7,20 @@
 //! Pure: moments come in, the next moment to look comes out. The clocks run only while we wait for the peer, and not
 //! while it waits for our disk.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::config::Limits;
 use crate::proto::Awaits;
+use crate::reactor::Moment;
 
 /// The two moments that a turn goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// Before the poll was asked: what came until then is known. Nobody is called late for a later moment, however long
     /// the process was stopped since.
-    pub asked: Instant,
+    pub asked: Moment,
     /// After the poll.
-    pub now: Instant,
+    pub now: Moment,
 }
 
 /// What has run out.
@@ -43,22 +44,22 @@ pub enum Lapse {
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// When what we wait for now began: the connection, its content, its linger.
-    began: Instant,
+    began: Moment,
     /// When a byte last moved, in either direction.
-    moved: Instant,
-    window_began: Instant,
+    moved: Moment,
+    window_began: Moment,
     /// Bytes received since `window_began`.
     window_bytes: u64,
 }
 
 impl Pace {
     /// The clocks of something that begins at `now`.
-    pub fn begin(now: Instant) -> Self {
+    pub fn begin(now: Moment) -> Self {
         Self { began: now, moved: now, window_began: now, window_bytes: 0 }
     }
 
     /// So many bytes came.
-    pub fn received(&mut self, bytes: usize, now: Instant) {
+    pub fn received(&mut self, bytes: usize, now: Moment) {
         self.moved = now;
         self.window_bytes += bytes as u64;
     }
@@ -70,12 +71,12 @@ impl Pace {
 
     /// Some of what we say was taken by the peer. Until then we were not willing to read, and it may have been waiting for
     /// just that, so its rate counts from here.
-    pub fn sent(&mut self, now: Instant) {
+    pub fn sent(&mut self, now: Moment) {
         (self.moved, self.window_began, self.window_bytes) = (now, now, 0);
     }
 
     /// Begins the next window; returns whether the one that ends was slower than `min_rate` bytes a second.
-    pub fn close_window(&mut self, min_rate: u64, now: Instant) -> bool {
+    pub fn close_window(&mut self, min_rate: u64, now: Moment) -> bool {
         let least = min_rate.saturating_mul(Limits::RATE_WINDOW.as_secs());
         let too_slow = self.window_bytes < least;
         (self.window_began, self.window_bytes) = (now, 0);
@@ -83,7 +84,7 @@ impl Pace {
     }
 
     /// What runs out next, and when. `unsent`: the peer has not taken all that we said.
-    pub fn next(&self, awaits: Awaits, unsent: bool, limits: &Limits) -> Option<(Instant, Lapse)> {
+    pub fn next(&self, awaits: Awaits, unsent: bool, limits: &Limits) -> Option<(Moment, Lapse)> {
         let idle = || after(self.moved, limits.idle_timeout, Lapse::Idle);
         if unsent {
             return idle();
@@ -104,19 +105,18 @@ impl Pace {
         }
     }
 
-    fn content(&self, limits: &Limits) -> Option<(Instant, Lapse)> {
+    fn content(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
         let window = limits.min_rate.map(|_| (self.window_began + Limits::RATE_WINDOW, Lapse::RateWindow));
         earlier(after(self.moved, limits.idle_timeout, Lapse::Idle), window)
     }
 }
 
-fn after(moment: Instant, span: Option<Duration>, lapse: Lapse) -> Option<(Instant, Lapse)> {
-    // A span too long for the clock never runs out.
-    Some((moment.checked_add(span?)?, lapse))
+fn after(moment: Moment, span: Option<Duration>, lapse: Lapse) -> Option<(Moment, Lapse)> {
+    Some((moment + span?, lapse))
 }
 
 /// The earlier of two; the first one where they are equal.
-fn earlier(a: Option<(Instant, Lapse)>, b: Option<(Instant, Lapse)>) -> Option<(Instant, Lapse)> {
+fn earlier(a: Option<(Moment, Lapse)>, b: Option<(Moment, Lapse)>) -> Option<(Moment, Lapse)> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
         (a, b) => a.or(b),
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_byte_now_and_then_does_not_extend_the_header_deadline() {
-        let start = Instant::now();
+        let start = Moment::default();
         let mut pace = Pace::begin(start);
         pace.received(1, start + 9 * SECOND);
         let limits = Limits::default();
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_read_late_ends_by_silence_and_is_not_called_late() {
-        let start = Instant::now();
+        let start = Moment::default();
         let mut pace = Pace::begin(start);
         let limits = Limits { name_quiet: SECOND, ..Limits::default() };
         pace.received(4, start + 9 * SECOND);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn content_extends_the_idle_deadline_but_not_the_window() {
-        let start = Instant::now();
+        let start = Moment::default();
         let mut pace = Pace::begin(start);
         let limits = Limits::default();
         assert_eq!(pace.next(Awaits::Content, false, &limits), Some((start + 60 * SECOND, Lapse::Idle)));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn each_window_is_judged_by_its_own_bytes() {
-        let start = Instant::now();
+        let start = Moment::default();
         let mut pace = Pace::begin(start);
         pace.received(500 * 60, start);
         assert!(!pace.close_window(500, start + 60 * SECOND));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_time_before_what_we_say_is_taken_is_not_the_peers() {
-        let start = Instant::now();
+        let start = Moment::default();
         let mut pace = Pace::begin(start);
         pace.sent(start + 90 * SECOND);
         let next = pace.next(Awaits::Content, false, &Limits::default());
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_off_never_runs_out() {
-        let pace = Pace::begin(Instant::now());
+        let pace = Pace::begin(Moment::default());
         let limits =
             Limits { header_timeout: None, idle_timeout: None, min_rate: None, ok_grace: None, ..Limits::default() };
         for awaits in [Awaits::Header, Awaits::FirstContent, Awaits::Content, Awaits::NextRequest, Awaits::Verdict] {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_grace_ends_before_the_silence_does() {
-        let start = Instant::now();
+        let start = Moment::default();
         let next = Pace::begin(start).next(Awaits::FirstContent, false, &Limits::default());
         assert_eq!(next, Some((start + SECOND / 10, Lapse::Grace)));
     }

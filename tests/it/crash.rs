@@ -14,11 +14,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use intake::net::Readiness;
 use intake::proto::{Digest, OnExists};
-use intake::reactor::Id;
+use intake::reactor::{Id, Moment};
 use intake::server::config::Config;
 use intake::server::{Clock, Connections};
 use proptest::prelude::*;
@@ -306,7 +305,7 @@ impl Day {
             let mut config = Config::default();
             config.rules.on_exists = OnExists::Replace;
             let mut connections = Connections::new(store.clone(), &config);
-            let now = Instant::now();
+            let now = Moment::default();
             for _ in 0..20_000 {
                 if self.sessions.iter().all(Session::is_over) && store.is_idle() {
                     return;
@@ -321,7 +320,7 @@ impl Day {
         self
     }
 
-    fn turn(&mut self, connections: &mut Connections<SimStream, ForgetfulStore>, now: Instant) {
+    fn turn(&mut self, connections: &mut Connections<SimStream, ForgetfulStore>, now: Moment) {
         let readiness = Readiness { readable: true, writable: true };
         for session in &mut self.sessions {
             if self.chance.one_in(2) && session.id.is_some() {

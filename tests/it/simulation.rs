@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use intake::net::Readiness;
 use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
-use intake::reactor::Id;
+use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
@@ -279,7 +279,7 @@ const TRICKLES: usize = 7;
 struct Client {
     wire: Rc<RefCell<Wire>>,
     steps: VecDeque<(Duration, Step)>,
-    next_at: Instant,
+    next_at: Moment,
     id: Option<Id>,
     errand: Errand,
 }
@@ -295,7 +295,7 @@ enum Errand {
 }
 
 impl Client {
-    fn new(number: usize, chance: &Chance, start: Instant) -> Self {
+    fn new(number: usize, chance: &Chance, start: Moment) -> Self {
         let kind = chance.below(16);
         let stem = match kind {
             0 => FAILS_TO_BEGIN,
@@ -354,7 +354,7 @@ impl Client {
     }
 
     /// Sends all of `requests` in pieces that end anywhere.
-    fn framed(number: usize, chance: &Chance, start: Instant) -> Self {
+    fn framed(number: usize, chance: &Chance, start: Moment) -> Self {
         let mut requests: Vec<Framed> = Vec::new();
         for index in 0..1 + chance.below(12) {
             requests.push(Framed::new(&format!("{number}-{index}"), requests.last(), chance));
@@ -386,7 +386,7 @@ impl Client {
     }
 
     /// Some connections for one upload. All but the last one break off, are cut off by a newer one, or send a wrong digest.
-    fn attempts(number: usize, chance: &Chance, start: Instant, disk: &Rc<SimDisk>) -> Vec<Self> {
+    fn attempts(number: usize, chance: &Chance, start: Moment, disk: &Rc<SimDisk>) -> Vec<Self> {
         let upload = Rc::new(Resumable::new(number, chance));
         let count = 1 + chance.below(4);
         let mut attempts: Vec<Self> = Vec::new();
@@ -420,7 +420,7 @@ impl Client {
     }
 
     /// Takes all steps that are due.
-    fn act(&mut self, now: Instant) {
+    fn act(&mut self, now: Moment) {
         while self.next_at <= now {
             let Some((_, step)) = self.steps.front() else { return };
             let mut wire = self.wire.borrow_mut();
@@ -691,15 +691,15 @@ struct World {
     connections: Connections<SimStream, SimStore>,
     /// Ids of connections that are closed: the kernel may still name them.
     stale: Vec<Id>,
-    clock: Instant,
+    clock: Moment,
     /// What the last turn took for now.
-    now: Instant,
+    now: Moment,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let chance = Chance::new(seed);
-        let clock = Instant::now();
+        let clock = Moment::default();
         let mut clients: Vec<Client> =
             (0..1 + chance.below(40)).map(|number| Client::new(number, &chance, clock)).collect();
         clients.extend((0..chance.below(10)).map(|number| Client::framed(number, &chance, clock)));

@@ -1,7 +1,6 @@
 //! The sending half of a client: what goes out next, and what its conduct makes of that.
 
 use std::io::{self, ErrorKind};
-use std::time::Instant;
 
 use rustix::net::{SendFlags, send};
 
@@ -11,7 +10,7 @@ use crate::load::misbehave::{Allowance, Conduct};
 use crate::load::{Closer, Plan};
 use crate::net::Stream;
 use crate::proto::{Algorithm, Dialect, Promise, Request, Step};
-use crate::reactor::Budget;
+use crate::reactor::{Budget, Moment};
 
 /// The most uploads that wait for their outcome on one connection: enough to keep a server's batches full.
 const IN_FLIGHT_MAX: usize = 128;
@@ -64,7 +63,7 @@ impl Client {
         if sent == goal {
             return self.cut(cx);
         }
-        let allowed = match file.conduct.content_allowance(sent, file.size, cx.now.duration_since(began)) {
+        let allowed = match file.conduct.content_allowance(sent, file.size, cx.now.since(began)) {
             Allowance::NotBefore(at) => return Next::Wait(Some(began + at)),
             Allowance::Bytes(bytes) => bytes.min(goal - sent).min(cx.buffer.len() as u64) as usize,
         };
@@ -171,7 +170,7 @@ impl Client {
     }
 
     /// Goes some time after all was sent, without having read a word.
-    fn leave_unheard(&mut self, now: Instant) -> Next {
+    fn leave_unheard(&mut self, now: Moment) -> Next {
         let leaves = *self.finished.get_or_insert(now) + Conduct::NEVER_READ_STAY;
         if now >= leaves { Next::End(Ending::Unheard) } else { Next::Wait(Some(leaves)) }
     }
@@ -197,7 +196,7 @@ impl Client {
 
     /// Sends some of `bytes`: how many, or what is to be done instead. With `more` to come at once the kernel does not make
     /// a segment of its own of a short end (send(2)): many small files would cost the server three reads each.
-    fn send(&mut self, bytes: &[u8], more: bool, now: Instant) -> Result<usize, Next> {
+    fn send(&mut self, bytes: &[u8], more: bool, now: Moment) -> Result<usize, Next> {
         let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
         let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
         match send(&self.stream, bytes, flags | SendFlags::NOSIGNAL).map_err(io::Error::from) {

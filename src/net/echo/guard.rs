@@ -5,7 +5,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::reactor::Moment;
 
 /// Below it are the system ports (RFC 6335), where the services are that answer a stray datagram: echo, chargen, DNS, NTP.
 const FIRST_CLIENT_PORT: u16 = 1024;
@@ -38,7 +40,7 @@ impl Guard {
     }
 
     /// Decides on a datagram from `source` that was received at `now`.
-    pub fn judge(&mut self, source: SocketAddr, now: Instant) -> Verdict {
+    pub fn judge(&mut self, source: SocketAddr, now: Moment) -> Verdict {
         // Our port on another address may be another echo of ours, or we ourselves.
         if source.port() < FIRST_CLIENT_PORT || source.port() == self.own_port {
             return Verdict::RefuseSource;
@@ -63,7 +65,7 @@ impl Limiter {
     }
 
     /// Peers that meet in one bucket share it: less for each, never more.
-    fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+    fn admit(&mut self, peer: IpAddr, now: Moment) -> bool {
         let index = self.hasher.hash_one(network(peer)) as usize % BUCKETS;
         self.buckets[index].take(self.rate, now)
     }
@@ -83,16 +85,16 @@ struct Bucket {
     /// In billionths of a token, so that any rate adds up exactly over any nanoseconds. Twice the largest rate fits.
     nanotokens: u64,
     /// `None`: never used, so full.
-    filled: Option<Instant>,
+    filled: Option<Moment>,
 }
 
 impl Bucket {
     const TOKEN: u64 = 1_000_000_000;
     const FULL_AFTER: Duration = Duration::from_secs(1);
 
-    fn take(&mut self, rate: u32, now: Instant) -> bool {
+    fn take(&mut self, rate: u32, now: Moment) -> bool {
         let full = u64::from(rate) * Self::TOKEN;
-        let elapsed = self.filled.map_or(Self::FULL_AFTER, |filled| now.saturating_duration_since(filled));
+        let elapsed = self.filled.map_or(Self::FULL_AFTER, |filled| now.since(filled));
         let grown = u64::from(rate) * elapsed.min(Self::FULL_AFTER).as_nanos() as u64;
         self.filled = Some(now);
         self.nanotokens = (self.nanotokens + grown).min(full);
@@ -117,13 +119,13 @@ mod tests {
     }
 
     /// How many of `tries` datagrams from `source` are answered.
-    fn admitted(guard: &mut Guard, source: &str, now: Instant, tries: usize) -> usize {
+    fn admitted(guard: &mut Guard, source: &str, now: Moment, tries: usize) -> usize {
         (0..tries).filter(|_| guard.judge(from(source), now) == Verdict::Admit).count()
     }
 
     #[test]
     fn ports_that_answer_by_themselves_are_refused() {
-        let now = Instant::now();
+        let now = Moment::default();
         for rate in [None, Some(1)] {
             let mut guard = Guard::new(OWN_PORT, rate);
             for refused in ["127.0.0.1:9000", "192.0.2.7:9000", "[2001:db8::1]:9000", "192.0.2.7:0", "192.0.2.7:7"] {
@@ -137,13 +139,13 @@ mod tests {
 
     #[test]
     fn no_rate_is_no_limit() {
-        assert_eq!(admitted(&mut Guard::new(OWN_PORT, None), "192.0.2.7:5000", Instant::now(), 100_000), 100_000);
+        assert_eq!(admitted(&mut Guard::new(OWN_PORT, None), "192.0.2.7:5000", Moment::default(), 100_000), 100_000);
     }
 
     #[test]
     fn a_peer_has_one_seconds_worth_at_once_and_then_its_rate() {
         let mut guard = Guard::new(OWN_PORT, Some(300));
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(0), 1000), 300);
         assert_eq!(guard.judge(from("192.0.2.7:5000"), at(0)), Verdict::OverRate);
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn looking_often_does_not_lose_fractions_of_a_token() {
         let mut guard = Guard::new(OWN_PORT, Some(3));
-        let start = Instant::now();
+        let start = Moment::default();
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", start, 10), 3);
         let answered = (1..=10_000u64)
             .filter(|tick| guard.judge(from("192.0.2.7:5000"), start + Duration::from_millis(*tick)) == Verdict::Admit)
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn the_largest_rate_and_a_clock_that_stands_still_do_not_overflow() {
         let mut guard = Guard::new(OWN_PORT, Some(u32::MAX));
-        let now = Instant::now();
+        let now = Moment::default();
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now, 1000), 1000);
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now + Duration::from_secs(1_000_000), 1000), 1000);
     }
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn peers_do_not_take_from_one_another() {
         let mut guard = Guard::new(OWN_PORT, Some(1));
-        let now = Instant::now();
+        let now = Moment::default();
         let peers = (0..200u8).map(|last| SocketAddr::from(([198, 51, 100, last], 5000)));
         let answered = peers.filter(|peer| guard.judge(*peer, now) == Verdict::Admit).count();
         // About five of 200 meet by chance in 4,096 buckets; a hash that spreads badly would lose most.
