@@ -31,9 +31,12 @@ pub struct Whole {
     pub digest: Option<Digest>,
 }
 
-/// Replies in order, some of them not known yet.
+/// Replies in order, some of them not known yet. Boxed, as an idle connection has none.
 #[derive(Debug, Default)]
-pub(super) struct Outcomes {
+pub(super) struct Outcomes(Option<Box<Replies>>);
+
+#[derive(Debug, Default)]
+struct Replies {
     /// From the first one that is not known yet on.
     queue: VecDeque<Outcome>,
     /// What can be sent, and is not sent yet.
@@ -65,21 +68,22 @@ impl Pending {
 impl Outcomes {
     /// Says a line after all that is owed.
     pub(super) fn say(&mut self, line: impl Display) {
-        if self.queue.is_empty() {
-            writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
+        let replies = self.0.get_or_insert_default();
+        if replies.queue.is_empty() {
+            replies.let_out(line);
         } else {
-            self.queue.push_back(Outcome::Known(line.to_string()));
+            replies.queue.push_back(Outcome::Known(line.to_string()));
         }
     }
 
     /// Says `ok` as the classic dialect has it: two bytes, no line.
     pub(super) fn say_classic_ok(&mut self) {
-        self.unsent.extend_from_slice(b"ok");
+        self.0.get_or_insert_default().unsent.extend_from_slice(b"ok");
     }
 
     /// Keeps a place for what is not known yet.
     pub(super) fn promise(&mut self, pending: Pending) {
-        self.queue.push_back(Outcome::Pending(pending));
+        self.0.get_or_insert_default().queue.push_back(Outcome::Pending(pending));
     }
 
     /// Fills the place of `ticket` with the line that `tell` makes of it, or with none. Returns what was kept there.
@@ -88,44 +92,52 @@ impl Outcomes {
         ticket: Ticket,
         tell: impl FnOnce(&Pending) -> Option<L>,
     ) -> Option<Pending> {
+        let replies = self.0.as_mut()?;
         let place = |outcome: &Outcome| matches!(outcome, Outcome::Pending(pending) if pending.whole.ticket == ticket);
-        let index = self.queue.iter().position(place)?;
-        let Some(Outcome::Pending(pending)) = self.queue.remove(index) else { unreachable!("it was just found") };
+        let index = replies.queue.iter().position(place)?;
+        let Some(Outcome::Pending(pending)) = replies.queue.remove(index) else { unreachable!("it was just found") };
         if let Some(line) = tell(&pending) {
-            self.queue.insert(index, Outcome::Known(line.to_string()));
+            replies.queue.insert(index, Outcome::Known(line.to_string()));
         }
-        self.release();
+        replies.release();
+        self.forget_if_idle();
         Some(pending)
     }
 
     /// How many places are kept, known ones behind an unknown one included.
     pub(super) fn owed(&self) -> usize {
-        self.queue.len()
+        self.0.as_ref().map_or(0, |replies| replies.queue.len())
     }
 
     /// What can be sent now.
     pub(super) fn unsent(&self) -> &[u8] {
-        &self.unsent
+        self.0.as_ref().map_or(&[], |replies| &replies.unsent)
     }
 
     /// The first `count` bytes of [`Outcomes::unsent`] are sent.
     pub(super) fn sent(&mut self, count: usize) {
-        self.unsent.drain(..count);
-        if self.unsent.is_empty() {
-            // An idle connection holds no buffer.
-            self.unsent = Vec::new();
+        if let Some(replies) = &mut self.0 {
+            replies.unsent.drain(..count);
+        }
+        self.forget_if_idle();
+    }
+
+    /// An idle connection holds no buffer.
+    fn forget_if_idle(&mut self) {
+        self.0.take_if(|replies| replies.queue.is_empty() && replies.unsent.is_empty());
+    }
+}
+
+impl Replies {
+    /// Lets out all that is known up to the first that is not.
+    fn release(&mut self) {
+        while let Some(Outcome::Known(line)) = self.queue.pop_front_if(|outcome| matches!(outcome, Outcome::Known(_))) {
+            self.let_out(line);
         }
     }
 
-    /// Lets out all that is known up to the first that is not.
-    fn release(&mut self) {
-        while let Some(Outcome::Known(line)) = self.queue.front() {
-            writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
-            self.queue.pop_front();
-        }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
+    fn let_out(&mut self, line: impl Display) {
+        writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
     }
 }
 
