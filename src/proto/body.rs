@@ -15,8 +15,15 @@ use super::{Algorithm, Code, Digest, Hasher, Refusal};
 /// The content of one upload, as it comes in.
 #[derive(Debug)]
 pub(super) struct Body {
-    framing: Framing,
     received: u64,
+    /// `None`: it ends with the stream. Boxed, as that takes no more than this.
+    framed: Option<Box<Framed>>,
+}
+
+/// What is known of content that tells its own end.
+#[derive(Debug)]
+struct Framed {
+    framing: Framing,
     /// Boxed, as an upload that promised no digest pays for none.
     check: Option<Box<Check>>,
 }
@@ -24,8 +31,6 @@ pub(super) struct Body {
 /// What comes next.
 #[derive(Debug)]
 enum Framing {
-    /// Content, until the stream ends.
-    UntilEndOfStream,
     /// So many bytes of content, and no more.
     Sized(u64),
     /// So many bytes of a chunk, and then another one.
@@ -63,17 +68,17 @@ impl Body {
     pub(super) fn framed(size: Option<u64>, promise: Option<Promise>) -> Self {
         let framing = size.map_or_else(|| Framing::ChunkSize(Line::default()), Framing::Sized);
         let check = promise.map(|promise| Check { hasher: Hasher::new(promise.algorithm()), promise });
-        Self { framing, received: 0, check: check.map(Box::new) }
+        Self { received: 0, framed: Some(Box::new(Framed { framing, check: check.map(Box::new) })) }
     }
 
     /// Content that ends with the stream.
     pub(super) fn until_end_of_stream() -> Self {
-        Self { framing: Framing::UntilEndOfStream, received: 0, check: None }
+        Self { received: 0, framed: None }
     }
 
     /// Goes on where an earlier connection stopped: so many bytes are here already, and `hasher` has taken them in.
     pub(super) fn go_on(&mut self, offset: u64, hasher: Hasher) {
-        let (Framing::Sized(left), Some(check)) = (&mut self.framing, &mut self.check) else {
+        let Some(Framed { framing: Framing::Sized(left), check: Some(check) }) = self.framed.as_deref_mut() else {
             unreachable!("only content of a known size and with a digest is gone on with")
         };
         *left -= offset;
@@ -88,7 +93,7 @@ impl Body {
 
     /// The digest that was told before the content.
     pub(super) fn promised(&self) -> Option<Digest> {
-        match self.check.as_ref()?.promise {
+        match self.framed.as_ref()?.check.as_ref()?.promise {
             Promise::Known(digest) => Some(digest),
             Promise::Trailer(_) => None,
         }
@@ -96,29 +101,59 @@ impl Body {
 
     /// The bytes of content that are known to come.
     pub(super) fn left(&self) -> u64 {
-        match self.framing {
-            Framing::UntilEndOfStream => u64::MAX,
-            Framing::Sized(left) | Framing::Chunk(left) => left,
-            Framing::ChunkSize(_) | Framing::Trailer(_) | Framing::Ended => 0,
-        }
+        self.framed.as_ref().map_or(u64::MAX, |framed| framed.left())
     }
 
     /// The bytes of content to come that may go to the file without a look at them: nothing is computed over them, and
     /// nothing but content is between.
     pub(super) fn passable(&self) -> u64 {
-        if self.check.is_some() { 0 } else { self.left() }
+        if self.framed.as_ref().is_some_and(|framed| framed.check.is_some()) { 0 } else { self.left() }
     }
 
     /// So many of [`Body::passable`] went to the file.
     pub(super) fn pass(&mut self, count: u64) {
-        if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
-            *left -= count;
+        if let Some(framed) = &mut self.framed {
+            framed.pass(count);
         }
         self.received += count;
     }
 
     /// Takes the next piece from the front of `input`. `None`: all of it is taken, and there is more to come.
     pub(super) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+        let piece = match &mut self.framed {
+            None => content(input, u64::MAX).map(Piece::Content),
+            Some(framed) => framed.receive(input),
+        };
+        if let Some(Piece::Content(bytes)) = piece {
+            self.received += bytes.len() as u64;
+        }
+        piece
+    }
+
+    /// The stream has ended.
+    pub(super) fn end_of_stream(&mut self) -> Piece<'static> {
+        match self.framed {
+            None => Piece::Whole(None),
+            Some(_) => broken("the stream ended before the content did; nothing of it is stored"),
+        }
+    }
+}
+
+impl Framed {
+    fn left(&self) -> u64 {
+        match self.framing {
+            Framing::Sized(left) | Framing::Chunk(left) => left,
+            Framing::ChunkSize(_) | Framing::Trailer(_) | Framing::Ended => 0,
+        }
+    }
+
+    fn pass(&mut self, count: u64) {
+        if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
+            *left -= count;
+        }
+    }
+
+    fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {
             match &mut self.framing {
                 Framing::Sized(0) => {
@@ -128,11 +163,11 @@ impl Body {
                 }
                 Framing::Chunk(0) => self.framing = Framing::ChunkSize(Line::default()),
                 Framing::Sized(left) | Framing::Chunk(left) => {
-                    let count = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= count as u64;
-                    return self.content(input, count);
+                    let bytes = content(input, *left)?;
+                    *left -= bytes.len() as u64;
+                    self.check.iter_mut().for_each(|check| check.hasher.update(bytes));
+                    return Some(Piece::Content(bytes));
                 }
-                Framing::UntilEndOfStream => return self.content(input, input.len()),
                 Framing::ChunkSize(line) => match parse_number(line.take(input)?) {
                     Some(0) => self.framing = Framing::Sized(0),
                     Some(size) => self.framing = Framing::Chunk(size),
@@ -145,27 +180,6 @@ impl Body {
                 Framing::Ended => return None,
             }
         }
-    }
-
-    /// The stream has ended.
-    pub(super) fn end_of_stream(&mut self) -> Piece<'static> {
-        match self.framing {
-            Framing::UntilEndOfStream => Piece::Whole(None),
-            _ => broken("the stream ended before the content did; nothing of it is stored"),
-        }
-    }
-
-    fn content<'a>(&mut self, input: &mut &'a [u8], count: usize) -> Option<Piece<'a>> {
-        if count == 0 {
-            return None;
-        }
-        let (content, rest) = input.split_at(count);
-        *input = rest;
-        self.received += count as u64;
-        if let Some(check) = &mut self.check {
-            check.hasher.update(content);
-        }
-        Some(Piece::Content(content))
     }
 
     /// The last byte of content is here; a trailer may follow.
@@ -201,6 +215,13 @@ impl Body {
         let words = format!("the content has {computed}, not {promised} as promised; send it again");
         Piece::Mismatch(Refusal::new(Code::MISMATCH, words))
     }
+}
+
+/// Up to `left` bytes from the front of `input`; `None` where there are none.
+fn content<'a>(input: &mut &'a [u8], left: u64) -> Option<&'a [u8]> {
+    let (content, rest) = input.split_at(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+    *input = rest;
+    (!content.is_empty()).then_some(content)
 }
 
 fn broken(words: &'static str) -> Piece<'static> {
