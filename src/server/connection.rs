@@ -86,8 +86,6 @@ pub struct Connection<S, D: Store> {
     receiver: Receiver,
     pace: Pace,
     upload: Option<Upload<D::Partial>>,
-    /// The name of its one upload, in a dialect in which the end of the stream is the end of the file.
-    only_name: Option<Name>,
     /// Boxed, as most connections never have one.
     task: Option<Box<Task<D::Content>>>,
     /// What was read and cannot be followed before something is settled.
@@ -108,7 +106,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
             receiver: Receiver::new(rules),
             pace: Pace::begin(now),
             upload: None,
-            only_name: None,
             task: None,
             held: Box::default(),
             summary: Summary::begin(peer, now),

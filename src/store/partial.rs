@@ -32,8 +32,6 @@ pub struct PartialFile {
     origin: Origin,
     file: File,
     size: u64,
-    /// Of the size, what was there at the beginning.
-    held: u64,
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
@@ -49,21 +47,21 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 pub(super) enum Origin {
     /// Nothing: the file goes with its descriptor.
     Unnamed(Arc<Handles>, Link),
-    /// A name among the server's own.
-    Named(Entry),
+    /// A name among the server's own. Boxed, as most have none.
+    Named(Box<Entry>),
 }
 
 impl Origin {
     pub(super) fn create(handles: &Arc<Handles>, method: Method) -> rustix::io::Result<(File, Self)> {
         match method {
             Method::Unnamed(link) => Ok((create_unnamed(handles)?, Self::Unnamed(handles.clone(), link))),
-            Method::Named => Entry::create(handles).map(|(file, entry)| (file, Self::Named(entry))),
+            Method::Named => Entry::create(handles).map(|(file, entry)| (file, Self::Named(entry.into()))),
         }
     }
 
     /// Of a file that its owner goes on with.
     pub(super) fn kept(handles: &Arc<Handles>, name: Box<str>) -> Self {
-        Self::Named(Entry::new(handles, Place::Kept(name)))
+        Self::Named(Entry::new(handles, Place::Kept(name)).into())
     }
 }
 
@@ -71,13 +69,13 @@ impl PartialFile {
     pub(super) fn new(
         file: File,
         origin: Origin,
-        held: u64,
+        size: u64,
         on_exists: OnExists,
         will_sync: bool,
         reservation: Reservation,
         blocks: Blocks,
     ) -> Self {
-        Self { origin, file, size: held, held, on_exists, will_sync, reservation, blocks }
+        Self { origin, file, size, on_exists, will_sync, reservation, blocks }
     }
 
     fn appended(&mut self, count: usize) {
@@ -102,8 +100,10 @@ impl PartialFile {
     /// All that has to last if it is to be gone on with after a power cut: its content, and the claim on that.
     pub(super) fn held_files(&self) -> io::Result<Vec<File>> {
         let mut files = vec![self.file.try_clone()?];
-        if let Origin::Named(Entry { handles, place: Place::Kept(name), .. }) = &self.origin {
-            files.push(handles.kept.open_claim(name)?);
+        if let Origin::Named(entry) = &self.origin
+            && let Place::Kept(name) = &entry.place
+        {
+            files.push(entry.handles.kept.open_claim(name)?);
         }
         Ok(files)
     }
@@ -118,7 +118,7 @@ pub(super) fn start_write_back(file: &File) {
 
 impl Partial for PartialFile {
     fn held(&self) -> u64 {
-        self.held
+        self.size
     }
 
     fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

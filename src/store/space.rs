@@ -39,7 +39,7 @@ impl Space {
     /// [`StoreError::Full`] with the figures, where they do not fit.
     pub(super) fn reserve(&self, directory: impl AsFd, bytes: u64) -> Result<Reservation, StoreError> {
         if bytes == 0 {
-            return Ok(Reservation { announced: self.announced.clone(), left: 0 });
+            return Ok(Reservation(None));
         }
         let file_system = fstatvfs(directory)?;
         let in_bytes = |blocks: u64| blocks.saturating_mul(file_system.f_frsize);
@@ -55,14 +55,18 @@ impl Space {
             return Err(StoreError::Full(io::Error::new(io::ErrorKind::StorageFull, words)));
         }
         self.announced.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Reservation { announced: self.announced.clone(), left: bytes })
+        Ok(Reservation(Some(Box::new(Announced { sum: self.announced.clone(), left: bytes }))))
     }
 }
 
-/// What one upload has announced. Dropping it gives back what was not used.
+/// What one upload has announced. Dropping it gives back what was not used. Boxed, as many announce nothing.
 #[derive(Debug)]
-pub(super) struct Reservation {
-    announced: Arc<AtomicU64>,
+pub(super) struct Reservation(Option<Box<Announced>>);
+
+#[derive(Debug)]
+struct Announced {
+    /// Of all uploads.
+    sum: Arc<AtomicU64>,
     left: u64,
 }
 
@@ -75,13 +79,21 @@ impl Reservation {
 
     /// So many bytes are counted by the file system now.
     pub(super) fn used(&mut self, bytes: u64) {
-        let used = bytes.min(self.left);
-        self.left -= used;
-        self.announced.fetch_sub(used, Ordering::Relaxed);
+        if let Some(announced) = &mut self.0 {
+            announced.used(bytes);
+        }
     }
 }
 
-impl Drop for Reservation {
+impl Announced {
+    fn used(&mut self, bytes: u64) {
+        let used = bytes.min(self.left);
+        self.left -= used;
+        self.sum.fetch_sub(used, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Announced {
     fn drop(&mut self) {
         self.used(u64::MAX);
     }

@@ -330,8 +330,8 @@ impl ForgetfulDisk {
         Ok(inode)
     }
 
-    /// What is kept for `target`, or a new file, and how much it holds.
-    fn claim(&self, id: &str, target: &Target) -> Result<(Inode, usize), StoreError> {
+    /// What is kept for `target`, or a new file.
+    fn claim(&self, id: &str, target: &Target) -> Result<Inode, StoreError> {
         if self.owned.borrow().contains(id) {
             return Err(StoreError::Busy("another upload goes on under this resume id"));
         }
@@ -349,8 +349,7 @@ impl ForgetfulDisk {
             self.append(claim, wanted.as_bytes())?;
         }
         self.owned.borrow_mut().insert(id.to_owned());
-        let held = self.state.borrow().files[inode].cached.len();
-        Ok((inode, held))
+        Ok(inode)
     }
 
     fn start_write_back(&self, inode: Inode) {
@@ -482,7 +481,6 @@ pub struct ForgetfulPartial {
     name: Name,
     on_exists: OnExists,
     resume: Option<String>,
-    held: usize,
     /// It has its final name, or is kept.
     released: bool,
 }
@@ -507,7 +505,7 @@ impl ForgetfulPartial {
 
 impl Partial for ForgetfulPartial {
     fn held(&self) -> u64 {
-        self.held as u64
+        self.file.disk.state.borrow().files[self.file.inode].cached.len() as u64
     }
 
     fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -624,16 +622,16 @@ impl Store for ForgetfulStore {
             return Err(StoreError::Failed);
         }
         let resume = target.resume.map(|id: &ResumeId| id.as_str().to_owned());
-        let (inode, held) = match &resume {
+        let inode = match &resume {
             Some(id) => self.disk.claim(id, target)?,
             None => {
                 self.disk.step(Operation::Create)?;
-                (self.disk.state.borrow_mut().create(), 0)
+                self.disk.state.borrow_mut().create()
             }
         };
         let file = ForgetfulFile::open(&self.disk, inode);
         let (name, on_exists) = (target.name.clone(), target.on_exists);
-        Ok(ForgetfulPartial { file, name, on_exists, resume, held, released: false })
+        Ok(ForgetfulPartial { file, name, on_exists, resume, released: false })
     }
 
     fn publish(&mut self, claim: Claim, partial: ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {

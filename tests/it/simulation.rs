@@ -196,7 +196,7 @@ impl SimStore {
 
 impl Partial for SimPartial {
     fn held(&self) -> u64 {
-        self.held as u64
+        self.bytes.len() as u64
     }
 
     fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -35,9 +35,15 @@ const PASS_AFTER_BYTES: u64 = 1 << 20;
 pub struct Upload<P> {
     name: Name,
     partial: P,
-    /// Those that came on this connection.
-    bytes: u64,
-    on_exists: OnExists,
+    /// Boxed, as most have none.
+    wishes: Option<Box<Wishes>>,
+}
+
+/// What is seldom asked for.
+#[derive(Default, PartialEq)]
+struct Wishes {
+    /// What has the name shall do, if it is the same.
+    same_will_do: bool,
     resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
 }
@@ -54,23 +60,30 @@ pub enum Task<C> {
     Sync(Ticket, Held),
     /// Go on from what is held.
     Resume(Held),
+    /// Wait until its one file is published; what the client calls it.
+    Publish(Ticket, Name),
 }
 
-impl<P> Upload<P> {
+impl<P: Partial> Upload<P> {
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Whether so much has come that the rest is likely to be worth the pipe.
+    /// Whether so much is there that the rest is likely to be worth the pipe.
     pub fn is_long(&self) -> bool {
-        self.bytes >= PASS_AFTER_BYTES
+        self.partial.held() >= PASS_AFTER_BYTES
     }
 }
 
 impl<C> Task<C> {
     /// Whether only the disk can bring it on.
     pub fn waits_for_disk(&self) -> bool {
-        matches!(self, Self::Sync(..))
+        matches!(self, Self::Sync(..) | Self::Publish(..))
+    }
+
+    /// Whether it is what becomes of `ticket` that brings it on.
+    fn waits_for(&self, ticket: Ticket) -> bool {
+        matches!(self, Self::Sync(awaited, _) | Self::Publish(awaited, _) if *awaited == ticket)
     }
 }
 
@@ -85,7 +98,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Whether it has an upload in progress under this resume id.
     pub fn holds(&self, id: &ResumeId) -> bool {
-        self.upload.as_ref().is_some_and(|upload| upload.resume.as_ref() == Some(id))
+        let wishes = self.upload.as_ref().and_then(|upload| upload.wishes.as_ref());
+        wishes.is_some_and(|wishes| wishes.resume.as_ref() == Some(id))
     }
 
     /// Gives up the upload that another connection has claimed since: after a silent loss of the network this one may only
@@ -118,26 +132,34 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
     pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
-        let awaited = |task: &mut Box<Task<_>>| matches!(**task, Task::Sync(awaited, _) if awaited == ticket);
-        if let Some(Task::Sync(_, held)) = self.task.take_if(awaited).map(|task| *task) {
-            trace.tell(|| Scene::Held { offset: held.offset, result: &result });
-            match result {
-                Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
-                Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+        match self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) {
+            Some(Task::Sync(_, held)) => {
+                trace.tell(|| Scene::Held { offset: held.offset, result: &result });
+                match result {
+                    Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
+                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+                }
             }
-        } else {
-            self.tell_outcome(ticket, result, stats, trace);
+            Some(Task::Publish(_, only_name)) => self.tell_outcome(ticket, result, Some(only_name), stats, trace),
+            _ => self.tell_outcome(ticket, result, None, stats, trace),
         }
     }
 
-    fn tell_outcome(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+    /// `only_name`: what the client calls its one file, in a dialect in which the end of the stream is the end of the file.
+    fn tell_outcome(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Name, StoreError>,
+        only_name: Option<Name>,
+        stats: &mut Stats,
+        trace: &mut Trace,
+    ) {
         let outcome = result.as_ref().map_err(refusal_for);
         if !self.receiver.settle(ticket, outcome.as_ref().copied()) {
             // It was held for an upload that has been given up since.
             return;
         }
         trace.tell(|| Scene::Settled(&result));
-        let only_name = self.only_name.take();
         match outcome {
             Ok(stored) => {
                 self.summary.stored += 1;
@@ -180,9 +202,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let digest = request.known_digest();
         let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
         let held = partial.held();
-        self.only_name = (!request.dialect.is_framed()).then(|| name.clone());
-        self.upload =
-            Some(Upload { name: name.clone(), partial, bytes: 0, on_exists, resume: request.resume.clone(), mtime });
+        let wishes = Wishes { same_will_do: on_exists == OnExists::Same, resume: request.resume.clone(), mtime };
+        let wishes = (wishes != Wishes::default()).then(|| Box::new(wishes));
+        self.upload = Some(Upload { name: name.clone(), partial, wishes });
         match &request.digest {
             Some(promise) if held > 0 => {
                 self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
@@ -207,7 +229,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.summary.content_bytes += count as u64;
         cx.stats.content_bytes += count as u64;
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
-        upload.bytes += count as u64;
         if let Err(error) = append(&mut upload.partial) {
             self.refuse(refusal_for(&error), Peer::Sending, cx.stats);
         }
@@ -215,12 +236,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
         let upload = self.upload.take().expect("content ends between begin and publish only");
-        let result = match self.publish_or_compare(whole, upload, cx) {
-            Ok(result) => result,
-            Err(error) => Some(Err(error)),
-        };
-        if let Some(result) = result {
-            self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
+        let only_name = self.receiver.is_over().then(|| upload.name.clone());
+        let result = self.publish_or_compare(whole, upload, cx).unwrap_or_else(|error| Some(Err(error)));
+        match (result, only_name) {
+            (Some(result), only_name) => {
+                self.tell_outcome(whole.ticket, result, only_name, cx.stats, &mut cx.trace);
+            }
+            (None, Some(only_name)) => self.task = Some(Box::new(Task::Publish(whole.ticket, only_name))),
+            (None, None) => {}
         }
     }
 
@@ -231,10 +254,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         upload: Upload<D::Partial>,
         cx: &mut Context<D>,
     ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
-        let Upload { name, mut partial, on_exists, mtime, .. } = upload;
-        if on_exists == OnExists::Same
-            && let Some(content) = cx.store.find(&name, whole.size)?
-        {
+        let Upload { name, mut partial, wishes } = upload;
+        let Wishes { same_will_do, mtime, .. } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
+        if same_will_do && let Some(content) = cx.store.find(&name, whole.size)? {
             self.compare(whole, name, content);
             return Ok(None);
         }
@@ -258,7 +280,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
                 digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
             }
-            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
+            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) | Task::Publish(..) => Ok(true),
         };
         match piece {
             Ok(false) => self.task = Some(task),
@@ -290,7 +312,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 // There may be nothing left to come.
                 self.follow_held(cx);
             }
-            (Task::Contend(_) | Task::Sync(..), Ok(())) => unreachable!("others bring these to their end"),
+            (Task::Contend(_) | Task::Sync(..) | Task::Publish(..), Ok(())) => {
+                unreachable!("others bring these to their end")
+            }
             (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
         }
     }
