@@ -72,7 +72,7 @@ fn ends_the_silent(manner: Manner) -> io::Result<bool> {
     }
     let ended = server.ended.contains(&silent);
     println!("{manner:?}: the silent one is {}", if ended { "ended" } else { "still there after twice its time" });
-    println!("    the other's deadline moved {} times, its entry in the tree {} times", server.heard, server.early);
+    println!("    the other's deadline moved {} times, its entry {} times", server.heard, server.early);
     assert!(server.early < server.heard, "an entry is put right only when it comes due");
     Ok(ended)
 }

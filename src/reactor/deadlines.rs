@@ -2,10 +2,11 @@
 //!
 //! The first deadline is the timeout of the poll: that is all there is to a timer. One entry for each [`Id`], and a
 //! lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
-//! asked, finds that it is early, and arms it again. A busy upload so touches the tree once per timeout, not once per
+//! asked, finds that it is early, and arms it again. A busy upload so touches the heap once per timeout, not once per
 //! read.
-
-use std::collections::BTreeSet;
+//!
+//! A binary heap in which it is known where each entry stands, so that one can be taken out from the middle: 20 bytes for
+//! each, where a tree takes more than twice that.
 
 use super::{Id, Moment};
 
@@ -28,50 +29,94 @@ use super::{Id, Moment};
 /// ```
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    entries: BTreeSet<(Moment, Id)>,
-    /// By slot index the moment under which the entry stands; never where there is none.
-    armed: Vec<Moment>,
+    /// None is earlier than the one at half its place.
+    heap: Vec<(Moment, Id)>,
+    /// By slot index the place of the entry in the heap.
+    places: Vec<u32>,
 }
+
+/// The place of what has no entry.
+const NOWHERE: u32 = u32::MAX;
 
 impl Deadlines {
     /// Makes sure that `id` comes due at `at` or before. A later moment than the pending one leaves that in place.
     pub fn arm(&mut self, id: Id, at: Moment) {
-        if self.armed.len() <= id.index() {
-            self.armed.resize(id.index() + 1, Moment::NEVER);
+        if self.places.len() <= id.index() {
+            self.places.resize(id.index() + 1, NOWHERE);
         }
-        if self.armed[id.index()] <= at {
-            return;
+        match self.places[id.index()] {
+            NOWHERE => {
+                self.heap.push((at, id));
+                self.settle(self.heap.len() - 1);
+            }
+            place if self.heap[place as usize].0 <= at => {}
+            place => {
+                self.heap[place as usize].0 = at;
+                self.settle(place as usize);
+            }
         }
-        self.disarm(id);
-        self.armed[id.index()] = at;
-        self.entries.insert((at, id));
     }
 
     /// Takes the entry of `id` away; due when `id` is given up, so that no entry outlives its owner.
     pub fn disarm(&mut self, id: Id) {
-        if let Some(pending) = self.armed.get_mut(id.index()) {
-            self.entries.remove(&(*pending, id));
-            *pending = Moment::NEVER;
+        match self.places.get(id.index()) {
+            None | Some(&NOWHERE) => {}
+            Some(&place) => {
+                self.remove(place as usize);
+            }
         }
     }
 
     /// Takes out the first entry that is due at `now` or before. Its owner arms it again as it needs.
     pub fn pop_due(&mut self, now: Moment) -> Option<Id> {
-        let &(at, id) = self.entries.first().filter(|(at, _)| *at <= now)?;
-        self.entries.remove(&(at, id));
-        self.armed[id.index()] = Moment::NEVER;
-        Some(id)
+        self.first().filter(|at| *at <= now).map(|_| self.remove(0))
     }
 
     /// The first pending moment.
     pub fn first(&self) -> Option<Moment> {
-        self.entries.first().map(|(at, _)| *at)
+        self.heap.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, place: usize) -> Id {
+        let (_, id) = self.heap.swap_remove(place);
+        self.places[id.index()] = NOWHERE;
+        if place < self.heap.len() {
+            self.settle(place);
+        }
+        id
+    }
+
+    /// Moves the entry at `place` to where it belongs: up past those that are later, or down past those that are earlier.
+    fn settle(&mut self, mut place: usize) {
+        let entry = self.heap[place];
+        while place > 0 && entry < self.heap[(place - 1) / 2] {
+            self.put(place, self.heap[(place - 1) / 2]);
+            place = (place - 1) / 2;
+        }
+        let earlier_child = |heap: &[(Moment, Id)], place| {
+            let children = (2 * place + 1..heap.len()).take(2);
+            children.min_by_key(|child| heap[*child]).filter(|child| heap[*child] < entry)
+        };
+        while let Some(child) = earlier_child(&self.heap, place) {
+            self.put(place, self.heap[child]);
+            place = child;
+        }
+        self.put(place, entry);
+    }
+
+    fn put(&mut self, place: usize, entry: (Moment, Id)) {
+        self.heap[place] = entry;
+        self.places[entry.1.index()] = place as u32;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::super::Slots;
     use super::*;
@@ -112,5 +157,37 @@ mod tests {
         deadlines.arm(a, now);
         deadlines.disarm(a);
         assert_eq!((deadlines.first(), deadlines.pop_due(now)), (None, None));
+    }
+
+    proptest! {
+        /// The same as a sorted list of what is armed, whatever is done to it.
+        #[test]
+        fn all_come_in_order_whatever_was_armed_and_disarmed(
+            deeds in vec((0..3u8, 0..20usize, 0..50u64), 0..300)
+        ) {
+            let mut slots = Slots::default();
+            let ids: Vec<Id> = (0..20).map(|_| slots.insert(())).collect();
+            let (mut deadlines, mut armed) = (Deadlines::default(), BTreeMap::new());
+            for (deed, who, millis) in deeds {
+                let (id, at) = (ids[who], Moment::default() + Duration::from_millis(millis));
+                match deed {
+                    0 => {
+                        deadlines.arm(id, at);
+                        armed.entry(id).and_modify(|pending| *pending = at.min(*pending)).or_insert(at);
+                    }
+                    1 => {
+                        deadlines.disarm(id);
+                        armed.remove(&id);
+                    }
+                    _ => {
+                        let due = armed.iter().map(|(id, at)| (*at, *id)).min().filter(|(due, _)| *due <= at);
+                        let due = due.map(|(_, id)| id);
+                        due.inspect(|id| assert!(armed.remove(id).is_some()));
+                        prop_assert_eq!(deadlines.pop_due(at), due);
+                    }
+                }
+                prop_assert_eq!(deadlines.first(), armed.values().min().copied());
+            }
+        }
     }
 }
