@@ -167,17 +167,10 @@ enum Phase {
 struct Content {
     dialect: Dialect,
     body: Body,
-    fate: Fate,
-}
-
-/// What becomes of the content.
-#[derive(Debug)]
-enum Fate {
-    Kept,
     /// None has come, and the client has not been told to go on: it may be waiting for that.
-    KeptAndMayWaitForOk,
+    may_wait_for_ok: bool,
     /// It is read only to get to the next request, and then this is said.
-    Discarded(Box<Refusal>),
+    refused: Option<Box<Refusal>>,
 }
 
 impl Receiver {
@@ -212,11 +205,11 @@ impl Receiver {
                     Piece::Content(_) if self.rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
                         return Some(self.too_large());
                     }
-                    Piece::Content(bytes) if matches!(content.fate, Fate::Discarded(_)) => {
+                    Piece::Content(bytes) if content.refused.is_some() => {
                         return Some(Event::Discarded(bytes.len()));
                     }
                     Piece::Content(bytes) => {
-                        content.fate = Fate::Kept;
+                        content.may_wait_for_ok = false;
                         return Some(Event::Content(bytes));
                     }
                     piece => {
@@ -263,8 +256,8 @@ impl Receiver {
     /// Nothing at all came after a line-dialect name for as long as a client that streams on is never silent: tells it to
     /// go on, once.
     pub fn grace_elapsed(&mut self) {
-        if let Phase::Content(Content { fate: fate @ Fate::KeptAndMayWaitForOk, .. }) = &mut self.phase {
-            *fate = Fate::Kept;
+        if let Phase::Content(Content { may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
+            *waits = false;
             self.outcomes.say("ok");
         }
     }
@@ -283,8 +276,8 @@ impl Receiver {
         if let Some(Held { offset, hasher }) = held {
             body.go_on(offset, hasher);
         }
-        let fate = if dialect == Dialect::Line { Fate::KeptAndMayWaitForOk } else { Fate::Kept };
-        self.phase = Phase::Content(Content { dialect, body, fate });
+        self.phase =
+            Phase::Content(Content { dialect, body, may_wait_for_ok: dialect == Dialect::Line, refused: None });
     }
 
     /// Answers [`Event::Request`] of an `/ask` that tells size and digest: the file may be there already. No content follows,
@@ -356,7 +349,7 @@ impl Receiver {
     /// of an upload: what comes first says that the client does not wait for `ok`.
     pub fn passable(&self) -> u64 {
         match &self.phase {
-            Phase::Content(Content { body, fate: Fate::Kept, .. }) => {
+            Phase::Content(Content { body, may_wait_for_ok: false, refused: None, .. }) => {
                 let allowed = self.rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
                 body.passable().min(allowed)
             }
@@ -403,7 +396,7 @@ impl Receiver {
                 Some(b'/') => Awaits::RestOfHeader,
                 Some(_) => Awaits::RestOfName,
             },
-            Phase::Content(Content { fate: Fate::KeptAndMayWaitForOk, .. }) => Awaits::FirstContent,
+            Phase::Content(Content { may_wait_for_ok: true, .. }) => Awaits::FirstContent,
             Phase::Content(_) => Awaits::Content,
             Phase::Over(Farewell::Linger) if self.owes() => Awaits::Settlement,
             Phase::Over(_) if self.owes() => Awaits::Verdict,
@@ -519,7 +512,7 @@ impl Receiver {
         let Phase::Content(content) = std::mem::replace(&mut self.phase, Phase::Header(Header::default())) else {
             unreachable!("content has ended")
         };
-        if let Fate::Discarded(refusal) = &content.fate {
+        if let Some(refusal) = &content.refused {
             match piece {
                 Piece::Broken(_) => self.last_word(refusal, Peer::Sending),
                 _ => self.outcomes.say(refusal),
@@ -559,7 +552,8 @@ impl Receiver {
 
     /// Reads what is left of the content, to get to the next request.
     fn discard(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
-        self.phase = Phase::Content(Content { dialect, body, fate: Fate::Discarded(Box::new(refusal)) });
+        let refused = Some(Box::new(refusal));
+        self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok: false, refused });
     }
 
     fn last_word(&mut self, refusal: &Refusal, peer: Peer) {
