@@ -9,12 +9,11 @@
 //! this one is fed every split of every request, and a whole conversation is a few lines without any network:
 //!
 //! ```
-//! use std::sync::Arc;
 //! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules};
 //! use intake::proto::{Sender, Step, Stored};
 //!
 //! let name = Name::parse(b"hello.txt", NamePolicy::default()).unwrap();
-//! let (mut client, mut server) = (Sender::new(), Receiver::new(Arc::new(Rules::default())));
+//! let (mut client, mut server, rules) = (Sender::new(), Receiver::default(), Rules::default());
 //! let request = Request::until_end_of_stream(Dialect::Put, name.clone());
 //! client.begin(&Request { size: Some(5), ..request });
 //!
@@ -34,7 +33,7 @@
 //!         _ => {}
 //!     }
 //!     let mut input = &*std::mem::take(&mut wire);
-//!     while let Some(event) = server.receive(&mut input) {
+//!     while let Some(event) = server.receive(&mut input, &rules) {
 //!         match event {
 //!             Event::Request(_) => server.accept(None),
 //!             Event::Content(bytes) => assert_eq!(bytes, b"hello"),

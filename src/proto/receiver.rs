@@ -30,15 +30,13 @@
 //! request is as good as ever. Where it is not, the refusal is the last word, and [`Farewell`] says how to part so that
 //! it is heard.
 
-use std::sync::Arc;
-
 use super::body::{Body, Piece};
 use super::header::Header;
 use super::outcomes::{Outcomes, Pending};
 use super::request::RequestError;
 use super::{Code, Dialect, Digest, Hasher, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
 
-/// What a server makes known to its conversations.
+/// What all conversations of a server go by. They are handed in each time, so that no conversation holds them.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Which names are refused.
@@ -127,19 +125,18 @@ pub struct Held {
 /// A classic upload has no line feed and no size: what ends its parts are the first burst and the end of the stream.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules};
 ///
-/// let mut server = Receiver::new(Arc::new(Rules::default()));
-/// assert_eq!(server.receive(&mut &b"notes.txt"[..]), None, "the name may go on");
+/// let (mut server, rules) = (Receiver::default(), Rules::default());
+/// assert_eq!(server.receive(&mut &b"notes.txt"[..], &rules), None, "the name may go on");
 /// assert_eq!(server.awaits(), Awaits::RestOfName);
-/// let Some(Event::Request(request)) = server.end_of_burst() else { panic!("that was it") };
+/// let Some(Event::Request(request)) = server.end_of_burst(&rules) else { panic!("that was it") };
 /// server.accept(None);
 /// assert_eq!(server.transmit(), b"ok", "exactly this, or the tutorials' senders stop");
 /// server.transmitted(2);
 ///
 /// let mut input = &b"one two three"[..];
-/// assert_eq!(server.receive(&mut input), Some(Event::Content(b"one two three")));
+/// assert_eq!(server.receive(&mut input, &rules), Some(Event::Content(b"one two three")));
 /// let Some(Event::End(whole)) = server.end_of_stream() else { panic!("it ends the file") };
 /// assert_eq!(server.farewell(), None, "it stays until the file is stored");
 /// server.settle(whole.ticket, Ok(&request.name));
@@ -149,7 +146,6 @@ pub struct Held {
 pub struct Receiver {
     phase: Phase,
     outcomes: Outcomes,
-    rules: Arc<Rules>,
     /// Requests so far. After the first one only put and ask may come. 64 bits, so that it never wraps.
     requests: u64,
 }
@@ -173,6 +169,13 @@ struct Content {
     refused: Option<Box<Refusal>>,
 }
 
+impl Default for Receiver {
+    /// The state before the first byte.
+    fn default() -> Self {
+        Self { phase: Phase::Header(Header::default()), outcomes: Outcomes::default(), requests: 0 }
+    }
+}
+
 impl Receiver {
     /// Outcomes that may be owed before no further request is read: enough to keep a disk busy, few enough to hold in memory.
     const OWED_MAX: usize = 64;
@@ -183,27 +186,22 @@ impl Receiver {
     /// followed yet has to be held.
     const LOOK_BYTES: u64 = 16 << 10;
 
-    /// The state before the first byte.
-    pub fn new(rules: Arc<Rules>) -> Self {
-        Self { phase: Phase::Header(Header::default()), outcomes: Outcomes::default(), rules, requests: 0 }
-    }
-
     /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken, or
     /// [`Awaits::Verdict`] says that no more can be taken yet.
-    pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
+    pub fn receive<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Event<'a>> {
         loop {
             // Only between requests: one that has begun is brought to its end, which may take no more bytes.
             let may_begin = !self.owes_too_much();
             match &mut self.phase {
                 Phase::Header(_) if input.is_empty() || !may_begin => return None,
                 Phase::Header(_) => {
-                    if let Some(event) = self.receive_header(input) {
+                    if let Some(event) = self.receive_header(input, rules) {
                         return Some(event);
                     }
                 }
                 Phase::Content(content) => match content.body.receive(input)? {
-                    Piece::Content(_) if self.rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
-                        return Some(self.too_large());
+                    Piece::Content(_) if rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
+                        return Some(self.too_large(rules));
                     }
                     Piece::Content(bytes) if content.refused.is_some() => {
                         return Some(Event::Discarded(bytes.len()));
@@ -226,8 +224,8 @@ impl Receiver {
     }
 
     /// The peer has sent all that it will send for now: a name without a line feed is whole.
-    pub fn end_of_burst(&mut self) -> Option<Event<'static>> {
-        (self.awaits() == Awaits::RestOfName).then(|| self.bare_name(Dialect::Classic))
+    pub fn end_of_burst(&mut self, rules: &Rules) -> Option<Event<'static>> {
+        (self.awaits() == Awaits::RestOfName).then(|| self.bare_name(Dialect::Classic, rules))
     }
 
     /// The peer has shut down its side (FIN). It is not lost on a request that has not been answered yet: feed it again.
@@ -347,10 +345,10 @@ impl Receiver {
 
     /// How many bytes of content, of those that come next, may go to the file without a look at them. None at the beginning
     /// of an upload: what comes first says that the client does not wait for `ok`.
-    pub fn passable(&self) -> u64 {
+    pub fn passable(&self, rules: &Rules) -> u64 {
         match &self.phase {
             Phase::Content(Content { body, may_wait_for_ok: false, refused: None, .. }) => {
-                let allowed = self.rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
+                let allowed = rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
                 body.passable().min(allowed)
             }
             _ => 0,
@@ -416,45 +414,45 @@ impl Receiver {
         self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
     }
 
-    fn receive_header(&mut self, input: &mut &[u8]) -> Option<Event<'static>> {
+    fn receive_header(&mut self, input: &mut &[u8], rules: &Rules) -> Option<Event<'static>> {
         let Phase::Header(header) = &mut self.phase else { unreachable!("a header is being received") };
         match header.take(input, self.requests > 0)? {
-            Ok(()) => self.end_of_header(),
+            Ok(()) => self.end_of_header(rules),
             Err(refusal) => Some(self.no_request(refusal)),
         }
     }
 
     /// A line is whole.
-    fn end_of_header(&mut self) -> Option<Event<'static>> {
+    fn end_of_header(&mut self, rules: &Rules) -> Option<Event<'static>> {
         let Phase::Header(header) = &mut self.phase else { unreachable!("the end of a header") };
         if !header.bytes().starts_with(b"/") {
-            return Some(self.bare_name(Dialect::Line));
+            return Some(self.bare_name(Dialect::Line, rules));
         }
         if header.bytes() == b"/bye" {
             self.phase = Phase::Over(Farewell::Linger);
             return None;
         }
-        match Request::parse(header.bytes(), self.rules.names) {
-            Ok(request) => Some(self.request(request)),
+        match Request::parse(header.bytes(), rules.names) {
+            Ok(request) => Some(self.request(request, rules)),
             Err(error @ RequestError::Grammar(_)) => Some(self.no_request(error.refusal())),
             Err(error) => Some(self.bad_name(error)),
         }
     }
 
     /// The name of a classic or line upload is whole.
-    fn bare_name(&mut self, dialect: Dialect) -> Event<'static> {
+    fn bare_name(&mut self, dialect: Dialect, rules: &Rules) -> Event<'static> {
         let Phase::Header(header) = &self.phase else { unreachable!("a name comes out of a header") };
-        let refusal = match Name::parse(header.bytes(), self.rules.names) {
-            Ok(_) if self.rules.require_size => {
+        let refusal = match Name::parse(header.bytes(), rules.names) {
+            Ok(_) if rules.require_size => {
                 "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content".into()
             }
-            Ok(name) => return self.request(Request::until_end_of_stream(dialect, name)),
+            Ok(name) => return self.request(Request::until_end_of_stream(dialect, name), rules),
             Err(error) => words_for(error, header.bytes()),
         };
         self.no_request(Refusal::new(Code::FORBIDDEN, refusal))
     }
 
-    fn request(&mut self, request: Request) -> Event<'static> {
+    fn request(&mut self, request: Request, rules: &Rules) -> Event<'static> {
         self.requests += 1;
         let body = if request.dialect.is_framed() {
             Body::framed(request.size, request.digest)
@@ -462,9 +460,9 @@ impl Receiver {
             Body::until_end_of_stream()
         };
         self.phase = Phase::Opening(request.dialect, body);
-        let replaces = request.on_exists == Some(OnExists::Replace) && self.rules.on_exists != OnExists::Replace;
-        let refusal = if self.rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
-            self.too_large_refusal()
+        let replaces = request.on_exists == Some(OnExists::Replace) && rules.on_exists != OnExists::Replace;
+        let refusal = if rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
+            too_large(rules)
         } else if replaces {
             Refusal::new(Code::FORBIDDEN, "this server replaces no files; ask for rename or refuse")
         } else {
@@ -474,15 +472,10 @@ impl Receiver {
         Event::Refused(refusal, request.to_string().into_bytes())
     }
 
-    fn too_large(&mut self) -> Event<'static> {
-        let refusal = self.too_large_refusal();
+    fn too_large(&mut self, rules: &Rules) -> Event<'static> {
+        let refusal = too_large(rules);
         self.refuse(&refusal, Peer::Sending);
         Event::Failed(refusal)
-    }
-
-    fn too_large_refusal(&self) -> Refusal {
-        let max = self.rules.max_file_size.unwrap_or(u64::MAX);
-        Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))
     }
 
     /// A request whose name alone is bad: the next one can be found.
@@ -560,6 +553,11 @@ impl Receiver {
         self.outcomes.say(refusal);
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
+}
+
+fn too_large(rules: &Rules) -> Refusal {
+    let max = rules.max_file_size.unwrap_or(u64::MAX);
+    Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))
 }
 
 fn words_for(error: NameError, name: &[u8]) -> String {

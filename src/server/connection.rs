@@ -29,7 +29,6 @@ mod upload;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Limits;
@@ -99,11 +98,11 @@ pub struct Connection<S, D: Store> {
 impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
-    pub fn new(stream: S, peer: SocketAddr, rules: Arc<Rules>, now: Moment) -> Self {
+    pub fn new(stream: S, peer: SocketAddr, now: Moment) -> Self {
         Self {
             stream,
             readiness: Readiness { readable: true, writable: true },
-            receiver: Receiver::new(rules),
+            receiver: Receiver::default(),
             pace: Pace::begin(now),
             upload: None,
             task: None,
@@ -279,7 +278,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn pass(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<bool> {
         let is_long = self.upload.as_ref().is_some_and(Upload::is_long);
         let Some(pipe) = cx.pipe.filter(|_| is_long) else { return Ok(false) };
-        let passable = usize::try_from(self.receiver.passable()).unwrap_or(usize::MAX);
+        let passable = usize::try_from(self.receiver.passable(cx.rules)).unwrap_or(usize::MAX);
         if passable == 0 {
             return Ok(false);
         }
@@ -318,7 +317,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 cx.trace.tell(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
                 if cx.limits.name_quiet.is_zero() {
-                    let event = self.receiver.end_of_burst();
+                    let event = self.receiver.end_of_burst(cx.rules);
                     self.act_on(event, cx);
                 }
             }
@@ -338,7 +337,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let before = self.receiver.awaits();
         while !cx.store.is_congested()
             && self.task.is_none()
-            && let Some(event) = self.receiver.receive(&mut input)
+            && let Some(event) = self.receiver.receive(&mut input, cx.rules)
         {
             self.act(event, cx);
         }
@@ -414,7 +413,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let awaits = self.receiver.awaits();
         match lapse {
             Lapse::Burst => {
-                let event = self.receiver.end_of_burst();
+                let event = self.receiver.end_of_burst(cx.rules);
                 self.act_on(event, cx);
             }
             Lapse::Grace => self.receiver.grace_elapsed(),

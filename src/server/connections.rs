@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use log::{Level, log};
 
@@ -38,7 +37,7 @@ type Act<S, D> = fn(&mut Connection<S, D>, &mut Context<'_, D>, &mut Budget) -> 
 /// The connection table and what it takes to serve it.
 pub struct Connections<S, D: Store> {
     store: D,
-    rules: Arc<Rules>,
+    rules: Rules,
     limits: Limits,
     slots: Slots<Connection<S, D>>,
     ready: ReadyQueue,
@@ -54,7 +53,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn new(store: D, config: &Config) -> Self {
         Self {
             store,
-            rules: Arc::new(config.rules.clone()),
+            rules: config.rules.clone(),
             limits: config.limits.clone(),
             slots: Slots::default(),
             ready: ReadyQueue::default(),
@@ -91,7 +90,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         if let Some(tracer) = &mut self.tracer {
             tracer.accepted(id, stream.local_addr().ok(), peer);
         }
-        self.slots.insert(Connection::new(stream, peer, self.rules.clone(), now));
+        self.slots.insert(Connection::new(stream, peer, now));
         self.stats.accepted += 1;
         self.ready.push(id);
         Ok(())

@@ -1,7 +1,5 @@
 //! The server's half of the conversation, fed whole and in every split.
 
-use std::sync::Arc;
-
 use intake::proto::{
     Algorithm, Awaits, Code, Dialect, Digest, Event, Farewell, Hasher, Held, Name, NamePolicy, OnExists, Peer,
     Receiver, Refusal, Request, Rules, Ticket, Whole,
@@ -27,6 +25,7 @@ const CRC_OF_ABC: Digest = Digest::Crc32c(0x364b_3fb7);
 /// A server that accepts and publishes everything but what is called `taken`, and has `same` already.
 struct Server {
     receiver: Receiver,
+    rules: Rules,
     transcript: Transcript,
     /// The files that are to be published, the newest first where `late` says so.
     unsettled: Vec<(Ticket, Name)>,
@@ -42,9 +41,9 @@ impl Server {
     }
 
     fn with(rules: Rules) -> Self {
-        let receiver = Receiver::new(Arc::new(rules));
         Self {
-            receiver,
+            receiver: Receiver::default(),
+            rules,
             transcript: Transcript::default(),
             unsettled: Vec::new(),
             names: Vec::new(),
@@ -59,7 +58,7 @@ impl Server {
             if self.passes {
                 self.pass(&mut input);
             }
-            while let Some(event) = self.receiver.receive(&mut input) {
+            while let Some(event) = self.receiver.receive(&mut input, &self.rules) {
                 self.act(event);
                 if self.passes {
                     self.pass(&mut input);
@@ -75,7 +74,7 @@ impl Server {
 
     /// As if a splice had moved what may be moved, half of it at a time.
     fn pass(&mut self, input: &mut &[u8]) {
-        let passable = usize::try_from(self.receiver.passable()).unwrap_or(usize::MAX).min(input.len());
+        let passable = usize::try_from(self.receiver.passable(&self.rules)).unwrap_or(usize::MAX).min(input.len());
         let (content, rest) = input.split_at(passable.div_ceil(2));
         if !content.is_empty() {
             self.transcript.content.extend_from_slice(content);
@@ -134,7 +133,7 @@ impl Server {
     }
 
     fn end_of_burst(&mut self) {
-        if let Some(event) = self.receiver.end_of_burst() {
+        if let Some(event) = self.receiver.end_of_burst(&self.rules) {
             self.act(event);
         }
     }
@@ -386,9 +385,10 @@ fn a_linger_ends_with_the_stream() {
 
 #[test]
 fn a_name_is_validated_by_the_policy_of_the_server() {
-    let mut receiver = Receiver::new(Arc::new(Rules { names: NamePolicy { portable: true }, ..Rules::default() }));
+    let rules = Rules { names: NamePolicy { portable: true }, ..Rules::default() };
+    let mut receiver = Receiver::default();
     assert!(
-        matches!(receiver.receive(&mut &b"nul.txt\n"[..]), Some(Event::Refused(refusal, _)) if refusal.code == Code::FORBIDDEN)
+        matches!(receiver.receive(&mut &b"nul.txt\n"[..], &rules), Some(Event::Refused(refusal, _)) if refusal.code == Code::FORBIDDEN)
     );
     assert!(Name::parse(b"nul.txt", NamePolicy::default()).is_ok());
 }
@@ -417,7 +417,7 @@ fn a_thousand_pipelined_requests_are_answered_and_never_owe_more_than_a_bounded_
     let mut server = Server::new();
     server.late = true;
     let mut rest = input.as_slice();
-    while let Some(event) = server.receiver.receive(&mut rest) {
+    while let Some(event) = server.receiver.receive(&mut rest, &server.rules) {
         server.act(event);
     }
     assert_eq!((server.unsettled.len(), server.receiver.awaits()), (64, Awaits::Verdict));
@@ -571,7 +571,7 @@ fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
     ] {
         let mut server = Server::with(Rules { max_file_size: Some(12), ..Rules::default() });
         server.feed(input);
-        assert_eq!(server.receiver.passable(), passable, "{input:?}");
+        assert_eq!(server.receiver.passable(&server.rules), passable, "{input:?}");
     }
 }
 
