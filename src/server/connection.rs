@@ -87,8 +87,9 @@ pub struct Connection<S, D: Store> {
     upload: Option<Upload<D::Partial>>,
     /// Boxed, as most connections never have one.
     task: Option<Box<Task<D::Content>>>,
-    /// What was read and cannot be followed before something is settled.
-    held: Box<[u8]>,
+    /// What was read and cannot be followed before something is settled. Boxed twice, as most hold nothing and the outer
+    /// pointer is thin.
+    held: Option<Box<Box<[u8]>>>,
     summary: Summary,
     lingering: bool,
     /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
@@ -106,7 +107,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             pace: Pace::begin(now),
             upload: None,
             task: None,
-            held: Box::default(),
+            held: None,
             summary: Summary::begin(peer, now),
             lingering: false,
             ending: None,
@@ -126,7 +127,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if self.has_unsent() {
             return self.readiness.writable;
         }
-        let has_input = self.readiness.readable || !self.held.is_empty();
+        let has_input = self.readiness.readable || self.held.is_some();
         self.task.as_ref().is_some_and(|task| !task.waits_for_disk())
             || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
@@ -200,7 +201,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Whether what comes next may add to what is to be said, so that one write does for both.
     fn may_say_more(&self) -> bool {
-        let has_input = self.readiness.readable || !self.held.is_empty();
+        let has_input = self.readiness.readable || self.held.is_some();
         has_input && self.task.is_none() && !self.receiver.is_over() && self.receiver.awaits() != Awaits::Verdict
     }
 
@@ -259,7 +260,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// What is held, or else one read, and all that follows from it.
     fn take_input(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
-        if !self.held.is_empty() {
+        if self.held.is_some() {
             self.follow_held(cx);
             return Ok(());
         }
@@ -328,8 +329,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn follow_held(&mut self, cx: &mut Context<D>) {
-        let held = std::mem::take(&mut self.held);
-        self.follow(&held, cx);
+        let held = self.held.take();
+        self.follow(held.as_deref().map_or(&[], |held| held), cx);
     }
 
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
@@ -341,7 +342,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         {
             self.act(event, cx);
         }
-        self.held = input.into();
+        self.held = (!input.is_empty()).then(|| Box::new(input.into()));
         let is_header = |awaits| matches!(awaits, Awaits::Header | Awaits::RestOfHeader | Awaits::RestOfName);
         if is_header(self.receiver.awaits()) && !is_header(before) {
             // Each header has a time of its own.
@@ -470,4 +471,22 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
 fn shutting_down() -> Refusal {
     Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down")
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::net::TcpStream;
+
+    use super::*;
+    use crate::store::Directory;
+
+    #[test]
+    fn one_that_only_waits_is_small() {
+        // Less the stream: a debug build's is larger.
+        let bytes = size_of::<Connection<TcpStream, Directory>>() - size_of::<TcpStream>();
+        assert!(
+            bytes <= 232,
+            "{bytes} bytes, which thousands that only wait take each: what few of them have goes in a box"
+        );
+    }
 }
