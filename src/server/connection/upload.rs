@@ -236,6 +236,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
         let upload = self.upload.take().expect("content ends between begin and publish only");
+        // A conversation that is over with the content has had only this one.
         let only_name = self.receiver.is_over().then(|| upload.name.clone());
         let result = self.publish_or_compare(whole, upload, cx).unwrap_or_else(|error| Some(Err(error)));
         match (result, only_name) {
