@@ -43,43 +43,42 @@ pub enum Lapse {
 /// The moments that the clocks of one connection count from.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// When what we wait for now began: the connection, its content, its linger.
+    /// When what we wait for now began: the connection, its linger, or the window in which the rate of its content is judged.
     began: Moment,
     /// When a byte last moved, in either direction.
     moved: Moment,
-    window_began: Moment,
-    /// Bytes received since `window_began`.
-    window_bytes: u64,
+    /// Bytes received since it began.
+    bytes: u64,
 }
 
 impl Pace {
     /// The clocks of something that begins at `now`.
     pub fn begin(now: Moment) -> Self {
-        Self { began: now, moved: now, window_began: now, window_bytes: 0 }
+        Self { began: now, moved: now, bytes: 0 }
     }
 
     /// So many bytes came.
     pub fn received(&mut self, bytes: usize, now: Moment) {
         self.moved = now;
-        self.window_bytes += bytes as u64;
+        self.bytes += bytes as u64;
     }
 
     /// The bytes received since the clocks or the window began.
     pub fn received_bytes(&self) -> u64 {
-        self.window_bytes
+        self.bytes
     }
 
     /// Some of what we say was taken by the peer. Until then we were not willing to read, and it may have been waiting for
-    /// just that, so its rate counts from here.
+    /// just that, so its time counts from here.
     pub fn sent(&mut self, now: Moment) {
-        (self.moved, self.window_began, self.window_bytes) = (now, now, 0);
+        *self = Self::begin(now);
     }
 
     /// Begins the next window; returns whether the one that ends was slower than `min_rate` bytes a second.
     pub fn close_window(&mut self, min_rate: u64, now: Moment) -> bool {
         let least = min_rate.saturating_mul(Limits::RATE_WINDOW.as_secs());
-        let too_slow = self.window_bytes < least;
-        (self.window_began, self.window_bytes) = (now, 0);
+        let too_slow = self.bytes < least;
+        (self.began, self.bytes) = (now, 0);
         too_slow
     }
 
@@ -106,7 +105,7 @@ impl Pace {
     }
 
     fn content(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
-        let window = limits.min_rate.map(|_| (self.window_began + Limits::RATE_WINDOW, Lapse::RateWindow));
+        let window = limits.min_rate.map(|_| (self.began + Limits::RATE_WINDOW, Lapse::RateWindow));
         earlier(after(self.moved, limits.idle_timeout, Lapse::Idle), window)
     }
 }

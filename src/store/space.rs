@@ -74,7 +74,7 @@ impl Reservation {
     /// The bytes of it that nobody counts yet but the books.
     #[cfg(test)]
     pub(super) fn left(&self) -> u64 {
-        self.left
+        self.0.as_ref().map_or(0, |announced| announced.left)
     }
 
     /// So many bytes are counted by the file system now.
