@@ -14,6 +14,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use nix::libc;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetUsize;
 use socket2::SockRef;
 
 use super::Pipe;
@@ -36,6 +39,10 @@ pub trait Stream: Read + Write {
         Ok(0)
     }
 
+    /// From now on an edge tells of what has come only when that is so many bytes, or the end (`SO_RCVLOWAT`, socket(7)). A
+    /// read returns less all the same. Only a hint: where it is not taken, edges come as before.
+    fn set_low_water(&mut self, bytes: usize);
+
     /// Ends our direction (FIN, after what was written); the peer's goes on.
     ///
     /// # Errors
@@ -50,6 +57,12 @@ pub trait Stream: Read + Write {
     fn reset_on_close(&mut self) -> io::Result<()>;
 }
 
+/// The option that no library has by name.
+#[derive(Clone, Copy)]
+struct ReceiveLowWater;
+
+nix::setsockopt_impl!(ReceiveLowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, usize, SetUsize);
+
 impl Stream for TcpStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Self::local_addr(self)
@@ -57,6 +70,10 @@ impl Stream for TcpStream {
 
     fn splice(&mut self, pipe: &Pipe, max: usize) -> io::Result<usize> {
         pipe.fill(&*self, max)
+    }
+
+    fn set_low_water(&mut self, bytes: usize) {
+        let _ = setsockopt(self, ReceiveLowWater, &bytes);
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

@@ -343,6 +343,14 @@ impl Receiver {
         }
     }
 
+    /// The bytes of content that are sure to come next, unless the stream ends.
+    pub fn content_left(&self) -> u64 {
+        match &self.phase {
+            Phase::Content(content) => content.body.left(),
+            Phase::Header(_) | Phase::Opening(..) | Phase::Over(_) => 0,
+        }
+    }
+
     /// How many bytes of content, of those that come next, may go to the file without a look at them. None at the beginning
     /// of an upload: what comes first says that the client does not wait for `ok`.
     pub fn passable(&self, rules: &Rules) -> u64 {

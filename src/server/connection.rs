@@ -36,6 +36,7 @@ use super::ending::{CloseReason, Summary};
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use super::trace::{Scene, Trace};
+use super::trickle::Trickle;
 use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
 use crate::reactor::{Budget, Id, Moment};
@@ -92,6 +93,7 @@ pub struct Connection<S, D: Store> {
     held: Option<Box<Box<[u8]>>>,
     summary: Summary,
     lingering: bool,
+    trickle: Trickle,
     /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
     ending: Option<Box<CloseReason>>,
 }
@@ -110,6 +112,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             held: None,
             summary: Summary::begin(peer, now),
             lingering: false,
+            trickle: Trickle::default(),
             ending: None,
         }
     }
@@ -151,6 +154,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Acts on what had run out when the poll was asked, then serves.
     pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        if self.trickle.is_marked() {
+            // What it has sent may be here, and no edge has told.
+            self.readiness.readable = true;
+            match self.serve(cx, budget) {
+                Verdict::Wait => {}
+                verdict => return verdict,
+            }
+        }
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
         if let Some((_, lapse)) = due {
             cx.trace.tell(|| Scene::Lapsed(lapse));
@@ -312,11 +323,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 cx.trace.tell(|| Scene::Read { bytes: count, room: appetite });
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
+                if self.receiver.content_left() > 0 {
+                    self.trickle.read(count);
+                }
                 self.follow(&buffer[..count], cx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 cx.trace.tell(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
+                self.set_low_water(&mut cx.trace);
                 if cx.limits.name_quiet.is_zero() {
                     let event = self.receiver.end_of_burst(cx.rules);
                     self.act_on(event, cx);
@@ -326,6 +341,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Before it waits for the next edge.
+    fn set_low_water(&mut self, trace: &mut Trace) {
+        if let Some(bytes) = self.trickle.mark(self.receiver.content_left()) {
+            self.stream.set_low_water(bytes);
+            trace.tell(|| Scene::LowWater { bytes });
+        }
     }
 
     fn follow_held(&mut self, cx: &mut Context<D>) {

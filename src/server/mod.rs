@@ -38,6 +38,7 @@ mod pace;
 mod start;
 mod stats;
 pub mod trace;
+mod trickle;
 
 use std::fmt;
 use std::io;

@@ -65,6 +65,11 @@ pub enum Scene<'a> {
     ReadEnd,
     /// A read found nothing: the socket is drained.
     ReadWouldBlock,
+    /// From now on the kernel tells of content when so many bytes have come.
+    LowWater {
+        /// How many.
+        bytes: usize,
+    },
     /// This was written.
     Wrote(&'a [u8]),
     /// A write found no room: the client does not take what we say.
@@ -406,6 +411,7 @@ mod tests {
             Scene::Passed { bytes: 3 },
             Scene::ReadEnd,
             Scene::ReadWouldBlock,
+            Scene::LowWater { bytes: 3 },
             Scene::WriteWouldBlock,
             Scene::Lapsed(Lapse::Grace),
             Scene::Yielded { spent_bytes: 1 << 20 },

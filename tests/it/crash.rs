@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use intake::net::Readiness;
 use intake::proto::{Digest, OnExists};
 use intake::reactor::{Id, Moment};
 use intake::server::config::Config;
@@ -214,11 +213,11 @@ impl Session {
             _ => {}
         }
         match self.steps.pop_front() {
-            Some(Step::Send(bytes)) => wire.inbound.extend(bytes),
+            Some(Step::Send(bytes)) => wire.arrive(&bytes),
             Some(Step::SendFromOffset(end, line)) => {
                 if let Some(offset) = offset_in(&wire.outbound) {
-                    wire.inbound.extend(self.uploads[0].content.get(offset..end).unwrap_or_default());
-                    wire.inbound.extend(line.bytes());
+                    wire.arrive(self.uploads[0].content.get(offset..end).unwrap_or_default());
+                    wire.arrive(line.as_bytes());
                 }
             }
             Some(Step::Fin) => wire.fin = true,
@@ -321,13 +320,12 @@ impl Day {
     }
 
     fn turn(&mut self, connections: &mut Connections<SimStream, ForgetfulStore>, now: Moment) {
-        let readiness = Readiness { readable: true, writable: true };
         for session in &mut self.sessions {
             if self.chance.one_in(2) && session.id.is_some() {
                 session.act();
             }
             if let Some(id) = session.id
-                && std::mem::take(&mut session.wire.borrow_mut().edge)
+                && let Some(readiness) = session.wire.borrow_mut().event()
             {
                 connections.absorb(id, readiness);
             }

@@ -252,6 +252,8 @@ impl Drop for SimPartial {
 enum Step {
     Send(Vec<u8>),
     AwaitOk,
+    /// Reads until so many lines were said.
+    AwaitLines(usize),
     Fin,
     Reset,
     /// Reads so much of what the server says.
@@ -370,9 +372,20 @@ impl Client {
             Ending::CutShort(length, _) => sent.truncate(*length),
             Ending::Whole => sent.extend(b"/bye\n"),
         }
-        let piece = 1 + chance.below(2 * sent.len() + 1);
-        for piece in sent.chunks(piece.max(sent.len() / 10 + 1)) {
-            steps.push_back((chance.millis(300), Step::Send(piece.to_vec())));
+        let trickles = chance.one_in(4);
+        let (piece, pause) = match trickles {
+            true => (1 + chance.below(600), 20),
+            false => ((1 + chance.below(2 * sent.len() + 1)).max(sent.len() / 10 + 1), 300),
+        };
+        for piece in sent.chunks(piece) {
+            steps.push_back((chance.millis(pause), Step::Send(piece.to_vec())));
+        }
+        if trickles && matches!(ending, Ending::Whole) && !requests.iter().any(|request| request.is_last_word) {
+            // Nothing but its receipts tells it to end, so they have to come without an end.
+            steps.push_back((
+                Duration::ZERO,
+                Step::AwaitLines(requests.iter().map(|request| request.heard.len()).sum()),
+            ));
         }
         steps.push_back((
             chance.millis(300),
@@ -442,9 +455,15 @@ impl Client {
                     return;
                 }
                 _ if over => {}
-                Step::Send(bytes) => {
-                    wire.inbound.extend(bytes);
-                    wire.edge = true;
+                Step::Send(bytes) => wire.arrive(bytes),
+                Step::AwaitLines(count) => {
+                    let lines = wire.outbound.iter().filter(|byte| **byte == b'\n').count();
+                    if lines < *count {
+                        wire.room += 100;
+                        wire.edge = true;
+                        self.next_at = now + Duration::from_millis(20);
+                        return;
+                    }
                 }
                 Step::Fin => (wire.fin, wire.edge) = (true, true),
                 Step::Reset => (wire.reset, wire.edge) = (true, true),
@@ -468,9 +487,8 @@ impl Client {
                     if let Some(offset) = offset {
                         let lasts = disk.lasting.borrow().get(&upload.id).copied().unwrap_or(0);
                         assert!(offset as u64 <= lasts, "{} was told {offset}, and {lasts} last", upload.name);
-                        wire.inbound.extend(upload.content.get(offset..*end).unwrap_or_default());
-                        wire.inbound.extend(line.as_bytes());
-                        wire.edge = true;
+                        wire.arrive(upload.content.get(offset..*end).unwrap_or_default());
+                        wire.arrive(line.as_bytes());
                     }
                 }
                 Step::Read(count) => {
@@ -577,7 +595,8 @@ impl Framed {
             _ => "framed",
         };
         let name = format!("{stem}-{suffix}");
-        let content = chance.bytes(1 + chance.below(3000));
+        let size = if chance.one_in(8) { 4096 + chance.below(12_000) } else { 1 + chance.below(3000) };
+        let content = chance.bytes(size);
         let digest = digest_of(&content);
         let is_wrong = chance.one_in(5);
         let told = if is_wrong { "00000000".to_owned() } else { digest.to_hex() };
@@ -766,16 +785,17 @@ impl World {
 
     /// Each edge once; besides, now and then, an event about nothing and one about somebody who is gone.
     fn poll(&mut self) -> Vec<(Id, Readiness)> {
-        let both = Readiness { readable: true, writable: true };
         let mut events = Vec::new();
         for client in &self.clients {
             let Some(id) = client.id else { continue };
             let mut wire = client.wire.borrow_mut();
-            if !wire.closed && (std::mem::take(&mut wire.edge) || self.chance.one_in(30)) {
-                events.push((id, both));
+            wire.edge |= self.chance.one_in(30);
+            if let Some(readiness) = wire.event().filter(|_| !wire.closed) {
+                events.push((id, readiness));
             }
         }
         if !self.stale.is_empty() && self.chance.one_in(3) {
+            let both = Readiness { readable: true, writable: true };
             events.push((self.stale[self.chance.below(self.stale.len())], both));
         }
         events

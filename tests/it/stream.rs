@@ -18,6 +18,55 @@ fn send_bytewise(stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
+/// Sends the first of `content` in drops, each of which is read by itself, until the server waits for more at a time.
+/// Returns the rest.
+fn trickle<'a>(server: &Server, stream: &mut TcpStream, content: &'a [u8]) -> &'a [u8] {
+    stream.set_nodelay(true).expect("an option can be set");
+    let (drops, rest) = content.split_at(8 * 100);
+    for (number, drop) in drops.chunks(100).enumerate() {
+        stream.write_all(drop).expect("a drop can be sent");
+        await_until("it to be read", || server.log().matches("read 100 bytes").count() == number + 1);
+    }
+    await_until("the mark to go up", || server.log().contains("low-water mark: what comes in drops"));
+    rest
+}
+
+#[test]
+fn content_in_drops_is_read_by_the_cupful_and_to_its_last_drop() {
+    let server = Server::start(&["--trace"]);
+    let content = content(20_000, 5);
+    let mut stream = connect(server.tcp()).expect("the server accepts");
+    stream.write_all(b"/put size=20000 drops.bin\n").expect("a request can be sent");
+    await_until("the request to be read", || server.log().contains("waits for a name -> content"));
+    let rest = trickle(&server, &mut stream, &content);
+    for drop in rest.chunks(100) {
+        stream.write_all(drop).expect("a drop can be sent");
+    }
+    // Nothing follows, not even an end.
+    let mut receipt = [0; b"done 20000 - drops.bin\n".len()];
+    stream.read_exact(&mut receipt).expect("the last drop is read");
+    assert_eq!(String::from_utf8_lossy(&receipt), "done 20000 - drops.bin\n");
+    let log = server.log();
+    assert!(log.contains("low-water mark: any byte tells of itself again"), "{log}");
+    let reads = log.matches("bytes of content").count();
+    assert!(reads < 100, "{reads} reads of 200 drops");
+    server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));
+}
+
+#[test]
+fn drops_that_wait_to_be_read_are_no_silence() {
+    let server = Server::start(&["--trace", "--idle-timeout", "1s"]);
+    let content = content(1300, 6);
+    let mut stream = classic_begin(server.tcp(), "drops.bin").expect("the name is taken");
+    let rest = trickle(&server, &mut stream, &content);
+    for drop in rest.chunks(100) {
+        thread::sleep(Duration::from_millis(400));
+        stream.write_all(drop).expect("it is still welcome");
+    }
+    classic_finish(stream, b"").expect("the upload is taken");
+    server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));
+}
+
 #[test]
 fn a_name_in_pieces_is_one_name_where_the_server_waits_for_more_of_it() {
     let server = Server::start(&["--name-quiet", "500ms"]);

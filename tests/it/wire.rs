@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use intake::net::{Pipe, Stream};
+use intake::net::{Pipe, Readiness, Stream};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
 #[derive(Clone)]
@@ -63,12 +63,34 @@ pub struct Wire {
     pub was_reset_by_server: bool,
     reset_on_close: bool,
     pub closed: bool,
+    /// Less tells of itself only with an end.
+    low_water: usize,
 }
 
 impl Wire {
     /// A new connection, with so much room in the send buffer.
     pub fn with_room(room: usize) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self { room, ..Self::default() }))
+    }
+
+    /// The client has sent this.
+    pub fn arrive(&mut self, bytes: &[u8]) {
+        self.inbound.extend(bytes);
+        self.edge |= self.tells_of_input();
+    }
+
+    /// What the next event says, where one is due.
+    pub fn event(&mut self) -> Option<Readiness> {
+        std::mem::take(&mut self.edge).then(|| self.readiness())
+    }
+
+    /// What an event would say.
+    pub fn readiness(&self) -> Readiness {
+        Readiness { readable: self.tells_of_input(), writable: true }
+    }
+
+    fn tells_of_input(&self) -> bool {
+        self.fin || self.reset || self.inbound.len() >= self.low_water
     }
 }
 
@@ -135,6 +157,12 @@ impl Stream for SimStream {
         writer.write_all(&buffer[..count])?;
         drop(writer);
         pipe.fill(&reader, count)
+    }
+
+    fn set_low_water(&mut self, bytes: usize) {
+        let mut wire = self.wire.borrow_mut();
+        wire.low_water = bytes;
+        wire.edge |= wire.tells_of_input();
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

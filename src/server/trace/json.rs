@@ -14,6 +14,7 @@ pub fn object(scene: &Scene) -> Value {
         Scene::Passed { bytes } => json!({ "scene": "passed", "bytes": bytes }),
         Scene::ReadEnd => json!({ "scene": "read_end" }),
         Scene::ReadWouldBlock => json!({ "scene": "read_would_block" }),
+        Scene::LowWater { bytes } => json!({ "scene": "low_water", "bytes": bytes }),
         Scene::Wrote(bytes) => json!({ "scene": "wrote", "bytes": bytes.len(), "text": excerpt(bytes) }),
         Scene::WriteWouldBlock => json!({ "scene": "write_would_block" }),
         Scene::Failed(error) => json!({ "scene": "failed", "error": error.to_string() }),

@@ -17,6 +17,10 @@ impl fmt::Display for Scene<'_> {
             Self::Passed { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
             Self::ReadEnd => write!(f, "read the end: the client sends no more"),
             Self::ReadWouldBlock => write!(f, "read: WouldBlock, there is no more for now"),
+            Self::LowWater { bytes: 1 } => write!(f, "low-water mark: any byte tells of itself again"),
+            Self::LowWater { bytes } => {
+                write!(f, "low-water mark: what comes in drops is told of from {bytes} bytes on")
+            }
             Self::Wrote(bytes) => write!(f, "wrote {} bytes: {:?}", bytes.len(), excerpt(bytes)),
             Self::WriteWouldBlock => write!(f, "write: WouldBlock, the client has to read first"),
             Self::Failed(error) => write!(f, "failed: {error}"),
