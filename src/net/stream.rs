@@ -89,14 +89,42 @@ impl Stream for TcpStream {
 mod tests {
     use std::net;
 
+    use mio::{Events, Interest, Poll, Token};
+
     use super::*;
-    use crate::net::tests::LOOPBACK;
+    use crate::net::tests::{LOOPBACK, PATIENCE};
 
     fn pair() -> (TcpStream, net::TcpStream) {
         let listener = net::TcpListener::bind(LOOPBACK).unwrap();
         let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         // Left blocking, so that the tests can wait in a read.
         (TcpStream::from_std(listener.accept().unwrap().0), peer)
+    }
+
+    #[test]
+    fn what_is_below_the_low_water_mark_tells_of_itself_only_with_an_end() {
+        const MOMENT: Duration = Duration::from_millis(50);
+        let mut poll = Poll::new().unwrap();
+        let (mut ours, mut peer) = pair();
+        poll.registry().register(&mut ours, Token(0), Interest::READABLE).unwrap();
+        let mut is_told_within = |patience| {
+            let mut events = Events::with_capacity(1);
+            poll.poll(&mut events, Some(patience)).unwrap();
+            !events.is_empty()
+        };
+        ours.set_low_water(10);
+        peer.write_all(b"12345").unwrap();
+        assert!(!is_told_within(MOMENT));
+        peer.write_all(b"67890").unwrap();
+        assert!(is_told_within(PATIENCE));
+        assert_eq!(ours.read(&mut [0; 16]).unwrap(), 10);
+        peer.write_all(b"again").unwrap();
+        assert!(!is_told_within(MOMENT));
+        ours.set_low_water(1);
+        assert!(is_told_within(PATIENCE), "it is there already");
+        ours.set_low_water(10);
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert!(is_told_within(PATIENCE));
     }
 
     #[test]

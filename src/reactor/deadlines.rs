@@ -29,7 +29,7 @@ use super::{Id, Moment};
 /// ```
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    /// None is earlier than the one at half its place.
+    /// A binary heap: no entry is earlier than its parent, the one at `(place - 1) / 2`.
     heap: Vec<(Moment, Id)>,
     /// By slot index the place of the entry in the heap.
     places: Vec<u32>,

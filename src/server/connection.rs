@@ -154,13 +154,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Acts on what had run out when the poll was asked, then serves.
     pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        if self.trickle.is_marked() {
-            // What it has sent may be here, and no edge has told.
-            self.readiness.readable = true;
-            match self.serve(cx, budget) {
-                Verdict::Wait => {}
-                verdict => return verdict,
-            }
+        if let Some(verdict) = self.serve_below_mark(cx, budget) {
+            return verdict;
         }
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
         if let Some((_, lapse)) = due {
@@ -169,6 +164,18 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
             Break(()) => self.ended(CloseReason::Silent),
+        }
+    }
+
+    /// Reads what may have come without an edge that told of it. Returns the verdict, unless there is nothing more to do.
+    fn serve_below_mark(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Option<Verdict> {
+        if !self.trickle.is_marked() {
+            return None;
+        }
+        self.readiness.readable = true;
+        match self.serve(cx, budget) {
+            Verdict::Wait => None,
+            verdict => Some(verdict),
         }
     }
 
@@ -194,6 +201,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Ends it now; what can be told at once is told.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        if let Some(close @ Verdict::Close(_)) = self.serve_below_mark(cx, budget) {
+            return close;
+        }
         self.refuse(shutting_down(), Peer::Silent, cx.stats);
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
@@ -234,6 +244,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 None => {}
             }
             if !self.is_ready() {
+                self.set_low_water(&mut cx.trace);
                 return Ok(Verdict::Wait);
             }
             if has_had_its_turn {
@@ -303,6 +314,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             cx.trace.tell(|| Scene::Passed { bytes: count });
             budget.spend(count);
             self.pace.received(count, cx.clock.now);
+            self.trickle.received(count);
             self.receiver.pass(count as u64);
             self.append(count, cx, |partial| partial.append_from(pipe.reader(), count).inspect_err(|_| pipe.discard()));
             self.follow(&[], cx);
@@ -324,14 +336,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
                 if self.receiver.content_left() > 0 {
-                    self.trickle.read(count);
+                    self.trickle.received(count);
                 }
                 self.follow(&buffer[..count], cx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 cx.trace.tell(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
-                self.set_low_water(&mut cx.trace);
                 if cx.limits.name_quiet.is_zero() {
                     let event = self.receiver.end_of_burst(cx.rules);
                     self.act_on(event, cx);
@@ -343,7 +354,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// Before it waits for the next edge.
+    /// Before it waits: what the next edge has to tell of.
     fn set_low_water(&mut self, trace: &mut Trace) {
         if let Some(bytes) = self.trickle.mark(self.receiver.content_left()) {
             self.stream.set_low_water(bytes);

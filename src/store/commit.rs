@@ -1,6 +1,7 @@
 //! How a batch of files is made to last, in an order that no crash can hurt.
 //!
-//! Starts the write-back of each, syncs each, publishes each, syncs the directory once, and only then reports. **Nothing
+//! Starts the write-back of each, syncs each, publishes each, syncs the directory once (where there may be a new name), and
+//! only then reports. **Nothing
 //! has a final name before its content is synced, and nothing is reported before the directory is**: what a client hears
 //! of survives a power cut.
 //!

@@ -272,6 +272,7 @@ mod tests {
 
     use super::*;
     use crate::proto::NamePolicy;
+    use crate::reactor::Slots;
 
     /// The kinds of things that may stand under an upload's name. Two of them lead to a victim.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -418,6 +419,33 @@ mod tests {
             }
             assert!(partials(path).is_empty());
         });
+    }
+
+    #[test]
+    fn a_long_file_of_unknown_size_has_the_blocks_that_it_needs_and_the_time_that_was_told() {
+        let base = tempfile::tempdir().unwrap();
+        let mut directory = Directory::open(base.path()).unwrap();
+        for on_exists in [OnExists::Rename, OnExists::Replace] {
+            let mut partial = directory.begin(&Target::new(&name("a"), on_exists)).unwrap();
+            (0..5).for_each(|_| partial.append(&[7; 1 << 20]).unwrap());
+            partial.set_mtime(1_000_000_000).unwrap();
+            let claim = Claim { id: Slots::default().insert(()), ticket: Ticket(1) };
+            let stored = directory.publish(claim, partial, name("a")).unwrap().unwrap();
+            let meta = fs::metadata(base.path().join(stored)).unwrap();
+            assert_eq!((meta.size(), meta.mtime()), (5 << 20, 1_000_000_000));
+            assert!(meta.blocks() * 512 < (5 << 20) + (1 << 20), "{} blocks", meta.blocks());
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_shortened_while_it_was_written_is_not_published() {
+        let base = tempfile::tempdir().unwrap();
+        let mut directory = Directory::open(base.path()).unwrap();
+        let mut partial = directory.begin(&Target::new(&name("a"), OnExists::Replace)).unwrap();
+        (0..5).for_each(|_| partial.append(&[7; 1 << 20]).unwrap());
+        OpenOptions::new().write(true).open(&partials(base.path())[0]).unwrap().set_len(1000).unwrap();
+        let claim = Claim { id: Slots::default().insert(()), ticket: Ticket(1) };
+        assert!(directory.publish(claim, partial, name("a")).unwrap().is_err());
     }
 
     #[test]

@@ -158,6 +158,8 @@ impl Partial for PartialFile {
     }
 
     fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError> {
+        // Later it would count as a change.
+        self.give_back();
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(Errno::INVAL)?;
         Ok(self.file.set_modified(time)?)
     }
