@@ -21,7 +21,7 @@
 //! | room | what is in it | what it must not know |
 //! |---|---|---|
 //! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
-//! | [`reactor`] | slots, ready queue, deadlines, budget | sockets, files, clocks |
+//! | [`reactor`] | moments, slots, ready queue, deadlines, budget | sockets, files, clocks |
 //! | [`net`] | listener, stream, echo, signals, readiness | what is said over them |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, one connection's glue, every limit | how any of it is done |
@@ -73,7 +73,7 @@
 //!
 //! # In which order to read
 //!
-//! 1. [`reactor`], four small structures, and why an edge must be remembered.
+//! 1. [`reactor`], five small structures, and why an edge must be remembered.
 //! 2. [`proto`], the conversation. Its `receiver` is the heart of the server, and knows no server.
 //! 3. [`net`] and [`store`], what the kernel promises and what it does not.
 //! 4. [`server`], the turn; then its `connections`, one turn without the operating system, and `connection`, one visit.

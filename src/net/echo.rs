@@ -145,7 +145,10 @@ fn send_back(socket: &UdpSocket, run: Run<'_>, stats: &mut EchoStats) {
             stats.echoed += run.count as u64;
             stats.bytes += sent as u64;
         }
-        Err(_) if run.count > 1 => run.singles().for_each(|single| send_back(socket, single, stats)),
+        Err(error) if run.count > 1 => {
+            trace!("udp send of {} segments to {}, so each by itself: {error}", run.count, run.source);
+            run.singles().for_each(|single| send_back(socket, single, stats));
+        }
         Err(error) => {
             trace!("udp send to {}: {error}", run.source);
             stats.not_sent += 1;

@@ -1,4 +1,4 @@
-//! What a turn of the event loop is made of: slots, a ready queue, deadlines and a budget.
+//! What a turn of the event loop is made of: slots, a ready queue, moments and deadlines, and a budget.
 //!
 //! ```text
 //!   event ---> Slots: whom is it for? a stale one finds nobody

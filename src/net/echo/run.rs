@@ -18,8 +18,9 @@ const RUN_MAX_SEGMENTS: usize = 64;
 /// Until they are cut, the segments are one packet: of its 65,535 bytes an IPv6 header takes 40 and the UDP header 8.
 const RUN_MAX_BYTES: usize = 65_487;
 
-/// As many segments as are read in a turn, and any datagram behind them.
-const BUFFER_BYTES: usize = 64 * SEGMENT_MAX_BYTES + DATAGRAM_MAX_BYTES;
+/// A run of as many segments as there may be, whatever is before it, and any datagram behind: when less is left, what is there
+/// leaves first.
+const BUFFER_BYTES: usize = RUN_MAX_SEGMENTS * SEGMENT_MAX_BYTES + DATAGRAM_MAX_BYTES;
 
 /// Where datagrams are received into, and the run that the last of them are.
 #[derive(Debug)]
