@@ -1,8 +1,8 @@
-//! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the
+//! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the time, the
 //! descriptor limit, and what it knows of a connection.
 //!
-//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn, and
-//! reads no clock: time is handed down.
+//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn. The clock
+//! is read where somebody asks for [`now`], and nowhere else: time is handed down.
 //!
 //! Each of them keeps its users out of a trap:
 //!

@@ -3,7 +3,7 @@
 //! Half the size of [`std::time::Instant`], and a test makes one out of nothing. Reads no clock: the system's is read one
 //! floor up.
 
-use std::ops::{Add, AddAssign};
+use std::ops::Add;
 use std::time::Duration;
 
 /// Nanoseconds on a scale that only goes forward. It reaches 584 years; what lies beyond is [`Moment::NEVER`].
@@ -40,11 +40,5 @@ impl Add<Duration> for Moment {
 
     fn add(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
-    }
-}
-
-impl AddAssign<Duration> for Moment {
-    fn add_assign(&mut self, span: Duration) {
-        *self = *self + span;
     }
 }

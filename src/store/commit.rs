@@ -1,9 +1,8 @@
 //! How a batch of files is made to last, in an order that no crash can hurt.
 //!
 //! Starts the write-back of each, syncs each, publishes each, syncs the directory once (where there may be a new name), and
-//! only then reports. **Nothing
-//! has a final name before its content is synced, and nothing is reported before the directory is**: what a client hears
-//! of survives a power cut.
+//! only then reports. **Nothing has a final name before its content is synced, and no name is reported before the directory
+//! is**: what a client hears of survives a power cut.
 //!
 //! A sync that failed is never repeated: the kernel reports an error once and then forgets which pages were lost, so a
 //! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). Nothing more is taken after that.

@@ -498,7 +498,7 @@ impl Client {
             }
             drop(wire);
             self.steps.pop_front();
-            self.next_at += self.steps.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+            self.next_at = self.next_at + self.steps.front().map_or(Duration::ZERO, |(pause, _)| *pause);
         }
     }
 
@@ -766,7 +766,7 @@ impl World {
 
     /// As far as the poll would sleep: not at all while somebody is ready.
     fn pass_time(&mut self) {
-        self.clock += self.chance.millis(3);
+        self.clock = self.clock + self.chance.millis(3);
         if self.chance.one_in(40) {
             self.stop_the_process();
         } else if !self.connections.has_ready() {
@@ -779,7 +779,7 @@ impl World {
 
     /// SIGSTOP for longer than every timeout, then SIGCONT.
     fn stop_the_process(&mut self) {
-        self.clock += Duration::from_secs(90);
+        self.clock = self.clock + Duration::from_secs(90);
         self.clients.iter_mut().for_each(|client| client.act(self.clock));
     }
 
