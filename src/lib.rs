@@ -86,3 +86,7 @@ pub mod proto;
 pub mod reactor;
 pub mod server;
 pub mod store;
+
+#[cfg(test)]
+#[path = "../tests/it/leave_out.rs"]
+mod leave_out;

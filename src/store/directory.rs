@@ -292,6 +292,7 @@ mod tests {
     use rustix::fs::{IFlags, ioctl_setflags};
 
     use super::*;
+    use crate::leave_out::leave_out;
     use crate::proto::NamePolicy;
     use crate::store::Partial;
 
@@ -338,7 +339,7 @@ mod tests {
                 Directory::open(&path).unwrap();
             }
             let Some(_restored) = ReadOnly::make(&path) else {
-                return eprintln!("left out: nothing here is read-only for this user");
+                return leave_out("this user may write to a directory that is read-only");
             };
             for methods in [&Method::ALL[..], &[Method::Named]] {
                 let error = Directory::open_with(&path, methods).err().unwrap().to_string();
@@ -397,7 +398,10 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         for method in [Method::ALL[1], Method::Named] {
             let name = Name::parse(b"a", NamePolicy::default()).unwrap();
-            let Ok(directory) = Directory::open_with(base.path(), &[method]) else { continue };
+            let Ok(directory) = Directory::open_with(base.path(), &[method]) else {
+                leave_out(&format!("{} knows no {method}", base.path().display()));
+                continue;
+            };
             let partial = directory.begin(&Target::new(&name, OnExists::Rename)).unwrap();
             drop(directory);
             partial.publish(name).unwrap();
@@ -413,7 +417,7 @@ mod tests {
     fn the_directorys_group_is_handed_down_where_it_says_so() {
         let base = tempfile::tempdir().unwrap();
         if chown(base.path(), None, Some(54_321)).is_err() {
-            return eprintln!("left out: only root gives a directory to any group");
+            return leave_out("this user may not give a directory to any group");
         }
         fs::set_permissions(base.path(), fs::Permissions::from_mode(0o2775)).unwrap();
         let directory = Directory::open(base.path()).unwrap();

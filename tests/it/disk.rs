@@ -12,7 +12,7 @@ use rustix::fs::statvfs;
 use rustix::process::geteuid;
 
 use crate::fixture::*;
-use crate::tools::Strace;
+use crate::tools::{Strace, leave_out};
 
 /// Uploads in both dialects, and checks that each is refused before any content: classic instead of its `ok`.
 fn assert_refused(server: &Server, start: &str) {
@@ -294,7 +294,7 @@ fn a_sync_that_failed_is_told_and_never_made_again() {
 #[test]
 fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
     if !geteuid().is_root() || !Path::new("/dev/loop-control").exists() || !Path::new("/sbin/mkfs.ext4").exists() {
-        return eprintln!("left out: it takes root, a loop device and mkfs.ext4");
+        return leave_out("root, a loop device and mkfs.ext4 are needed");
     }
     // A disk that has room for less than it says, as thin provisioning has: each write to a file is taken.
     let mount = "mkdir thin && mount -t tmpfs -o size=16m tmpfs thin && truncate -s 256m thin/disk && \

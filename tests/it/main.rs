@@ -6,6 +6,7 @@ mod disk;
 mod fixture;
 mod forgetful;
 mod interop;
+mod leave_out;
 mod lifecycle;
 mod limits;
 mod load;

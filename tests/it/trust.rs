@@ -10,7 +10,7 @@ use intake::proto::{Algorithm, Hasher};
 use rustix::process::Signal;
 
 use crate::fixture::{Server, await_until, connect, content, files_of, reset};
-use crate::tools::Strace;
+use crate::tools::{Strace, leave_out};
 
 /// A connection that speaks `/put` and `/ask`.
 struct Client {
@@ -54,7 +54,7 @@ impl Tmpfs {
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.into()));
         }
-        eprintln!("left out: only root mounts a tmpfs");
+        leave_out("this user may not mount a tmpfs");
         None
     }
 }
