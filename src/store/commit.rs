@@ -5,7 +5,8 @@
 //! is**: what a client hears of survives a power cut.
 //!
 //! A sync that failed is never repeated: the kernel reports an error once and then forgets which pages were lost, so a
-//! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). Nothing more is taken after that.
+//! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). Nothing more is taken after that, with one exception:
+//! a file system that has no space left, or no quota, says so of one file. That upload fails, and the others go on.
 //!
 //! Knows neither the thread that waits for it nor what kind of disk it is: a test hands in one whose power it can cut.
 
@@ -34,6 +35,9 @@ pub trait Disk {
     /// # Errors
     /// It may not: what was written since the last sync may be lost for good.
     fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+
+    /// Empties a kept file whose sync has failed: what it holds may look whole and not be on the disk.
+    fn discard(&self, file: &Self::File);
 
     /// Returns when the final names would survive a power cut.
     ///
@@ -120,7 +124,7 @@ impl<D: Disk> Commit<D> {
     }
 
     fn settle(&self, Job { claim, work, name }: Job<D>) -> Settled {
-        let result = self.sync(work.files()).and_then(|()| match work {
+        let result = self.sync(&work).and_then(|()| match work {
             Work::Publish(partial) => partial.publish(name),
             Work::Confirm(_) => Ok(name),
             Work::Hold(_) => self.disk.sync_kept().map(|()| name).map_err(|error| self.fail(error)),
@@ -128,11 +132,20 @@ impl<D: Disk> Commit<D> {
         (claim, result)
     }
 
-    fn sync(&self, files: &[D::File]) -> Result<(), StoreError> {
+    fn sync(&self, work: &Work<D>) -> Result<(), StoreError> {
         if self.has_failed() {
             return Err(StoreError::Failed);
         }
-        files.iter().try_for_each(|file| self.disk.sync_data(file)).map_err(|error| self.fail(error))
+        let Err(error) = work.files().iter().try_for_each(|file| self.disk.sync_data(file)) else { return Ok(()) };
+        if let Work::Hold(files) = work {
+            files.iter().for_each(|file| self.disk.discard(file));
+        }
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match work {
+            // Nothing of it is kept, so no later sync can make it look as if it were on the disk.
+            Work::Publish(_) | Work::Hold(_) if is_full => Err(error.into()),
+            _ => Err(self.fail(error)),
+        }
     }
 
     fn fail(&self, error: io::Error) -> StoreError {

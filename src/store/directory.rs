@@ -245,13 +245,26 @@ impl Disk for Arc<Handles> {
         file.sync_data()
     }
 
+    fn discard(&self, file: &File) {
+        // The claim on it is open for reading only, and stays.
+        let _ = file.set_len(0);
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| fsync(&self.directory))?)
+        sync_names(&self.directory)
     }
 
     fn sync_kept(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| fsync(&self.kept))?)
+        sync_names(&self.kept)
     }
+}
+
+/// Syncs a directory. On a file system that has shut itself down after an error, XFS lets that succeed, but not an
+/// fstat(2).
+fn sync_names(directory: impl AsFd) -> io::Result<()> {
+    retry_on_intr(|| fsync(&directory))?;
+    fstat(directory)?;
+    Ok(())
 }
 
 /// The first of `methods` that works, or why the last one does not.

@@ -450,10 +450,10 @@ fn assert_none(plan: Plan) {
 }
 
 /// The same day again and again, on which each time another operation of this kind fails.
-fn days_with_faults(seed: u64, operation: Operation) -> impl Iterator<Item = Plan> {
+fn days_with_faults(seed: u64, operation: Operation, is_full: bool) -> impl Iterator<Item = Plan> {
     let steps = Day::new(Plan { seed, ..HONEST }).play().disk.steps();
     let count = steps.into_iter().filter(|step| *step == operation).count();
-    (0..count).map(move |nth| Plan { seed, fault: Some(Fault { operation, nth }), ..HONEST })
+    (0..count).map(move |nth| Plan { seed, fault: Some(Fault { operation, nth, is_full }), ..HONEST })
 }
 
 #[test]
@@ -480,14 +480,20 @@ fn what_is_told_survives_a_crash_at_any_step() {
 #[test]
 fn what_is_told_survives_a_crash_of_a_disk_whose_syncs_fail() {
     let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncKept];
-    let days = operations.into_iter().flat_map(|operation| days_with_faults(0, operation));
-    days.chain(days_with_faults(2, Operation::SyncDirectory)).for_each(assert_none);
+    let days = operations.into_iter().flat_map(|operation| days_with_faults(0, operation, false));
+    days.chain(days_with_faults(2, Operation::SyncDirectory, false)).for_each(assert_none);
 }
 
 #[test]
 fn what_is_told_survives_a_crash_of_a_disk_that_is_full() {
     let operations = [Operation::Create, Operation::Append, Operation::Name];
-    operations.into_iter().flat_map(|operation| days_with_faults(0, operation).step_by(7)).for_each(assert_none);
+    operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true).step_by(7)).for_each(assert_none);
+}
+
+#[test]
+fn what_is_told_survives_a_crash_of_a_disk_that_finds_out_late_that_it_is_full() {
+    let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncKept, Operation::SyncDirectory];
+    operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true)).for_each(assert_none);
 }
 
 proptest! {
@@ -497,9 +503,9 @@ proptest! {
     fn what_is_told_survives_any_crash_of_any_day(
         seed in any::<u64>(),
         cut in any::<prop::sample::Index>(),
-        fault in prop::option::of((0..FAILING.len(), 0..20_usize)),
+        fault in prop::option::of((0..FAILING.len(), 0..20_usize, any::<bool>())),
     ) {
-        let fault = fault.map(|(operation, nth)| Fault { operation: FAILING[operation], nth });
+        let fault = fault.map(|(operation, nth, is_full)| Fault { operation: FAILING[operation], nth, is_full });
         let plan = Plan { seed, fault, ..HONEST };
         let steps = Day::new(plan).play().disk.steps().len();
         prop_assert_eq!(check_cut(plan, cut.index(steps + 1)), Ok(()));
@@ -558,13 +564,13 @@ fn a_missing_sync_of_the_directory_is_found() {
 #[test]
 fn a_retry_of_a_failed_sync_is_found() {
     let mistake = Some(Mistake::RetryOfAFailedSync);
-    assert_found(days_with_faults(0, Operation::SyncData).map(|plan| Plan { mistake, ..plan }), WRONG);
+    assert_found(days_with_faults(0, Operation::SyncData, false).map(|plan| Plan { mistake, ..plan }), WRONG);
 }
 
 #[test]
 fn going_on_after_a_failed_sync_is_found() {
     let mistake = Some(Mistake::GoingOnAfterAFailedSync);
-    let days = (0..6).flat_map(|seed| days_with_faults(seed, Operation::SyncDirectory));
+    let days = (0..6).flat_map(|seed| days_with_faults(seed, Operation::SyncDirectory, false));
     assert_found(days.map(|plan| Plan { mistake, ..plan }), LOST);
 }
 

@@ -42,6 +42,8 @@ pub enum Operation {
 pub struct Fault {
     pub operation: Operation,
     pub nth: usize,
+    /// For want of space. Otherwise the disk is broken.
+    pub is_full: bool,
 }
 
 impl Fault {
@@ -49,6 +51,10 @@ impl Fault {
     pub fn step(&self, steps: &[Operation]) -> Option<usize> {
         let same = steps.iter().enumerate().filter(|(_, step)| **step == self.operation);
         same.map(|(index, _)| index).nth(self.nth)
+    }
+
+    fn error(&self) -> io::Error {
+        if self.is_full { io::ErrorKind::StorageFull.into() } else { io::Error::other("the disk is on fire") }
     }
 }
 
@@ -106,8 +112,8 @@ struct Data {
     size: usize,
     dirty_pages: BTreeSet<usize>,
     size_is_dirty: bool,
-    /// A write-back has failed, and nobody was told yet.
-    error: bool,
+    /// Of a write-back that has failed, until a sync has reported it.
+    error: Option<io::ErrorKind>,
 }
 
 impl Data {
@@ -285,13 +291,10 @@ impl ForgetfulDisk {
         }
         let this = steps.len();
         steps.push(operation);
-        if self.fault.and_then(|fault| fault.step(&steps)) != Some(this) {
-            return Ok(());
+        match self.fault.filter(|fault| fault.step(&steps) == Some(this)) {
+            Some(fault) => Err(fault.error()),
+            None => Ok(()),
         }
-        Err(match operation {
-            Operation::Create | Operation::Append | Operation::Name => io::ErrorKind::StorageFull.into(),
-            _ => io::Error::other("the disk is on fire"),
-        })
     }
 
     fn coin(&self) -> bool {
@@ -357,9 +360,9 @@ impl ForgetfulDisk {
         let file = &mut self.state.borrow_mut().files[inode];
         match outcome {
             Ok(()) => file.write_back(|| self.coin()),
-            Err(_) => {
+            Err(error) => {
                 file.lose(|| self.coin());
-                file.error = true;
+                file.error = Some(error.kind());
             }
         }
     }
@@ -367,8 +370,7 @@ impl ForgetfulDisk {
     fn sync(&self, inode: Inode) -> io::Result<()> {
         let outcome = self.step(Operation::SyncData);
         let file = &mut self.state.borrow_mut().files[inode];
-        let outcome =
-            if std::mem::take(&mut file.error) { outcome.and(Err(io::Error::other("lost"))) } else { outcome };
+        let outcome = outcome.and(file.error.take().map_or(Ok(()), |kind| Err(kind.into())));
         match &outcome {
             Ok(()) => file.write_back(|| true),
             Err(_) => file.lose(|| self.coin()),
@@ -436,6 +438,13 @@ impl Disk for Mistaken {
             _ => return self.disk.sync(file.inode),
         }
         Ok(())
+    }
+
+    fn discard(&self, file: &ForgetfulFile) {
+        let mut state = self.disk.state.borrow_mut();
+        state.files[file.inode].truncate(0);
+        let names = state.names.iter().filter(|((place, _), inode)| *place == Place::Kept && **inode == file.inode);
+        self.disk.ended.borrow_mut().extend(names.map(|((_, id), _)| id.clone()));
     }
 
     fn sync_directory(&self) -> io::Result<()> {

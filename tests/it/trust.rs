@@ -302,6 +302,25 @@ fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
 }
 
 #[test]
+fn content_whose_sync_has_failed_is_not_resumed() {
+    let server = Server::start(&[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    upload.break_off(&server, MIB);
+    let inject = "inject=fdatasync:error=ENOSPC:delay_enter=1s:when=1";
+    let Some(strace) = Strace::attach(server.threads()[1], &["-e", inject]) else { return };
+    let mut older = Client::to(server.tcp());
+    older.send(&upload.request);
+    server.await_accepted();
+    // While the older one waits for the disk, so that nobody is told that its sync has failed.
+    assert!(Client::to(server.tcp()).ask(&upload.request).starts_with("no 409 retry=5 "));
+    assert!(older.hear().starts_with("no 409 "));
+    assert_eq!(Client::to(server.tcp()).ask("/put size=1 b\nx"), "done 1 - b");
+    drop(strace);
+    assert_eq!(upload.finish(&server), 0);
+    assert!(server.files()["a"] == upload.bytes);
+}
+
+#[test]
 fn a_claim_of_another_living_server_is_left_alone() {
     let home = Server::home();
     let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));
