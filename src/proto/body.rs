@@ -55,6 +55,13 @@ struct Check {
 pub(super) enum Piece<'a> {
     /// Bytes of the file.
     Content(&'a [u8]),
+    /// There are no more.
+    End(End),
+}
+
+/// How content ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
     /// It is whole, and has the digest that was promised.
     Whole(Option<Digest>),
     /// It is whole, and is not what was promised.
@@ -89,6 +96,14 @@ impl Body {
     /// The bytes of content that came, on this connection and before.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The size that was told before the content.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self.framed.as_ref()?.framing {
+            Framing::Sized(left) => Some(self.received + left),
+            _ => None,
+        }
     }
 
     /// The digest that was told before the content.
@@ -131,9 +146,9 @@ impl Body {
     }
 
     /// The stream has ended.
-    pub(super) fn end_of_stream(&mut self) -> Piece<'static> {
+    pub(super) fn end_of_stream(&mut self) -> End {
         match self.framed {
-            None => Piece::Whole(None),
+            None => End::Whole(None),
             Some(_) => broken("the stream ended before the content did; nothing of it is stored"),
         }
     }
@@ -157,8 +172,8 @@ impl Framed {
         loop {
             match &mut self.framing {
                 Framing::Sized(0) => {
-                    if let Some(piece) = self.end_of_content() {
-                        return Some(piece);
+                    if let Some(end) = self.end_of_content() {
+                        return Some(Piece::End(end));
                     }
                 }
                 Framing::Chunk(0) => self.framing = Framing::ChunkSize(Line::default()),
@@ -171,11 +186,15 @@ impl Framed {
                 Framing::ChunkSize(line) => match parse_number(line.take(input)?) {
                     Some(0) => self.framing = Framing::Sized(0),
                     Some(size) => self.framing = Framing::Chunk(size),
-                    None => return Some(broken("a chunk begins with its size in bytes, 1 to 19 decimal digits")),
+                    None => {
+                        return Some(Piece::End(broken(
+                            "a chunk begins with its size in bytes, 1 to 19 decimal digits",
+                        )));
+                    }
                 },
                 Framing::Trailer(line) => {
                     let line = std::mem::take(line.take(input)?);
-                    return Some(self.trailer(&line));
+                    return Some(Piece::End(self.trailer(&line)));
                 }
                 Framing::Ended => return None,
             }
@@ -183,7 +202,7 @@ impl Framed {
     }
 
     /// The last byte of content is here; a trailer may follow.
-    fn end_of_content(&mut self) -> Option<Piece<'static>> {
+    fn end_of_content(&mut self) -> Option<End> {
         match self.check.as_ref().map(|check| check.promise) {
             Some(Promise::Trailer(_)) => {
                 self.framing = Framing::Trailer(Line::default());
@@ -192,12 +211,12 @@ impl Framed {
             Some(Promise::Known(promised)) => Some(self.compare(promised)),
             None => {
                 self.framing = Framing::Ended;
-                Some(Piece::Whole(None))
+                Some(End::Whole(None))
             }
         }
     }
 
-    fn trailer(&mut self, line: &str) -> Piece<'static> {
+    fn trailer(&mut self, line: &str) -> End {
         let promised = line.split_once('=').and_then(|(key, hex)| Digest::parse(Algorithm::parse(key)?, hex));
         let expected = self.check.as_ref().map(|check| check.promise.algorithm());
         match promised.filter(|promised| Some(promised.algorithm()) == expected) {
@@ -206,14 +225,14 @@ impl Framed {
         }
     }
 
-    fn compare(&mut self, promised: Digest) -> Piece<'static> {
+    fn compare(&mut self, promised: Digest) -> End {
         self.framing = Framing::Ended;
         let computed = self.check.take().expect("a digest was promised").hasher.finish();
         if computed == promised {
-            return Piece::Whole(Some(computed));
+            return End::Whole(Some(computed));
         }
         let words = format!("the content has {computed}, not {promised} as promised; send it again");
-        Piece::Mismatch(Refusal::new(Code::MISMATCH, words))
+        End::Mismatch(Refusal::new(Code::MISMATCH, words))
     }
 }
 
@@ -224,8 +243,8 @@ fn content<'a>(input: &mut &'a [u8], left: u64) -> Option<&'a [u8]> {
     (!content.is_empty()).then_some(content)
 }
 
-fn broken(words: &'static str) -> Piece<'static> {
-    Piece::Broken(Refusal::new(Code::BAD_REQUEST, words))
+fn broken(words: &'static str) -> End {
+    End::Broken(Refusal::new(Code::BAD_REQUEST, words))
 }
 
 /// A short line of ASCII that is being collected.
@@ -262,28 +281,22 @@ mod tests {
     use super::*;
 
     /// Everything that comes of `input` cut at `cut`: the content, how it ended, and what is left over.
-    fn decode(mut body: Body, input: &[u8], cut: usize) -> (Vec<u8>, Option<Piece<'static>>, Vec<u8>) {
+    fn decode(mut body: Body, input: &[u8], cut: usize) -> (Vec<u8>, Option<End>, Vec<u8>) {
         let mut content = Vec::new();
         let (first, second) = input.split_at(cut);
         for (mut input, rest) in [(first, second), (second, &[][..])] {
             while let Some(piece) = body.receive(&mut input) {
-                let end = match piece {
-                    Piece::Content(bytes) => {
-                        content.extend_from_slice(bytes);
-                        continue;
-                    }
-                    Piece::Whole(digest) => Piece::Whole(digest),
-                    Piece::Mismatch(refusal) => Piece::Mismatch(refusal),
-                    Piece::Broken(refusal) => Piece::Broken(refusal),
-                };
-                return (content, Some(end), [input, rest].concat());
+                match piece {
+                    Piece::Content(bytes) => content.extend_from_slice(bytes),
+                    Piece::End(end) => return (content, Some(end), [input, rest].concat()),
+                }
             }
             assert!(input.is_empty());
         }
         (content, None, Vec::new())
     }
 
-    fn each_cut(body: impl Fn() -> Body, input: &[u8], content: &[u8], left: &[u8]) -> Option<Piece<'static>> {
+    fn each_cut(body: impl Fn() -> Body, input: &[u8], content: &[u8], left: &[u8]) -> Option<End> {
         let whole = decode(body(), input, 0);
         for cut in 0..=input.len() {
             assert_eq!(decode(body(), input, cut), whole, "{:?} cut at {cut}", String::from_utf8_lossy(input));
@@ -296,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_sized_body_ends_at_its_size() {
-        let whole = Some(Piece::Whole(None));
+        let whole = Some(End::Whole(None));
         assert_eq!(each_cut(|| Body::framed(Some(3), None), b"abc/put", b"abc", b"/put"), whole);
         assert_eq!(each_cut(|| Body::framed(Some(0), None), b"abc", b"", b"abc"), whole);
         assert_eq!(each_cut(|| Body::framed(Some(4), None), b"abc", b"abc", b""), None);
@@ -304,13 +317,10 @@ mod tests {
 
     #[test]
     fn chunks_end_with_the_empty_one() {
-        let whole = Some(Piece::Whole(None));
+        let whole = Some(End::Whole(None));
         let chunks = b"2\nab\n1\r\nc0\nrest";
         assert_eq!(each_cut(|| Body::framed(None, None), b"2\nab1\r\nc0\nrest", b"abc", b"rest"), whole);
-        assert!(matches!(
-            each_cut(|| Body::framed(None, None), chunks, b"ab", b"1\r\nc0\nrest"),
-            Some(Piece::Broken(_))
-        ));
+        assert!(matches!(each_cut(|| Body::framed(None, None), chunks, b"ab", b"1\r\nc0\nrest"), Some(End::Broken(_))));
         assert_eq!(each_cut(|| Body::framed(None, None), b"0\n", b"", b""), whole);
     }
 
@@ -318,13 +328,13 @@ mod tests {
     fn a_digest_is_compared_before_or_after() {
         let known = |digest| move || Body::framed(Some(3), Some(Promise::Known(digest)));
         let trailer = || Body::framed(None, Some(Promise::Trailer(Algorithm::Crc32c)));
-        let whole = Some(Piece::Whole(Some(CRC_OF_ABC)));
+        let whole = Some(End::Whole(Some(CRC_OF_ABC)));
         assert_eq!(each_cut(known(CRC_OF_ABC), b"abcx", b"abc", b"x"), whole);
         assert_eq!(each_cut(trailer, b"3\nabc0\ncrc32c=364B3FB7\r\nx", b"abc", b"x"), whole);
         let mismatch = each_cut(known(Digest::Crc32c(1)), b"abc", b"abc", b"");
-        assert!(matches!(mismatch, Some(Piece::Mismatch(refusal)) if refusal.code == Code::MISMATCH));
+        assert!(matches!(mismatch, Some(End::Mismatch(refusal)) if refusal.code == Code::MISMATCH));
         let mismatch = each_cut(trailer, b"3\nabc0\ncrc32c=00000000\n", b"abc", b"");
-        assert!(matches!(mismatch, Some(Piece::Mismatch(_))));
+        assert!(matches!(mismatch, Some(End::Mismatch(_))));
     }
 
     #[test]
@@ -332,7 +342,7 @@ mod tests {
         let trailer = || Body::framed(Some(0), Some(Promise::Trailer(Algorithm::Crc32c)));
         for line in ["\n", "crc32c\n", "crc32c=\n", "crc32c=xyz\n", &format!("sha256={}\n", "0".repeat(64)), "\u{e9}\n"]
         {
-            assert!(matches!(each_cut(trailer, line.as_bytes(), b"", b""), Some(Piece::Broken(_))), "{line:?}");
+            assert!(matches!(each_cut(trailer, line.as_bytes(), b"", b""), Some(End::Broken(_))), "{line:?}");
         }
     }
 
@@ -340,15 +350,15 @@ mod tests {
     fn what_never_ends_its_line_is_cut_off() {
         let line = [b'1'; 1000];
         let (_, end, left) = decode(Body::framed(None, None), &line, 0);
-        assert!(matches!(end, Some(Piece::Broken(_))));
+        assert!(matches!(end, Some(End::Broken(_))));
         assert_eq!(left.len(), 1000 - 81);
     }
 
     #[test]
     fn a_stream_that_ends_is_an_end_only_where_nothing_else_is() {
-        assert_eq!(Body::until_end_of_stream().end_of_stream(), Piece::Whole(None));
+        assert_eq!(Body::until_end_of_stream().end_of_stream(), End::Whole(None));
         for mut body in [Body::framed(Some(1), None), Body::framed(None, None)] {
-            assert!(matches!(body.end_of_stream(), Piece::Broken(_)));
+            assert!(matches!(body.end_of_stream(), End::Broken(_)));
         }
     }
 }

@@ -76,8 +76,8 @@
 //! was promised.
 
 mod body;
+mod dialect;
 mod digest;
-mod header;
 mod name;
 mod number;
 mod outcomes;
@@ -86,63 +86,11 @@ mod reply;
 mod request;
 mod sender;
 
+pub use dialect::Dialect;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
 pub use outcomes::{Ticket, Whole};
 pub use receiver::{Awaits, Event, Farewell, Held, Peer, Receiver, Rules};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
-pub use request::{Promise, Request, ResumeId};
+pub use request::{OnExists, Promise, Request, ResumeId};
 pub use sender::{Failure, Outcome, Sender, Step, Stored};
-
-/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
-/// first bytes tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// The network tutorials': a bare name; `ok`; content until FIN; never another word.
-    #[default]
-    Classic,
-    /// `NAME LF`; content at once, until FIN; one receipt line.
-    Line,
-    /// `/put ATTRS NAME LF`; content at once, as long as the request says; a receipt line; the next request.
-    Put,
-    /// `/ask ATTRS NAME LF`; `ok OFFSET LF`; then as put.
-    Ask,
-}
-
-impl Dialect {
-    /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
-    /// another request may follow.
-    pub fn is_framed(self) -> bool {
-        matches!(self, Self::Put | Self::Ask)
-    }
-}
-
-/// What to do when an upload's final name is already taken. The default is [`OnExists::Rename`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnExists {
-    /// The upload is refused (409) and what is there stays as it is.
-    Refuse,
-    /// The upload takes the next free name: `report.pdf.1`, `report.pdf.2`, …
-    #[default]
-    Rename,
-    /// The upload takes the place of the regular file that is there.
-    Replace,
-    /// As [`OnExists::Refuse`], except that a file of the same size and digest is stored already: a retry changes nothing.
-    /// A client asks for it; it is no server's policy.
-    Same,
-}
-
-impl OnExists {
-    const WORDS: [(&'static str, Self); 4] =
-        [("refuse", Self::Refuse), ("rename", Self::Rename), ("replace", Self::Replace), ("same", Self::Same)];
-
-    /// As the wire spells it.
-    pub fn as_str(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
-    }
-
-    /// Reads [`OnExists::as_str`].
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
-    }
-}

@@ -11,10 +11,8 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fmt::Display;
-use std::io::Write;
 
-use super::{Digest, Receipt};
+use super::{Dialect, Digest, Name, Receipt, Refusal, Reply};
 
 /// Tells the requests of one conversation apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,39 +44,44 @@ struct Replies {
 #[derive(Debug)]
 enum Outcome {
     Pending(Pending),
-    Known(String),
+    /// As it is spelled.
+    Known(Vec<u8>),
 }
 
-/// A file that is being published.
+/// A file that is whole and has no outcome yet.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) whole: Whole,
-    /// Whether its client is told in words.
-    pub(super) wants_receipt: bool,
+    /// How its outcome is told.
+    pub(super) dialect: Dialect,
 }
 
 impl Pending {
-    pub(super) fn receipt(&self, stored_name: &str) -> Option<Receipt> {
+    /// The outcome as the client reads it; `None` where its dialect has no words for it.
+    fn spell(&self, result: Result<&Name, &Refusal>) -> Option<Vec<u8>> {
+        if !self.dialect.manners().has_receipt {
+            return None;
+        }
         let Whole { size, digest, .. } = self.whole;
-        let receipt = Receipt { size, digest, stored_name: stored_name.into() };
-        self.wants_receipt.then_some(receipt)
+        Some(spelled(
+            self.dialect,
+            &match result {
+                Ok(name) => Reply::Done(Receipt { size, digest, stored_name: name.as_str().into() }),
+                Err(refusal) => Reply::No(refusal.clone()),
+            },
+        ))
     }
 }
 
 impl Outcomes {
-    /// Says a line after all that is owed.
-    pub(super) fn say(&mut self, line: impl Display) {
+    /// Says `reply` after all that is owed.
+    pub(super) fn say(&mut self, dialect: Dialect, reply: &Reply) {
         let replies = self.0.get_or_insert_default();
         if replies.queue.is_empty() {
-            replies.let_out(line);
+            dialect.spell(reply, &mut replies.unsent);
         } else {
-            replies.queue.push_back(Outcome::Known(line.to_string()));
+            replies.queue.push_back(Outcome::Known(spelled(dialect, reply)));
         }
-    }
-
-    /// Says `ok` as the classic dialect has it: two bytes, no line.
-    pub(super) fn say_classic_ok(&mut self) {
-        self.0.get_or_insert_default().unsent.extend_from_slice(b"ok");
     }
 
     /// Keeps a place for what is not known yet.
@@ -86,18 +89,16 @@ impl Outcomes {
         self.0.get_or_insert_default().queue.push_back(Outcome::Pending(pending));
     }
 
-    /// Fills the place of `ticket` with the line that `tell` makes of it, or with none. Returns what was kept there.
-    pub(super) fn settle<L: Display>(
-        &mut self,
-        ticket: Ticket,
-        tell: impl FnOnce(&Pending) -> Option<L>,
-    ) -> Option<Pending> {
+    /// Fills the place of `ticket` with `result`. Returns what was kept there.
+    pub(super) fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> Option<Pending> {
         let replies = self.0.as_mut()?;
-        let place = |outcome: &Outcome| matches!(outcome, Outcome::Pending(pending) if pending.whole.ticket == ticket);
-        let index = replies.queue.iter().position(place)?;
-        let Some(Outcome::Pending(pending)) = replies.queue.remove(index) else { unreachable!("it was just found") };
-        if let Some(line) = tell(&pending) {
-            replies.queue.insert(index, Outcome::Known(line.to_string()));
+        let (index, pending) = replies.queue.iter().enumerate().find_map(|(index, outcome)| match outcome {
+            Outcome::Pending(pending) if pending.whole.ticket == ticket => Some((index, pending.clone())),
+            _ => None,
+        })?;
+        match pending.spell(result) {
+            Some(line) => replies.queue[index] = Outcome::Known(line),
+            None => drop(replies.queue.remove(index)),
         }
         replies.release();
         self.forget_if_idle();
@@ -132,21 +133,28 @@ impl Replies {
     /// Lets out all that is known up to the first that is not.
     fn release(&mut self) {
         while let Some(Outcome::Known(line)) = self.queue.pop_front_if(|outcome| matches!(outcome, Outcome::Known(_))) {
-            self.let_out(line);
+            self.unsent.extend_from_slice(&line);
         }
     }
+}
 
-    fn let_out(&mut self, line: impl Display) {
-        writeln!(self.unsent, "{line}").expect("writing to a Vec cannot fail");
-    }
+fn spelled(dialect: Dialect, reply: &Reply) -> Vec<u8> {
+    let mut line = Vec::new();
+    dialect.spell(reply, &mut line);
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::{Code, NamePolicy};
 
-    fn pending(ticket: u64) -> Pending {
-        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, wants_receipt: true }
+    fn pending(dialect: Dialect, ticket: u64) -> Pending {
+        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, dialect }
+    }
+
+    fn no(words: &'static str) -> Refusal {
+        Refusal::new(Code::CONFLICT, words)
     }
 
     fn unsent(outcomes: &Outcomes) -> &str {
@@ -156,25 +164,25 @@ mod tests {
     #[test]
     fn what_is_known_early_waits_for_its_turn() {
         let mut outcomes = Outcomes::default();
-        outcomes.say("a");
-        outcomes.promise(pending(1));
-        outcomes.promise(pending(2));
-        outcomes.say("d");
-        outcomes.settle(Ticket(2), |_| Some("c"));
-        assert_eq!((unsent(&outcomes), outcomes.owed()), ("a\n", 3));
-        outcomes.settle(Ticket(1), |_| Some("b"));
-        assert_eq!((unsent(&outcomes), outcomes.owed()), ("a\nb\nc\nd\n", 0));
-        outcomes.sent(2);
-        assert_eq!(unsent(&outcomes), "b\nc\nd\n");
+        outcomes.say(Dialect::Put, &Reply::No(no("a")));
+        outcomes.promise(pending(Dialect::Put, 1));
+        outcomes.promise(pending(Dialect::Put, 2));
+        outcomes.say(Dialect::Put, &Reply::No(no("d")));
+        outcomes.settle(Ticket(2), Err(&no("c")));
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 3));
+        outcomes.settle(Ticket(1), Ok(&Name::parse(b"b", NamePolicy::default()).unwrap()));
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\ndone 0 - b\nno 409 c\nno 409 d\n", 0));
+        outcomes.sent(9);
+        assert_eq!(unsent(&outcomes), "done 0 - b\nno 409 c\nno 409 d\n");
     }
 
     #[test]
     fn an_outcome_without_words_frees_its_place() {
         let mut outcomes = Outcomes::default();
-        outcomes.promise(pending(1));
-        outcomes.say("after");
-        assert!(outcomes.settle(Ticket(1), |_| None::<String>).is_some());
-        assert_eq!((unsent(&outcomes), outcomes.owed()), ("after\n", 0));
-        assert!(outcomes.settle(Ticket(1), |_| Some("twice")).is_none());
+        outcomes.promise(pending(Dialect::Classic, 1));
+        outcomes.say(Dialect::Put, &Reply::No(no("after")));
+        assert!(outcomes.settle(Ticket(1), Err(&no("unheard"))).is_some());
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 after\n", 0));
+        assert!(outcomes.settle(Ticket(1), Err(&no("twice"))).is_none());
     }
 }

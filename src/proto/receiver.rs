@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             first line            accept()               end of content
-//!   Header -------------> Opening ----------> Content ----------------------+
+//!    Head  -------------> Opening ----------> Content ----------------------+
 //!     ^ |                    |                   |                          |
 //!     | |                    +---- refuse() -----+                          |
 //!     | |                              |  (content is discarded             |
@@ -30,11 +30,12 @@
 //! request is as good as ever. Where it is not, the refusal is the last word, and [`Farewell`] says how to part so that
 //! it is heard.
 
-use super::body::{Body, Piece};
-use super::header::Header;
+use std::mem;
+
+use super::body::{Body, End, Piece};
+use super::dialect::{Head, HeadBuffer, Ok as OkWhen};
 use super::outcomes::{Outcomes, Pending};
-use super::request::RequestError;
-use super::{Code, Dialect, Digest, Hasher, Name, NameError, NamePolicy, OnExists, Refusal, Request, Ticket, Whole};
+use super::{Code, Dialect, Digest, Hasher, Name, NamePolicy, OnExists, Refusal, Reply, Request, Ticket, Whole};
 
 /// What all conversations of a server go by. They are handed in each time, so that no conversation holds them.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +61,10 @@ pub enum Event<'a> {
     End(Whole),
     /// The upload has failed: what came of the file is of no use. The words are on their way.
     Failed(Refusal),
+    /// The rules forbid the request. The words are on their way.
+    Refused(Refusal, Request),
     /// What came, so far as it came, is no request that can be followed. The words are on their way.
-    Refused(Refusal, Vec<u8>),
+    NotARequest(Refusal, Box<[u8]>),
     /// So many bytes came that mean nothing any more.
     Discarded(usize),
 }
@@ -152,27 +155,64 @@ pub struct Receiver {
 
 #[derive(Debug)]
 enum Phase {
-    /// Collecting a line.
-    Header(Header),
-    Opening(Dialect, Body),
+    /// The head of a request is coming in.
+    Head(HeadBuffer),
+    /// A request waits for its answer.
+    Opening(Opening),
     Content(Content),
     Over(Farewell),
+}
+
+/// What a look at the input has brought to its end.
+enum Part<'a> {
+    /// The head of a request, and its bytes.
+    Head(Head, Vec<u8>),
+    Content(Event<'a>),
+    TooLarge,
+    End(Ended),
+}
+
+#[derive(Debug)]
+struct Opening {
+    dialect: Dialect,
+    body: Body,
 }
 
 #[derive(Debug)]
 struct Content {
     dialect: Dialect,
     body: Body,
-    /// None has come, and the client has not been told to go on: it may be waiting for that.
+    /// None has come, and the client has not been told to send: it may be waiting for that.
     may_wait_for_ok: bool,
     /// It is read only to get to the next request, and then this is said.
     refused: Option<Box<Refusal>>,
 }
 
+/// What is left to be said of content that has ended.
+struct Ended {
+    dialect: Dialect,
+    size: u64,
+    refused: Option<Box<Refusal>>,
+    end: End,
+}
+
+impl Content {
+    fn ended(&mut self, end: End) -> Ended {
+        Ended { dialect: self.dialect, size: self.body.received(), refused: self.refused.take(), end }
+    }
+}
+
+impl Default for Phase {
+    /// The state before a request.
+    fn default() -> Self {
+        Self::Head(HeadBuffer::default())
+    }
+}
+
 impl Default for Receiver {
     /// The state before the first byte.
     fn default() -> Self {
-        Self { phase: Phase::Header(Header::default()), outcomes: Outcomes::default(), requests: 0 }
+        Self { phase: Phase::default(), outcomes: Outcomes::default(), requests: 0 }
     }
 }
 
@@ -186,106 +226,129 @@ impl Receiver {
     /// followed yet has to be held.
     const LOOK_BYTES: u64 = 16 << 10;
 
+    /// How the server speaks before a request has told its dialect.
+    const BETWEEN_REQUESTS: Dialect = Dialect::Line;
+
     /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken, or
     /// [`Awaits::Verdict`] says that no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Event<'a>> {
         loop {
-            // Only between requests: one that has begun is brought to its end, which may take no more bytes.
-            let may_begin = !self.owes_too_much();
-            match &mut self.phase {
-                Phase::Header(_) if input.is_empty() || !may_begin => return None,
-                Phase::Header(_) => {
-                    if let Some(event) = self.receive_header(input, rules) {
-                        return Some(event);
-                    }
-                }
-                Phase::Content(content) => match content.body.receive(input)? {
-                    Piece::Content(_) if rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
-                        return Some(self.too_large(rules));
-                    }
-                    Piece::Content(bytes) if content.refused.is_some() => {
-                        return Some(Event::Discarded(bytes.len()));
-                    }
-                    Piece::Content(bytes) => {
-                        content.may_wait_for_ok = false;
-                        return Some(Event::Content(bytes));
-                    }
-                    piece => {
-                        if let Some(event) = self.end_of_content(piece) {
-                            return Some(event);
-                        }
-                    }
-                },
-                Phase::Over(_) if input.is_empty() => return None,
-                Phase::Over(_) => return Some(Event::Discarded(std::mem::take(input).len())),
-                Phase::Opening(..) => return None,
+            let event = match self.receive_part(input, rules)? {
+                Part::Head(head, bytes) => self.begin(head, bytes, rules),
+                Part::Content(event) => return Some(event),
+                Part::TooLarge => return Some(self.too_large(rules)),
+                Part::End(ended) => self.end_of_content(ended),
+            };
+            if event.is_some() {
+                return event;
             }
+        }
+    }
+
+    /// The next part that `input` completes.
+    fn receive_part<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Part<'a>> {
+        // Only between requests: one that has begun is brought to its end, which may take no more bytes.
+        let may_begin = !self.owes_too_much();
+        let is_first = self.requests == 0;
+        match &mut self.phase {
+            Phase::Head(_) if !may_begin => None,
+            Phase::Head(buffer) => {
+                let head = buffer.take(input, is_first, rules.names)?;
+                Some(Part::Head(head, buffer.take_bytes()))
+            }
+            Phase::Opening(_) => None,
+            Phase::Content(content) => Some(match content.body.receive(input)? {
+                Piece::Content(_) if rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
+                    Part::TooLarge
+                }
+                Piece::Content(bytes) if content.refused.is_some() => Part::Content(Event::Discarded(bytes.len())),
+                Piece::Content(bytes) => {
+                    content.may_wait_for_ok = false;
+                    Part::Content(Event::Content(bytes))
+                }
+                Piece::End(end) => Part::End(content.ended(end)),
+            }),
+            Phase::Over(_) if input.is_empty() => None,
+            Phase::Over(_) => Some(Part::Content(Event::Discarded(mem::take(input).len()))),
         }
     }
 
     /// The peer has sent all that it will send for now: a name without a line feed is whole.
     pub fn end_of_burst(&mut self, rules: &Rules) -> Option<Event<'static>> {
-        (self.awaits() == Awaits::RestOfName).then(|| self.bare_name(Dialect::Classic, rules))
+        let Phase::Head(buffer) = &mut self.phase else { return None };
+        let head = buffer.end_of_burst(rules.names)?;
+        let bytes = buffer.take_bytes();
+        self.begin(head, bytes, rules)
     }
 
     /// The peer has shut down its side (FIN). It is not lost on a request that has not been answered yet: feed it again.
     pub fn end_of_stream(&mut self) -> Option<Event<'static>> {
-        match &mut self.phase {
-            Phase::Header(header) if header.bytes().is_empty() => self.phase = Phase::Over(Farewell::Close),
-            Phase::Header(_) => {
+        let event = match &mut self.phase {
+            Phase::Opening(_) => return None,
+            Phase::Head(buffer) if buffer.is_empty() => None,
+            Phase::Head(buffer) => {
                 let words =
                     "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name";
-                let refused = self.no_request(Refusal::new(Code::BAD_REQUEST, words));
-                self.phase = Phase::Over(Farewell::Close);
-                return Some(refused);
+                let bytes = buffer.take_bytes();
+                Some(self.not_a_request(Refusal::new(Code::BAD_REQUEST, words), bytes))
             }
             Phase::Content(content) => {
-                let piece = content.body.end_of_stream();
-                let event = self.end_of_content(piece);
-                self.phase = Phase::Over(Farewell::Close);
-                return event;
+                let end = content.body.end_of_stream();
+                let ended = content.ended(end);
+                self.end_of_content(ended)
             }
-            Phase::Over(Farewell::Linger) => self.phase = Phase::Over(Farewell::Close),
-            Phase::Opening(..) | Phase::Over(_) => {}
-        }
-        None
+            Phase::Over(Farewell::Linger) => None,
+            Phase::Over(_) => return None,
+        };
+        self.phase = Phase::Over(Farewell::Close);
+        event
     }
 
     /// Nothing at all came after a line-dialect name for as long as a client that streams on is never silent: tells it to
     /// go on, once.
     pub fn grace_elapsed(&mut self) {
-        if let Phase::Content(Content { may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
+        if let Phase::Content(Content { dialect, may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
             *waits = false;
-            self.outcomes.say("ok");
+            self.outcomes.say(*dialect, &Reply::Ok(0));
         }
     }
 
     /// Answers [`Event::Request`]: the place to write exists, and `held` is what it has already.
     pub fn accept(&mut self, held: Option<Held>) {
-        let Phase::Opening(dialect, mut body) = std::mem::replace(&mut self.phase, Phase::Header(Header::default()))
-        else {
-            unreachable!("a request waits for its answer")
-        };
-        match dialect {
-            Dialect::Classic => self.outcomes.say_classic_ok(),
-            Dialect::Ask => self.outcomes.say(format_args!("ok {}", held.as_ref().map_or(0, |held| held.offset))),
-            Dialect::Line | Dialect::Put => {}
+        let Some(Opening { dialect, mut body }) = self.take_opening() else { return };
+        let ok = dialect.manners().ok;
+        if ok == OkWhen::AtOnce {
+            self.outcomes.say(dialect, &Reply::Ok(held.as_ref().map_or(0, |held| held.offset)));
         }
         if let Some(Held { offset, hasher }) = held {
             body.go_on(offset, hasher);
         }
-        self.phase =
-            Phase::Content(Content { dialect, body, may_wait_for_ok: dialect == Dialect::Line, refused: None });
+        let may_wait_for_ok = ok == OkWhen::AfterSilence;
+        self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok, refused: None });
     }
 
-    /// Answers [`Event::Request`] of an `/ask` that tells size and digest: the file may be there already. No content follows,
-    /// [`Receiver::settle`] tells the outcome.
-    pub fn needs_no_content(&mut self) -> Whole {
-        let Phase::Opening(Dialect::Ask, body) = std::mem::replace(&mut self.phase, Phase::Header(Header::default()))
-        else {
-            unreachable!("only an ask waits for its answer before it sends")
-        };
-        self.promise(Dialect::Ask, body.left(), body.promised())
+    /// Answers [`Event::Request`] of a client that waits for its answer and tells size and digest: the file may be there
+    /// already. No content follows, [`Receiver::settle`] tells the outcome. `None` where the client tells less, or sends
+    /// its content anyway.
+    pub fn needs_no_content(&mut self) -> Option<Whole> {
+        let Phase::Opening(Opening { dialect, body }) = &self.phase else { return None };
+        let (dialect, size, digest) = (*dialect, body.size()?, body.promised()?);
+        if !dialect.waits_for_ok() {
+            return None;
+        }
+        self.phase = Phase::default();
+        Some(self.promise(dialect, size, Some(digest)))
+    }
+
+    fn take_opening(&mut self) -> Option<Opening> {
+        match mem::take(&mut self.phase) {
+            Phase::Opening(opening) => Some(opening),
+            phase => {
+                debug_assert!(false, "{phase:?} is no request that waits for its answer");
+                self.phase = phase;
+                None
+            }
+        }
     }
 
     /// Ends an upload without its file: as an answer to [`Event::Request`], or at any time in its content.
@@ -293,23 +356,28 @@ impl Receiver {
     /// Where the conversation can go on it does, after what is left of the content. Where it cannot, this is the last
     /// word. A classic client past its `ok` can be told nothing in words; it gets a reset.
     pub fn refuse(&mut self, refusal: &Refusal, peer: Peer) {
-        match std::mem::replace(&mut self.phase, Phase::Over(Farewell::Close)) {
+        match mem::replace(&mut self.phase, Phase::Over(Farewell::Close)) {
             Phase::Over(farewell) => self.phase = Phase::Over(farewell),
-            Phase::Content(Content { dialect: Dialect::Classic, .. }) => self.phase = Phase::Over(Farewell::Reset),
-            Phase::Opening(dialect, body) if dialect.is_framed() && refusal.code.keeps_step() => {
+            Phase::Content(content) if !content.dialect.manners().has_receipt => {
+                self.phase = Phase::Over(Farewell::Reset);
+            }
+            Phase::Opening(Opening { dialect, body }) if dialect.is_framed() && refusal.code.keeps_step() => {
                 self.skip(dialect, body, refusal.clone());
             }
             Phase::Content(content) if content.dialect.is_framed() && refusal.code.keeps_step() => {
                 self.discard(content.dialect, content.body, refusal.clone());
             }
-            _ => self.last_word(refusal, peer),
+            Phase::Opening(Opening { dialect, .. }) | Phase::Content(Content { dialect, .. }) => {
+                self.last_word(dialect, refusal, peer);
+            }
+            Phase::Head(_) => self.last_word(Self::BETWEEN_REQUESTS, refusal, peer),
         }
     }
 
     /// Ends the conversation: this is the last word, wherever it stands.
     pub fn dismiss(&mut self, refusal: &Refusal) {
         if !self.is_over() {
-            self.last_word(refusal, Peer::Sending);
+            self.last_word(self.dialect(), refusal, Peer::Sending);
         }
     }
 
@@ -320,11 +388,8 @@ impl Receiver {
 
     /// Answers [`Event::End`]: the file is under this final name, or it is not and why. Returns whether that was owed.
     pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> bool {
-        let pending = match result {
-            Ok(name) => self.outcomes.settle(ticket, |pending| pending.receipt(name.as_str())),
-            Err(refusal) => self.outcomes.settle(ticket, |pending| pending.wants_receipt.then_some(refusal)),
-        };
-        let Some(Pending { wants_receipt, .. }) = pending else { return false };
+        let Some(pending) = self.outcomes.settle(ticket, result) else { return false };
+        let wants_receipt = pending.dialect.manners().has_receipt;
         match (result, &self.phase) {
             (Err(_), _) if !wants_receipt => self.phase = Phase::Over(Farewell::Reset),
             (Err(_), Phase::Over(_)) | (Ok(_), _) => {}
@@ -339,7 +404,7 @@ impl Receiver {
         match &self.phase {
             Phase::Content(content) => content.body.left().saturating_add(Self::LOOK_BYTES),
             Phase::Over(_) => u64::MAX,
-            Phase::Header(_) | Phase::Opening(..) => Self::LOOK_BYTES,
+            Phase::Head(_) | Phase::Opening(_) => Self::LOOK_BYTES,
         }
     }
 
@@ -347,7 +412,7 @@ impl Receiver {
     pub fn content_left(&self) -> u64 {
         match &self.phase {
             Phase::Content(content) => content.body.left(),
-            Phase::Header(_) | Phase::Opening(..) | Phase::Over(_) => 0,
+            Phase::Head(_) | Phase::Opening(_) | Phase::Over(_) => 0,
         }
     }
 
@@ -366,8 +431,9 @@ impl Receiver {
     /// So many bytes of [`Receiver::passable`] went to the file. What follows from it says [`Receiver::receive`], with no
     /// more input.
     pub fn pass(&mut self, count: u64) {
-        let Phase::Content(content) = &mut self.phase else { unreachable!("only content is passable") };
-        content.body.pass(count);
+        if let Phase::Content(content) = &mut self.phase {
+            content.body.pass(count);
+        }
     }
 
     /// Whether the last word has been said, or is owed.
@@ -393,15 +459,18 @@ impl Receiver {
     /// What the conversation waits for. May change with every call of the others.
     pub fn awaits(&self) -> Awaits {
         match &self.phase {
-            Phase::Opening(..) => Awaits::Verdict,
-            Phase::Header(_) if self.owes_too_much() => Awaits::Verdict,
-            Phase::Header(header) => match header.bytes().first() {
-                None if self.owes() => Awaits::Settlement,
-                None if self.requests > 0 => Awaits::NextRequest,
-                None => Awaits::Header,
-                Some(b'/') => Awaits::RestOfHeader,
-                Some(_) => Awaits::RestOfName,
-            },
+            Phase::Opening(_) => Awaits::Verdict,
+            Phase::Head(_) if self.owes_too_much() => Awaits::Verdict,
+            Phase::Head(buffer) if !buffer.is_empty() => {
+                if buffer.ends_with_burst() {
+                    Awaits::RestOfName
+                } else {
+                    Awaits::RestOfHeader
+                }
+            }
+            Phase::Head(_) if self.owes() => Awaits::Settlement,
+            Phase::Head(_) if self.requests > 0 => Awaits::NextRequest,
+            Phase::Head(_) => Awaits::Header,
             Phase::Content(Content { may_wait_for_ok: true, .. }) => Awaits::FirstContent,
             Phase::Content(_) => Awaits::Content,
             Phase::Over(Farewell::Linger) if self.owes() => Awaits::Settlement,
@@ -422,42 +491,29 @@ impl Receiver {
         self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
     }
 
-    fn receive_header(&mut self, input: &mut &[u8], rules: &Rules) -> Option<Event<'static>> {
-        let Phase::Header(header) = &mut self.phase else { unreachable!("a header is being received") };
-        match header.take(input, self.requests > 0)? {
-            Ok(()) => self.end_of_header(rules),
-            Err(refusal) => Some(self.no_request(refusal)),
+    /// The dialect of the request in progress.
+    fn dialect(&self) -> Dialect {
+        match &self.phase {
+            Phase::Opening(Opening { dialect, .. }) | Phase::Content(Content { dialect, .. }) => *dialect,
+            Phase::Head(_) | Phase::Over(_) => Self::BETWEEN_REQUESTS,
         }
     }
 
-    /// A line is whole.
-    fn end_of_header(&mut self, rules: &Rules) -> Option<Event<'static>> {
-        let Phase::Header(header) = &mut self.phase else { unreachable!("the end of a header") };
-        if !header.bytes().starts_with(b"/") {
-            return Some(self.bare_name(Dialect::Line, rules));
-        }
-        if header.bytes() == b"/bye" {
-            self.phase = Phase::Over(Farewell::Linger);
-            return None;
-        }
-        match Request::parse(header.bytes(), rules.names) {
-            Ok(request) => Some(self.request(request, rules)),
-            Err(error @ RequestError::Grammar(_)) => Some(self.no_request(error.refusal())),
-            Err(error) => Some(self.bad_name(error)),
-        }
-    }
-
-    /// The name of a classic or line upload is whole.
-    fn bare_name(&mut self, dialect: Dialect, rules: &Rules) -> Event<'static> {
-        let Phase::Header(header) = &self.phase else { unreachable!("a name comes out of a header") };
-        let refusal = match Name::parse(header.bytes(), rules.names) {
-            Ok(_) if rules.require_size => {
-                "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content".into()
+    /// A head is whole, or can become none: `bytes` are what came of it.
+    fn begin(&mut self, head: Head, bytes: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
+        match head {
+            Head::Upload(request) => Some(self.request(request, rules)),
+            Head::BadName { dialect, size, digest, refusal } => {
+                self.requests += 1;
+                self.skip(dialect, Body::framed(size, digest), refusal.clone());
+                Some(Event::NotARequest(refusal, bytes.into()))
             }
-            Ok(name) => return self.request(Request::until_end_of_stream(dialect, name), rules),
-            Err(error) => words_for(error, header.bytes()),
-        };
-        self.no_request(Refusal::new(Code::FORBIDDEN, refusal))
+            Head::Bye => {
+                self.phase = Phase::Over(Farewell::Linger);
+                None
+            }
+            Head::Bad(refusal) => Some(self.not_a_request(refusal, bytes)),
+        }
     }
 
     fn request(&mut self, request: Request, rules: &Rules) -> Event<'static> {
@@ -467,17 +523,14 @@ impl Receiver {
         } else {
             Body::until_end_of_stream()
         };
-        self.phase = Phase::Opening(request.dialect, body);
-        let replaces = request.on_exists == Some(OnExists::Replace) && rules.on_exists != OnExists::Replace;
-        let refusal = if rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
-            too_large(rules)
-        } else if replaces {
-            Refusal::new(Code::FORBIDDEN, "this server replaces no files; ask for rename or refuse")
-        } else {
-            return Event::Request(request);
-        };
-        self.refuse(&refusal, Peer::Sending);
-        Event::Refused(refusal, request.to_string().into_bytes())
+        self.phase = Phase::Opening(Opening { dialect: request.dialect, body });
+        match forbidden(&request, rules) {
+            None => Event::Request(request),
+            Some(refusal) => {
+                self.refuse(&refusal, Peer::Sending);
+                Event::Refused(refusal, request)
+            }
+        }
     }
 
     fn too_large(&mut self, rules: &Rules) -> Event<'static> {
@@ -486,66 +539,47 @@ impl Receiver {
         Event::Failed(refusal)
     }
 
-    /// A request whose name alone is bad: the next one can be found.
-    fn bad_name(&mut self, error: RequestError) -> Event<'static> {
-        self.requests += 1;
-        let line = self.take_header();
-        let refusal = error.refusal();
-        if let RequestError::Name(dialect, size, promise, _) = error {
-            self.skip(dialect, Body::framed(size, promise), refusal.clone());
-        }
-        Event::Refused(refusal, line)
+    fn not_a_request(&mut self, refusal: Refusal, head: Vec<u8>) -> Event<'static> {
+        self.last_word(Self::BETWEEN_REQUESTS, &refusal, Peer::Sending);
+        Event::NotARequest(refusal, head.into())
     }
 
-    fn no_request(&mut self, refusal: Refusal) -> Event<'static> {
-        let header = self.take_header();
-        self.last_word(&refusal, Peer::Sending);
-        Event::Refused(refusal, header)
-    }
-
-    fn take_header(&mut self) -> Vec<u8> {
-        let Phase::Header(header) = &mut self.phase else { unreachable!("it is refused for its header") };
-        std::mem::take(header).into_bytes()
-    }
-
-    /// `piece` is the last one of the content.
-    fn end_of_content(&mut self, piece: Piece) -> Option<Event<'static>> {
-        let Phase::Content(content) = std::mem::replace(&mut self.phase, Phase::Header(Header::default())) else {
-            unreachable!("content has ended")
-        };
-        if let Some(refusal) = &content.refused {
-            match piece {
-                Piece::Broken(_) => self.last_word(refusal, Peer::Sending),
-                _ => self.outcomes.say(refusal),
+    /// The next request may follow, unless the content broke off.
+    fn end_of_content(&mut self, Ended { dialect, size, refused, end }: Ended) -> Option<Event<'static>> {
+        self.phase = Phase::default();
+        match (end, refused) {
+            (End::Broken(_), Some(refused)) => {
+                self.last_word(dialect, &refused, Peer::Sending);
+                None
             }
-            return None;
-        }
-        match piece {
-            Piece::Whole(digest) => Some(Event::End(self.promise(content.dialect, content.body.received(), digest))),
-            Piece::Mismatch(refusal) => {
-                self.outcomes.say(&refusal);
+            (_, Some(refused)) => {
+                self.outcomes.say(dialect, &Reply::No(*refused));
+                None
+            }
+            (End::Whole(digest), None) => Some(Event::End(self.promise(dialect, size, digest))),
+            (End::Mismatch(refusal), None) => {
+                self.outcomes.say(dialect, &Reply::No(refusal.clone()));
                 Some(Event::Failed(refusal))
             }
-            Piece::Broken(refusal) => {
-                self.last_word(&refusal, Peer::Sending);
+            (End::Broken(refusal), None) => {
+                self.last_word(dialect, &refusal, Peer::Sending);
                 Some(Event::Failed(refusal))
             }
-            Piece::Content(_) => unreachable!("content is no end of it"),
         }
     }
 
     /// Keeps a place for the outcome of a file that is whole.
     fn promise(&mut self, dialect: Dialect, size: u64, digest: Option<Digest>) -> Whole {
         let whole = Whole { ticket: Ticket(self.requests), size, digest };
-        self.outcomes.promise(Pending { whole, wants_receipt: dialect != Dialect::Classic });
+        self.outcomes.promise(Pending { whole, dialect });
         whole
     }
 
-    /// Gets past a request that is refused before any content: after `/ask` none follows.
+    /// Gets past a request that is refused before any content: a client that waits for its answer sends none.
     fn skip(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
-        if dialect == Dialect::Ask {
-            self.outcomes.say(refusal);
-            self.phase = Phase::Header(Header::default());
+        if dialect.waits_for_ok() {
+            self.outcomes.say(dialect, &Reply::No(refusal));
+            self.phase = Phase::default();
         } else {
             self.discard(dialect, body, refusal);
         }
@@ -557,18 +591,28 @@ impl Receiver {
         self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok: false, refused });
     }
 
-    fn last_word(&mut self, refusal: &Refusal, peer: Peer) {
-        self.outcomes.say(refusal);
+    fn last_word(&mut self, dialect: Dialect, refusal: &Refusal, peer: Peer) {
+        self.outcomes.say(dialect, &Reply::No(refusal.clone()));
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
+    }
+}
+
+/// Why the rules do not allow `request`.
+fn forbidden(request: &Request, rules: &Rules) -> Option<Refusal> {
+    let replaces = request.on_exists == Some(OnExists::Replace) && rules.on_exists != OnExists::Replace;
+    if rules.require_size && !request.dialect.is_framed() {
+        let words = "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content";
+        Some(Refusal::new(Code::FORBIDDEN, words))
+    } else if rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
+        Some(too_large(rules))
+    } else if replaces {
+        Some(Refusal::new(Code::FORBIDDEN, "this server replaces no files; ask for rename or refuse"))
+    } else {
+        None
     }
 }
 
 fn too_large(rules: &Rules) -> Refusal {
     let max = rules.max_file_size.unwrap_or(u64::MAX);
     Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))
-}
-
-fn words_for(error: NameError, name: &[u8]) -> String {
-    let speaks_http = name.windows(6).any(|word| word == b"HTTP/1");
-    if speaks_http { "HTTP is not spoken here; send the base name".into() } else { error.to_string() }
 }

@@ -1,7 +1,7 @@
-//! What the server says: `ok OFFSET`, `done …` and `no …`, written by one side and read by the other.
+//! What the server says, and how it is spelled as a line: `ok OFFSET`, `done …` and `no …`.
 //!
 //! A code is for programs and words are for people, as in SMTP and HTTP; which codes leave the conversation in step
-//! ([`Code::keeps_step`]) and which leave the upload to be gone on with ([`Code::keeps_partial`]) is said here, once.
+//! ([`Code::keeps_step`]) and which leave the upload to be resumed ([`Code::keeps_partial`]) is said here, once.
 //! Knows the grammar of the lines only, not when they may be said.
 
 use std::borrow::Cow;
@@ -42,7 +42,7 @@ impl Code {
         [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
     }
 
-    /// Whether what came of an upload may be gone on with: nothing is known to be wrong with it, or with the disk.
+    /// Whether an upload may be resumed after it: nothing is known to be wrong with it, or with the disk.
     pub fn keeps_partial(self) -> bool {
         [Self::BAD_REQUEST, Self::TIMEOUT, Self::CONFLICT, Self::SHUTTING_DOWN].contains(&self)
     }
@@ -88,27 +88,6 @@ pub enum Reply {
     No(Refusal),
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no {} ", self.code.0)?;
-        if let Some(seconds) = self.retry_seconds {
-            write!(f, "retry={seconds} ")?;
-        }
-        f.write_str(&self.words)
-    }
-}
-
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "done {} ", self.size)?;
-        match &self.digest {
-            Some(digest) => write!(f, "{digest} ")?,
-            None => f.write_str("- ")?,
-        }
-        f.write_str(&self.stored_name)
-    }
-}
-
 /// The line was none that a server of this protocol says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseReplyError;
@@ -122,6 +101,22 @@ impl fmt::Display for ParseReplyError {
 impl std::error::Error for ParseReplyError {}
 
 impl Reply {
+    /// Appends the line to `out`, LF included.
+    pub(super) fn spell_line(&self, out: &mut Vec<u8>) {
+        let line = match self {
+            Self::Ok(offset) => format!("ok {offset}\n"),
+            Self::Done(Receipt { size, digest, stored_name }) => {
+                let digest = digest.map_or("-".to_owned(), |digest| digest.to_string());
+                format!("done {size} {digest} {stored_name}\n")
+            }
+            Self::No(Refusal { code, retry_seconds, words }) => {
+                let retry = retry_seconds.map_or(String::new(), |seconds| format!("retry={seconds} "));
+                format!("no {} {retry}{words}\n", code.0)
+            }
+        };
+        out.extend_from_slice(line.as_bytes());
+    }
+
     /// Reads one line, its LF already taken off.
     ///
     /// # Errors
@@ -172,11 +167,18 @@ mod tests {
         let busy = Refusal { retry_seconds: Some(5), ..refusal.clone() };
         let receipt = Receipt { size: 12, digest: None, stored_name: "a b.txt".into() };
         let checked = Receipt { digest: Some(Digest::Crc32c(0xbeef)), ..receipt.clone() };
-        assert_eq!(checked.to_string(), "done 12 crc32c:0000beef a b.txt");
-        assert_eq!(Reply::parse(checked.to_string().as_bytes()), Ok(Reply::Done(checked)));
-        assert_eq!(Reply::parse(refusal.to_string().as_bytes()), Ok(Reply::No(refusal)));
-        assert_eq!(Reply::parse(busy.to_string().as_bytes()), Ok(Reply::No(busy)));
-        assert_eq!(Reply::parse(receipt.to_string().as_bytes()), Ok(Reply::Done(receipt)));
+        for (reply, line) in [
+            (Reply::Ok(0), "ok 0"),
+            (Reply::Done(checked), "done 12 crc32c:0000beef a b.txt"),
+            (Reply::Done(receipt), "done 12 - a b.txt"),
+            (Reply::No(refusal), "no 409 the name is taken"),
+            (Reply::No(busy), "no 409 retry=5 the name is taken"),
+        ] {
+            let mut spelled = Vec::new();
+            reply.spell_line(&mut spelled);
+            assert_eq!(spelled, format!("{line}\n").as_bytes());
+            assert_eq!(Reply::parse(line.as_bytes()), Ok(reply));
+        }
         assert_eq!(Reply::parse(b"ok"), Ok(Reply::Ok(0)));
         assert_eq!(Reply::parse(b"ok 4096\r"), Ok(Reply::Ok(4096)));
     }

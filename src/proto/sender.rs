@@ -166,7 +166,7 @@ impl Sender {
             self.phase == Phase::Open && self.current().is_none(),
             "an upload is begun only when none is being sent"
         );
-        write!(self.unsent, "{request}").expect("writing to a Vec cannot fail");
+        request.dialect.spell_request(request, &mut self.unsent);
         self.uploads.push_back(Upload::new(request));
         self.end_whole();
     }
@@ -417,7 +417,7 @@ impl Upload {
     }
 
     fn waits_for_ok(&self) -> bool {
-        matches!(self.dialect, Dialect::Classic | Dialect::Ask) && !self.ok_heard
+        self.dialect.waits_for_ok() && !self.ok_heard
     }
 
     fn is_at_its_end(&self) -> bool {
@@ -840,7 +840,9 @@ mod tests {
             (&resumed, "ok 12\n", "crc32c=f22af478\n"),
         ] {
             let mut sender = begun(request);
-            assert_eq!(run(&mut sender, 5), request.to_string());
+            let mut line = Vec::new();
+            request.dialect.spell_request(request, &mut line);
+            assert_eq!(run(&mut sender, 5).into_bytes(), line);
             assert_eq!(sender.step(), Step::Listen);
             let (last, first) = ok.as_bytes().split_last().unwrap();
             sender.receive(first);

@@ -400,10 +400,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let name = self.end_upload(refusal.code.keeps_partial());
                 self.note_refusal(refusal, name, cx.stats);
             }
-            Event::Refused(refusal, header) if self.receiver.is_over() => {
-                self.end(CloseReason::NotARequest(refusal, header.into()));
+            Event::Refused(refusal, request) => self.note_refusal(refusal, Some(request.name), cx.stats),
+            Event::NotARequest(refusal, head) if self.receiver.is_over() => {
+                self.end(CloseReason::NotARequest(refusal, head));
             }
-            Event::Refused(refusal, _) => self.note_refusal(refusal, None, cx.stats),
+            Event::NotARequest(refusal, _) => self.note_refusal(refusal, None, cx.stats),
             // Enough is enough: as if it had ended.
             Event::Discarded(_) if self.lingering && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
                 self.receiver.end_of_stream();

@@ -387,7 +387,7 @@ mod tests {
             Event::Content(b"content"),
             Event::End(whole),
             Event::Failed(refusal()),
-            Event::Refused(refusal(), b"/no".into()),
+            Event::NotARequest(refusal(), (*b"/no").into()),
             Event::Discarded(3),
         ];
         events.iter().for_each(|event| look(Scene::Heard(event)));

@@ -92,8 +92,9 @@ impl Server {
                 self.names.push(request.name.clone());
                 if request.name.as_str() == "taken" {
                     self.receiver.refuse(&Refusal::new(Code::CONFLICT, "the name is taken"), Peer::Sending);
-                } else if request.name.as_str() == "same" && request.tells_all() {
-                    let whole = self.receiver.needs_no_content();
+                } else if request.name.as_str() == "same"
+                    && let Some(whole) = self.receiver.needs_no_content()
+                {
                     assert_eq!((Some(whole.size), whole.digest), (request.size, Some(CRC_OF_ABC)));
                     self.unsettled.push((whole.ticket, request.name));
                 } else {
@@ -106,7 +107,7 @@ impl Server {
                 self.unsettled.push((ticket, self.names.last().expect("content follows a request").clone()));
             }
             Event::Failed(refusal) => transcript.failed.push(refusal.code),
-            Event::Refused(refusal, _) => transcript.refused.push(refusal.code),
+            Event::Refused(refusal, _) | Event::NotARequest(refusal, _) => transcript.refused.push(refusal.code),
             Event::Discarded(count) => transcript.discarded += count,
         }
         if !self.late {
@@ -388,7 +389,7 @@ fn a_name_is_validated_by_the_policy_of_the_server() {
     let rules = Rules { names: NamePolicy { portable: true }, ..Rules::default() };
     let mut receiver = Receiver::default();
     assert!(
-        matches!(receiver.receive(&mut &b"nul.txt\n"[..], &rules), Some(Event::Refused(refusal, _)) if refusal.code == Code::FORBIDDEN)
+        matches!(receiver.receive(&mut &b"nul.txt\n"[..], &rules), Some(Event::NotARequest(refusal, _)) if refusal.code == Code::FORBIDDEN)
     );
     assert!(Name::parse(b"nul.txt", NamePolicy::default()).is_ok());
 }

@@ -193,9 +193,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if on_exists == OnExists::Same
             && let Some(size) = size
             && let Some(content) = cx.store.find(name, size)?
-            && request.tells_all()
+            && let Some(whole) = self.receiver.needs_no_content()
         {
-            let whole = self.receiver.needs_no_content();
             self.compare(whole, name.clone(), content);
             return Ok(());
         }

@@ -56,7 +56,7 @@ fn heard(event: &Event) -> Value {
         Event::Failed(Refusal { code, words, .. }) => {
             json!({ "scene": "upload_failed", "code": code.0, "words": words })
         }
-        Event::Refused(Refusal { code, words, .. }, _) => {
+        Event::Refused(Refusal { code, words, .. }, _) | Event::NotARequest(Refusal { code, words, .. }, _) => {
             json!({ "scene": "refused", "code": code.0, "words": words })
         }
         Event::Discarded(count) => json!({ "scene": "discarded", "bytes": count }),

@@ -61,7 +61,9 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Event::Content(bytes) => write!(f, "{} bytes of content", bytes.len()),
         Event::End(whole) => write!(f, "the content is whole: {} bytes", whole.size),
         Event::Failed(Refusal { code, words, .. }) => write!(f, "the upload has failed: {} {words}", code.0),
-        Event::Refused(Refusal { code, words, .. }, _) => write!(f, "refused: {} {words}", code.0),
+        Event::Refused(Refusal { code, words, .. }, _) | Event::NotARequest(Refusal { code, words, .. }, _) => {
+            write!(f, "refused: {} {words}", code.0)
+        }
         Event::Discarded(count) => write!(f, "{count} bytes discarded"),
     }
 }

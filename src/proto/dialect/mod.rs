@@ -1,0 +1,232 @@
+//! The dialects: how each request is read, what its client may be told, and how a reply is spelled.
+//!
+//! A dialect is a row in two tables. [`GRAMMARS`] says which bytes begin a head and how it is read; put and ask share
+//! one, classic and line share the other. [`Dialect::manners`] says how the content ends and what the client may hear.
+//! The conversation ([`super::Receiver`], [`super::Sender`]) follows these rows, and asks for no dialect by name where a
+//! row can answer.
+//!
+//! To add one: a file with its grammar and its spelling, a row in each table.
+//!
+//! Knows one head and one reply at a time. What may come next is the conversation's.
+
+mod bare;
+mod verbs;
+
+use std::mem;
+
+use super::{NamePolicy, Refusal, Reply, Request};
+use crate::proto::request::Promise;
+
+/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
+/// first bytes tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The network tutorials': a bare name; `ok`; content until FIN; never another word.
+    #[default]
+    Classic,
+    /// `NAME LF`; content at once, until FIN; one receipt line.
+    Line,
+    /// `/put ATTRS NAME LF`; content at once, as long as the request says; a receipt line; the next request.
+    Put,
+    /// `/ask ATTRS NAME LF`; `ok OFFSET LF`; then as put.
+    Ask,
+}
+
+/// What the two sides of a dialect may expect of one another.
+#[derive(Debug)]
+pub(super) struct Manners {
+    /// The content tells its own end, so that an end is not mistaken for a broken connection, and another request may
+    /// follow.
+    pub(super) is_framed: bool,
+    /// When the client is told to send.
+    pub(super) ok: Ok,
+    /// The outcome is told in words. Without them only the end of the stream tells it.
+    pub(super) has_receipt: bool,
+}
+
+/// When the client is told to send its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ok {
+    /// Before any content: the client waits for it.
+    AtOnce,
+    /// Only where the client falls silent: one that sends on may not be reading.
+    AfterSilence,
+    /// Never: the client does not wait.
+    Never,
+}
+
+impl Dialect {
+    /// All of them, as command lines and logs spell them.
+    pub const WORDS: &[(&str, Self)] =
+        &[("classic", Self::Classic), ("line", Self::Line), ("put", Self::Put), ("ask", Self::Ask)];
+
+    /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
+    /// another request may follow.
+    pub fn is_framed(self) -> bool {
+        self.manners().is_framed
+    }
+
+    /// Whether the client sends no content before it has its answer. After a refusal none follows.
+    pub(super) fn waits_for_ok(self) -> bool {
+        self.manners().ok == Ok::AtOnce
+    }
+
+    pub(super) fn manners(self) -> &'static Manners {
+        match self {
+            Self::Classic => &Manners { is_framed: false, ok: Ok::AtOnce, has_receipt: false },
+            Self::Line => &Manners { is_framed: false, ok: Ok::AfterSilence, has_receipt: true },
+            Self::Put => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
+            Self::Ask => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
+        }
+    }
+
+    /// Appends `request` to `out` as a client sends it.
+    pub(super) fn spell_request(self, request: &Request, out: &mut Vec<u8>) {
+        match self {
+            Self::Classic | Self::Line => bare::spell_request(self, request, out),
+            Self::Put | Self::Ask => verbs::spell_request(self, request, out),
+        }
+    }
+
+    /// Appends `reply` to `out` as a server sends it.
+    pub(super) fn spell(self, reply: &Reply, out: &mut Vec<u8>) {
+        match (self, reply) {
+            (Self::Classic | Self::Line, Reply::Ok(_)) => bare::spell_ok(self, out),
+            _ => reply.spell_line(out),
+        }
+    }
+}
+
+/// What the head of a request says.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// There is a file to hand over.
+    Upload(Request),
+    /// There would be, under a name that is refused. Its content can be read past.
+    BadName { dialect: Dialect, size: Option<u64>, digest: Option<Promise>, refusal: Refusal },
+    /// The client asks for nothing more.
+    Bye,
+    /// No request.
+    Bad(Refusal),
+}
+
+/// How the heads of some dialects are read. All of them are lines.
+struct Grammar {
+    /// Whether a head that begins with these bytes, one at least, is read by it.
+    reads: fn(&[u8]) -> bool,
+    /// Whether a head of it may come after an earlier request.
+    may_follow: Result<(), &'static str>,
+    /// Whether a head of it is whole when the client pauses.
+    ends_with_burst: bool,
+    /// Why no line that begins with these bytes can be a head of it.
+    refuse_early: fn(&[u8]) -> Option<Refusal>,
+    /// Reads a whole head, its LF and a CR before it taken off. `true`: the burst ended it, and no LF came.
+    read: fn(&[u8], bool, NamePolicy) -> Head,
+}
+
+/// In the order in which they are asked.
+static GRAMMARS: [Grammar; 2] = [verbs::GRAMMAR, bare::GRAMMAR];
+
+fn grammar_of(head: &[u8]) -> Option<&'static Grammar> {
+    GRAMMARS.iter().find(|grammar| !head.is_empty() && (grammar.reads)(head))
+}
+
+/// A head while it comes in.
+///
+/// What can be no head is refused at the byte that tells, and so at the same one however the stream was cut: nobody
+/// sends megabytes behind a line that was wrong in its first word.
+#[derive(Debug, Default)]
+pub(super) struct HeadBuffer(Vec<u8>);
+
+impl HeadBuffer {
+    /// Takes bytes from the front of `input` until the head is whole. `None`: all of `input` is taken, and there is more to
+    /// come. After the first request of a conversation `is_first` is false.
+    pub(super) fn take(&mut self, input: &mut &[u8], is_first: bool, names: NamePolicy) -> Option<Head> {
+        while let Some((&byte, rest)) = input.split_first() {
+            *input = rest;
+            if byte == b'\n' {
+                self.0.pop_if(|last| *last == b'\r');
+                return Some(self.read(false, names));
+            }
+            self.0.push(byte);
+            if let Some(refusal) = self.refuse_early(is_first) {
+                return Some(Head::Bad(refusal));
+            }
+        }
+        None
+    }
+
+    /// The client paused. Returns the head where that ends it.
+    pub(super) fn end_of_burst(&self, names: NamePolicy) -> Option<Head> {
+        self.ends_with_burst().then(|| self.read(true, names))
+    }
+
+    /// Whether a pause of the client ends it.
+    pub(super) fn ends_with_burst(&self) -> bool {
+        grammar_of(&self.0).is_some_and(|grammar| grammar.ends_with_burst)
+    }
+
+    /// Whether nothing has come of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What has come of it, to be quoted.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        mem::take(&mut self.0)
+    }
+
+    fn read(&self, by_burst: bool, names: NamePolicy) -> Head {
+        let grammar = grammar_of(&self.0).unwrap_or(&bare::GRAMMAR);
+        (grammar.read)(&self.0, by_burst, names)
+    }
+
+    fn refuse_early(&self, is_first: bool) -> Option<Refusal> {
+        let grammar = grammar_of(&self.0)?;
+        match grammar.may_follow {
+            Err(words) if !is_first => Some(Refusal::new(super::Code::BAD_REQUEST, words)),
+            _ => (grammar.refuse_early)(&self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Code, Name};
+
+    /// What is taken of `input`, how much is left of it, and why it is refused.
+    fn take(input: &[u8], is_first: bool) -> (Vec<u8>, usize, Option<Code>) {
+        let (mut head, mut rest) = (HeadBuffer::default(), input);
+        let refused = match head.take(&mut rest, is_first, NamePolicy::default()) {
+            Some(Head::Bad(refusal)) => Some(refusal.code),
+            _ => None,
+        };
+        (head.take_bytes(), rest.len(), refused)
+    }
+
+    #[test]
+    fn a_head_ends_with_its_line_feed_and_what_follows_is_left() {
+        assert_eq!(take(b"name", true), (b"name".to_vec(), 0, None));
+        assert_eq!(take(b"name\ncontent", true), (b"name".to_vec(), 7, None));
+        assert_eq!(take(b"/bye\r\nmore", false), (b"/bye".to_vec(), 4, None));
+    }
+
+    #[test]
+    fn it_is_refused_at_the_first_byte_that_tells() {
+        let refused = |input: &[u8], taken: usize, code| (input[..taken].to_vec(), input.len() - taken, Some(code));
+        assert_eq!(take(b"/pub size=1 a\n", true), refused(b"/pub size=1 a\n", 4, Code::BAD_REQUEST));
+        assert_eq!(take(b"name\n", false), refused(b"name\n", 1, Code::BAD_REQUEST));
+        let long = [b'x'; 300];
+        assert_eq!(take(&long, true), refused(&long, Name::MAX_BYTES + 1, Code::FORBIDDEN));
+        let endless = [b"/put ".as_slice(), &[b'x'; 5000]].concat();
+        assert_eq!(take(&endless, true), refused(&endless, Request::MAX_BYTES, Code::BAD_REQUEST));
+    }
+
+    #[test]
+    fn only_a_bare_name_ends_with_the_burst() {
+        for (head, ends) in [("", false), ("a", true), ("/", false), ("/put size=1 a", false), ("/bye", false)] {
+            assert_eq!(HeadBuffer(head.into()).ends_with_burst(), ends, "{head}");
+        }
+    }
+}
