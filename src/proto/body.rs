@@ -84,7 +84,7 @@ impl Body {
     }
 
     /// Goes on where an earlier connection stopped: so many bytes are here already, and `hasher` has taken them in.
-    pub(super) fn go_on(&mut self, offset: u64, hasher: Hasher) {
+    pub(super) fn resume(&mut self, offset: u64, hasher: Hasher) {
         let Some(Framed { framing: Framing::Sized(left), check: Some(check) }) = self.framed.as_deref_mut() else {
             unreachable!("only content of a known size and with a digest is gone on with")
         };
@@ -121,14 +121,14 @@ impl Body {
 
     /// The bytes of content to come that may go to the file without a look at them: nothing is computed over them, and
     /// nothing but content is between.
-    pub(super) fn passable(&self) -> u64 {
+    pub(super) fn spliceable(&self) -> u64 {
         if self.framed.as_ref().is_some_and(|framed| framed.check.is_some()) { 0 } else { self.left() }
     }
 
-    /// So many of [`Body::passable`] went to the file.
-    pub(super) fn pass(&mut self, count: u64) {
+    /// So many of [`Body::spliceable`] went to the file.
+    pub(super) fn spliced(&mut self, count: u64) {
         if let Some(framed) = &mut self.framed {
-            framed.pass(count);
+            framed.spliced(count);
         }
         self.received += count;
     }
@@ -162,7 +162,7 @@ impl Framed {
         }
     }
 
-    fn pass(&mut self, count: u64) {
+    fn spliced(&mut self, count: u64) {
         if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
             *left -= count;
         }

@@ -321,7 +321,7 @@ impl Receiver {
             self.outcomes.say(dialect, &Reply::Ok(held.as_ref().map_or(0, |held| held.offset)));
         }
         if let Some(Held { offset, hasher }) = held {
-            body.go_on(offset, hasher);
+            body.resume(offset, hasher);
         }
         let may_wait_for_ok = ok == OkWhen::AfterSilence;
         self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok, refused: None });
@@ -418,21 +418,21 @@ impl Receiver {
 
     /// How many bytes of content, of those that come next, may go to the file without a look at them. None at the beginning
     /// of an upload: what comes first says that the client does not wait for `ok`.
-    pub fn passable(&self, rules: &Rules) -> u64 {
+    pub fn spliceable(&self, rules: &Rules) -> u64 {
         match &self.phase {
             Phase::Content(Content { body, may_wait_for_ok: false, refused: None, .. }) => {
                 let allowed = rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
-                body.passable().min(allowed)
+                body.spliceable().min(allowed)
             }
             _ => 0,
         }
     }
 
-    /// So many bytes of [`Receiver::passable`] went to the file. What follows from it says [`Receiver::receive`], with no
+    /// So many bytes of [`Receiver::spliceable`] went to the file. What follows from it says [`Receiver::receive`], with no
     /// more input.
-    pub fn pass(&mut self, count: u64) {
+    pub fn spliced(&mut self, count: u64) {
         if let Phase::Content(content) = &mut self.phase {
-            content.body.pass(count);
+            content.body.spliced(count);
         }
     }
 

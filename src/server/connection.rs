@@ -286,7 +286,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.follow_held(cx);
             return Ok(());
         }
-        if self.pass(cx, budget)? {
+        if self.splice(cx, budget)? {
             return Ok(());
         }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
@@ -298,24 +298,24 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Moves content from the socket to the file, where nobody has to look at it and there is enough of it for that to pay.
     /// Returns whether there was any; if not, a read has to tell why.
-    fn pass(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<bool> {
+    fn splice(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<bool> {
         let is_long = self.upload.as_ref().is_some_and(Upload::is_long);
         let Some(pipe) = cx.pipe.filter(|_| is_long) else { return Ok(false) };
-        let passable = usize::try_from(self.receiver.passable(cx.rules)).unwrap_or(usize::MAX);
-        if passable == 0 {
+        let spliceable = usize::try_from(self.receiver.spliceable(cx.rules)).unwrap_or(usize::MAX);
+        if spliceable == 0 {
             return Ok(false);
         }
-        let count = match self.stream.splice(pipe, passable.min(cx.buffer.len())) {
+        let count = match self.stream.splice(pipe, spliceable.min(cx.buffer.len())) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
         };
         if count > 0 {
-            cx.trace.tell(|| Scene::Passed { bytes: count });
+            cx.trace.tell(|| Scene::Spliced { bytes: count });
             budget.spend(count);
             self.pace.received(count, cx.clock.now);
             self.trickle.received(count);
-            self.receiver.pass(count as u64);
+            self.receiver.spliced(count as u64);
             self.append(count, cx, |partial| partial.append_from(pipe.reader(), count).inspect_err(|_| pipe.discard()));
             self.follow(&[], cx);
         }

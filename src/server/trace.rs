@@ -57,7 +57,7 @@ pub enum Scene<'a> {
         room: usize,
     },
     /// So many bytes went from the socket to the file, unseen.
-    Passed {
+    Spliced {
         /// So many.
         bytes: usize,
     },
@@ -408,7 +408,7 @@ mod tests {
             Scene::Accepted { local: Some(PEER) },
             Scene::Accepted { local: None },
             Scene::Read { bytes: 3, room: 9 },
-            Scene::Passed { bytes: 3 },
+            Scene::Spliced { bytes: 3 },
             Scene::ReadEnd,
             Scene::ReadWouldBlock,
             Scene::LowWater { bytes: 3 },

@@ -32,7 +32,7 @@ struct Server {
     names: Vec<Name>,
     late: bool,
     /// What nobody has to look at does not go through the conversation.
-    passes: bool,
+    splices: bool,
 }
 
 impl Server {
@@ -48,20 +48,20 @@ impl Server {
             unsettled: Vec::new(),
             names: Vec::new(),
             late: false,
-            passes: false,
+            splices: false,
         }
     }
 
     fn feed(&mut self, piece: &[u8]) {
         let mut input = piece;
         loop {
-            if self.passes {
-                self.pass(&mut input);
+            if self.splices {
+                self.splice(&mut input);
             }
             while let Some(event) = self.receiver.receive(&mut input, &self.rules) {
                 self.act(event);
-                if self.passes {
-                    self.pass(&mut input);
+                if self.splices {
+                    self.splice(&mut input);
                 }
             }
             if input.is_empty() {
@@ -73,12 +73,12 @@ impl Server {
     }
 
     /// As if a splice had moved what may be moved, half of it at a time.
-    fn pass(&mut self, input: &mut &[u8]) {
-        let passable = usize::try_from(self.receiver.passable(&self.rules)).unwrap_or(usize::MAX).min(input.len());
-        let (content, rest) = input.split_at(passable.div_ceil(2));
+    fn splice(&mut self, input: &mut &[u8]) {
+        let spliceable = usize::try_from(self.receiver.spliceable(&self.rules)).unwrap_or(usize::MAX).min(input.len());
+        let (content, rest) = input.split_at(spliceable.div_ceil(2));
         if !content.is_empty() {
             self.transcript.content.extend_from_slice(content);
-            self.receiver.pass(content.len() as u64);
+            self.receiver.spliced(content.len() as u64);
             *input = rest;
         }
     }
@@ -167,7 +167,7 @@ fn converse(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
 
 /// [`converse`], with a server that looks at no more than it must.
 fn converse_unseen(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
-    drive(Server { passes: true, ..Server::new() }, burst, cuts, later)
+    drive(Server { splices: true, ..Server::new() }, burst, cuts, later)
 }
 
 fn drive(mut server: Server, burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
@@ -559,7 +559,7 @@ fn a_file_that_is_too_large_ends_the_conversation_as_soon_as_that_is_known() {
 
 #[test]
 fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
-    for (input, passable) in [
+    for (input, spliceable) in [
         (&b"/put size=9 a\nab"[..], 7),
         (b"/put size=9 crc32c=364b3fb7 a\nab", 0),
         (b"/put size=- a\n5\nab", 3),
@@ -572,7 +572,7 @@ fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
     ] {
         let mut server = Server::with(Rules { max_file_size: Some(12), ..Rules::default() });
         server.feed(input);
-        assert_eq!(server.receiver.passable(&server.rules), passable, "{input:?}");
+        assert_eq!(server.receiver.spliceable(&server.rules), spliceable, "{input:?}");
     }
 }
 

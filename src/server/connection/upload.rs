@@ -29,7 +29,7 @@ use crate::store::{Claim, Partial, Store, StoreError, Target};
 const BUSY_SECONDS: u32 = 5;
 
 /// From so many bytes on content goes through the pipe: two calls for less than a buffer gain nothing.
-const PASS_AFTER_BYTES: u64 = 1 << 20;
+const SPLICE_AFTER_BYTES: u64 = 1 << 20;
 
 /// A file under way.
 pub struct Upload<P> {
@@ -71,7 +71,7 @@ impl<P: Partial> Upload<P> {
 
     /// Whether so much is there that the rest is likely to be worth the pipe.
     pub fn is_long(&self) -> bool {
-        self.partial.held() >= PASS_AFTER_BYTES
+        self.partial.held() >= SPLICE_AFTER_BYTES
     }
 }
 

@@ -11,7 +11,7 @@ pub fn object(scene: &Scene) -> Value {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
         Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
         Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
-        Scene::Passed { bytes } => json!({ "scene": "passed", "bytes": bytes }),
+        Scene::Spliced { bytes } => json!({ "scene": "spliced", "bytes": bytes }),
         Scene::ReadEnd => json!({ "scene": "read_end" }),
         Scene::ReadWouldBlock => json!({ "scene": "read_would_block" }),
         Scene::LowWater { bytes } => json!({ "scene": "low_water", "bytes": bytes }),

@@ -14,7 +14,7 @@ impl fmt::Display for Scene<'_> {
             Self::Accepted { local: None } => write!(f, "accepted"),
             Self::Event(flags) => write!(f, "event: {}", flags.names().collect::<Vec<_>>().join(", ")),
             Self::Read { bytes, room } => write!(f, "read {bytes} bytes, with room for {room}"),
-            Self::Passed { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
+            Self::Spliced { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
             Self::ReadEnd => write!(f, "read the end: the client sends no more"),
             Self::ReadWouldBlock => write!(f, "read: WouldBlock, there is no more for now"),
             Self::LowWater { bytes: 1 } => write!(f, "low-water mark: any byte tells of itself again"),
