@@ -1,27 +1,114 @@
 //! Addresses as they are typed: `HOST:PORT`, the host a name or a number.
+//!
+//! One name may have several addresses. Every command treats them alike: a client tries them in turn, and a server listens
+//! on all of them that this machine has.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
+use intake::net::{interface_index, is_assignable};
 use intake::server::config::Config;
+
+/// What a link-local IPv6 address lacks where it is typed without its interface.
+const INTERFACE_MISSING: &str =
+    "a link-local address is reached through one interface: name it, such as [fe80::1%eth0]:9000";
 
 /// A host and a port. The host is looked up when it is used, not when it is typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(String);
 
 impl Address {
-    /// The addresses that it stands for, at least one.
+    /// The addresses that the host has, each once: at least one.
     ///
     /// # Errors
     /// In words, when the host is not found.
     pub fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
-        match self.0.to_socket_addrs().map(Vec::from_iter) {
-            Ok(found) if !found.is_empty() => Ok(found),
-            Ok(_) => Err(format!("cannot find {self}: the host has no address")),
-            Err(error) => Err(format!("cannot find {self}: {error}")),
+        let mut addresses = match self.zoned() {
+            Some((ip, interface, port)) => vec![scoped(ip, interface, port)?],
+            None => match self.0.to_socket_addrs() {
+                Ok(found) => found.collect(),
+                Err(error) => return Err(format!("cannot find {self}: {error}")),
+            },
+        };
+        if addresses.is_empty() {
+            return Err(format!("cannot find {self}: the host has no address"));
+        }
+        addresses.retain(|address| !lacks_interface(address));
+        if addresses.is_empty() {
+            return Err(format!("cannot use {self}: {INTERFACE_MISSING}"));
+        }
+        Ok(without_doubles(addresses))
+    }
+
+    /// The parts of `[fe80::1%eth0]:9000`. The standard library knows interfaces by number only.
+    fn zoned(&self) -> Option<(Ipv6Addr, &str, u16)> {
+        let (host, port) = self.0.rsplit_once(':')?;
+        let (ip, interface) = host.strip_prefix('[')?.strip_suffix(']')?.split_once('%')?;
+        Some((ip.parse().ok()?, interface, port.parse().ok()?))
+    }
+}
+
+/// Where a server listens that was given `all`. Of a name, the addresses that this machine does not have are left out, as
+/// long as it has one of them: a container without IPv6 still finds `::1` in its hosts file.
+///
+/// # Errors
+/// In words, when a host is not found.
+pub fn listening(all: &[Address]) -> Result<Vec<SocketAddr>, String> {
+    let mut addresses = Vec::new();
+    for address in all {
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            address.resolve()?.into_iter().partition(|found| is_assignable(*found));
+        if here.is_empty() {
+            // Kept, so that binding it says what is wrong.
+            addresses.extend(elsewhere);
+            continue;
+        }
+        for left_out in elsewhere {
+            log::info!("{address}: {} is left out, it is not an address of this machine", left_out.ip());
+        }
+        addresses.extend(here);
+    }
+    let wildcards: Vec<SocketAddr> =
+        addresses.iter().copied().filter(|address| address.ip().is_unspecified()).collect();
+    addresses.retain(|address| !wildcards.iter().any(|wildcard| covers(wildcard, address)));
+    Ok(without_doubles(addresses))
+}
+
+/// The addresses in their order, each once.
+fn without_doubles(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut once: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !once.contains(&address) {
+            once.push(address);
         }
     }
+    once
+}
+
+/// Whether a socket that listens on `wildcard` takes what is sent to `address`. `[::]` leaves IPv4 to the addresses that are
+/// listened on beside it.
+fn covers(wildcard: &SocketAddr, address: &SocketAddr) -> bool {
+    wildcard.ip().is_unspecified()
+        && !address.ip().is_unspecified()
+        && wildcard.is_ipv4() == address.is_ipv4()
+        && wildcard.port() == address.port()
+        && address.port() != 0
+}
+
+fn scoped(ip: Ipv6Addr, interface: &str, port: u16) -> Result<SocketAddr, String> {
+    let index = match interface.parse() {
+        Ok(index) => index,
+        Err(_) => {
+            interface_index(interface).map_err(|error| format!("there is no interface {interface:?}: {error}"))?
+        }
+    };
+    Ok(SocketAddrV6::new(ip, port, 0, index).into())
+}
+
+/// The kernel answers EINVAL to such an address, whatever is done with it.
+fn lacks_interface(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
 }
 
 impl Default for Address {
@@ -37,11 +124,15 @@ impl FromStr for Address {
     fn from_str(typed: &str) -> Result<Self, Self::Err> {
         let (host, port) =
             typed.rsplit_once(':').ok_or("a port is missing: write HOST:PORT, such as 127.0.0.1:9000")?;
-        port.parse::<u16>().map_err(|_| "the port is not a number from 0 to 65535")?;
-        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let port = port.parse::<u16>().map_err(|_| "the port is not a number from 0 to 65535")?;
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let ip: Option<IpAddr> = in_brackets.and_then(|ip| ip.parse().ok());
         match host {
             "" => Err("a host is missing: write HOST:PORT, such as 0.0.0.0:9000 for every interface"),
-            _ if host.contains(':') && !bracketed => Err("write an IPv6 address in brackets, such as [::1]:9000"),
+            _ if host.contains(':') && in_brackets.is_none() => {
+                Err("write an IPv6 address in brackets, such as [::1]:9000")
+            }
+            _ if ip.is_some_and(|ip| lacks_interface(&SocketAddr::new(ip, port))) => Err(INTERFACE_MISSING),
             _ => Ok(Self(typed.to_owned())),
         }
     }
@@ -57,17 +148,51 @@ impl fmt::Display for Address {
 mod tests {
     use super::*;
 
+    fn address(typed: &str) -> Address {
+        typed.parse().unwrap()
+    }
+
     #[test]
     fn numbers_resolve_to_themselves() {
-        for typed in ["127.0.0.1:9000", "[::1]:0", "0.0.0.0:65535"] {
-            assert_eq!(typed.parse::<Address>().unwrap().resolve(), Ok(vec![typed.parse().unwrap()]));
+        for typed in ["127.0.0.1:9000", "[::1]:0", "0.0.0.0:65535", "[fe80::1%1]:9000"] {
+            assert_eq!(address(typed).resolve(), Ok(vec![typed.parse().unwrap()]));
         }
     }
 
     #[test]
     fn a_name_is_looked_up() {
-        let found = "localhost:9000".parse::<Address>().unwrap().resolve().unwrap();
+        let found = address("localhost:9000").resolve().unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 9000), "{found:?}");
+    }
+
+    #[test]
+    fn an_interface_is_known_by_its_name() {
+        // The first interface of every network namespace.
+        let lo = SocketAddrV6::new("fe80::1".parse().unwrap(), 9000, 0, 1);
+        assert_eq!(address("[fe80::1%lo]:9000").resolve(), Ok(vec![lo.into()]));
+        let words = address("[fe80::1%nowhere0]:9000").resolve().unwrap_err();
+        assert!(words.contains(r#"no interface "nowhere0""#), "{words}");
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_is_listened_on_once() {
+        let typed = ["127.0.0.1:9000", "127.0.0.1:9001", "127.0.0.1:9000", "localhost:9001"].map(address);
+        let mut found = listening(&typed).unwrap();
+        found.retain(SocketAddr::is_ipv4);
+        assert_eq!(found, ["127.0.0.1:9000".parse().unwrap(), "127.0.0.1:9001".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_beside_a_wildcard_that_takes_it_is_left_out() {
+        let typed = ["127.0.0.1:9000", "127.0.0.1:9001", "0.0.0.0:9000", "[::]:9001", "127.0.0.1:0", "0.0.0.0:0"];
+        let expected = ["127.0.0.1:9001", "0.0.0.0:9000", "[::]:9001", "127.0.0.1:0", "0.0.0.0:0"];
+        assert_eq!(listening(&typed.map(address)), Ok(expected.map(|address| address.parse().unwrap()).to_vec()));
+    }
+
+    #[test]
+    fn a_number_that_is_not_this_machines_is_kept_for_the_bind_to_refuse() {
+        // RFC 5737: no machine has it.
+        assert_eq!(listening(&[address("192.0.2.1:9")]), Ok(vec!["192.0.2.1:9".parse().unwrap()]));
     }
 
     #[test]
@@ -80,6 +205,7 @@ mod tests {
             ("host:-1", "port"),
             (":9000", "host"),
             ("::1:9000", "brackets"),
+            ("[fe80::1]:9000", "%eth0"),
         ] {
             let words = typed.parse::<Address>().unwrap_err();
             assert!(words.contains(word), "{typed}: {words}");

@@ -149,10 +149,10 @@ impl Load {
         }
         match self.address.resolve() {
             Ok(found) if self.udp => match udp::plan(&self, found[0]) {
-                Ok(plan) => udp::send(&plan, &stop_on_interrupt(), &self),
+                Ok(plan) => udp::send(&plan, &found, &stop_on_interrupt(), &self),
                 Err(words) => usage_error("load", &words),
             },
-            Ok(found) => self.send(&self.plan(found[0])),
+            Ok(found) => self.send(&found),
             Err(words) => {
                 complain(words);
                 Exit::Unreachable
@@ -173,19 +173,28 @@ impl Load {
         }
     }
 
-    fn send(&self, plan: &Plan) -> Exit {
+    /// Puts the first of `targets` that accepts a connection under load.
+    fn send(&self, targets: &[SocketAddr]) -> Exit {
+        let plans: Vec<Plan> = targets.iter().map(|target| self.plan(*target)).collect();
         let verification = self.verify.as_ref().map(|_| Verification::default());
-        let nothing = Report { plan, finished: &Finished::default(), verification: verification.as_ref() };
+        let nothing = Report { plan: &plans[0], finished: &Finished::default(), verification: verification.as_ref() };
         if let Err(words) = self.check_conditions(&json::report(&nothing)) {
             return usage_error("load", &words);
         }
-        let mut view = View::new();
-        let finished = run(plan, &stop_on_interrupt(), &mut |live| view.tell(live));
-        view.end();
-        match finished {
-            Ok(finished) => self.conclude(plan, &finished),
-            Err(error) => fail(plan, &error),
+        let stop = stop_on_interrupt();
+        let mut refused = Vec::new();
+        for plan in &plans {
+            let mut view = View::new();
+            let finished = run(plan, &stop, &mut |live| view.tell(live));
+            view.end();
+            match finished {
+                Ok(finished) => return self.conclude(plan, &finished),
+                Err(LoadError::Unreachable(reason)) => refused.push(format!("{}: {reason}", plan.target)),
+                Err(error) => return fail(&error),
+            }
         }
+        refused.iter().for_each(complain);
+        Exit::Unreachable
     }
 
     /// Whether every `--fail-if` names a figure that a report like this one has.
@@ -283,20 +292,12 @@ fn exit_of(report: &Report<'_>) -> Exit {
     }
 }
 
-fn fail(plan: &Plan, error: &LoadError) -> Exit {
+fn fail(error: &LoadError) -> Exit {
+    complain(error);
     match error {
-        LoadError::Shortage(_) => {
-            complain(error);
-            Exit::Usage
-        }
-        LoadError::Unreachable(_) => {
-            complain(format_args!("{}: {error}", plan.target));
-            Exit::Unreachable
-        }
-        LoadError::EventLoop(_) => {
-            complain(error);
-            Exit::Failed
-        }
+        LoadError::Shortage(_) => Exit::Usage,
+        LoadError::Unreachable(_) => Exit::Unreachable,
+        LoadError::EventLoop(_) => Exit::Failed,
     }
 }
 

@@ -3,9 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, value_parser};
 use intake::client::ping::{COUNT_MAX, Event, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, Summary, ping};
+use intake::load::udp::choose;
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::pipe;
 
@@ -49,10 +51,10 @@ fn parse_size(typed: &str) -> Result<Size, String> {
 }
 
 impl Ping {
-    /// Pings the first address of the host.
+    /// Pings the first address of the host that is not refused.
     pub fn run(self) -> Exit {
         let outcome = self.address.resolve().and_then(|found| {
-            let address = found[0];
+            let address = choose(&found, &AtomicBool::new(false));
             self.ping(address).map_err(|error| format!("cannot ping {address}: {error}"))
         });
         match outcome {

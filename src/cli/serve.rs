@@ -9,7 +9,7 @@ use intake::server::config::{Config, Durability, Limits, Udp};
 use intake::server::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError};
 
-use super::address::Address;
+use super::address::{Address, listening};
 use super::logger::{self, Lines};
 use super::units::{Count, Limit, Size, Span};
 use super::{Exit, Words, complain, one_of, say, word_of};
@@ -24,12 +24,12 @@ Exit codes:
 
 SIGTERM, SIGINT and SIGQUIT shut down, a second one aborts. SIGUSR1 prints statistics.")]
 pub struct Serve {
-    /// Where TCP listens; may be given several times
+    /// Where TCP listens: every address of the host that this machine has; may be given several times
     #[arg(long, value_name = "HOST:PORT", default_values_t = [Address::default()])]
     listen: Vec<Address>,
-    /// Where UDP is echoed [default: as the first --listen]
+    /// Where UDP is echoed [default: on every address of --listen]
     #[arg(long, value_name = "HOST:PORT|off", value_parser = parse_udp)]
-    udp: Option<Udp>,
+    udp: Option<Echo>,
     /// Where files are stored; created where it is missing
     #[arg(long, default_value_os_t = Config::default().directory)]
     dir: PathBuf,
@@ -97,10 +97,17 @@ const ON_EXISTS: &Words<OnExists> =
 
 const TRACE: &Words<Format> = &[("words", Format::Words), ("json", Format::Json)];
 
-fn parse_udp(typed: &str) -> Result<Udp, String> {
+/// What is typed for `--udp`.
+#[derive(Clone, Debug)]
+enum Echo {
+    Off,
+    At(Address),
+}
+
+fn parse_udp(typed: &str) -> Result<Echo, &'static str> {
     match typed {
-        "off" => Ok(Udp::Off),
-        _ => typed.parse::<Address>()?.resolve().map(|found| Udp::At(found[0])),
+        "off" => Ok(Echo::Off),
+        _ => typed.parse().map(Echo::At),
     }
 }
 
@@ -142,7 +149,11 @@ impl Serve {
     }
 
     fn config(self) -> Result<Config, String> {
-        let listen = self.listen.iter().map(Address::resolve).collect::<Result<Vec<_>, _>>()?.concat();
+        let udp = match self.udp {
+            None => Udp::FollowTcp,
+            Some(Echo::Off) => Udp::Off,
+            Some(Echo::At(address)) => Udp::At(listening(&[address])?),
+        };
         let limits = Limits {
             header_timeout: self.header_timeout.0.map(|Span(time)| time),
             idle_timeout: self.idle_timeout.0.map(|Span(time)| time),
@@ -152,8 +163,8 @@ impl Serve {
             name_quiet: self.name_quiet.0,
         };
         Ok(Config {
-            listen,
-            udp: self.udp.unwrap_or(Udp::FollowTcp),
+            listen: listening(&self.listen)?,
+            udp,
             directory: self.dir,
             sync: self.sync,
             partial_ttl: self.partial_ttl.0,
@@ -218,7 +229,7 @@ mod tests {
              --min-free 17k --partial-ttl 18h --reuse-port",
         );
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
-        assert_eq!(udp, Udp::At("127.0.0.2:3".parse().unwrap()));
+        assert_eq!(udp, Udp::At(vec!["127.0.0.2:3".parse().unwrap()]));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
         assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
         assert!(rules.names.portable && rules.require_size && reuse_port && sync == Durability::None);

@@ -6,7 +6,8 @@ mod track;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub const SIZE_MIN_BYTES: usize = 2 * NUMBER_BYTES;
 pub const SIZE_MAX_BYTES: usize = 65_507;
 /// Datagrams received or sent on one socket before the others have their turn.
 const VISIT_DATAGRAMS: usize = 64;
+/// How long one address of several has time to answer before the next one is asked.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest wait, so that Ctrl-C is heeded.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -249,6 +252,37 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Which of a host's addresses to send to: the first that answers a datagram, or else the first that is not refused. A host
+/// with one address is not asked. Ends early when `stop` is set.
+pub fn choose(targets: &[SocketAddr], stop: &AtomicBool) -> SocketAddr {
+    let mut silent = None;
+    for &target in targets.iter().filter(|_| targets.len() > 1) {
+        match probe(target, stop) {
+            Ok(true) => return target,
+            Ok(false) => silent = silent.or(Some(target)),
+            Err(_) => {}
+        }
+    }
+    silent.unwrap_or(targets[0])
+}
+
+/// Whether `target` answers a datagram. That it is silent is no error, that it refuses is one.
+fn probe(target: SocketAddr, stop: &AtomicBool) -> io::Result<bool> {
+    let socket = net::UdpSocket::from(OwnedFd::from(connect(target)?));
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(TICK))?;
+    socket.send(&[0; SIZE_MIN_BYTES])?;
+    let start = Instant::now();
+    while start.elapsed() < PROBE_PATIENCE && !stop.load(Ordering::Relaxed) {
+        match socket.recv(&mut [0; SIZE_MIN_BYTES]) {
+            Ok(_) => return Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 /// A connected socket hears of ICMP errors, and of nobody but its peer.
 fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match target {
@@ -291,7 +325,6 @@ impl fmt::Display for Finished {
 
 #[cfg(test)]
 mod tests {
-    use std::net;
     use std::thread;
 
     use super::*;

@@ -16,7 +16,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use log::{debug, info, trace};
+use mio::event::Source;
 use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Socket, Type};
@@ -30,12 +32,15 @@ use crate::reactor::Moment;
 /// own cost for each.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
-/// The echo's socket.
+/// The echo, on one or several addresses. One guard watches all of them, so a peer gets no second budget by asking a second
+/// address, and no socket answers another one of the same echo.
 #[derive(Debug)]
 pub struct Echo {
-    socket: UdpSocket,
+    sockets: Vec<UdpSocket>,
+    /// The socket that is served first in the next call.
+    first: usize,
     guard: Guard,
-    /// What was received and is not answered yet: nothing between the calls of `serve`.
+    /// Datagrams received and not yet answered. Empty between two calls of `serve`.
     runs: Runs,
     stats: EchoStats,
 }
@@ -64,28 +69,35 @@ impl fmt::Display for EchoStats {
 }
 
 impl Echo {
-    /// Echoes on `addr`, up to `rate` datagrams a second to each peer; `None` is no limit.
+    /// An echo without an address, which answers up to `rate` datagrams a second to each peer; `None` is no limit.
+    pub fn new(rate: Option<u32>) -> Self {
+        Self { sockets: Vec::new(), first: 0, guard: Guard::new(rate), runs: Runs::new(), stats: EchoStats::default() }
+    }
+
+    /// Echoes on `addr` as well.
     ///
     /// On an unspecified address the kernel picks the address that an answer comes from, by its route.
     ///
     /// # Errors
-    /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
-    pub fn bind(addr: SocketAddr, sharing: Sharing, rate: Option<u32>) -> io::Result<Self> {
+    /// What the system says: the address is in use, is not one of this machine's, or its port is privileged.
+    pub fn bind(&mut self, addr: SocketAddr, sharing: Sharing) -> io::Result<()> {
         let socket = unbound_socket(addr, sharing, Type::DGRAM)?;
         let buffer_bytes = enlarge_receive_buffer(&socket)?;
         socket.bind(&addr.into())?;
         let socket = UdpSocket::from_std(socket.into());
         let local = socket.local_addr()?;
         info!("udp {local}: a receive buffer of {buffer_bytes} bytes, {RECEIVE_BUFFER_BYTES} were asked for");
-        Ok(Self { socket, guard: Guard::new(local.port(), rate), runs: Runs::new(), stats: EchoStats::default() })
+        self.guard.refuse_port(local.port());
+        self.sockets.push(socket);
+        Ok(())
     }
 
-    /// The address of the socket, with the port that port 0 became.
+    /// The addresses of the sockets, with the ports that port 0 became.
     ///
     /// # Errors
     /// What getsockname(2) says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
     /// What became of the datagrams so far.
@@ -93,46 +105,72 @@ impl Echo {
         self.stats
     }
 
-    /// Answers up to `budget` datagrams that have arrived by `now`. Returns whether there may be more: no event will tell.
+    /// Receives up to `budget` datagrams, and answers those that the guard admits at `now`. Returns whether there may be
+    /// more: no event will tell.
     pub fn serve(&mut self, now: Moment, budget: usize) -> bool {
-        let may_be_more = self.receive(now, budget);
-        self.answer();
-        may_be_more
+        let mut left = budget;
+        for _ in 0..self.sockets.len() {
+            let index = self.first;
+            // A flood on one address uses up the budget, and the next call begins with the next address.
+            self.first = (index + 1) % self.sockets.len();
+            left -= self.receive(index, now, left);
+            self.answer(index);
+            if left == 0 {
+                return true;
+            }
+        }
+        false
     }
 
-    fn receive(&mut self, now: Moment, budget: usize) -> bool {
+    /// Returns how many receive calls it made that did not find the socket empty: less than `budget` if it is drained.
+    fn receive(&mut self, index: usize, now: Moment, budget: usize) -> usize {
         for nth in 0..budget {
-            // The first is often the only one, and does not wait for the answer that there is no other.
+            // The first is often the only one. It is answered before the next call finds that out.
             if nth == 1 || self.runs.is_full() {
-                self.answer();
+                self.answer(index);
             }
-            match self.socket.recv_from(self.runs.room()) {
-                Ok((size, source)) => self.judge(size as u16, source, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An interruption, or what became of an earlier answer: told once, and no reason to stop.
+            match self.sockets[index].recv_from(self.runs.room()) {
+                Ok((size, source)) => self.judge(index, size as u16, source, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return nth,
+                // An interruption, or the fate of an earlier answer. It is reported once, and is no reason to stop.
                 Err(error) => debug!("udp receive: {error}"),
             }
         }
-        true
+        budget
     }
 
-    /// What is left unanswered leaves its room to the next.
-    fn judge(&mut self, size: u16, source: SocketAddr, now: Moment) {
+    /// The next datagram overwrites one that is not answered.
+    fn judge(&mut self, index: usize, size: u16, source: SocketAddr, now: Moment) {
         match self.guard.judge(source, now) {
             Verdict::RefuseSource => self.stats.refused_source += 1,
             Verdict::OverRate => self.stats.over_rate += 1,
             Verdict::Admit => {
                 if let Some(run) = self.runs.push(size, source) {
-                    send_back(&self.socket, run, &mut self.stats);
+                    send_back(&self.sockets[index], run, &mut self.stats);
                 }
             }
         }
     }
 
-    fn answer(&mut self) {
+    fn answer(&mut self, index: usize) {
         if let Some(run) = self.runs.end() {
-            send_back(&self.socket, run, &mut self.stats);
+            send_back(&self.sockets[index], run, &mut self.stats);
         }
+    }
+}
+
+/// All sockets have the one token: which of them is readable is found out by reading.
+impl Source for Echo {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.sockets.iter_mut().try_for_each(|socket| registry.register(socket, token, interest))
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.sockets.iter_mut().try_for_each(|socket| registry.reregister(socket, token, interest))
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.sockets.iter_mut().try_for_each(|socket| registry.deregister(socket))
     }
 }
 
@@ -165,8 +203,6 @@ fn send(socket: &UdpSocket, Run { source, segment, count, bytes }: Run<'_>) -> i
     Ok(sendmsg(socket.as_raw_fd(), &[IoSlice::new(bytes)], &segments, MsgFlags::empty(), Some(&to))?)
 }
 
-delegate_source!(Echo, socket);
-
 /// Asks for the buffer beyond `net.core.rmem_max`, which takes CAP_NET_ADMIN, then within it. Returns the bytes got: the
 /// kernel doubles what it grants, for its own bookkeeping, and tells the double (socket(7)).
 fn enlarge_receive_buffer(socket: &Socket) -> io::Result<usize> {
@@ -179,7 +215,7 @@ fn enlarge_receive_buffer(socket: &Socket) -> io::Result<usize> {
 mod tests {
     use std::net;
 
-    use mio::{Interest, Poll, Token};
+    use mio::Poll;
     use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
 
     use super::run::DATAGRAM_MAX_BYTES;
@@ -194,10 +230,11 @@ mod tests {
 
     impl Served {
         fn bind(addr: SocketAddr, rate: Option<u32>) -> Self {
-            let mut echo = Echo::bind(addr, Sharing::default(), rate).unwrap();
+            let mut echo = Echo::new(rate);
+            echo.bind(addr, Sharing::default()).unwrap();
             let poll = Poll::new().unwrap();
             poll.registry().register(&mut echo, Token(0), Interest::READABLE).unwrap();
-            let addr = echo.local_addr().unwrap();
+            let addr = echo.local_addrs().unwrap()[0];
             Self { poll, echo, addr }
         }
 
@@ -296,7 +333,7 @@ mod tests {
         let served = Served::bind(LOOPBACK, None);
         let client = served.client();
         let run = Run { source: client.local_addr().unwrap(), segment: 2, count: 3, bytes: b"aabbc" };
-        assert_eq!(send(&served.echo.socket, run).unwrap(), 5);
+        assert_eq!(send(&served.echo.sockets[0], run).unwrap(), 5);
         for expected in [&b"aa"[..], b"bb", b"c"] {
             assert_hears(&client, expected);
         }
@@ -310,9 +347,9 @@ mod tests {
         let bytes = datagram(300, 0);
         // More segments than any kernel takes.
         let run = Run { source: client.local_addr().unwrap(), segment: 2, count: 150, bytes: &bytes };
-        assert!(send(&served.echo.socket, run).is_err());
+        assert!(send(&served.echo.sockets[0], run).is_err());
         let mut stats = EchoStats::default();
-        send_back(&served.echo.socket, run, &mut stats);
+        send_back(&served.echo.sockets[0], run, &mut stats);
         assert_eq!(stats, EchoStats { echoed: 150, bytes: 300, ..EchoStats::default() });
         for expected in bytes.chunks(2) {
             assert_hears(&client, expected);
@@ -391,7 +428,7 @@ mod tests {
         }
         let mut served = Served::bind(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)), None);
         // Larger than the loopback's MTU of 65,536 with its headers, so without fragments it cannot go back (EMSGSIZE).
-        set_ipv6_mtu_discover(&served.echo.socket, Ipv6PathMtuDiscovery::DO).unwrap();
+        set_ipv6_mtu_discover(&served.echo.sockets[0], Ipv6PathMtuDiscovery::DO).unwrap();
         let client = served.client();
         for size in [1, 65_527, 2] {
             client.send(&datagram(size, 0)).unwrap();

@@ -57,6 +57,8 @@ mod timer;
 use std::io;
 use std::net::SocketAddr;
 
+use nix::net::if_::if_nametoindex;
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 pub use descriptors::raise_descriptor_limit;
@@ -86,6 +88,22 @@ fn unbound_socket(addr: SocketAddr, sharing: Sharing, kind: Type) -> io::Result<
     }
     socket.set_reuse_port(sharing.reuse_port)?;
     Ok(socket)
+}
+
+/// Whether the IP address of `addr` is one of this machine's, of a family that its kernel has.
+pub fn is_assignable(mut addr: SocketAddr) -> bool {
+    addr.set_port(0);
+    let bound = unbound_socket(addr, Sharing::default(), Type::DGRAM).and_then(|socket| socket.bind(&addr.into()));
+    let errno = bound.err().and_then(|error| Errno::from_io_error(&error));
+    !matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+/// The number of the network interface called `name`, as the scope of an IPv6 address wants it.
+///
+/// # Errors
+/// What if_nametoindex(3) says: there is no such interface.
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(name)?)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::proto::Rules;
 /// What one server is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where TCP listens. Loopback by default: a receiver takes files from anyone who can reach it.
+    /// Where TCP listens, each address once. Loopback by default: a receiver takes files from anyone who can reach it.
     pub listen: Vec<SocketAddr>,
     /// Where the UDP echo listens. Port 0 takes the number of the first TCP listener.
     pub udp: Udp,
@@ -44,12 +44,12 @@ pub struct Config {
 }
 
 /// Whether and where the UDP echo listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Udp {
-    /// The address and port of the first TCP listener.
+    /// The address and port of every TCP listener.
     FollowTcp,
-    /// An address of its own.
-    At(SocketAddr),
+    /// Addresses of its own, each once.
+    At(Vec<SocketAddr>),
     /// No echo.
     Off,
 }

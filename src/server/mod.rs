@@ -184,8 +184,10 @@ impl Server {
         mut echo: Option<Echo>,
     ) -> io::Result<Self> {
         let tcp = listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
-        let udp = echo.iter().map(|echo| echo.local_addr().map(Endpoint::Udp));
-        let endpoints = tcp.chain(udp).collect::<io::Result<_>>()?;
+        let mut endpoints = tcp.collect::<io::Result<Vec<_>>>()?;
+        if let Some(echo) = &echo {
+            endpoints.extend(echo.local_addrs()?.into_iter().map(Endpoint::Udp));
+        }
         let mut signals = Signals::new()?;
         let timer = Timer::new(poll.registry(), TIMER)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -194,7 +196,7 @@ impl Server {
         }
         // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
         // called late.
-        let events = Events::with_capacity(max_connections + listeners.len() + 4);
+        let events = Events::with_capacity(max_connections + endpoints.len() + 3);
         let now = net::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
         Ok(Self {

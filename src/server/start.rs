@@ -122,32 +122,47 @@ fn bind_once(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartErro
     let failed = |transport, addr| move |error| StartError::Listen { transport, addr, error };
     let mut listeners = Vec::with_capacity(config.listen.len());
     for &addr in &config.listen {
-        listeners.push(Listener::bind(addr, sharing(addr, config)).map_err(failed("tcp", addr))?);
+        listeners
+            .push(Listener::bind(addr, sharing(addr, &config.listen, config.reuse_port)).map_err(failed("tcp", addr))?);
     }
-    let Some(addr) = udp_addr(config, &listeners).map_err(failed("tcp", config.listen[0]))? else {
+    let addrs = udp_addrs(config, &listeners).map_err(failed("tcp", config.listen[0]))?;
+    if addrs.is_empty() {
         return Ok((listeners, None));
-    };
-    let echo = Echo::bind(addr, sharing(addr, config), config.udp_rate).map_err(failed("udp", addr))?;
+    }
+    let mut echo = Echo::new(config.udp_rate);
+    for &addr in &addrs {
+        echo.bind(addr, sharing(addr, &addrs, config.reuse_port)).map_err(failed("udp", addr))?;
+    }
     Ok((listeners, Some(echo)))
 }
 
-/// Where UDP goes: with port 0 it takes the number of the first listener.
-fn udp_addr(config: &Config, listeners: &[Listener]) -> io::Result<Option<SocketAddr>> {
-    let first = listeners[0].local_addr()?;
-    Ok(match config.udp {
-        Udp::FollowTcp => Some(first),
-        Udp::At(addr) if addr.port() == 0 => Some(SocketAddr::new(addr.ip(), first.port())),
-        Udp::At(addr) => Some(addr),
-        Udp::Off => None,
-    })
+/// Where the echo listens. An address of its own with port 0 takes the number of the first listener.
+fn udp_addrs(config: &Config, listeners: &[Listener]) -> io::Result<Vec<SocketAddr>> {
+    match &config.udp {
+        Udp::FollowTcp => listeners.iter().map(Listener::local_addr).collect(),
+        Udp::At(addrs) => {
+            let port = listeners[0].local_addr()?.port();
+            let numbered = |&addr: &SocketAddr| match addr.port() {
+                0 => with_port(addr, port),
+                _ => addr,
+            };
+            Ok(addrs.iter().map(numbered).collect())
+        }
+        Udp::Off => Ok(Vec::new()),
+    }
+}
+
+fn with_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
+    addr.set_port(port);
+    addr
 }
 
 fn has_free_choice(config: &Config) -> bool {
-    config.listen[0].port() == 0
+    config.listen.iter().any(|addr| addr.port() == 0)
 }
 
-fn sharing(addr: SocketAddr, config: &Config) -> Sharing {
-    Sharing { only_v6: only_v6(addr, &config.listen), reuse_port: config.reuse_port }
+fn sharing(addr: SocketAddr, all: &[SocketAddr], reuse_port: bool) -> Sharing {
+    Sharing { only_v6: only_v6(addr, all), reuse_port }
 }
 
 /// `[::]` takes IPv4 as well, unless that is asked for by an address of its own.

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+use std::process::{Command, Output};
 
 use rustix::process::Signal;
 use socket2::SockRef;
 
 use crate::fixture::*;
-use crate::tools::leave_out;
+use crate::tools::{leave_out, unshare_network};
 
 fn has_ipv6() -> bool {
     let found = TcpListener::bind((Ipv6Addr::LOCALHOST, 0));
@@ -91,4 +92,79 @@ fn a_restarted_server_has_its_port_again_at_once() {
         classic(address, "name.bin", b"content").expect("the upload is taken");
         files_of([("name.bin", b"content")])
     });
+}
+
+/// A server in a network of its own, which `setup` has made in words of a shell. `None`: it is left out.
+fn start_in_network(setup: &str, args: &[&str]) -> Option<Server> {
+    let setup = format!("ip link set lo up && {setup}");
+    Some(Server::start_secluded(&unshare_network()?, &setup, args))
+}
+
+/// Runs `intake ARGS` in the network of `server`, the arguments separated by spaces.
+fn intake_beside(server: &Server, args: &str) -> Output {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &server.pid().to_string(), "--user", "--mount", "--net", env!("CARGO_BIN_EXE_intake")]);
+    command.args(args.split(' ')).output().expect("nsenter can be started")
+}
+
+fn assert_succeeds(output: &Output) {
+    let printed = [&output.stdout[..], &output.stderr[..]].concat();
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&printed));
+}
+
+/// `localhost` as most hosts files have it.
+const LOCALHOST: &str = "printf '::1 localhost\\n127.0.0.1 localhost\\n' >hosts && mount --bind hosts /etc/hosts";
+
+#[test]
+fn every_command_tries_each_address_of_a_name() {
+    let Some(server) = start_in_network(LOCALHOST, &["--listen", "127.0.0.1:9000"]) else { return };
+    assert_succeeds(&intake_beside(&server, "send /proc/self/exe --to localhost:9000 --name sent"));
+    assert_succeeds(&intake_beside(&server, "load localhost:9000 --files 2"));
+    for udp in ["ping localhost:9000 --count 1", "load localhost:9000 --udp --duration 50ms"] {
+        assert_succeeds(&intake_beside(&server, udp));
+    }
+    assert_eq!(server.files().len(), 3);
+}
+
+#[test]
+fn nobody_at_any_address_of_a_name_is_told_of_each() {
+    let Some(server) = start_in_network(LOCALHOST, &["--listen", "127.0.0.1:9000"]) else { return };
+    let output = intake_beside(&server, "load localhost:9001 --files 2");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{words}");
+    assert!(words.contains("[::1]:9001: cannot connect") && words.contains("127.0.0.1:9001: cannot"), "{words}");
+}
+
+#[test]
+fn a_name_is_listened_on_at_each_of_its_addresses_once() {
+    let args = ["--listen", "localhost:9000", "--listen", "127.0.0.1:9000"];
+    let Some(server) = start_in_network(LOCALHOST, &args) else { return };
+    assert_eq!(server.all_tcp(), ["[::1]:9000".parse().unwrap(), "127.0.0.1:9000".parse().unwrap()]);
+    for address in ["[::1]:9000", "127.0.0.1:9000"] {
+        assert_succeeds(&intake_beside(&server, &format!("load {address} --files 2")));
+        assert_succeeds(&intake_beside(&server, &format!("ping {address} --count 1")));
+    }
+}
+
+#[test]
+fn an_address_of_a_name_that_the_machine_lacks_is_not_listened_on() {
+    let without_v6 = format!("{LOCALHOST} && ip address del ::1/128 dev lo");
+    let args = ["--listen", "localhost:9000", "--udp", "localhost:9001"];
+    let Some(server) = start_in_network(&without_v6, &args) else { return };
+    assert_eq!(server.all_tcp(), ["127.0.0.1:9000".parse().unwrap()]);
+    assert_succeeds(&intake_beside(&server, "ping localhost:9001 --count 1"));
+}
+
+#[test]
+fn a_link_local_address_is_reached_through_its_interface() {
+    let link = "ip address add fe80::1/64 dev lo nodad";
+    let Some(server) = start_in_network(link, &["--listen", "[fe80::1%lo]:9000"]) else { return };
+    for command in
+        ["send /proc/self/exe --name sent --to", "load --files 2", "ping --count 1", "load --udp --duration 50ms"]
+    {
+        assert_succeeds(&intake_beside(&server, &format!("{command} [fe80::1%lo]:9000")));
+        let output = intake_beside(&server, &format!("{command} [fe80::1]:9000"));
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && words.contains("[fe80::1%eth0]:9000"), "{command}: {words}");
+    }
 }

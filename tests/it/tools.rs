@@ -37,6 +37,21 @@ pub fn unshare_mounts() -> Option<[&'static str; 3]> {
     can.then_some(unshare)
 }
 
+/// The words that run a program with a network of its own, whose loopback is up, and where it may mount as in
+/// [`unshare_mounts`].
+pub fn unshare_network() -> Option<Vec<&'static str>> {
+    let unshare = [&unshare_mounts()?[..], &["--net"]].concat();
+    installed("ip")?;
+    installed("nsenter")?;
+    let mut try_it = Command::new(unshare[0]);
+    try_it.args(&unshare[1..]).args(["ip", "link", "set", "lo", "up"]);
+    let can = try_it.status().expect("unshare can be started").success();
+    if !can {
+        leave_out("this user may not have a network of its own");
+    }
+    can.then_some(unshare)
+}
+
 /// strace(1) on a thread of a running server: it watches the system calls, and makes some fail, until it is dropped.
 pub struct Strace {
     process: Child,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use intake::load::json;
-use intake::load::udp::{Finished, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, run};
+use intake::load::udp::{Finished, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, choose, run};
 use intake::load::workload::Sizes;
 
 use super::Load;
@@ -38,13 +38,14 @@ pub fn plan(load: &Load, target: SocketAddr) -> Result<Plan, String> {
 }
 
 /// Sends and reports.
-pub fn send(plan: &Plan, stop: &AtomicBool, load: &Load) -> Exit {
+pub fn send(plan: &Plan, targets: &[SocketAddr], stop: &AtomicBool, load: &Load) -> Exit {
     if let Err(words) = load.check_conditions(&json::udp(plan, &Finished::default())) {
         return usage_error("load", &words);
     }
-    match run(plan, stop) {
-        Ok(finished) => load.tell(&finished, &json::udp(plan, &finished), exit_of(&finished)),
-        Err(error) => fail(plan, &error),
+    let plan = Plan { target: choose(targets, stop), ..*plan };
+    match run(&plan, stop) {
+        Ok(finished) => load.tell(&finished, &json::udp(&plan, &finished), exit_of(&finished)),
+        Err(error) => fail(&plan, &error),
     }
 }
 

@@ -29,20 +29,25 @@ pub enum Verdict {
 /// Decides for one echo socket.
 #[derive(Debug)]
 pub struct Guard {
-    own_port: u16,
+    own_ports: Vec<u16>,
     limiter: Option<Limiter>,
 }
 
 impl Guard {
-    /// For an echo on `own_port` that answers `rate` datagrams a second to each peer; `None` is no limit.
-    pub fn new(own_port: u16, rate: Option<u32>) -> Self {
-        Self { own_port, limiter: rate.map(Limiter::new) }
+    /// For an echo that answers `rate` datagrams a second to each peer; `None` is no limit.
+    pub fn new(rate: Option<u32>) -> Self {
+        Self { own_ports: Vec::new(), limiter: rate.map(Limiter::new) }
+    }
+
+    /// The echo answers from `port`.
+    pub fn refuse_port(&mut self, port: u16) {
+        self.own_ports.push(port);
     }
 
     /// Decides on a datagram from `source` that was received at `now`.
     pub fn judge(&mut self, source: SocketAddr, now: Moment) -> Verdict {
         // Our port on another address may be another echo of ours, or we ourselves.
-        if source.port() < FIRST_CLIENT_PORT || source.port() == self.own_port {
+        if source.port() < FIRST_CLIENT_PORT || self.own_ports.contains(&source.port()) {
             return Verdict::RefuseSource;
         }
         let within_rate = self.limiter.as_mut().is_none_or(|limiter| limiter.admit(source.ip(), now));
@@ -114,6 +119,12 @@ mod tests {
 
     const OWN_PORT: u16 = 9000;
 
+    fn guard(rate: Option<u32>) -> Guard {
+        let mut guard = Guard::new(rate);
+        guard.refuse_port(OWN_PORT);
+        guard
+    }
+
     fn from(source: &str) -> SocketAddr {
         source.parse().unwrap()
     }
@@ -127,8 +138,9 @@ mod tests {
     fn ports_that_answer_by_themselves_are_refused() {
         let now = Moment::default();
         for rate in [None, Some(1)] {
-            let mut guard = Guard::new(OWN_PORT, rate);
-            for refused in ["127.0.0.1:9000", "192.0.2.7:9000", "[2001:db8::1]:9000", "192.0.2.7:0", "192.0.2.7:7"] {
+            let mut guard = guard(rate);
+            guard.refuse_port(9001);
+            for refused in ["127.0.0.1:9000", "192.0.2.7:9001", "[2001:db8::1]:9000", "192.0.2.7:0", "192.0.2.7:7"] {
                 assert_eq!(guard.judge(from(refused), now), Verdict::RefuseSource, "{refused}");
             }
             assert_eq!(guard.judge(from("192.0.2.7:1023"), now), Verdict::RefuseSource);
@@ -139,12 +151,12 @@ mod tests {
 
     #[test]
     fn no_rate_is_no_limit() {
-        assert_eq!(admitted(&mut Guard::new(OWN_PORT, None), "192.0.2.7:5000", Moment::default(), 100_000), 100_000);
+        assert_eq!(admitted(&mut guard(None), "192.0.2.7:5000", Moment::default(), 100_000), 100_000);
     }
 
     #[test]
     fn a_peer_has_one_seconds_worth_at_once_and_then_its_rate() {
-        let mut guard = Guard::new(OWN_PORT, Some(300));
+        let mut guard = guard(Some(300));
         let start = Moment::default();
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", at(0), 1000), 300);
@@ -160,7 +172,7 @@ mod tests {
 
     #[test]
     fn looking_often_does_not_lose_fractions_of_a_token() {
-        let mut guard = Guard::new(OWN_PORT, Some(3));
+        let mut guard = guard(Some(3));
         let start = Moment::default();
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", start, 10), 3);
         let answered = (1..=10_000u64)
@@ -171,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_largest_rate_and_a_clock_that_stands_still_do_not_overflow() {
-        let mut guard = Guard::new(OWN_PORT, Some(u32::MAX));
+        let mut guard = guard(Some(u32::MAX));
         let now = Moment::default();
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now, 1000), 1000);
         assert_eq!(admitted(&mut guard, "192.0.2.7:5000", now + Duration::from_secs(1_000_000), 1000), 1000);
@@ -188,7 +200,7 @@ mod tests {
 
     #[test]
     fn peers_do_not_take_from_one_another() {
-        let mut guard = Guard::new(OWN_PORT, Some(1));
+        let mut guard = guard(Some(1));
         let now = Moment::default();
         let peers = (0..200u8).map(|last| SocketAddr::from(([198, 51, 100, last], 5000)));
         let answered = peers.filter(|peer| guard.judge(*peer, now) == Verdict::Admit).count();
