@@ -1,15 +1,15 @@
-//! The limit on open descriptors, which is what runs out first in a server of many connections: each takes one, and
-//! each file another. Knows nothing of what they are used for.
+//! The limit on open descriptors. It is what runs out first in a server of many connections: each takes one, and each
+//! file another. Knows nothing of what they are used for.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit on open descriptors to the hard one (`RLIMIT_NOFILE`, getrlimit(2)) and returns the number that
-/// is then in force. The soft one is often 1024 for the sake of select(2), which nothing here uses.
+/// is then in force. The soft limit is often 1024 because of select(2), which nothing here uses.
 ///
 /// # Errors
-/// What setrlimit(2) says: the hard limit was inherited from before `fs.nr_open` was lowered under it.
+/// What setrlimit(2) says, for example that `fs.nr_open` was lowered below the inherited hard limit.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let hard = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;

@@ -1,9 +1,8 @@
-//! What the kernel knows of a TCP connection: the figures that `ss` and `netstat` print, from where `ss` has them
+//! What the kernel knows of a TCP connection: the figures that `ss` and `netstat` print, from the same source as `ss`
 //! (sock_diag(7)).
 //!
-//! One question about one connection, named by its two addresses, so that the answer costs the same however many there
-//! are, and so that a connection can be asked after when its socket is closed already: a TIME_WAIT has no descriptor.
-//! Knows nothing of descriptors.
+//! Each question is about one connection, named by its two addresses. So the answer costs the same however many
+//! connections there are, and a connection can be asked about after its socket is closed: a TIME_WAIT has no descriptor.
 //!
 //! ```
 //! use std::net::{TcpListener, TcpStream};
@@ -13,7 +12,7 @@
 //! let client = TcpStream::connect(listener.local_addr()?)?;
 //! let mut diag = Diag::open()?;
 //! let seen = diag.connection(client.local_addr()?, client.peer_addr()?)?;
-//! assert_eq!(seen.state, "ESTABLISHED", "although nobody has accepted it");
+//! assert_eq!(seen.state, "ESTABLISHED", "although it was not accepted yet");
 //! assert_eq!(diag.listener(listener.local_addr()?)?.unread, 1, "it waits in the backlog");
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -46,39 +45,39 @@ const STATES: [&str; 12] = [
     "CLOSING",
 ];
 
-/// An answer has less: a header of 88 bytes, and attributes of a few hundred.
+/// More than any answer: a header of 88 bytes, and a few hundred bytes of attributes.
 const ANSWER_MAX_BYTES: usize = 8 << 10;
 
 /// Asks the kernel about connections of this machine.
 #[derive(Debug)]
 pub struct Diag {
     socket: OwnedFd,
-    /// Of the last question, so that no late answer is taken for the next one's.
+    /// The number of the last question, so that a late answer is not taken for the next one.
     sequence: u32,
 }
 
-/// One TCP socket, as the kernel has it. One that it does not have is CLOSED.
+/// One TCP socket, as the kernel knows it. One that it does not know is CLOSED.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
     /// As `netstat` spells it.
     pub state: &'static str,
-    /// `Recv-Q`: bytes that have arrived and were not read; of a listener the connections that wait for accept. A FIN that
-    /// was not read counts as a byte.
+    /// `Recv-Q`: bytes that have arrived and were not read; for a listener, the connections that wait for accept. An
+    /// unread FIN counts as a byte.
     pub unread: u32,
-    /// `Send-Q`: bytes that were written and are not acknowledged, sent or not; of a listener its backlog. A FIN that was
-    /// not acknowledged counts as a byte.
+    /// `Send-Q`: bytes that were written and are not acknowledged, sent or not; for a listener, its backlog. An
+    /// unacknowledged FIN counts as a byte.
     pub unacknowledged: u32,
     /// Everything else, such as the window: what getsockopt(2) calls `TCP_INFO`. Only a live connection has it.
     pub info: Option<Box<TcpInfo>>,
 }
 
 impl Tcp {
-    /// The bytes that the peer has last said it would take beyond those that it has acknowledged.
+    /// The receive window that the peer announced last, in bytes beyond those that it has acknowledged.
     pub fn window(&self) -> u32 {
         self.info.as_ref().map_or(0, |info| info.snd_wnd)
     }
 
-    /// Whether the kernel has nothing under the two addresses: never had it, or has forgotten it.
+    /// Whether the kernel knows no socket under the two addresses, either never or not any more.
     pub fn is_closed(&self) -> bool {
         self.state == STATES[0]
     }
@@ -107,7 +106,7 @@ impl fmt::Display for Tcp {
 }
 
 impl Diag {
-    /// Opens the way to the kernel. It takes no privilege, but a sandbox may forbid it.
+    /// Opens a netlink socket. It takes no privilege, but a sandbox may forbid it.
     ///
     /// # Errors
     /// What socket(2) says.
@@ -120,10 +119,10 @@ impl Diag {
     /// The socket of one end of a connection.
     ///
     /// # Errors
-    /// What the kernel says; that it has no such socket is no error.
+    /// What the kernel says. An unknown socket is not an error.
     pub fn connection(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Tcp> {
         let found = self.ask(local, remote)?;
-        // Where it has none of these two ends, it answers with the listener that would take it.
+        // If the kernel knows neither end, it answers with the listener that would accept the connection.
         let exact = found.filter(|found| found.header.socket_id.destination_port == remote.port());
         Ok(exact.map_or_else(Tcp::closed, Tcp::from))
     }
@@ -175,7 +174,7 @@ fn question(local: SocketAddr, remote: SocketAddr, sequence: u32) -> Vec<u8> {
             destination_port: remote.port(),
             destination_address: remote.ip(),
             interface_id,
-            // Whichever socket it is (INET_DIAG_NOCOOKIE, linux/inet_diag.h).
+            // Any socket with these addresses (INET_DIAG_NOCOOKIE, linux/inet_diag.h).
             cookie: [0xff; 8],
         },
     };
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
     use crate::net::tests::{LOOPBACK, PATIENCE, has_ipv6};
 
-    /// The two ends of a connection by way of `listen`, and the way to the kernel.
+    /// The two ends of a connection to `listen`, and a netlink socket.
     fn pair(listen: SocketAddr, connect: IpAddr) -> (TcpStream, TcpStream, Diag) {
         let listener = TcpListener::bind(listen).unwrap();
         let client = TcpStream::connect((connect, listener.local_addr().unwrap().port())).unwrap();
@@ -220,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Five bytes, the client's end, and the server's: the states of a connection that its client closes first.
+    /// The states of a connection whose client closes first, with five bytes unread.
     fn check_the_way_of_a_connection(listen: SocketAddr, connect: IpAddr) {
         let (mut client, mut server, mut diag) = pair(listen, connect);
         let (at_client, at_server) = (ends(&client), ends(&server));

@@ -1,19 +1,19 @@
 //! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the time, the
 //! descriptor limit, and what it knows of a connection.
 //!
-//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn. The clock
-//! is read where somebody asks for [`now`], and nowhere else: time is handed down.
+//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn. Only
+//! [`now`] reads the clock; everything else is given the time.
 //!
-//! Each of them keeps its users out of a trap:
+//! Each module keeps its users out of a trap:
 //!
 //! | | the kernel | the trap |
 //! |---|---|---|
-//! | [`Listener`] | completes connections by itself; accept(2) only takes them out of the backlog | an error of accept that is one client's own ends the server, or one that is a lack (no descriptor) is tried again at once, or never |
-//! | [`Readiness`] | tells of changes, with flags that overlap | a flag is believed, and what stands before an end is not read |
-//! | [`Stream`] | reports a reset once, and a clean end from then on | whoever asks for the error elsewhere takes a part for the whole |
-//! | [`Echo`] | says whose datagram it is, as its sender spelt it | a forged source sets two echoes on one another |
-//! | [`Signals`] | interrupts, anywhere | a handler that does anything is undefined behaviour |
-//! | [`diag`] | knows state, queues and window of every connection | it is only asked for by descriptor, which is gone when it gets interesting |
+//! | [`Listener`] | completes connections by itself; accept(2) only takes them out of the backlog | one client's error ends the server; or a lack of descriptors is retried at once, or never |
+//! | [`Readiness`] | reports changes, with flags that overlap | a flag is believed, and the bytes before an end are not read |
+//! | [`Stream`] | reports a reset once, and a clean end from then on | the error is taken elsewhere, and a part counts as the whole |
+//! | [`Echo`] | reports the source of a datagram as its sender wrote it | a forged source makes two echoes answer each other for ever |
+//! | [`Signals`] | interrupts the program anywhere | a handler that does real work is undefined behaviour |
+//! | [`diag`] | knows state, queues and window of every connection | the usual way asks by descriptor, which is closed when it gets interesting |
 
 /// Registers a wrapper with mio through the source that it holds.
 macro_rules! delegate_source {
@@ -70,13 +70,13 @@ pub use signals::{Signal, Signals};
 pub use stream::Stream;
 pub use timer::{Timer, now};
 
-/// Whom an address is shared with.
+/// Which other sockets may share an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// An IPv6 socket leaves IPv4 to another one. Else it takes that as well.
+    /// An IPv6 socket leaves IPv4 to another socket. Otherwise it takes both.
     pub only_v6: bool,
-    /// Other processes of this user may bind the same address, if they say the same, and the kernel deals connections and
-    /// datagrams out among them by the addresses of both ends (`SO_REUSEPORT`, socket(7)).
+    /// Other processes of this user may bind the same address if they set this too. The kernel then spreads connections
+    /// and datagrams among them by the addresses of both ends (`SO_REUSEPORT`, socket(7)).
     pub reuse_port: bool,
 }
 
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// Long enough for any machine; a test that waits this long has failed.
+    /// Long enough for any machine: a test that waits this long has failed.
     pub const PATIENCE: Duration = Duration::from_secs(20);
 
     pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -1,7 +1,7 @@
-//! A pipe that content passes through on its way from a socket to a file, so that it is copied once and not twice.
+//! A pipe between a socket and a file, so that content is copied once and not twice.
 //!
-//! The socket's pages are handed to the pipe, and copied into the page cache from there (splice(2)). One pipe serves all
-//! connections: whoever fills it empties it before anybody else has their turn. Knows nothing of what is in it.
+//! splice(2) hands the socket's pages to the pipe, and copies them from there into the page cache. One pipe serves all
+//! connections: each visit that fills it empties it again. Knows nothing of what it holds.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,18 +17,18 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// What it holds at most: as much as anybody may have without a privilege (`/proc/sys/fs/pipe-max-size`, pipe(7)).
+    /// The most that it holds: the largest size that needs no privilege (`/proc/sys/fs/pipe-max-size`, pipe(7)).
     pub const BYTES: usize = 1 << 20;
 
     /// An empty pipe.
     ///
     /// # Errors
-    /// What the system says: no descriptor is left, this user's pipes hold as much as they may already, or splice(2) is not
-    /// to be had, as in some sandboxes.
+    /// What the system says: no descriptor is left, this user's pipes have reached their limit, or splice(2) is not
+    /// available, as in some sandboxes.
     pub fn open() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&writer, Self::BYTES)?;
-        // From a pipe into itself it never works, so nothing is moved, but how it fails tells whether it is there at all.
+        // A splice from a pipe into itself always fails and moves nothing. How it fails shows whether the call exists.
         match splice(&reader, None, &writer, None, 1, SpliceFlags::NONBLOCK) {
             Err(Errno::INVAL) | Ok(_) => Ok(Self { reader, writer }),
             Err(errno) => Err(errno.into()),
@@ -44,13 +44,13 @@ impl Pipe {
         Ok(splice(source, None, &self.writer, None, max.min(Self::BYTES), flags)?)
     }
 
-    /// Throws away what is in it.
+    /// Discards what it holds.
     pub fn discard(&self) {
         let mut buffer = [0; 16 << 10];
         while matches!(retry_on_intr(|| read(&self.reader, &mut buffer)), Ok(1..)) {}
     }
 
-    /// The end that what is in it comes out of.
+    /// The end to read from.
     pub fn reader(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }

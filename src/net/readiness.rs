@@ -1,15 +1,15 @@
 //! What an event says about a socket: the only reader of mio's event flags.
 //!
-//! Flags are hints, results decide: each of the two answers means "try it", and the read or write that follows tells
-//! whether there were bytes, an end or an error. Whoever tries has to go on until `WouldBlock`, as no event repeats.
+//! Flags are hints, results decide: each of the two answers means "try it". The read or write that follows tells whether
+//! there were bytes, an end or an error. Then read or write until `WouldBlock`, because no event is repeated.
 //!
 //! | epoll_ctl(2) | what has happened | what it does not say |
 //! |---|---|---|
-//! | `EPOLLIN` | bytes, an end or an error can be read | how much, and that there is anything left by now |
-//! | `EPOLLOUT` | there is room to write | that a connect has succeeded: a refused one says so too |
-//! | `EPOLLRDHUP` | the peer sends no more (FIN) | that everything before it has been read, or that the peer does not listen |
+//! | `EPOLLIN` | bytes, an end or an error can be read | how much, or that anything is still there |
+//! | `EPOLLOUT` | there is room to write | that a connect has succeeded: a refused one is reported the same way |
+//! | `EPOLLRDHUP` | the peer sends no more (FIN) | that everything before it has been read, or that the peer has stopped reading |
 //! | `EPOLLHUP` | both directions have ended | that there is nothing left to read |
-//! | `EPOLLERR` | an error waits for whoever asks first | which; and it may come alone, so it must count as worth a try |
+//! | `EPOLLERR` | an error is pending | which one; and it may come alone, so it must count as worth a try |
 
 /// Which operations are worth a try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Readiness {
     pub writable: bool,
 }
 
-/// What an event says, in mio's words: for people to read. What to go by is [`Readiness`].
+/// What an event says, in mio's words, for people to read. The server acts on [`Readiness`] only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `EPOLLIN`, or `EPOLLPRI`.
@@ -38,7 +38,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Of those that are set.
+    /// The names of the flags that are set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let Self { readable, writable, read_closed, write_closed, error, priority } = self;
         let all = [
@@ -67,8 +67,8 @@ impl From<&mio::event::Event> for Flags {
 }
 
 impl From<&mio::event::Event> for Readiness {
-    /// An end or an error is found by trying, so it counts as readiness: `EPOLLERR` alone, which mio calls neither
-    /// readable nor writable, would otherwise never be looked at (epoll_ctl(2)).
+    /// An end or an error is found by trying, so it counts as readiness. mio calls `EPOLLERR` alone neither readable nor
+    /// writable; it would never be looked at otherwise (epoll_ctl(2)).
     fn from(event: &mio::event::Event) -> Self {
         let flags = Flags::from(event);
         Self {

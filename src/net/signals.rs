@@ -1,16 +1,16 @@
 //! Signals as events of the loop.
 //!
-//! A handler may do next to nothing (signal-safety(7)): it interrupts anything, an allocation too. So each signal is
-//! only noted and makes a socket readable (the self-pipe trick); what it means is decided here, what is done about it
-//! by the server, in its own time. A signal also interrupts the poll (EINTR), which is an empty batch of events and no
-//! error.
+//! A signal handler may do next to nothing (signal-safety(7)), because it can interrupt anything, an allocation too. So a
+//! handler only notes the signal and makes a socket readable (the self-pipe trick). This module says what each signal
+//! means; the server acts on it in its turn. A signal also interrupts the poll (EINTR): that is an empty batch of events,
+//! not an error.
 
 use std::io;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
 
-/// Those that are caught. SIGXFSZ is for what catching it prevents: a write beyond the file size limit then fails with
-/// EFBIG instead of ending the process (setrlimit(2)). SIGPIPE is missing because Rust's runtime ignores it already.
+/// The signals that are caught. SIGXFSZ is caught so that a write beyond the file size limit fails with EFBIG instead of
+/// ending the process (setrlimit(2)). SIGPIPE is missing because Rust's runtime ignores it already.
 const CAUGHT: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGXFSZ];
 
 /// What a signal asks for.
@@ -18,21 +18,21 @@ const CAUGHT: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGXFSZ];
 pub enum Signal {
     /// SIGTERM, SIGINT or SIGQUIT: shut down.
     Stop,
-    /// SIGUSR1: tell the statistics.
+    /// SIGUSR1: log the statistics.
     Statistics,
-    /// SIGHUP: the terminal has gone, or somebody means "reload".
+    /// SIGHUP: the terminal is gone, or an operator means "reload".
     Hangup,
 }
 
-/// The caught signals; readable when one has come.
+/// The caught signals. Readable when one has arrived.
 ///
-/// From the first of these on the signals do not kill the process any more, even after it is dropped.
+/// Once one exists, the signals no longer kill the process, even after it is dropped.
 pub struct Signals {
     delivery: signal_hook_mio::v1_0::Signals,
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Starts to catch them.
     ///
     /// # Errors
     /// What sigaction(2) or socketpair(2) says.
@@ -40,8 +40,8 @@ impl Signals {
         Ok(Self { delivery: signal_hook_mio::v1_0::Signals::new(CAUGHT)? })
     }
 
-    /// What has come since the last look, each once and in no particular order: one of a kind that comes again before
-    /// it is looked at is the same one (signal(7)).
+    /// The signals since the last call, each once and in no particular order. A signal that arrives twice before it is
+    /// looked at counts once (signal(7)).
     pub fn pending(&mut self) -> impl Iterator<Item = Signal> {
         self.delivery.pending().filter_map(meaning)
     }

@@ -1,13 +1,12 @@
 //! A connection's socket: what the server needs of it beyond reading and writing.
 //!
-//! There are two ways to end it. A FIN stands in line behind the bytes and ends one direction; a reset throws away what
-//! was not sent yet, and ends both. A close is the first, unless something is left unread: then it is the second (RFC
-//! 9293, 3.6; RFC 2525, 2.17), which is why the server reads on to the end before it closes on somebody that it has
-//! refused.
+//! There are two ways to end it. A FIN is queued behind the bytes and ends one direction. A reset discards what was not
+//! sent yet and ends both. close(2) sends a FIN, unless something is left unread: then it resets (RFC 9293, 3.6; RFC
+//! 2525, 2.17). That is why the server reads to the end before it closes a connection that it has refused.
 //!
 //! Deliberately without `take_error` and without `try_clone`. After a reset the kernel reports the error once and a
-//! clean end from then on, so whoever takes the error elsewhere than in a read or a write turns a cut-off upload into a
-//! complete one; and a second descriptor keeps events coming after the first is closed (epoll(7)).
+//! clean end from then on, so taking the error anywhere but in a read or a write turns a cut-off upload into a complete
+//! one. And a second descriptor keeps events coming after the first is closed (epoll(7)).
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -21,43 +20,43 @@ use socket2::SockRef;
 
 use super::Pipe;
 
-/// A stream of bytes in two directions, each of which ends on its own.
+/// A stream of bytes in two directions. Each direction ends on its own.
 pub trait Stream: Read + Write {
-    /// Our address on it.
+    /// The local address.
     ///
     /// # Errors
     /// What getsockname(2) says.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
-    /// Moves up to `max` bytes that have come into `pipe`, without a copy. Only a count above zero says something about the
-    /// stream: whether it has ended or is drained only a read can tell. Before urgent data that is not read yet, splice(2)
-    /// tells either, and neither is true. A stream that can only be read moves nothing.
+    /// Moves up to `max` received bytes into `pipe`, without a copy. Only a count above zero says something about the
+    /// stream: whether it has ended or is drained, only a read can tell. Before unread urgent data splice(2) reports
+    /// either, and neither is true. A stream without splice moves nothing.
     ///
     /// # Errors
-    /// What splice(2) says: `WouldBlock`, which see above, or that the connection is lost, which is told only once.
+    /// What splice(2) says: `WouldBlock` (see above), or that the connection is lost, which is reported only once.
     fn splice(&mut self, _pipe: &Pipe, _max: usize) -> io::Result<usize> {
         Ok(0)
     }
 
-    /// From now on an edge tells of what has come only when that is so many bytes, or the end (`SO_RCVLOWAT`, socket(7)). A
-    /// read returns less all the same. Only a hint: where it is not taken, edges come as before.
+    /// From now on the kernel reports an edge only when `bytes` are there to read, or the end (`SO_RCVLOWAT`, socket(7)). A
+    /// read may still return less. Only a hint: where it is not supported, edges come as before.
     fn set_low_water(&mut self, bytes: usize);
 
-    /// Ends our direction (FIN, after what was written); the peer's goes on.
+    /// Ends our direction (FIN, after what was written). The peer may go on sending.
     ///
     /// # Errors
     /// What shutdown(2) says: `NotConnected` after a reset.
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// Makes the close that follows a reset, so that the peer sees an error and not an end. Whatever is still unsent is
-    /// thrown away (`SO_LINGER` of zero seconds, socket(7)).
+    /// Makes the close that follows a reset, so that the peer sees an error and not an end. What is still unsent is
+    /// discarded (`SO_LINGER` of zero seconds, socket(7)).
     ///
     /// # Errors
     /// What setsockopt(2) says.
     fn reset_on_close(&mut self) -> io::Result<()>;
 }
 
-/// The option that no library has by name.
+/// A socket option that socket2 does not name.
 #[derive(Clone, Copy)]
 struct ReceiveLowWater;
 

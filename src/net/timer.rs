@@ -1,9 +1,8 @@
-//! The moment at which the poll is to return, whatever else happens: a timer of the kernel's that is one more source of
-//! events (timerfd_create(2)).
+//! A kernel timer that makes the poll return at a given moment: one more source of events (timerfd_create(2)).
 //!
-//! A timeout handed to each poll would do the same, but the kernel sets up and takes down a timer for it whenever it
-//! sleeps, and rounds it to milliseconds. This one is touched when the first deadline moves closer, or when it has come.
-//! Knows nothing of what is due.
+//! A timeout passed to each poll would do the same, but the kernel sets up and removes a timer for it on every sleep, and
+//! rounds it to milliseconds. This timer is set only when the first deadline moves closer, or has passed. Knows nothing
+//! of what is due.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,8 +17,8 @@ use rustix::time::{
 
 use crate::reactor::Moment;
 
-/// What time it is on the scale that timers go by: it never goes back, and has nothing to do with the date
-/// (`CLOCK_MONOTONIC`, clock_gettime(2)).
+/// The time on the clock that timers use. It never goes back and has nothing to do with the date (`CLOCK_MONOTONIC`,
+/// clock_gettime(2)).
 pub fn now() -> Moment {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
     Moment::after(Duration::new(tv_sec as u64, tv_nsec as u32))
@@ -29,12 +28,12 @@ pub fn now() -> Moment {
 #[derive(Debug)]
 pub struct Timer {
     fd: OwnedFd,
-    /// For when; never where it is not.
+    /// When it runs out; [`Moment::NEVER`] if it is not armed.
     armed: Moment,
 }
 
 impl Timer {
-    /// Makes the poll of `registry` return, and tell `token`, when it runs out.
+    /// Makes the poll of `registry` report `token` when it runs out.
     ///
     /// # Errors
     /// What timerfd_create(2) or epoll_ctl(2) says.
@@ -44,8 +43,8 @@ impl Timer {
         Ok(Self { fd, armed: Moment::NEVER })
     }
 
-    /// Makes sure that it runs out at `at` or before. Where it is armed for an earlier moment that is left alone: to wake up
-    /// once for nothing costs less than to move it each time.
+    /// Makes sure that it runs out at `at` or earlier. If it is armed for an earlier moment, it stays: waking up once for
+    /// nothing costs less than moving it each time.
     ///
     /// # Errors
     /// What timerfd_settime(2) says.
@@ -60,7 +59,7 @@ impl Timer {
         Ok(())
     }
 
-    /// It has run out: the poll has told so. It need not be read, as arming it again takes its readiness back.
+    /// Call it when the poll has reported the timer. It need not be read: arming it again clears its readiness.
     pub fn ran_out(&mut self) {
         self.armed = Moment::NEVER;
     }
@@ -101,7 +100,7 @@ mod tests {
     fn a_moment_that_is_past_is_told_at_once_and_the_end_of_time_can_be_waited_for() {
         let mut poll = Poll::new().unwrap();
         let mut timer = Timer::new(poll.registry(), Token(0)).unwrap();
-        // The last one before never, which is not waited for.
+        // The last moment before NEVER, which would not be waited for.
         timer.arm(Moment::after(Duration::from_nanos(u64::MAX - 1))).unwrap();
         timer.arm(Moment::after(Duration::from_nanos(1))).unwrap();
         assert!(next_readiness(&mut poll).readable);

@@ -1,12 +1,11 @@
 //! The content of one upload on the wire: where it ends, and whether it is what was promised.
 //!
-//! It ends in one of three ways: with the stream, after as many bytes as the request told, or after a chunk of length
-//! 0, for a client that does not know its size before (as in HTTP, RFC 9112, 7.1). Only the last two tell a whole file
-//! from a part. A digest may be promised before the content or come after it, in a trailer, so that a client reads its
+//! It ends in one of three ways: with the stream, after the number of bytes in the request, or after a chunk of length
+//! 0, for a client that does not know the size in advance (as in HTTP, RFC 9112, 7.1). Only the last two tell a whole
+//! file from a part. A digest may be promised before the content or follow it in a trailer, so that a client reads its
 //! file only once.
 //!
-//! Takes any split of the same bytes to the same pieces, and copies none of them. Does not know what the content is
-//! for.
+//! Any split of the same bytes gives the same pieces, and no byte is copied. Does not know what the content is for.
 
 use super::number::parse_number;
 use super::request::Promise;
@@ -16,24 +15,23 @@ use super::{Algorithm, Code, Digest, Hasher, Refusal};
 #[derive(Debug)]
 pub(super) struct Body {
     received: u64,
-    /// `None`: it ends with the stream. Boxed, as that takes no more than this.
+    /// `None`: it ends with the stream.
     framed: Option<Box<Framed>>,
 }
 
-/// What is known of content that tells its own end.
+/// Content that tells its own end.
 #[derive(Debug)]
 struct Framed {
     framing: Framing,
-    /// Boxed, as an upload that promised no digest pays for none.
     check: Option<Box<Check>>,
 }
 
 /// What comes next.
 #[derive(Debug)]
 enum Framing {
-    /// So many bytes of content, and no more.
+    /// This many bytes of content, and no more.
     Sized(u64),
-    /// So many bytes of a chunk, and then another one.
+    /// This many bytes of a chunk, and then another chunk.
     Chunk(u64),
     /// A chunk's size.
     ChunkSize(Line),
@@ -43,7 +41,7 @@ enum Framing {
     Ended,
 }
 
-/// A digest that is being computed, and what it shall be.
+/// A digest that is being computed, and the promised one.
 #[derive(Debug)]
 struct Check {
     hasher: Hasher,
@@ -55,7 +53,7 @@ struct Check {
 pub(super) enum Piece<'a> {
     /// Bytes of the file.
     Content(&'a [u8]),
-    /// There are no more.
+    /// No more bytes belong to it.
     End(End),
 }
 
@@ -66,7 +64,7 @@ pub(super) enum End {
     Whole(Option<Digest>),
     /// It is whole, and is not what was promised.
     Mismatch(Refusal),
-    /// It cannot be followed any further.
+    /// Its framing is broken, or it was cut off.
     Broken(Refusal),
 }
 
@@ -83,17 +81,17 @@ impl Body {
         Self { received: 0, framed: None }
     }
 
-    /// Goes on where an earlier connection stopped: so many bytes are here already, and `hasher` has taken them in.
+    /// Resumes after `offset` bytes that an earlier connection brought. `hasher` has taken them in.
     pub(super) fn resume(&mut self, offset: u64, hasher: Hasher) {
         let Some(Framed { framing: Framing::Sized(left), check: Some(check) }) = self.framed.as_deref_mut() else {
-            unreachable!("only content of a known size and with a digest is gone on with")
+            unreachable!("only content with a size and a digest can be resumed")
         };
         *left -= offset;
         self.received = offset;
         check.hasher = hasher;
     }
 
-    /// The bytes of content that came, on this connection and before.
+    /// The bytes of content that have come, on this connection and earlier ones.
     pub(super) fn received(&self) -> u64 {
         self.received
     }
@@ -114,18 +112,18 @@ impl Body {
         }
     }
 
-    /// The bytes of content that are known to come.
+    /// The bytes of content that are still to come, as far as that is known.
     pub(super) fn left(&self) -> u64 {
         self.framed.as_ref().map_or(u64::MAX, |framed| framed.left())
     }
 
-    /// The bytes of content to come that may go to the file without a look at them: nothing is computed over them, and
-    /// nothing but content is between.
+    /// The bytes of content still to come that may be spliced: no digest is computed over them, and nothing but content
+    /// comes before their end.
     pub(super) fn spliceable(&self) -> u64 {
         if self.framed.as_ref().is_some_and(|framed| framed.check.is_some()) { 0 } else { self.left() }
     }
 
-    /// So many of [`Body::spliceable`] went to the file.
+    /// `count` bytes of [`Body::spliceable`] were spliced into the file.
     pub(super) fn spliced(&mut self, count: u64) {
         if let Some(framed) = &mut self.framed {
             framed.spliced(count);
@@ -133,7 +131,7 @@ impl Body {
         self.received += count;
     }
 
-    /// Takes the next piece from the front of `input`. `None`: all of it is taken, and there is more to come.
+    /// Takes the next piece from the front of `input`. `None`: all of `input` is taken, and more is to come.
     pub(super) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         let piece = match &mut self.framed {
             None => content(input, u64::MAX).map(Piece::Content),
@@ -201,7 +199,7 @@ impl Framed {
         }
     }
 
-    /// The last byte of content is here; a trailer may follow.
+    /// The last byte of content has come. A trailer may follow.
     fn end_of_content(&mut self) -> Option<End> {
         match self.check.as_ref().map(|check| check.promise) {
             Some(Promise::Trailer(_)) => {
@@ -236,7 +234,7 @@ impl Framed {
     }
 }
 
-/// Up to `left` bytes from the front of `input`; `None` where there are none.
+/// Up to `left` bytes from the front of `input`, or `None` if it is empty.
 fn content<'a>(input: &mut &'a [u8], left: u64) -> Option<&'a [u8]> {
     let (content, rest) = input.split_at(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
     *input = rest;
@@ -252,11 +250,11 @@ fn broken(words: &'static str) -> End {
 struct Line(String);
 
 impl Line {
-    /// The longest that any of them is: `sha256=` and 64 digits. What is longer breaks the grammar already.
+    /// The longest line, in bytes: `sha256=` and 64 digits. A longer one breaks the grammar.
     const MAX_BYTES: usize = 80;
 
-    /// Takes bytes from the front of `input` until the line is whole, its LF and a CR before it taken off. A line that is
-    /// too long counts as whole where it becomes too long, and is then no valid one.
+    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. A line that
+    /// becomes too long counts as whole there; it is not a valid one.
     fn take(&mut self, input: &mut &[u8]) -> Option<&mut String> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
@@ -266,7 +264,7 @@ impl Line {
                 }
                 return Some(&mut self.0);
             }
-            // Bytes that are not ASCII become characters that no valid line has.
+            // A byte that is not ASCII becomes a character that no valid line holds.
             self.0.push(char::from(byte));
             if self.0.len() > Self::MAX_BYTES {
                 return Some(&mut self.0);
@@ -280,7 +278,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    /// Everything that comes of `input` cut at `cut`: the content, how it ended, and what is left over.
+    /// What `input`, cut at `cut`, gives: the content, how it ended, and what is left over.
     fn decode(mut body: Body, input: &[u8], cut: usize) -> (Vec<u8>, Option<End>, Vec<u8>) {
         let mut content = Vec::new();
         let (first, second) = input.split_at(cut);

@@ -1,11 +1,11 @@
-//! Digests of content: their names and spellings on the wire, and the sums themselves.
+//! Digests of content: their names and spellings on the wire, and how they are computed.
 //!
-//! TCP's own checksum has 16 bits and is made anew on the way, so that in the long run a damaged segment gets through
-//! ("When the CRC and TCP Checksum Disagree", Stone and Partridge, 2000). CRC-32C (RFC 9260, appendix A) finds what
-//! chance does, at the speed of memory; SHA-256 also what somebody does on purpose.
+//! TCP's own checksum has 16 bits and is recomputed on the way, so in the long run a damaged segment gets through ("When
+//! the CRC and TCP Checksum Disagree", Stone and Partridge, 2000). CRC-32C (RFC 9260, appendix A) detects random damage,
+//! at the speed of memory. SHA-256 also detects deliberate changes.
 //!
-//! The sums are libraries' that use the processor's own instructions. What a sum is compared with, and when, is not
-//! known here.
+//! Libraries compute them, with the processor's own instructions. This module does not know what a digest is compared
+//! with, or when.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 /// A digest that the wire knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// CRC-32C (Castagnoli; RFC 3720 appendix B.4): finds damage, at next to no cost.
+    /// CRC-32C (Castagnoli; RFC 3720 appendix B.4): detects damage at next to no cost.
     Crc32c,
-    /// SHA-256 (FIPS 180-4): finds forgery as well.
+    /// SHA-256 (FIPS 180-4): detects forgery as well.
     Sha256,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Sums up content as it streams by.
+/// Computes the digest of content that streams by.
 #[derive(Clone, Debug)]
 pub enum Hasher {
     /// For [`Algorithm::Crc32c`].
@@ -87,7 +87,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// The sum of nothing.
+    /// A hasher that has taken in nothing yet.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Crc32c => Self::Crc32c(0),
@@ -95,7 +95,7 @@ impl Hasher {
         }
     }
 
-    /// Adds the bytes that come next.
+    /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
@@ -103,7 +103,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all that was added.
+    /// The digest of all bytes taken in.
     pub fn finish(self) -> Digest {
         match self {
             Self::Crc32c(sum) => Digest::Crc32c(sum),

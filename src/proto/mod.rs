@@ -1,12 +1,12 @@
 //! The wire, as values: bytes in, events and bytes out.
 //!
-//! Everything that affects the conversation stands here, for both of its sides, and nothing here knows a socket, a file
-//! or a clock. What time does to a conversation (a burst has ended, the peer was too slow) comes in as an input like
-//! the bytes do, so any split of the same bytes gives the same events.
+//! This module holds everything that affects the conversation, for both of its sides. It knows no socket, no file and no
+//! clock. Time is an input like the bytes are (a burst has ended, the peer was too slow), so any split of the same bytes
+//! gives the same events.
 //!
-//! That is what it is good for. TCP is a stream (RFC 9293, 2.2): what was written by one call is read by any number of
-//! them. A protocol that reads its socket itself is tried only with the pieces that a test's network happens to make;
-//! this one is fed every split of every request, and a whole conversation is a few lines without any network:
+//! That pays off in tests. TCP is a stream (RFC 9293, 2.2): the bytes of one write may arrive in any number of reads. A
+//! protocol that reads its own socket is tested only with the pieces that the test's network happens to make. This one is
+//! fed every split of every request, and a whole conversation is a few lines without any network:
 //!
 //! ```
 //! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules};
@@ -56,24 +56,24 @@
 //!
 //! # The dialects
 //!
-//! Nothing is negotiated: the first bytes tell, because a base name cannot begin with `/`.
+//! Nothing is negotiated. The first bytes tell the dialects apart, because a base name cannot begin with `/`.
 //!
-//! | the client begins with | is told while it sends | the content ends | is told in the end |
+//! | the client begins with | what it hears while it sends | what ends the content | what it hears at the end |
 //! |---|---|---|---|
-//! | classic: a name | `ok`, at once | with the stream | nothing but how the stream ends |
-//! | line: a name and a line feed | `ok`, if it falls silent | with the stream | a receipt |
-//! | `/put`, attributes, a name | nothing | with its size or its last chunk | a receipt; then the next request |
+//! | classic: a name | `ok`, at once | the end of the stream | nothing but how the stream ends |
+//! | line: a name and a line feed | `ok`, if it falls silent | the end of the stream | a receipt |
+//! | `/put`, attributes, a name | nothing | its size or its last chunk | a receipt; then the next request may follow |
 //! | `/ask`, attributes, a name | `ok OFFSET`, before it sends | as put | as put |
 //!
 //! # Two rules
 //!
 //! **Silence protects data.** A client that closes with something unread resets its connection (RFC 2525, 2.17), and
-//! loses what it had still to send. So whoever may not be reading is told nothing while it sends, and after a last word
-//! the server lingers: it reads on to the end before it closes.
+//! loses what it had still to send. So the server says nothing to a client that may not be reading while it sends. After
+//! its last word the server lingers: it reads to the end before it closes.
 //!
 //! **`done` transfers the responsibility**, as 250 does in SMTP (RFC 5321, 4.2.5): from then on the file is the
-//! server's to lose. It is said once for each request, in their order, when the file has its name and is as durable as
-//! was promised.
+//! server's to lose. The server says it once for each request, in the order of the requests, when the file has its name
+//! and is as durable as was promised.
 
 mod body;
 mod dialect;

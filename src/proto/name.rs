@@ -1,10 +1,10 @@
-//! File names as the wire carries them: validated once, here, and a type of their own from then on.
+//! File names as the wire carries them. They are validated here, once, and have a type of their own from then on.
 //!
-//! A bad name is refused, never repaired: a silently changed name is how two senders overwrite one another. Refused is
-//! what leads elsewhere (`/`, `..`), what is not what it looks like (invisible characters, and those that turn the
-//! direction of writing, Unicode TR 36), and what a shell or a later reader takes for something else (a leading `-` or
-//! `.`, control characters). Names are compared byte for byte, as Linux does (path_resolution(7)). Whether a name is
-//! free, and where it leads, is not known here.
+//! A bad name is refused, never repaired: a silently changed name is how two senders overwrite one another. Three kinds
+//! are refused: names that lead elsewhere (`/`, `..`), names that are not what they look like (invisible characters, and
+//! those that change the direction of writing, Unicode TR 36), and names that a shell or a later reader takes for
+//! something else (a leading `-` or `.`, control characters). Names are compared byte for byte, as Linux does
+//! (path_resolution(7)). This module does not know whether a name is free, or where it leads.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
-/// Which names are refused beyond those that no receiver should take.
+/// Which names are refused besides those that no receiver should take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamePolicy {
     /// Also refuse what Windows cannot store, so that the directory can be copied anywhere.
@@ -47,9 +47,9 @@ impl Name {
         Ok(Self(name.into()))
     }
 
-    /// The name with `.number` after it, or `None` where that is longer than a name can be.
+    /// The name with `.number` appended, or `None` if that is too long for a name.
     ///
-    /// Every other rule that the name keeps, portable or not, the new one keeps too: only the end changes, to a digit.
+    /// The new name keeps every other rule that the old one keeps, portable or not: only its end changes, to a digit.
     pub fn numbered(&self, number: u16) -> Option<Self> {
         let name = format!("{self}.{number}");
         (name.len() <= Self::MAX_BYTES).then(|| Self(name.into()))

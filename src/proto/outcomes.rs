@@ -1,8 +1,8 @@
 //! What the server owes a client, in the order of its requests.
 //!
-//! A client may send its next request before it has heard of the last one, as SMTP's pipelining does (RFC 2920): a
-//! round trip is then paid once and not for each file. Files may become final in any order, and long after their
-//! content came; what is said of them waits here for its turn.
+//! A client may send its next request before it has heard about the last one, as with SMTP's pipelining (RFC 2920). It
+//! then pays for one round trip, not for one a file. Files may become final in any order, and long after their content
+//! has come. Their replies wait here for their turn.
 //!
 //! ```text
 //!   asked for    1   2   3
@@ -21,7 +21,7 @@ pub struct Ticket(pub u64);
 /// A file that is whole and as it was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole {
-    /// Its request.
+    /// The request that it answers.
     pub ticket: Ticket,
     /// In bytes.
     pub size: u64,
@@ -29,22 +29,22 @@ pub struct Whole {
     pub digest: Option<Digest>,
 }
 
-/// Replies in order, some of them not known yet. Boxed, as an idle connection has none.
+/// Replies in order, some of them not known yet. An idle connection has none and holds no memory for them.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes(Option<Box<Replies>>);
 
 #[derive(Debug, Default)]
 struct Replies {
-    /// From the first one that is not known yet on.
+    /// The first reply that is not known yet, and all after it.
     queue: VecDeque<Outcome>,
-    /// What can be sent, and is not sent yet.
+    /// What can be sent now.
     unsent: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Outcome {
     Pending(Pending),
-    /// As it is spelled.
+    /// As the client will read it.
     Known(Vec<u8>),
 }
 
@@ -74,7 +74,7 @@ impl Pending {
 }
 
 impl Outcomes {
-    /// Says `reply` after all that is owed.
+    /// Says `reply`, after all replies that are still owed.
     pub(super) fn say(&mut self, dialect: Dialect, reply: &Reply) {
         let replies = self.0.get_or_insert_default();
         if replies.queue.is_empty() {
@@ -84,12 +84,12 @@ impl Outcomes {
         }
     }
 
-    /// Keeps a place for what is not known yet.
+    /// Keeps a place for an outcome that is not known yet.
     pub(super) fn promise(&mut self, pending: Pending) {
         self.0.get_or_insert_default().queue.push_back(Outcome::Pending(pending));
     }
 
-    /// Fills the place of `ticket` with `result`. Returns what was kept there.
+    /// Fills the place of `ticket` with `result`. Returns what was promised there, or `None` if nothing was.
     pub(super) fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> Option<Pending> {
         let replies = self.0.as_mut()?;
         let (index, pending) = replies.queue.iter().enumerate().find_map(|(index, outcome)| match outcome {
@@ -105,7 +105,7 @@ impl Outcomes {
         Some(pending)
     }
 
-    /// How many places are kept, known ones behind an unknown one included.
+    /// How many replies are owed. Known ones that wait behind an unknown one count.
     pub(super) fn owed(&self) -> usize {
         self.0.as_ref().map_or(0, |replies| replies.queue.len())
     }
@@ -123,14 +123,14 @@ impl Outcomes {
         self.forget_if_idle();
     }
 
-    /// An idle connection holds no buffer.
+    /// An idle connection keeps no buffer.
     fn forget_if_idle(&mut self) {
         self.0.take_if(|replies| replies.queue.is_empty() && replies.unsent.is_empty());
     }
 }
 
 impl Replies {
-    /// Lets out all that is known up to the first that is not.
+    /// Releases all known replies up to the first unknown one.
     fn release(&mut self) {
         while let Some(Outcome::Known(line)) = self.queue.pop_front_if(|outcome| matches!(outcome, Outcome::Known(_))) {
             self.unsent.extend_from_slice(&line);

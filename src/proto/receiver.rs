@@ -12,23 +12,23 @@
 //!     +---------------------------------------- put, ask -------------------+
 //! ```
 //!
-//! The one who drives it feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what
-//! time does ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]), acts on the [`Event`]s, answers them with
-//! [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] and [`Receiver::settle`], and sends what
-//! [`Receiver::transmit`] holds. [`Event::Request`] is answered before the next input; [`Event::End`] any time later,
-//! and in any order: replies leave in the order of the requests.
+//! The driver feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what the clock says
+//! ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]). It acts on each [`Event`] and answers it with
+//! [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] or [`Receiver::settle`]. It sends what
+//! [`Receiver::transmit`] holds. [`Event::Request`] must be answered before the next input. [`Event::End`] may be
+//! answered any time later and in any order: replies leave in the order of the requests.
 //!
-//! **How the input is cut never matters**, with the one exception that the wire itself makes: where the first burst
-//! ends without a line feed, there a classic name ends.
+//! **How the input is cut never matters**, with one exception that the wire itself makes: if the first burst ends without
+//! a line feed, a classic name ends there.
 //!
-//! **A FIN does not say that all has come**, only that no more will: the kernel of a killed program sends one too.
-//! Where a size was told, an end before it is a failure; where none was, the end is all there is, and the file is taken
-//! as unverified.
+//! **A FIN does not say that everything has come**, only that no more will: the kernel of a killed program sends one too.
+//! If a size was told, an earlier end is a failure. If none was, the end is all there is, and the file is stored as
+//! unverified.
 //!
-//! **Refusing is harder than accepting.** A client that is refused may be in the middle of megabytes. Where the end of
-//! its content is known they are read and thrown away, the refusal takes its place among the replies, and the next
-//! request is as good as ever. Where it is not, the refusal is the last word, and [`Farewell`] says how to part so that
-//! it is heard.
+//! **Refusing is harder than accepting.** A refused client may be in the middle of sending megabytes. If the end of its
+//! content is known, the content is read and discarded, the refusal takes its place among the replies, and the next
+//! request is served as usual. If it is not known, the refusal is the last word, and [`Farewell`] says how to close so
+//! that the client hears it.
 
 use std::mem;
 
@@ -37,14 +37,14 @@ use super::dialect::{Head, HeadBuffer, Ok as OkWhen};
 use super::outcomes::{Outcomes, Pending};
 use super::{Code, Dialect, Digest, Hasher, Name, NamePolicy, OnExists, Refusal, Reply, Request, Ticket, Whole};
 
-/// What all conversations of a server go by. They are handed in each time, so that no conversation holds them.
+/// The rules of all conversations of a server. They are passed to each call, so that no conversation holds a copy.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Which names are refused.
     pub names: NamePolicy,
-    /// What is done when a name is taken and the request does not say.
+    /// What to do when a name is taken and the request does not say.
     pub on_exists: OnExists,
-    /// Only uploads whose end can be told from a broken connection are taken.
+    /// Accept only uploads whose end can be told from a broken connection.
     pub require_size: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
@@ -53,87 +53,87 @@ pub struct Rules {
 /// What the input means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// Make a place to write, then [`Receiver::accept`] or [`Receiver::refuse`].
+    /// An upload is asked for. Make a place to write, then [`Receiver::accept`] or [`Receiver::refuse`].
     Request(Request),
     /// Bytes of the file.
     Content(&'a [u8]),
-    /// The file is whole and as it was promised: publish it, then [`Receiver::settle`].
+    /// The file is whole and as promised. Publish it, then [`Receiver::settle`].
     End(Whole),
-    /// The upload has failed: what came of the file is of no use. The words are on their way.
+    /// The upload has failed, and the client is told so. What came of the file is of no use.
     Failed(Refusal),
-    /// The rules forbid the request. The words are on their way.
+    /// The rules forbid the request, and the client is told so.
     Refused(Refusal, Request),
-    /// What came, so far as it came, is no request that can be followed. The words are on their way.
+    /// These bytes are not a request that can be followed, and the client is told so.
     NotARequest(Refusal, Box<[u8]>),
-    /// So many bytes came that mean nothing any more.
+    /// This many bytes came that are no longer of interest.
     Discarded(usize),
 }
 
-/// What the conversation waits for, so that whoever holds the clock knows which patience applies.
+/// What the conversation waits for. It decides which timeout applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaits {
     /// The first byte.
     Header,
-    /// The rest of a line that silence does not end.
+    /// The rest of a request line. A pause does not end it.
     RestOfHeader,
-    /// The rest of a name that the end of the burst ends.
+    /// The rest of a name. A pause ends it.
     RestOfName,
     /// The first byte of content, from a client that may be waiting for `ok`.
     FirstContent,
     /// Content.
     Content,
-    /// The next request, from a client that is owed nothing.
+    /// The next request. The client is owed nothing.
     NextRequest,
-    /// An answer from whoever drives it, and no more input before: [`Event::Request`] is not answered, too much is owed, or
-    /// the peer has ended.
+    /// An answer from the driver, and no input before that: [`Event::Request`] is not answered, too much is owed, or the
+    /// peer has ended its side.
     Verdict,
-    /// An answer from whoever drives it, and whatever the client sends meanwhile.
+    /// An answer from the driver, and whatever the client sends meanwhile.
     Settlement,
-    /// The end of a peer that has been told the last word.
+    /// The end of the stream, from a client that has been told the last word.
     EndOfStream,
 }
 
-/// How to part from the peer once all is sent.
+/// How to close the connection once everything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
     /// Close.
     Close,
-    /// Shut down the write side, go on feeding what comes until FIN, then close: a close with unread data would turn into
-    /// a reset that can overtake the last word (RFC 1122 4.2.2.13).
+    /// Shut down the write side, keep feeding what comes until FIN, then close. A close with unread data would turn into a
+    /// reset that can overtake the last word (RFC 1122 4.2.2.13).
     Linger,
-    /// Close with a reset, so that a client that can be told nothing else sees an error.
+    /// Close with a reset: the client can be told nothing in words, and must see an error.
     Reset,
 }
 
-/// Whether a peer that is refused may still be sending. To one that is silent the last word gets through without a linger.
+/// Whether a refused peer may still be sending. A silent one hears the last word without a linger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// It may have sent what was not read yet.
     Sending,
-    /// All that it sent has been read, for a while.
+    /// Everything that it sent has been read, and nothing has come for a while.
     Silent,
 }
 
-/// What is here already of an upload that is gone on with.
+/// What the server holds of an upload that is resumed.
 #[derive(Debug)]
 pub struct Held {
-    /// How much, in bytes.
+    /// The size of it, in bytes.
     pub offset: u64,
-    /// Has taken it in, for the digest that the request names.
+    /// Has taken it in, for the digest that the request promises.
     pub hasher: Hasher,
 }
 
 /// The server's half of one conversation. Feed, act, answer, send.
 ///
-/// A classic upload has no line feed and no size: what ends its parts are the first burst and the end of the stream.
+/// A classic upload has no line feed and no size: the first burst ends its name, and the end of the stream its content.
 ///
 /// ```
 /// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules};
 ///
 /// let (mut server, rules) = (Receiver::default(), Rules::default());
-/// assert_eq!(server.receive(&mut &b"notes.txt"[..], &rules), None, "the name may go on");
+/// assert_eq!(server.receive(&mut &b"notes.txt"[..], &rules), None, "more of the name may come");
 /// assert_eq!(server.awaits(), Awaits::RestOfName);
-/// let Some(Event::Request(request)) = server.end_of_burst(&rules) else { panic!("that was it") };
+/// let Some(Event::Request(request)) = server.end_of_burst(&rules) else { panic!("the name is whole") };
 /// server.accept(None);
 /// assert_eq!(server.transmit(), b"ok", "exactly this, or the tutorials' senders stop");
 /// server.transmitted(2);
@@ -149,7 +149,7 @@ pub struct Held {
 pub struct Receiver {
     phase: Phase,
     outcomes: Outcomes,
-    /// Requests so far. After the first one only put and ask may come. 64 bits, so that it never wraps.
+    /// Requests so far. 64 bits, so that it never wraps.
     requests: u64,
 }
 
@@ -163,7 +163,7 @@ enum Phase {
     Over(Farewell),
 }
 
-/// What a look at the input has brought to its end.
+/// The next thing that the input completes.
 enum Part<'a> {
     /// The head of a request, and its bytes.
     Head(Head, Vec<u8>),
@@ -182,9 +182,9 @@ struct Opening {
 struct Content {
     dialect: Dialect,
     body: Body,
-    /// None has come, and the client has not been told to send: it may be waiting for that.
+    /// None has come, and the client has not heard `ok`: it may be waiting for that.
     may_wait_for_ok: bool,
-    /// It is read only to get to the next request, and then this is said.
+    /// The upload is refused: its content is read to get to the next request, and then this is said.
     refused: Option<Box<Refusal>>,
 }
 
@@ -217,20 +217,20 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Outcomes that may be owed before no further request is read: enough to keep a disk busy, few enough to hold in memory.
+    /// The most replies that may be owed before the next request is read: enough to keep a disk busy, few enough for memory.
     const OWED_MAX: usize = 64;
-    /// Replies that a client may leave unread before no further request is read, in bytes.
+    /// The most bytes of replies that may be unsent before the next request is read.
     const UNSENT_MAX_BYTES: usize = 16 << 10;
 
-    /// What one look at the peer may take in while requests can follow closely on one another, in bytes: what cannot be
-    /// followed yet has to be held.
+    /// The most bytes to read at once while requests may follow closely on one another: what cannot be processed yet has
+    /// to be kept in memory.
     const LOOK_BYTES: u64 = 16 << 10;
 
     /// How the server speaks before a request has told its dialect.
     const BETWEEN_REQUESTS: Dialect = Dialect::Line;
 
-    /// Takes bytes from the front of `input` and says what they mean. Call until `None`: then all of `input` is taken, or
-    /// [`Awaits::Verdict`] says that no more can be taken yet.
+    /// Takes bytes from the front of `input` and says what they mean. Call it until `None`: then all of `input` is taken, or
+    /// [`Receiver::awaits`] is [`Awaits::Verdict`] and no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Event<'a>> {
         loop {
             let event = match self.receive_part(input, rules)? {
@@ -247,7 +247,7 @@ impl Receiver {
 
     /// The next part that `input` completes.
     fn receive_part<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Part<'a>> {
-        // Only between requests: one that has begun is brought to its end, which may take no more bytes.
+        // Checked only between requests: one that has begun can be finished.
         let may_begin = !self.owes_too_much();
         let is_first = self.requests == 0;
         match &mut self.phase {
@@ -273,7 +273,7 @@ impl Receiver {
         }
     }
 
-    /// The peer has sent all that it will send for now: a name without a line feed is whole.
+    /// The peer has paused. That ends a name without a line feed.
     pub fn end_of_burst(&mut self, rules: &Rules) -> Option<Event<'static>> {
         let Phase::Head(buffer) = &mut self.phase else { return None };
         let head = buffer.end_of_burst(rules.names)?;
@@ -281,7 +281,7 @@ impl Receiver {
         self.begin(head, bytes, rules)
     }
 
-    /// The peer has shut down its side (FIN). It is not lost on a request that has not been answered yet: feed it again.
+    /// The peer has shut down its side (FIN). While a request waits for its answer this does nothing: call it again later.
     pub fn end_of_stream(&mut self) -> Option<Event<'static>> {
         let event = match &mut self.phase {
             Phase::Opening(_) => return None,
@@ -304,8 +304,7 @@ impl Receiver {
         event
     }
 
-    /// Nothing at all came after a line-dialect name for as long as a client that streams on is never silent: tells it to
-    /// go on, once.
+    /// The grace period after a line-dialect name passed in silence: the client may be waiting, so this says `ok`, once.
     pub fn grace_elapsed(&mut self) {
         if let Phase::Content(Content { dialect, may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
             *waits = false;
@@ -313,7 +312,7 @@ impl Receiver {
         }
     }
 
-    /// Answers [`Event::Request`]: the place to write exists, and `held` is what it has already.
+    /// Answers [`Event::Request`]: the place to write exists, and holds `held` already.
     pub fn accept(&mut self, held: Option<Held>) {
         let Some(Opening { dialect, mut body }) = self.take_opening() else { return };
         let ok = dialect.manners().ok;
@@ -327,9 +326,8 @@ impl Receiver {
         self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok, refused: None });
     }
 
-    /// Answers [`Event::Request`] of a client that waits for its answer and tells size and digest: the file may be there
-    /// already. No content follows, [`Receiver::settle`] tells the outcome. `None` where the client tells less, or sends
-    /// its content anyway.
+    /// Answers [`Event::Request`] if the file may be stored already: no content follows, and [`Receiver::settle`] tells the
+    /// outcome. Returns `None` and does nothing if the client did not tell size and digest, or does not wait for its answer.
     pub fn needs_no_content(&mut self) -> Option<Whole> {
         let Phase::Opening(Opening { dialect, body }) = &self.phase else { return None };
         let (dialect, size, digest) = (*dialect, body.size()?, body.promised()?);
@@ -351,10 +349,10 @@ impl Receiver {
         }
     }
 
-    /// Ends an upload without its file: as an answer to [`Event::Request`], or at any time in its content.
+    /// Ends an upload without its file: as an answer to [`Event::Request`], or at any time during its content.
     ///
-    /// Where the conversation can go on it does, after what is left of the content. Where it cannot, this is the last
-    /// word. A classic client past its `ok` can be told nothing in words; it gets a reset.
+    /// If possible the conversation continues after the rest of the content. Otherwise this is the last word. A classic
+    /// client that has heard its `ok` can be told nothing in words; it gets a reset.
     pub fn refuse(&mut self, refusal: &Refusal, peer: Peer) {
         match mem::replace(&mut self.phase, Phase::Over(Farewell::Close)) {
             Phase::Over(farewell) => self.phase = Phase::Over(farewell),
@@ -374,19 +372,19 @@ impl Receiver {
         }
     }
 
-    /// Ends the conversation: this is the last word, wherever it stands.
+    /// Ends the conversation in any state: this is the last word.
     pub fn dismiss(&mut self, refusal: &Refusal) {
         if !self.is_over() {
             self.last_word(self.dialect(), refusal, Peer::Sending);
         }
     }
 
-    /// The request in progress, or the last one.
+    /// The ticket of the request in progress, or of the last one.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.requests)
     }
 
-    /// Answers [`Event::End`]: the file is under this final name, or it is not and why. Returns whether that was owed.
+    /// Answers [`Event::End`]: the file has this final name, or why it is not stored. Returns whether that was owed.
     pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> bool {
         let Some(pending) = self.outcomes.settle(ticket, result) else { return false };
         let wants_receipt = pending.dialect.manners().has_receipt;
@@ -399,7 +397,7 @@ impl Receiver {
         true
     }
 
-    /// How many bytes it makes sense to feed at once.
+    /// How many bytes to read at once, at most.
     pub fn appetite(&self) -> u64 {
         match &self.phase {
             Phase::Content(content) => content.body.left().saturating_add(Self::LOOK_BYTES),
@@ -408,7 +406,7 @@ impl Receiver {
         }
     }
 
-    /// The bytes of content that are sure to come next, unless the stream ends.
+    /// The bytes of content that come next, unless the stream ends.
     pub fn content_left(&self) -> u64 {
         match &self.phase {
             Phase::Content(content) => content.body.left(),
@@ -416,8 +414,8 @@ impl Receiver {
         }
     }
 
-    /// How many bytes of content, of those that come next, may go to the file without a look at them. None at the beginning
-    /// of an upload: what comes first says that the client does not wait for `ok`.
+    /// How many of the next bytes of content may be spliced into the file. None at the beginning of an upload: the first
+    /// bytes show that the client does not wait for `ok`.
     pub fn spliceable(&self, rules: &Rules) -> u64 {
         match &self.phase {
             Phase::Content(Content { body, may_wait_for_ok: false, refused: None, .. }) => {
@@ -428,35 +426,35 @@ impl Receiver {
         }
     }
 
-    /// So many bytes of [`Receiver::spliceable`] went to the file. What follows from it says [`Receiver::receive`], with no
-    /// more input.
+    /// `count` bytes of [`Receiver::spliceable`] were spliced into the file. Call [`Receiver::receive`] with an empty input
+    /// to learn what follows from that.
     pub fn spliced(&mut self, count: u64) {
         if let Phase::Content(content) = &mut self.phase {
             content.body.spliced(count);
         }
     }
 
-    /// Whether the last word has been said, or is owed.
+    /// Whether no further request is read: the last word has been said, or waits for what is owed.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_))
     }
 
-    /// Whether a file that was whole has no outcome yet.
+    /// Whether the outcome of a whole file is still owed.
     pub fn owes(&self) -> bool {
         self.outcomes.owed() > 0
     }
 
-    /// What is to be sent now; empty when nothing is.
+    /// What to send now. Empty if there is nothing to send.
     pub fn transmit(&self) -> &[u8] {
         self.outcomes.unsent()
     }
 
-    /// The first `sent` bytes of [`Receiver::transmit`] are sent.
+    /// The first `sent` bytes of [`Receiver::transmit`] have been sent.
     pub fn transmitted(&mut self, sent: usize) {
         self.outcomes.sent(sent);
     }
 
-    /// What the conversation waits for. May change with every call of the others.
+    /// What the conversation waits for. Any other call may change it.
     pub fn awaits(&self) -> Awaits {
         match &self.phase {
             Phase::Opening(_) => Awaits::Verdict,
@@ -479,7 +477,7 @@ impl Receiver {
         }
     }
 
-    /// How to part, as soon as the conversation is over and all of it is sent.
+    /// How to close, once the conversation is over and everything is sent.
     pub fn farewell(&self) -> Option<Farewell> {
         match self.phase {
             Phase::Over(farewell) if !self.owes() && self.transmit().is_empty() => Some(farewell),
@@ -491,7 +489,7 @@ impl Receiver {
         self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
     }
 
-    /// The dialect of the request in progress.
+    /// The dialect to speak now.
     fn dialect(&self) -> Dialect {
         match &self.phase {
             Phase::Opening(Opening { dialect, .. }) | Phase::Content(Content { dialect, .. }) => *dialect,
@@ -499,7 +497,7 @@ impl Receiver {
         }
     }
 
-    /// A head is whole, or can become none: `bytes` are what came of it.
+    /// A head is whole, or can no longer become one. `bytes` are what came of it.
     fn begin(&mut self, head: Head, bytes: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
         match head {
             Head::Upload(request) => Some(self.request(request, rules)),
@@ -544,7 +542,7 @@ impl Receiver {
         Event::NotARequest(refusal, head.into())
     }
 
-    /// The next request may follow, unless the content broke off.
+    /// Content has ended. The next request may follow, unless the content was cut off.
     fn end_of_content(&mut self, Ended { dialect, size, refused, end }: Ended) -> Option<Event<'static>> {
         self.phase = Phase::default();
         match (end, refused) {
@@ -568,14 +566,14 @@ impl Receiver {
         }
     }
 
-    /// Keeps a place for the outcome of a file that is whole.
+    /// Keeps a place for the outcome of a whole file.
     fn promise(&mut self, dialect: Dialect, size: u64, digest: Option<Digest>) -> Whole {
         let whole = Whole { ticket: Ticket(self.requests), size, digest };
         self.outcomes.promise(Pending { whole, dialect });
         whole
     }
 
-    /// Gets past a request that is refused before any content: a client that waits for its answer sends none.
+    /// Gets past a request that is refused before any content. A client that waits for its answer sends none.
     fn skip(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
         if dialect.waits_for_ok() {
             self.outcomes.say(dialect, &Reply::No(refusal));
@@ -585,7 +583,7 @@ impl Receiver {
         }
     }
 
-    /// Reads what is left of the content, to get to the next request.
+    /// Reads and discards the rest of the content, to get to the next request.
     fn discard(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
         let refused = Some(Box::new(refusal));
         self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok: false, refused });
@@ -597,7 +595,7 @@ impl Receiver {
     }
 }
 
-/// Why the rules do not allow `request`.
+/// Why the rules forbid `request`, if they do.
 fn forbidden(request: &Request, rules: &Rules) -> Option<Refusal> {
     let replaces = request.on_exists == Some(OnExists::Replace) && rules.on_exists != OnExists::Replace;
     if rules.require_size && !request.dialect.is_framed() {

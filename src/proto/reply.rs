@@ -1,8 +1,8 @@
 //! What the server says, and how it is spelled as a line: `ok OFFSET`, `done …` and `no …`.
 //!
-//! A code is for programs and words are for people, as in SMTP and HTTP; which codes leave the conversation in step
-//! ([`Code::keeps_step`]) and which leave the upload to be resumed ([`Code::keeps_partial`]) is said here, once.
-//! Knows the grammar of the lines only, not when they may be said.
+//! A code is for programs and words are for people, as in SMTP and HTTP. This module says which codes let the
+//! conversation continue ([`Code::keeps_step`]) and after which an upload can be resumed ([`Code::keeps_partial`]). It
+//! knows the grammar of the lines only, not when they may be said.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fmt;
 use super::number::parse_number;
 use super::{Algorithm, Digest};
 
-/// The longest reply line that a client takes, LF included, in bytes: far above any that a server writes.
+/// The longest reply line that a client accepts, LF included, in bytes: far above any that a server writes.
 pub const REPLY_MAX_BYTES: usize = 4096;
 
 /// The code of a refusal, as programs read it. The numbers are HTTP's, because people know them.
@@ -37,12 +37,12 @@ impl Code {
     /// No space is left.
     pub const NO_SPACE: Self = Self(507);
 
-    /// Whether a conversation goes on after it, where the end of the content is known.
+    /// Whether the conversation continues after it, where the end of the content is known.
     pub fn keeps_step(self) -> bool {
         [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
     }
 
-    /// Whether an upload may be resumed after it: nothing is known to be wrong with it, or with the disk.
+    /// Whether the upload may be resumed after it: neither its content nor the disk is known to be bad.
     pub fn keeps_partial(self) -> bool {
         [Self::BAD_REQUEST, Self::TIMEOUT, Self::CONFLICT, Self::SHUTTING_DOWN].contains(&self)
     }
@@ -53,14 +53,14 @@ impl Code {
 pub struct Refusal {
     /// What kind of refusal it is.
     pub code: Code,
-    /// After how many seconds it makes sense to come back.
+    /// After how many seconds the client should try again.
     pub retry_seconds: Option<u32>,
     /// What failed, why, and what to do.
     pub words: Cow<'static, str>,
 }
 
 impl Refusal {
-    /// A refusal without a time to come back.
+    /// A refusal that does not say when to try again.
     pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
         Self { code, retry_seconds: None, words: words.into() }
     }
@@ -84,11 +84,11 @@ pub enum Reply {
     Ok(u64),
     /// The file is stored.
     Done(Receipt),
-    /// It is not, and why.
+    /// The file is not stored, and why.
     No(Refusal),
 }
 
-/// The line was none that a server of this protocol says.
+/// The line is not of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseReplyError;
 

@@ -1,6 +1,6 @@
-//! What a client asks for, whatever the dialect that it is asked in.
+//! What a client asks for, in any dialect.
 //!
-//! Values only. How each dialect spells them is [`super::dialect`]'s.
+//! Values only. [`super::dialect`] says how each dialect spells them.
 
 use std::num::NonZeroU64;
 
@@ -13,11 +13,11 @@ pub struct Request {
     pub dialect: Dialect,
     /// What the file is to be called.
     pub name: Name,
-    /// Its size in bytes, where that is known before.
+    /// Its size in bytes, if the client tells it before the content.
     pub size: Option<u64>,
     /// The digest that its content must have.
     pub digest: Option<Promise>,
-    /// What to do when the name is taken; the server's policy where nothing is said.
+    /// What to do when the name is taken. `None`: the server's policy.
     pub on_exists: Option<OnExists>,
     /// Under which it can be resumed after a broken connection.
     pub resume: Option<ResumeId>,
@@ -30,7 +30,7 @@ pub struct Request {
 pub struct ResumeId(Box<str>);
 
 impl ResumeId {
-    /// Reads one; `None` where it is none.
+    /// Reads one, or returns `None` if the word is not valid.
     pub fn parse(word: &str) -> Option<Self> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         ((1..=64).contains(&word.len()) && word.bytes().all(is_allowed)).then(|| Self(word.into()))
@@ -70,7 +70,7 @@ impl Request {
         Self { dialect, name, size: None, digest: None, on_exists: None, resume: None, mtime: None }
     }
 
-    /// The digest, where it is told before the content.
+    /// The digest, if it is told before the content.
     pub fn known_digest(&self) -> Option<Digest> {
         match self.digest? {
             Promise::Known(digest) => Some(digest),
@@ -89,8 +89,8 @@ pub enum OnExists {
     Rename,
     /// The upload takes the place of the regular file that is there.
     Replace,
-    /// As [`OnExists::Refuse`], except that a file of the same size and digest is stored already: a retry changes nothing.
-    /// A client asks for it; it is no server's policy.
+    /// As [`OnExists::Refuse`], except that a file of the same size and digest counts as stored: a retry changes nothing.
+    /// Only a client asks for it; it is not a server policy.
     Same,
 }
 

@@ -1,9 +1,9 @@
-//! How much may be done before somebody else has their turn.
+//! How much one connection may do before the next one is served.
 //!
-//! Reading until `WouldBlock` ends only if the peer pauses, and one that sends as fast as it is read does not. Without
-//! a budget it has the thread to itself for as long as it likes.
+//! Reading until `WouldBlock` ends only if the peer pauses. A peer that sends as fast as it is read never does: without
+//! a budget it would keep the thread to itself.
 
-/// Bytes that may be spent. The last spending may overdraw it, as the size of a read is known only afterwards.
+/// Bytes that may be spent. The last read may overdraw it, because its size is known only afterwards.
 ///
 /// ```
 /// use intake::reactor::Budget;
@@ -31,7 +31,7 @@ impl Budget {
         self.spent_bytes = self.spent_bytes.saturating_add(bytes);
     }
 
-    /// What has been spent so far.
+    /// The bytes spent so far.
     pub fn spent_bytes(self) -> usize {
         self.spent_bytes
     }

@@ -1,16 +1,16 @@
-//! When somebody must be looked at, at the latest.
+//! When each connection must be looked at, at the latest.
 //!
 //! The first deadline says how long the poll may sleep: that is all there is to a timer. One entry for each [`Id`], and a
 //! lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
 //! asked, finds that it is early, and arms it again. A busy upload so touches the heap once per timeout, not once per
 //! read.
 //!
-//! A binary heap in which it is known where each entry stands, so that one can be taken out from the middle: 20 bytes for
-//! each, where a tree takes more than twice that.
+//! A binary heap that knows the place of each entry, so that an entry can be removed from the middle. It takes 20 bytes
+//! for each, less than half of what a tree takes.
 
 use super::{Id, Moment};
 
-/// At most one pending moment for each [`Id`].
+/// At most one pending deadline for each [`Id`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{Id, Moment};
 /// let (start, second) = (Moment::default(), Duration::from_secs(1));
 /// let id = slots.insert("a connection");
 /// deadlines.arm(id, start + 10 * second);
-/// deadlines.arm(id, start + 15 * second); // It has spoken after 5 s. Nothing moves.
+/// deadlines.arm(id, start + 15 * second); // It sent something after 5 s. Nothing moves.
 /// assert_eq!(deadlines.first(), Some(start + 10 * second), "how long the poll may sleep");
 ///
 /// assert_eq!(deadlines.pop_due(start + 10 * second), Some(id), "look at it: it is early");
@@ -31,15 +31,15 @@ use super::{Id, Moment};
 pub struct Deadlines {
     /// A binary heap: no entry is earlier than its parent, the one at `(place - 1) / 2`.
     heap: Vec<(Moment, Id)>,
-    /// By slot index the place of the entry in the heap.
+    /// The place of each entry in the heap, by slot index.
     places: Vec<u32>,
 }
 
-/// The place of what has no entry.
+/// Marks an [`Id`] without an entry.
 const NOWHERE: u32 = u32::MAX;
 
 impl Deadlines {
-    /// Makes sure that `id` comes due at `at` or before. A later moment than the pending one leaves that in place.
+    /// Makes sure that `id` comes due at `at` or earlier. An earlier pending deadline stays as it is.
     pub fn arm(&mut self, id: Id, at: Moment) {
         if self.places.len() <= id.index() {
             self.places.resize(id.index() + 1, NOWHERE);
@@ -57,7 +57,7 @@ impl Deadlines {
         }
     }
 
-    /// Takes the entry of `id` away; due when `id` is given up, so that no entry outlives its owner.
+    /// Removes the entry of `id`. Call it when `id` is given up, so that no entry outlives its owner.
     pub fn disarm(&mut self, id: Id) {
         match self.places.get(id.index()) {
             None | Some(&NOWHERE) => {}
@@ -67,12 +67,12 @@ impl Deadlines {
         }
     }
 
-    /// Takes out the first entry that is due at `now` or before. Its owner arms it again as it needs.
+    /// Removes and returns the first entry that is due at `now` or earlier. Its owner arms it again if needed.
     pub fn pop_due(&mut self, now: Moment) -> Option<Id> {
         self.first().filter(|at| *at <= now).map(|_| self.remove(0))
     }
 
-    /// The first pending moment.
+    /// The first pending deadline.
     pub fn first(&self) -> Option<Moment> {
         self.heap.first().map(|(at, _)| *at)
     }
@@ -86,7 +86,7 @@ impl Deadlines {
         id
     }
 
-    /// Moves the entry at `place` to where it belongs: up past those that are later, or down past those that are earlier.
+    /// Moves the entry at `place` to where it belongs: up past later ones, or down past earlier ones.
     fn settle(&mut self, mut place: usize) {
         let entry = self.heap[place];
         while place > 0 && entry < self.heap[(place - 1) / 2] {

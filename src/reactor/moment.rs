@@ -1,12 +1,12 @@
 //! A moment, as one number.
 //!
-//! Half the size of [`std::time::Instant`], and a test makes one out of nothing. Reads no clock: the system's is read one
-//! floor up.
+//! Half the size of [`std::time::Instant`], and tests can make any moment they need. Reads no clock: [`crate::net::now`]
+//! does.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// Nanoseconds on a scale that only goes forward. It reaches 584 years; what lies beyond is [`Moment::NEVER`].
+/// Nanoseconds on a scale that only goes forward. It reaches 584 years; anything beyond is [`Moment::NEVER`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,15 +21,15 @@ use std::time::Duration;
 pub struct Moment(u64);
 
 impl Moment {
-    /// After everything that happens.
+    /// Later than any other moment.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// So long after the scale begins.
+    /// The moment this long after the beginning of the scale.
     pub fn after(beginning: Duration) -> Self {
         Self::default() + beginning
     }
 
-    /// The time since `earlier`; none where that is later.
+    /// The time since `earlier`, or zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

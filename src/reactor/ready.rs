@@ -1,15 +1,15 @@
-//! Who has work that can be done now, first come first served.
+//! The connections that have work to do now, first come first served.
 //!
-//! Edge-triggered readiness is told once. Whoever has not been drained when its share of a turn is used up must be
+//! Edge-triggered readiness is reported once. A connection that is not drained when its budget is spent must be
 //! remembered here, or it waits for an edge that never comes.
 
 use std::collections::VecDeque;
 
 use super::Id;
 
-/// A queue in which each [`Id`] stands at most once.
+/// A queue that holds each [`Id`] at most once.
 ///
-/// A turn serves those who stand in it when it begins. Who lines up again meanwhile comes after everybody else:
+/// A turn serves the connections that are queued when it begins. One that is queued again during the turn comes last:
 ///
 /// ```
 /// use intake::reactor::{ReadyQueue, Slots};
@@ -17,14 +17,14 @@ use super::Id;
 /// let (mut slots, mut ready) = (Slots::default(), ReadyQueue::default());
 /// let (flood, other) = (slots.insert("flood"), slots.insert("other"));
 /// for id in [flood, other, flood] {
-///     ready.push(id); // Two events for one connection are one place in the queue.
+///     ready.push(id); // Two events for one connection take one place in the queue.
 /// }
 /// let mut served = Vec::new();
 /// for _ in 0..ready.len() {
 ///     let id = ready.pop().unwrap();
 ///     served.push(slots.get(id).unwrap());
 ///     if id == flood {
-///         ready.push(flood); // It has more, and no event will tell.
+///         ready.push(flood); // It has more to read, and no event will say so.
 ///     }
 /// }
 /// assert_eq!((served, ready.len()), (vec![&"flood", &"other"], 1));
@@ -32,12 +32,12 @@ use super::Id;
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     queue: VecDeque<Id>,
-    /// By slot index the serial that is queued, 0 for none.
+    /// The serial that is queued, by slot index; 0 for none.
     queued: Vec<u32>,
 }
 
 impl ReadyQueue {
-    /// Lines `id` up at the end, unless it stands in the queue already.
+    /// Appends `id`, unless it is queued already.
     pub fn push(&mut self, id: Id) {
         if self.contains(id) {
             return;
@@ -49,7 +49,7 @@ impl ReadyQueue {
         self.queue.push_back(id);
     }
 
-    /// Takes the first one out.
+    /// Removes and returns the first one.
     pub fn pop(&mut self) -> Option<Id> {
         let id = self.queue.pop_front()?;
         if self.contains(id) {
@@ -58,17 +58,17 @@ impl ReadyQueue {
         Some(id)
     }
 
-    /// Whether `id` stands in the queue.
+    /// Whether `id` is queued.
     pub fn contains(&self, id: Id) -> bool {
         self.queued.get(id.index()) == Some(&id.serial())
     }
 
-    /// How many stand in the queue.
+    /// How many are queued.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether nobody does.
+    /// Whether none is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

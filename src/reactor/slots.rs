@@ -1,11 +1,11 @@
-//! A slab whose keys cannot be mistaken: each occupant of a slot gets a serial of its own.
+//! A slab with keys that are never reused: each value gets a serial number of its own.
 //!
 //! The kernel may report an event for a connection that has been closed since, while its slot already holds a younger
-//! one. The serial tells the two apart, so a stale event finds nobody.
+//! one. The serial number tells the two apart, so a stale event finds nothing.
 
 use slab::Slab;
 
-/// Names one occupant of a slot, for ever: a later occupant of the same slot has another serial.
+/// Names one value in a slot for good: a later value in the same slot has another serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     key: u32,
@@ -13,7 +13,7 @@ pub struct Id {
 }
 
 impl Id {
-    /// As one number, which is never below 2^32: smaller ones are free to name fixed things.
+    /// As one number, which is never below 2^32: smaller numbers are free for fixed tokens.
     pub fn to_bits(self) -> u64 {
         u64::from(self.serial) << 32 | u64::from(self.key)
     }
@@ -29,7 +29,7 @@ impl Id {
         self.key as usize
     }
 
-    /// The occupant's serial, never 0.
+    /// The serial number, never 0.
     pub(super) fn serial(self) -> u32 {
         self.serial
     }
@@ -42,12 +42,12 @@ impl Id {
 ///
 /// let mut connections = Slots::default();
 /// let old = connections.insert("old");
-/// let token = old.to_bits(); // What the kernel is given, and gives back with each event.
+/// let token = old.to_bits(); // What the kernel gets, and gives back with each event.
 /// connections.remove(old);
 /// let young = connections.insert("young");
-/// assert_ne!(young, old, "though it has the same slot");
+/// assert_ne!(young, old, "although it has the same slot");
 /// let late = Id::from_bits(token).and_then(|id| connections.get(id));
-/// assert_eq!(late, None, "an event that comes too late finds nobody");
+/// assert_eq!(late, None, "an event that comes too late finds nothing");
 /// ```
 #[derive(Debug)]
 pub struct Slots<T> {
@@ -85,7 +85,7 @@ impl<T> Slots<T> {
         self.slab.get_mut(id.index()).filter(|(serial, _)| *serial == id.serial).map(|(_, value)| value)
     }
 
-    /// Takes the value of `id` out, unless that has been done before.
+    /// Removes the value of `id` and returns it, unless it has been removed before.
     pub fn remove(&mut self, id: Id) -> Option<T> {
         self.get(id)?;
         Some(self.slab.remove(id.index()).1)
