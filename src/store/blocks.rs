@@ -1,18 +1,22 @@
 //! Blocks of the disk, before the content that fills them (fallocate(2)).
 //!
-//! Where they are there already the file system need not set one aside for every page that is written, and finds them in
-//! one piece; and a disk that has no room for an upload of a known size says so before its first byte. Where no size was
-//! told, blocks run ahead of the content, by as much as there is of it already:
+//! With blocks allocated in advance the file system need not allocate one for every page that is written, and finds them in
+//! one piece; and a disk that has no room for an upload of a known size says so before its first byte. Where the size is
+//! not known, blocks run ahead of the content, by as much as there is of it already:
 //!
 //! ```text
 //!   written    |=============>
 //!   blocks     |-------------+-------------|    what is not needed is given back at the end
 //! ```
 //!
-//! A short file is written in one go and has none of this. Knows nothing of names, nor of what others have announced.
+//! Each time they move ahead the free space is checked, also on file systems where none are allocated in advance.
+//!
+//! A short file is written in one go and has none of this. Knows nothing of names.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{FallocateFlags, fallocate, fstatfs, ftruncate};
 use rustix::io::{Errno, retry_on_intr};
@@ -22,71 +26,116 @@ use super::space::Reservation;
 
 /// From here on, in bytes, a file is long enough for it to pay.
 const ALLOCATE_MIN_BYTES: u64 = 1 << 20;
-/// The furthest that blocks run ahead of content whose size nobody told, in bytes: from there on a call for each of them
-/// is too seldom to be noticed.
+/// The furthest that blocks run ahead of content of unknown size, in bytes: from there on a call for each of them is too
+/// seldom to be noticed.
 const AHEAD_MAX_BYTES: u64 = 8 << 20;
 /// tmpfs (statfs(2)): allocating there fills pages with zeros, in memory.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// btrfs: it never compresses what is written to blocks that were allocated in advance.
+const BTRFS_MAGIC: u64 = 0x9123_683e;
 
 /// Whether the file system that `directory` is on gains by it.
 pub(super) fn pay(directory: impl AsFd) -> rustix::io::Result<bool> {
     // The type's width and sign differ by machine, the number does not.
-    Ok(fstatfs(directory)?.f_type as u64 != TMPFS_MAGIC)
+    let magic = fstatfs(directory)?.f_type as u64;
+    Ok(![TMPFS_MAGIC, BTRFS_MAGIC].contains(&magic))
 }
 
-/// The blocks of one file.
+/// The blocks of one file, and the space that is reserved for it.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// Where those end that run ahead, in bytes of content; `u64::MAX` where none shall.
-    end: u64,
+    reservation: Reservation,
+    /// Whether any are to be allocated in advance.
+    allocates: bool,
+    /// Up to here, in bytes of content, they have been. 0: nowhere.
+    allocated_to: u64,
+    /// Up to here there is space, or there was when it was checked.
+    checked_to: u64,
 }
 
 impl Blocks {
-    /// As they come with the content.
-    pub(super) const AS_NEEDED: Self = Self { end: u64::MAX };
-
-    /// Ahead of the content, as soon as there is much of it.
-    pub(super) const AHEAD: Self = Self { end: 0 };
-
-    /// All that `file` needs for `size` bytes, at once; its own size does not change. They are taken off `reservation`.
+    /// For content of `size` bytes, for which space is reserved. If they are to be allocated, all of them are now. The size
+    /// of `file` does not change.
     ///
     /// # Errors
-    /// Whatever the file system says, except that it knows no such thing.
-    pub(super) fn of_size(file: &File, size: u64, reservation: &mut Reservation) -> Result<Self, StoreError> {
-        if size >= ALLOCATE_MIN_BYTES {
+    /// Whatever the file system says, except that it cannot do that.
+    pub(super) fn of_size(
+        file: &File,
+        size: u64,
+        allocates: bool,
+        reservation: Reservation,
+    ) -> Result<Self, StoreError> {
+        let mut blocks = Self { reservation, allocates, allocated_to: 0, checked_to: size };
+        if allocates && size >= ALLOCATE_MIN_BYTES {
             match allocate(file, 0, size) {
-                Ok(()) => reservation.used(u64::MAX),
+                Ok(()) => {
+                    blocks.reservation.used(u64::MAX);
+                    blocks.allocated_to = size;
+                }
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(Self::AS_NEEDED)
+        Ok(blocks)
     }
 
-    /// Sees to it that `file`, which has `size` bytes of content, has blocks for `count` more and then some. Only a hint:
-    /// whether there is room the writing decides.
-    pub(super) fn cover(&mut self, file: &File, size: u64, count: usize) {
+    /// For content of unknown size.
+    pub(super) fn ahead(allocates: bool, reservation: Reservation) -> Self {
+        Self { reservation, allocates, allocated_to: 0, checked_to: ALLOCATE_MIN_BYTES }
+    }
+
+    /// To be called before `count` bytes are added to the `size` bytes that `file` has.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if there is no space for them. If the file system cannot allocate in advance, that is no error:
+    /// the write decides.
+    pub(super) fn cover(&mut self, file: &File, size: u64, count: usize) -> Result<(), StoreError> {
         let needed = size.saturating_add(count as u64);
-        if needed <= self.end || size < ALLOCATE_MIN_BYTES {
-            return;
+        if needed <= self.checked_to {
+            return Ok(());
         }
-        self.end = needed.saturating_add(size.min(AHEAD_MAX_BYTES));
-        if allocate(file, size, self.end - size).is_err() {
-            // Some of them may be there, on a disk that is nearly full.
-            self.give_back(file, size);
+        let free = self.reservation.check(file, count as u64)?;
+        let ahead = size.clamp(ALLOCATE_MIN_BYTES, AHEAD_MAX_BYTES).min(free - count as u64);
+        self.checked_to = needed.saturating_add(ahead);
+        if self.allocates {
+            self.allocated_to = self.checked_to;
+            if allocate(file, size, self.allocated_to - size).is_err() {
+                // Some of them may be there, on a disk that is nearly full.
+                self.give_back(file, size);
+            }
         }
+        Ok(())
     }
 
-    /// Gives back what `file` did not need for its `size` bytes. None run ahead any more.
+    /// So many bytes have been added.
+    pub(super) fn written(&mut self, count: usize) {
+        self.reservation.used(count as u64);
+    }
+
+    /// Gives back those that `file` does not need for its `size` bytes, and allocates none in advance any more.
     pub(super) fn give_back(&mut self, file: &File, size: u64) {
-        let Self { end } = std::mem::replace(self, Self::AS_NEEDED);
-        // One that others have shortened must not be made whole with zeros.
+        self.allocates = false;
+        // A file that others have shortened must not be made whole with zeros.
         let is_untouched = || file.metadata().is_ok_and(|meta| meta.len() == size);
-        if end > size && end < u64::MAX && is_untouched() {
+        if std::mem::take(&mut self.allocated_to) > size && is_untouched() {
             // Where that fails the file takes more of the disk than it has to, and is none the worse for it.
             let _ = ftruncate(file, size);
         }
     }
+}
+
+/// Gives back the blocks behind the content of `file`. The time of its last change stays as it is.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(super) fn give_back(file: &File) -> io::Result<()> {
+    let meta = file.metadata()?;
+    // A file system may need a few blocks to find the others by.
+    if meta.blocks().saturating_mul(512) >= meta.len() + ALLOCATE_MIN_BYTES {
+        file.set_len(meta.len())?;
+        file.set_modified(meta.modified()?)?;
+    }
+    Ok(())
 }
 
 fn allocate(file: &File, from: u64, count: u64) -> rustix::io::Result<()> {
@@ -96,7 +145,6 @@ fn allocate(file: &File, from: u64, count: u64) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
 
     use super::super::space::Space;
@@ -119,20 +167,25 @@ mod tests {
         file.metadata().unwrap().blocks() * 512 / GRAIN * GRAIN
     }
 
+    fn reservation(file: &File, size: Option<u64>) -> Reservation {
+        Space::default().reserve(file, size).unwrap()
+    }
+
     fn append(file: &mut File, blocks: &mut Blocks, bytes: usize) {
         let size = file.metadata().unwrap().len();
-        blocks.cover(file, size, bytes);
+        blocks.cover(file, size, bytes).unwrap();
         file.write_all(&vec![1; bytes]).unwrap();
     }
 
     #[test]
     fn they_run_ahead_of_a_long_file_and_what_is_left_is_given_back() {
         const MIB: usize = 1 << 20;
-        let (Some(mut file), mut blocks) = (file(), Blocks::AHEAD) else { return };
+        let Some(mut file) = file() else { return };
+        let mut blocks = Blocks::ahead(true, reservation(&file, None));
         append(&mut file, &mut blocks, MIB);
-        assert_eq!(blocks.end, 0, "it may be all");
+        assert_eq!(blocks.allocated_to, 0, "it may be all");
         append(&mut file, &mut blocks, MIB);
-        assert_eq!((blocks.end, allocated(&file)), (3 << 20, 3 << 20), "half as much again");
+        assert_eq!((blocks.allocated_to, allocated(&file)), (3 << 20, 3 << 20), "half as much again");
         for _ in 2..20 {
             append(&mut file, &mut blocks, MIB);
             assert!(allocated(&file) <= file.metadata().unwrap().len() + AHEAD_MAX_BYTES);
@@ -146,35 +199,48 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_knows_no_such_thing_is_asked_once() {
+    fn a_file_system_that_allocates_nothing_in_advance_is_asked_once() {
         // A pipe has no blocks.
         let pipe = rustix::pipe::pipe().unwrap().1.into();
-        let mut blocks = Blocks::AHEAD;
-        blocks.cover(&pipe, ALLOCATE_MIN_BYTES, 1);
-        assert_eq!(blocks.end, Blocks::AS_NEEDED.end);
+        let mut blocks = Blocks::ahead(true, reservation(&pipe, None));
+        blocks.cover(&pipe, ALLOCATE_MIN_BYTES, 1).unwrap();
+        assert!(!blocks.allocates && blocks.allocated_to == 0);
     }
 
     #[test]
     fn for_an_announced_size_they_are_there_at_once_and_counted_once() {
         let Some(file) = file() else { return };
-        let space = Space::default();
         for (size, is_allocated) in [(1 << 19, false), (4 << 20, true)] {
-            let mut reservation = space.reserve(&file, size).unwrap();
-            Blocks::of_size(&file, size, &mut reservation).unwrap();
+            let blocks = Blocks::of_size(&file, size, true, reservation(&file, Some(size))).unwrap();
             assert_eq!((file.metadata().unwrap().len(), allocated(&file)), (0, if is_allocated { size } else { 0 }));
-            assert_eq!(reservation.left(), if is_allocated { 0 } else { size });
+            assert_eq!(blocks.reservation.left(), if is_allocated { 0 } else { size });
         }
     }
 
     #[test]
-    fn in_memory_they_do_not_pay() {
+    fn of_an_announced_size_that_did_not_come_they_are_given_back() {
+        let Some(mut file) = file() else { return };
+        let mut blocks = Blocks::of_size(&file, 4 << 20, true, reservation(&file, Some(4 << 20))).unwrap();
+        append(&mut file, &mut blocks, 1 << 20);
+        assert_eq!(allocated(&file), 4 << 20);
+        blocks.give_back(&file, 1 << 20);
+        assert_eq!((file.metadata().unwrap().len(), allocated(&file)), (1 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn in_memory_and_on_btrfs_they_do_not_pay() {
         for (base, pays) in [(PathBuf::from("/dev/shm"), false), (std::env::temp_dir(), true)] {
             let Ok(directory) = File::open(&base) else {
                 leave_out(&format!("there is no {}", base.display()));
                 continue;
             };
-            let is_tmpfs = fstatfs(&directory).unwrap().f_type as u64 == TMPFS_MAGIC;
-            assert_eq!(pay(&directory).unwrap(), pays && !is_tmpfs, "{}", base.display());
+            let magic = fstatfs(&directory).unwrap().f_type as u64;
+            assert_eq!(
+                pay(&directory).unwrap(),
+                pays && magic != TMPFS_MAGIC && magic != BTRFS_MAGIC,
+                "{}",
+                base.display()
+            );
         }
     }
 }

@@ -10,7 +10,6 @@ use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +103,7 @@ impl Directory {
         let handles = Arc::new(Handles { directory, room, kept });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         let allocates = blocks::pay(&handles.directory)?;
+        handles.kept.give_back_blocks().map_err(cannot("its .intake/kept", "looked after"))?;
         Ok(Self { handles, method, space: Space::default(), allocates, committer: None })
     }
 
@@ -141,34 +141,31 @@ impl Directory {
     }
 
     fn create(&self, target: &Target) -> Result<PartialFile, StoreError> {
-        let size = target.size.unwrap_or(0);
-        let mut reservation = self.space.reserve(&self.handles.directory, size)?;
+        let reservation = self.space.reserve(&self.handles.directory, target.size)?;
         let method = match target.on_exists {
             // A link never replaces.
             OnExists::Replace => Method::Named,
             OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
         };
         let (file, origin) = Origin::create(&self.handles, method)?;
-        let blocks = self.blocks(&file, target.size, &mut reservation)?;
-        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), reservation, blocks))
+        let blocks = self.blocks(&file, target.size, reservation)?;
+        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), blocks))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
         let size = target.size.unwrap_or(0);
         let KeptFile { file, name, size: held } = self.handles.kept.claim(id, target)?;
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
-        let allocated = file.metadata()?.blocks().saturating_mul(512);
-        let mut reservation = self.space.reserve(&self.handles.directory, size.saturating_sub(allocated))?;
-        let blocks = self.blocks(&file, target.size, &mut reservation)?;
+        let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(held)))?;
+        let blocks = self.blocks(&file, target.size, reservation)?;
         let origin = Origin::kept(&self.handles, name);
-        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), reservation, blocks))
+        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), blocks))
     }
 
-    fn blocks(&self, file: &File, size: Option<u64>, reservation: &mut Reservation) -> Result<Blocks, StoreError> {
+    fn blocks(&self, file: &File, size: Option<u64>, reservation: Reservation) -> Result<Blocks, StoreError> {
         match size {
-            _ if !self.allocates => Ok(Blocks::AS_NEEDED),
-            Some(size) => Blocks::of_size(file, size, reservation),
-            None => Ok(Blocks::AHEAD),
+            Some(size) => Blocks::of_size(file, size, self.allocates, reservation),
+            None => Ok(Blocks::ahead(self.allocates, reservation)),
         }
     }
 

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, stat
 use rustix::io::Errno;
 
 use super::partial::FILE_MODE;
-use super::{StoreError, Target};
+use super::{StoreError, Target, blocks};
 use crate::proto::{Algorithm, Hasher, ResumeId};
 
 const BUSY: StoreError = StoreError::Busy("another upload goes on under this resume id");
@@ -96,6 +96,23 @@ impl Kept {
         }
         if removed > 0 {
             log::info!("removed {removed} partial files that nobody has gone on with for {ttl:?}");
+        }
+        Ok(())
+    }
+
+    /// Gives back the blocks that a killed server had allocated in advance, of files that nobody owns.
+    ///
+    /// # Errors
+    /// That the directory cannot be read.
+    pub(super) fn give_back_blocks(&self) -> io::Result<()> {
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            if let Some(name) = file_of(entry.file_name())
+                && entry.file_name().count_bytes() == name.len()
+                && let Ok(file) = self.lock(name)
+            {
+                blocks::give_back(&file)?;
+            }
         }
         Ok(())
     }

@@ -21,7 +21,6 @@ use rustix::pipe::{SpliceFlags, splice};
 
 use super::blocks::Blocks;
 use super::directory::{Handles, Link, Method};
-use super::space::Reservation;
 use super::{Partial, StoreError, naming};
 use crate::proto::{Name, OnExists};
 
@@ -35,8 +34,8 @@ pub struct PartialFile {
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
-    reservation: Reservation,
-    blocks: Blocks,
+    /// Boxed, so that an idle connection stays small.
+    blocks: Box<Blocks>,
 }
 
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
@@ -72,22 +71,21 @@ impl PartialFile {
         size: u64,
         on_exists: OnExists,
         will_sync: bool,
-        reservation: Reservation,
         blocks: Blocks,
     ) -> Self {
-        Self { origin, file, size, on_exists, will_sync, reservation, blocks }
+        Self { origin, file, size, on_exists, will_sync, blocks: blocks.into() }
     }
 
     fn appended(&mut self, count: usize) {
         let before = self.size;
         self.size += count as u64;
-        self.reservation.used(count as u64);
+        self.blocks.written(count);
         if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
             start_write_back(&self.file);
         }
     }
 
-    /// All of the content has come: gives back the blocks that it did not need.
+    /// No more content comes: gives back the blocks that it did not need.
     pub(super) fn give_back(&mut self) {
         self.blocks.give_back(&self.file, self.size);
     }
@@ -129,18 +127,19 @@ impl Partial for PartialFile {
     fn keep(mut self) {
         if let Origin::Named(entry) = &mut self.origin {
             entry.released = entry.is_kept() && self.size > 0;
+            self.give_back();
         }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.blocks.cover(&self.file, self.size, bytes.len());
+        self.blocks.cover(&self.file, self.size, bytes.len())?;
         self.file.write_all(bytes)?;
         self.appended(bytes.len());
         Ok(())
     }
 
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
-        self.blocks.cover(&self.file, self.size, count);
+        self.blocks.cover(&self.file, self.size, count)?;
         let mut left = count;
         while left > 0 {
             match retry_on_intr(|| splice(pipe, None, &self.file, None, left, SpliceFlags::MOVE)) {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use intake::proto::{Algorithm, Hasher};
 use rustix::process::Signal;
 
-use crate::fixture::{Server, await_until, connect, content, files_of, reset};
+use crate::fixture::{Server, await_until, classic, classic_begin, connect, content, files_of, is_reset, line, reset};
 use crate::tools::{Strace, leave_out};
 
 /// A connection that speaks `/put` and `/ask`.
@@ -212,6 +213,75 @@ fn await_held(server: &Server, bytes: usize) {
 }
 
 const MIB: usize = 1 << 20;
+
+/// What the kept files take of the disk, in MiB.
+fn kept_mib(server: &Server) -> u64 {
+    let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
+    files.map(|file| file.expect("and read").metadata().expect("and looked at").blocks()).sum::<u64>() * 512 >> 20
+}
+
+#[test]
+fn a_kept_upload_takes_no_more_of_the_disk_than_it_holds() {
+    let home = Server::home();
+    let mut server = Server::start_in(&home, &[]);
+    let upload = Resumable::new(30 * MIB, "a");
+    upload.break_off(&server, 3 * MIB);
+    await_until("the rest to be given back", || kept_mib(&server) == 3);
+
+    let mut client = Client::to(server.tcp());
+    upload.send_until(&mut client, 5 * MIB);
+    await_held(&server, 5 * MIB);
+    server.signal(Signal::KILL);
+    server.wait();
+    let kept_at = || {
+        let files = fs::read_dir(home.path().join("inbox/.intake/kept")).expect("it is always there");
+        let times = files.map(|file| file.and_then(|file| file.metadata()?.modified()).expect("and looked at"));
+        times.collect::<Vec<_>>()
+    };
+    let before = kept_at();
+    let server = Server::start_in(&home, &[]);
+    assert_eq!((kept_mib(&server), kept_at()), (5, before));
+    assert_eq!(upload.finish(&server), 5 * MIB);
+    assert!(server.files()["a"] == upload.bytes);
+}
+
+#[test]
+fn an_upload_of_unknown_size_ends_where_the_free_space_does() {
+    let home = Server::home();
+    let Some(tmpfs) = Tmpfs::mount(&home.path().join("inbox"), "16m") else { return };
+    let server = Server::start_in(&home, &["--min-free", "8M"]);
+    server.withstands(|| {
+        let bytes = content(12 * MIB, 1);
+        let refusal = line(server.tcp(), "large.bin", &bytes).expect("the words get through");
+        assert!(refusal.starts_with("no 507 ") && refusal.contains(" 8388608 that stay free"), "{refusal}");
+        assert!(is_reset(&classic(server.tcp(), "classic.bin", &bytes)));
+        line(server.tcp(), "fits.bin", &bytes[..4 * MIB]).expect("the words get through");
+        // Of what is to stay free another program may take.
+        let other = tmpfs.0.join("other program");
+        fs::write(&other, &bytes[..4 * MIB]).expect("there is space");
+        for refusal in [
+            line(server.tcp(), "small.bin", b"x").expect("the words get through"),
+            classic_begin(server.tcp(), "classic.bin").expect_err("there is no space").to_string(),
+        ] {
+            assert!(refusal.starts_with("no 507 "), "{refusal}");
+        }
+        fs::remove_file(other).expect("it can be removed");
+        files_of([("fits.bin", &bytes[..4 * MIB])])
+    });
+}
+
+#[test]
+fn where_the_file_system_does_not_tell_its_size_the_write_decides() {
+    for mount in ["mount -t ramfs ramfs inbox", "mount -t tmpfs -o size=0 tmpfs inbox"] {
+        let Some(server) = Server::start_after(mount, &["--min-free", "1G"]) else { return };
+        let bytes = content(3 * MIB, 1);
+        let mut client = Client::to(server.tcp());
+        client.send(format!("/put size={} a\n", bytes.len()));
+        assert_eq!(client.ask(&bytes), format!("done {} - a", bytes.len()), "{mount}");
+        line(server.tcp(), "b", &bytes).expect("the words get through");
+        server.assert_holds_only(&files_of([("a", &bytes), ("b", &bytes)]));
+    }
+}
 
 #[test]
 fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
