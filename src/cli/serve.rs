@@ -45,7 +45,7 @@ pub struct Serve {
     /// The largest file
     #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Config::default().rules.max_file_size.map(Size)))]
     max_file_size: Limit<Size>,
-    /// What uploads of a known size must leave free of the disk [default: 256M or 5 %, whichever is less]
+    /// What uploads must leave free of the disk [default: 256M or 5 %, whichever is less]
     #[arg(long, value_name = "SIZE")]
     min_free: Option<Size>,
     /// How long an upload that broke off is kept to be gone on with

@@ -103,7 +103,7 @@ impl Directory {
         let handles = Arc::new(Handles { directory, room, kept });
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         let allocates = blocks::pay(&handles.directory)?;
-        handles.kept.give_back_blocks().map_err(cannot("its .intake/kept", "looked after"))?;
+        handles.kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
         Ok(Self { handles, method, space: Space::default(), allocates, committer: None })
     }
 

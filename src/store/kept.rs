@@ -110,8 +110,9 @@ impl Kept {
             if let Some(name) = file_of(entry.file_name())
                 && entry.file_name().count_bytes() == name.len()
                 && let Ok(file) = self.lock(name)
+                && let Err(error) = blocks::give_back(&file)
             {
-                blocks::give_back(&file)?;
+                log::warn!("{name} may take more of the disk than it holds: {error}");
             }
         }
         Ok(())

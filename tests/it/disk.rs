@@ -1,18 +1,18 @@
 //! Disks that are full, broken or slow to admit it: one upload ends, in words or with a reset, and the server goes on.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
-use rustix::fs::statvfs;
+use rustix::fs::{statvfs, syncfs};
 use rustix::process::geteuid;
 
 use crate::fixture::*;
-use crate::tools::{Strace, leave_out};
+use crate::tools::{Strace, unshare_loop_mounts};
 
 /// Uploads in both dialects, and checks that each is refused before any content: classic instead of its `ok`.
 fn assert_refused(server: &Server, start: &str) {
@@ -309,13 +309,11 @@ fn a_sync_that_finds_no_space_costs_its_own_upload_and_no_other() {
 
 #[test]
 fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
-    if !geteuid().is_root() || !Path::new("/dev/loop-control").exists() || !Path::new("/sbin/mkfs.ext4").exists() {
-        return leave_out("root, a loop device and mkfs.ext4 are needed");
-    }
+    let Some(unshare) = unshare_loop_mounts("mkfs.ext4") else { return };
     // A disk that has room for less than it says, as thin provisioning has: each write to a file is taken.
     let mount = "mkdir thin && mount -t tmpfs -o size=16m tmpfs thin && truncate -s 256m thin/disk && \
                  mkfs.ext4 -q thin/disk && mount -o loop thin/disk inbox";
-    let server = Server::start_secluded(&["unshare", "--mount"], mount, &[]);
+    let server = Server::start_secluded(&unshare, mount, &[]);
     classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
     let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the words get through");
     assert!(reply.starts_with("no 5"), "{reply}");
@@ -325,6 +323,28 @@ fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
         expected.extend(files_of([("next.bin", b"content")]));
     }
     server.assert_holds_only(&expected);
+}
+
+#[test]
+fn a_file_system_that_compresses_may_do_so() {
+    let Some(unshare) = unshare_loop_mounts("mkfs.btrfs") else { return };
+    let mount = "mkdir disk && mount -t tmpfs -o size=300m tmpfs disk && truncate -s 256m disk/image && \
+                 mkfs.btrfs -q disk/image && mount -o loop,compress=zstd disk/image inbox";
+    let server = Server::start_secluded(&unshare, mount, &[]);
+    let directory = File::open(server.dir()).expect("the inbox can be opened");
+    let free_mib = || {
+        syncfs(&directory).expect("a file system can be synced");
+        statvfs(server.dir()).map(|disk| disk.f_bfree * disk.f_frsize / (1 << 20)).expect("it is a directory")
+    };
+    let (before, text) = (free_mib(), b"text, text, ".repeat(2 << 20));
+    classic(server.tcp(), "classic.txt", &text).expect("the upload is taken");
+    let mut stream = connect(server.tcp()).expect("the server listens");
+    let put = format!("/put size={} put.txt\n", text.len());
+    [put.as_bytes(), &text].iter().for_each(|bytes| stream.write_all(bytes).expect("the server reads"));
+    stream.shutdown(Shutdown::Write).expect("a stream can be shut down");
+    assert!(io::read_to_string(stream).expect("a receipt").starts_with("done "));
+    let taken_mib = before - free_mib();
+    assert!(taken_mib < 8, "48 MiB of text take {taken_mib} MiB");
 }
 
 #[test]

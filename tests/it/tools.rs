@@ -5,10 +5,10 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::NamedTempFile;
 
 pub use crate::leave_out::leave_out;
@@ -50,6 +50,16 @@ pub fn unshare_network() -> Option<Vec<&'static str>> {
         leave_out("this user may not have a network of its own");
     }
     can.then_some(unshare)
+}
+
+/// The words that run a program where it may mount a file system in a file, made by `mkfs`, if that can be had.
+pub fn unshare_loop_mounts(mkfs: &str) -> Option<[&'static str; 2]> {
+    installed(mkfs)?;
+    let can = geteuid().is_root() && Path::new("/dev/loop-control").exists();
+    if !can {
+        leave_out("root and a loop device are needed");
+    }
+    can.then_some(["unshare", "--mount"])
 }
 
 /// strace(1) on a thread of a running server: it watches the system calls, and makes some fail, until it is dropped.

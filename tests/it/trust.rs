@@ -217,7 +217,8 @@ const MIB: usize = 1 << 20;
 /// What the kept files take of the disk, in MiB.
 fn kept_mib(server: &Server) -> u64 {
     let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
-    files.map(|file| file.expect("and read").metadata().expect("and looked at").blocks()).sum::<u64>() * 512 >> 20
+    let blocks = files.map(|file| file.expect("and read").metadata().expect("and looked at").blocks());
+    blocks.sum::<u64>() * 512 / MIB as u64
 }
 
 #[test]
