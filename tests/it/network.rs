@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
+use serde_json::Value;
 use socket2::SockRef;
 
 use crate::fixture::*;
@@ -166,5 +167,30 @@ fn a_link_local_address_is_reached_through_its_interface() {
         let output = intake_beside(&server, &format!("{command} [fe80::1]:9000"));
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && words.contains("[fe80::1%eth0]:9000"), "{command}: {words}");
+    }
+}
+
+/// Three addresses of each family, which are asked from a fourth one. To that one the kernel, left to itself, answers from
+/// itself.
+const SEVERAL_ADDRESSES: &str = "for last in 100 101 102 103; do \
+     ip address add 10.9.0.$last/32 dev lo && ip address add fd09::$last/128 dev lo nodad && \
+     ip route replace local 10.9.0.$last dev lo src 10.9.0.100 table local && \
+     ip route replace local fd09::$last dev lo src fd09::100 table local || exit; done";
+
+#[test]
+fn the_echo_answers_from_the_address_that_was_asked() {
+    let v4 = ["10.9.0.101", "10.9.0.102", "10.9.0.103"];
+    let v6 = ["[fd09::101]", "[fd09::102]", "[fd09::103]"];
+    let both = [v4, v6].concat();
+    for (wildcard, addresses) in [("0.0.0.0:9000", &v4[..]), ("[::]:9000", &both)] {
+        let args = ["--listen", wildcard, "--udp-rate", "off"];
+        let Some(server) = start_in_network(SEVERAL_ADDRESSES, &args) else { return };
+        for address in addresses {
+            assert_succeeds(&intake_beside(&server, &format!("ping {address}:9000 --count 1")));
+            // What is answered in one call of several datagrams, too.
+            let burst = intake_beside(&server, &format!("load {address}:9000 --udp --duration 50ms --json"));
+            let report: Value = serde_json::from_slice(&burst.stdout).expect("a report is printed");
+            assert_eq!(report["datagrams"]["lost"], 0, "{address}: {report}");
+        }
     }
 }

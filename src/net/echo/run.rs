@@ -1,10 +1,12 @@
 //! Which datagrams can be answered in one call. Knows no socket.
 //!
-//! A run is what came from one source without another between, of one size, of which the last may have less. It lies in
-//! the buffer as udp(7) wants it for `UDP_SEGMENT`: one datagram straight behind the other.
+//! A run is a sequence of datagrams of one size on one path, of which the last may be shorter. It lies in the buffer as udp(7)
+//! wants it for `UDP_SEGMENT`: one datagram straight behind the other.
 
 use std::net::SocketAddr;
 use std::ops::Range;
+
+use super::local::Local;
 
 /// Larger than any datagram: the length field of UDP has 16 bits (RFC 768). None is ever cut short.
 pub const DATAGRAM_MAX_BYTES: usize = 65_535;
@@ -22,6 +24,15 @@ const RUN_MAX_BYTES: usize = 65_487;
 /// leaves first.
 const BUFFER_BYTES: usize = RUN_MAX_SEGMENTS * SEGMENT_MAX_BYTES + DATAGRAM_MAX_BYTES;
 
+/// The two ends of a datagram's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Its sender.
+    pub peer: SocketAddr,
+    /// Which of this machine's addresses it was sent to, where the socket has several.
+    pub local: Option<Local>,
+}
+
 /// Where datagrams are received into, and the run that the last of them are.
 #[derive(Debug)]
 pub struct Runs {
@@ -32,7 +43,7 @@ pub struct Runs {
 /// A run by where it lies in the buffer.
 #[derive(Debug)]
 struct Extent {
-    source: SocketAddr,
+    path: Path,
     segment: u16,
     count: usize,
     range: Range<usize>,
@@ -41,8 +52,8 @@ struct Extent {
 /// Datagrams that can leave in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'a> {
-    /// Where they came from.
-    pub source: SocketAddr,
+    /// The way that they came, and that the answers go.
+    pub path: Path,
     /// The bytes of each but the last, which may have less.
     pub segment: u16,
     /// How many there are: at least one.
@@ -68,16 +79,16 @@ impl Runs {
         self.buffer.len() - self.used() < DATAGRAM_MAX_BYTES
     }
 
-    /// Adds the datagram from `source` that the first `size` bytes of the room are. Returns the run that it ends, by
-    /// beginning the next.
-    pub fn push(&mut self, size: u16, source: SocketAddr) -> Option<Run<'_>> {
-        if let Some(run) = self.open.as_mut().filter(|run| run.takes(size, source)) {
+    /// Adds a datagram: the first `size` bytes of the room, which came by `path`. Returns the run before it, where it begins
+    /// another one.
+    pub fn push(&mut self, size: u16, path: Path) -> Option<Run<'_>> {
+        if let Some(run) = self.open.as_mut().filter(|run| run.takes(size, path)) {
             run.count += 1;
             run.range.end += usize::from(size);
             return None;
         }
         let start = self.used();
-        let begun = Extent { source, segment: size, count: 1, range: start..start + usize::from(size) };
+        let begun = Extent { path, segment: size, count: 1, range: start..start + usize::from(size) };
         self.open.replace(begun).map(|ended| ended.within(&self.buffer))
     }
 
@@ -93,13 +104,13 @@ impl Runs {
 
 impl Extent {
     fn within(self, buffer: &[u8]) -> Run<'_> {
-        let Self { source, segment, count, range } = self;
-        Run { source, segment, count, bytes: &buffer[range] }
+        let Self { path, segment, count, range } = self;
+        Run { path, segment, count, bytes: &buffer[range] }
     }
 
-    fn takes(&self, size: u16, source: SocketAddr) -> bool {
+    fn takes(&self, size: u16, path: Path) -> bool {
         let (bytes, segment) = (self.range.len(), usize::from(self.segment));
-        source == self.source
+        path == self.path
             && (1..=self.segment).contains(&size)
             && segment <= SEGMENT_MAX_BYTES
             && bytes == self.count * segment
@@ -119,14 +130,14 @@ impl<'a> Run<'a> {
 mod tests {
     use super::*;
 
-    fn source(number: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], 2000 + number))
+    fn source(number: u16) -> Path {
+        Path { peer: SocketAddr::from(([192, 0, 2, 1], 2000 + number)), local: None }
     }
 
     /// The runs that these are, by source and size: of each its source, its bytes, and how many datagrams they are.
     /// Every datagram is filled with its place.
     fn runs(datagrams: &[(u16, u16)]) -> Vec<(u16, Vec<u8>, usize)> {
-        let told = |run: Run<'_>| (run.source.port() - 2000, run.bytes.to_vec(), run.count);
+        let told = |run: Run<'_>| (run.path.peer.port() - 2000, run.bytes.to_vec(), run.count);
         let mut runs = Runs::new();
         let mut ended = Vec::new();
         for (place, &(from, size)) in datagrams.iter().enumerate() {
@@ -161,6 +172,17 @@ mod tests {
     }
 
     #[test]
+    fn another_destination_begins_a_run() {
+        let to = |last| Path { local: Some(Local { ip: [192, 0, 2, last].into(), interface: 0 }), ..source(0) };
+        let mut runs = Runs::new();
+        assert_eq!(runs.push(1, to(1)), None);
+        assert_eq!(runs.push(1, to(1)), None);
+        let first = runs.push(1, to(2)).map(|run| (run.path, run.count));
+        assert_eq!(first, Some((to(1), 2)));
+        assert_eq!(runs.end().map(|run| (run.path, run.count)), Some((to(2), 1)));
+    }
+
+    #[test]
     fn empty_ones_stand_alone() {
         assert_eq!(counts(&[(0, 0), (0, 0), (0, 1), (0, 0)]), [1; 4]);
     }
@@ -190,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_run_comes_apart_into_its_datagrams() {
-        let run = Run { source: source(0), segment: 3, count: 3, bytes: &[1, 1, 1, 2, 2, 2, 3] };
-        let singles: Vec<_> = run.singles().map(|single| (single.source, single.count, single.bytes)).collect();
+        let run = Run { path: source(0), segment: 3, count: 3, bytes: &[1, 1, 1, 2, 2, 2, 3] };
+        let singles: Vec<_> = run.singles().map(|single| (single.path, single.count, single.bytes)).collect();
         assert_eq!(singles, [(source(0), 1, &[1; 3][..]), (source(0), 1, &[2; 3]), (source(0), 1, &[3])]);
     }
 }

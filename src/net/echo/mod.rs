@@ -3,28 +3,30 @@
 //! Never more bytes than came and never more than one datagram for one, so it amplifies nothing. Knows nothing of TCP or
 //! of the turn; which datagrams are left unanswered is the guard's decision.
 //!
-//! One recvfrom(2) for each datagram. The first of a call leaves at once, by itself; of the others each run (`run`) leaves
-//! in one sendmsg(2), which passes the stack as one packet that is cut late (udp(7), `UDP_SEGMENT`). Whoever receives
-//! them sees no difference.
+//! One receive call for each datagram. The first of a call to `serve` is answered at once, by itself; of the others each run
+//! (`run`) leaves in one sendmsg(2), which passes the stack as one packet that is cut late (udp(7), `UDP_SEGMENT`). Its
+//! receiver sees no difference.
+//!
+//! An answer comes from the address that was asked. A socket on one address can do nothing else; one on an unspecified
+//! address asks the kernel for the destination of each datagram (`local`).
 
 mod guard;
+mod local;
 mod run;
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 
 use log::{debug, info, trace};
 use mio::event::Source;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Socket, Type};
 
 use self::guard::{Guard, Verdict};
-use self::run::{Run, Runs};
+use self::run::{Path, Run, Runs};
 use super::{Sharing, unbound_socket};
 use crate::reactor::Moment;
 
@@ -36,13 +38,23 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// address, and no socket answers another one of the same echo.
 #[derive(Debug)]
 pub struct Echo {
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Bound>,
     /// The socket that is served first in the next call.
     first: usize,
     guard: Guard,
     /// Datagrams received and not yet answered. Empty between two calls of `serve`.
     runs: Runs,
+    /// Where the kernel tells the destination of a datagram.
+    control: Vec<u8>,
     stats: EchoStats,
+}
+
+/// One socket of the echo.
+#[derive(Debug)]
+struct Bound {
+    socket: UdpSocket,
+    /// It takes what is sent to any address of this machine.
+    is_wildcard: bool,
 }
 
 /// What became of the datagrams so far.
@@ -71,24 +83,33 @@ impl fmt::Display for EchoStats {
 impl Echo {
     /// An echo without an address, which answers up to `rate` datagrams a second to each peer; `None` is no limit.
     pub fn new(rate: Option<u32>) -> Self {
-        Self { sockets: Vec::new(), first: 0, guard: Guard::new(rate), runs: Runs::new(), stats: EchoStats::default() }
+        Self {
+            sockets: Vec::new(),
+            first: 0,
+            guard: Guard::new(rate),
+            runs: Runs::new(),
+            control: local::control_buffer(),
+            stats: EchoStats::default(),
+        }
     }
 
     /// Echoes on `addr` as well.
-    ///
-    /// On an unspecified address the kernel picks the address that an answer comes from, by its route.
     ///
     /// # Errors
     /// What the system says: the address is in use, is not one of this machine's, or its port is privileged.
     pub fn bind(&mut self, addr: SocketAddr, sharing: Sharing) -> io::Result<()> {
         let socket = unbound_socket(addr, sharing, Type::DGRAM)?;
         let buffer_bytes = enlarge_receive_buffer(&socket)?;
+        let is_wildcard = addr.ip().is_unspecified();
+        if is_wildcard {
+            local::tell_destinations(&socket, addr)?;
+        }
         socket.bind(&addr.into())?;
         let socket = UdpSocket::from_std(socket.into());
         let local = socket.local_addr()?;
         info!("udp {local}: a receive buffer of {buffer_bytes} bytes, {RECEIVE_BUFFER_BYTES} were asked for");
         self.guard.refuse_port(local.port());
-        self.sockets.push(socket);
+        self.sockets.push(Bound { socket, is_wildcard });
         Ok(())
     }
 
@@ -97,7 +118,7 @@ impl Echo {
     /// # Errors
     /// What getsockname(2) says.
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.sockets.iter().map(UdpSocket::local_addr).collect()
+        self.sockets.iter().map(|bound| bound.socket.local_addr()).collect()
     }
 
     /// What became of the datagrams so far.
@@ -129,8 +150,8 @@ impl Echo {
             if nth == 1 || self.runs.is_full() {
                 self.answer(index);
             }
-            match self.sockets[index].recv_from(self.runs.room()) {
-                Ok((size, source)) => self.judge(index, size as u16, source, now),
+            match self.sockets[index].receive(self.runs.room(), &mut self.control) {
+                Ok((size, path)) => self.judge(index, size as u16, path, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return nth,
                 // An interruption, or the fate of an earlier answer. It is reported once, and is no reason to stop.
                 Err(error) => debug!("udp receive: {error}"),
@@ -140,13 +161,13 @@ impl Echo {
     }
 
     /// The next datagram overwrites one that is not answered.
-    fn judge(&mut self, index: usize, size: u16, source: SocketAddr, now: Moment) {
-        match self.guard.judge(source, now) {
+    fn judge(&mut self, index: usize, size: u16, path: Path, now: Moment) {
+        match self.guard.judge(path.peer, now) {
             Verdict::RefuseSource => self.stats.refused_source += 1,
             Verdict::OverRate => self.stats.over_rate += 1,
             Verdict::Admit => {
-                if let Some(run) = self.runs.push(size, source) {
-                    send_back(&self.sockets[index], run, &mut self.stats);
+                if let Some(run) = self.runs.push(size, path) {
+                    send_back(&self.sockets[index].socket, run, &mut self.stats);
                 }
             }
         }
@@ -154,7 +175,17 @@ impl Echo {
 
     fn answer(&mut self, index: usize) {
         if let Some(run) = self.runs.end() {
-            send_back(&self.sockets[index], run, &mut self.stats);
+            send_back(&self.sockets[index].socket, run, &mut self.stats);
+        }
+    }
+}
+
+impl Bound {
+    fn receive(&self, room: &mut [u8], control: &mut [u8]) -> io::Result<(usize, Path)> {
+        if self.is_wildcard {
+            local::receive(&self.socket, room, control).map(|(size, peer, local)| (size, Path { peer, local }))
+        } else {
+            self.socket.recv_from(room).map(|(size, peer)| (size, Path { peer, local: None }))
         }
     }
 }
@@ -162,21 +193,23 @@ impl Echo {
 /// All sockets have the one token: which of them is readable is found out by reading.
 impl Source for Echo {
     fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
-        self.sockets.iter_mut().try_for_each(|socket| registry.register(socket, token, interest))
+        self.sockets.iter_mut().try_for_each(|bound| registry.register(&mut bound.socket, token, interest))
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
-        self.sockets.iter_mut().try_for_each(|socket| registry.reregister(socket, token, interest))
+        self.sockets.iter_mut().try_for_each(|bound| registry.reregister(&mut bound.socket, token, interest))
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.sockets.iter_mut().try_for_each(|socket| registry.deregister(socket))
+        self.sockets.iter_mut().try_for_each(|bound| registry.deregister(&mut bound.socket))
     }
 }
 
-/// An answer that cannot be sent is dropped: nobody may count on a datagram, and the next may go to somebody else. But
-/// what cannot be sent as segments can be by itself: where the path carries less, the kernel is older than 4.18, or the
-/// device computes no checksums.
+/// An answer that cannot be sent is dropped: nobody may count on a datagram, and the next one may go to somebody else.
+///
+/// A run that cannot be sent as segments is sent datagram by datagram: the path may carry less, the kernel may be older than
+/// 4.18, or the device may compute no checksums. An answer that cannot come from the address that was asked, such as the
+/// broadcast address of a network, comes from one that the kernel picks.
 fn send_back(socket: &UdpSocket, run: Run<'_>, stats: &mut EchoStats) {
     match send(socket, run) {
         Ok(sent) => {
@@ -184,23 +217,25 @@ fn send_back(socket: &UdpSocket, run: Run<'_>, stats: &mut EchoStats) {
             stats.bytes += sent as u64;
         }
         Err(error) if run.count > 1 => {
-            trace!("udp send of {} segments to {}, so each by itself: {error}", run.count, run.source);
+            trace!("udp send of {} segments to {}, so each by itself: {error}", run.count, run.path.peer);
             run.singles().for_each(|single| send_back(socket, single, stats));
         }
+        Err(error) if run.path.local.is_some() && error.kind() == io::ErrorKind::InvalidInput => {
+            let path = Path { local: None, ..run.path };
+            send_back(socket, Run { path, ..run }, stats);
+        }
         Err(error) => {
-            trace!("udp send to {}: {error}", run.source);
+            trace!("udp send to {}: {error}", run.path.peer);
             stats.not_sent += 1;
         }
     }
 }
 
-fn send(socket: &UdpSocket, Run { source, segment, count, bytes }: Run<'_>) -> io::Result<usize> {
-    if count == 1 {
-        return socket.send_to(bytes, source);
+fn send(socket: &UdpSocket, Run { path, segment, count, bytes }: Run<'_>) -> io::Result<usize> {
+    match path {
+        Path { peer, local: None } if count == 1 => socket.send_to(bytes, peer),
+        Path { peer, local } => local::send(socket, bytes, (count > 1).then_some(segment), peer, local),
     }
-    let segments = [ControlMessage::UdpGsoSegments(&segment)];
-    let to = SockaddrStorage::from(source);
-    Ok(sendmsg(socket.as_raw_fd(), &[IoSlice::new(bytes)], &segments, MsgFlags::empty(), Some(&to))?)
 }
 
 /// Asks for the buffer beyond `net.core.rmem_max`, which takes CAP_NET_ADMIN, then within it. Returns the bytes got: the
@@ -265,6 +300,18 @@ mod tests {
         (0..size).map(|i| (i * 31 + seed) as u8).collect()
     }
 
+    /// An address of each family, and all of them.
+    fn everywhere() -> impl Iterator<Item = SocketAddr> {
+        let v4 = [net::Ipv4Addr::LOCALHOST, net::Ipv4Addr::UNSPECIFIED];
+        let v6 = [net::Ipv6Addr::LOCALHOST, net::Ipv6Addr::UNSPECIFIED];
+        let v6 = v6.into_iter().filter(|_| has_ipv6());
+        v4.into_iter().map(|ip| (ip, 0).into()).chain(v6.map(|ip| (ip, 0).into()))
+    }
+
+    fn path_to(client: &net::UdpSocket) -> Path {
+        Path { peer: client.local_addr().unwrap(), local: None }
+    }
+
     fn assert_hears(client: &net::UdpSocket, expected: &[u8]) {
         let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
         let size = client.recv(&mut buffer).unwrap();
@@ -292,10 +339,7 @@ mod tests {
 
     #[test]
     fn every_size_comes_back_byte_for_byte() {
-        echoes_every_size(LOOPBACK);
-        if has_ipv6() {
-            echoes_every_size(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)));
-        }
+        everywhere().for_each(echoes_every_size);
     }
 
     fn echoes_every_burst(addr: SocketAddr) {
@@ -322,18 +366,15 @@ mod tests {
 
     #[test]
     fn a_burst_comes_back_as_it_was_cut_and_in_its_order() {
-        echoes_every_burst(LOOPBACK);
-        if has_ipv6() {
-            echoes_every_burst(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)));
-        }
+        everywhere().for_each(echoes_every_burst);
     }
 
     #[test]
     fn a_run_leaves_as_segments() {
         let served = Served::bind(LOOPBACK, None);
         let client = served.client();
-        let run = Run { source: client.local_addr().unwrap(), segment: 2, count: 3, bytes: b"aabbc" };
-        assert_eq!(send(&served.echo.sockets[0], run).unwrap(), 5);
+        let run = Run { path: path_to(&client), segment: 2, count: 3, bytes: b"aabbc" };
+        assert_eq!(send(&served.echo.sockets[0].socket, run).unwrap(), 5);
         for expected in [&b"aa"[..], b"bb", b"c"] {
             assert_hears(&client, expected);
         }
@@ -346,10 +387,10 @@ mod tests {
         let client = served.client();
         let bytes = datagram(300, 0);
         // More segments than any kernel takes.
-        let run = Run { source: client.local_addr().unwrap(), segment: 2, count: 150, bytes: &bytes };
-        assert!(send(&served.echo.sockets[0], run).is_err());
+        let run = Run { path: path_to(&client), segment: 2, count: 150, bytes: &bytes };
+        assert!(send(&served.echo.sockets[0].socket, run).is_err());
         let mut stats = EchoStats::default();
-        send_back(&served.echo.sockets[0], run, &mut stats);
+        send_back(&served.echo.sockets[0].socket, run, &mut stats);
         assert_eq!(stats, EchoStats { echoed: 150, bytes: 300, ..EchoStats::default() });
         for expected in bytes.chunks(2) {
             assert_hears(&client, expected);
@@ -428,7 +469,7 @@ mod tests {
         }
         let mut served = Served::bind(SocketAddr::from((net::Ipv6Addr::LOCALHOST, 0)), None);
         // Larger than the loopback's MTU of 65,536 with its headers, so without fragments it cannot go back (EMSGSIZE).
-        set_ipv6_mtu_discover(&served.echo.sockets[0], Ipv6PathMtuDiscovery::DO).unwrap();
+        set_ipv6_mtu_discover(&served.echo.sockets[0].socket, Ipv6PathMtuDiscovery::DO).unwrap();
         let client = served.client();
         for size in [1, 65_527, 2] {
             client.send(&datagram(size, 0)).unwrap();
