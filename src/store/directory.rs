@@ -10,8 +10,9 @@ use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
@@ -40,6 +41,10 @@ pub struct Directory {
     allocates: bool,
     /// What is published is synced before it is told.
     committer: Option<Committer<Arc<Handles>>>,
+    /// As it was given, for the log.
+    path: PathBuf,
+    /// The log tells that it was removed.
+    was_removed: AtomicBool,
 }
 
 /// What a partial file needs of its directory.
@@ -104,7 +109,9 @@ impl Directory {
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         let allocates = blocks::pay(&handles.directory)?;
         handles.kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
-        Ok(Self { handles, method, space: Space::default(), allocates, committer: None })
+        let space = Space::default();
+        let (path, was_removed) = (path.to_owned(), AtomicBool::new(false));
+        Ok(Self { handles, method, space, allocates, committer: None, path, was_removed })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -169,6 +176,17 @@ impl Directory {
         }
     }
 
+    fn check_directory(&self) -> Result<(), StoreError> {
+        let result = naming::check_directory(self.handles.directory.as_fd());
+        if result.is_err() && !self.was_removed.swap(true, Ordering::Relaxed) {
+            let path = self.path.display();
+            log::warn!(
+                "{path} was removed while the server runs: nothing can be stored before the server is restarted"
+            );
+        }
+        result
+    }
+
     /// How files are stored here, unless they are to replace others: that takes named ones.
     pub fn method(&self) -> Method {
         self.method
@@ -183,6 +201,7 @@ impl Store for Directory {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
             return Err(StoreError::Failed);
         }
+        self.check_directory()?;
         naming::check(self.handles.directory.as_fd(), target.name, target.on_exists)?;
         match target.resume {
             Some(id) => self.resume(id, target),

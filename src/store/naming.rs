@@ -7,9 +7,10 @@
 //! How a file is given a name is handed in; nothing here knows where it comes from.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -19,6 +20,7 @@ use crate::proto::{Name, OnExists};
 const TAKEN: StoreError = StoreError::Taken("the name is taken");
 const ALL_TAKEN: StoreError = StoreError::Taken("the name is taken, and so is every number that it could get");
 const BUSY: StoreError = StoreError::Busy("another upload has just taken the name; ask again whether it is the same");
+const REMOVED: &str = "the server's directory was removed";
 const NOT_A_FILE: StoreError = StoreError::Taken("the name is that of something that is not a regular file");
 
 /// What kind of thing stands under `name`, if anything. A symbolic link is one, wherever it leads.
@@ -28,6 +30,16 @@ pub(super) fn kind_of(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// Fails if the directory was removed. Some file systems (XFS, btrfs) let files be made in it all the same, to be lost.
+pub(super) fn check_directory(directory: BorrowedFd<'_>) -> Result<(), StoreError> {
+    if fstat(directory)?.st_nlink == 0 { Err(StoreError::Io(io::Error::other(REMOVED))) } else { Ok(()) }
+}
+
+/// What it means that a name cannot be given.
+fn failure(directory: BorrowedFd<'_>, errno: Errno) -> StoreError {
+    check_directory(directory).err().unwrap_or_else(|| errno.into())
 }
 
 /// Refuses what can be known to fail before there is content. A look only: what decides is the publishing.
@@ -75,7 +87,7 @@ pub(super) fn claim(
         Err(Errno::EXIST) if on_exists == OnExists::Same => Err(BUSY),
         Err(Errno::EXIST) => Err(TAKEN),
         Err(Errno::ISDIR) => Err(NOT_A_FILE),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(failure(directory, errno)),
     }
 }
 
@@ -94,7 +106,7 @@ fn claim_number(
             Ok(()) => return Ok(name),
             // Somebody else was quicker, so the search goes on from there.
             Err(Errno::EXIST) => taken = number,
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(failure(directory, errno)),
         }
     }
 }

@@ -81,7 +81,12 @@ fn a_directory_that_is_lost_costs_uploads_and_not_the_server() {
     let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
     fs::remove_dir_all(server.dir()).expect("it can be removed");
     assert!(is_reset(&classic_finish(running, b"content")));
-    assert_refused(&server, "no 500 the file cannot be stored: ");
+    let words = "the server's directory was removed";
+    (0..2).for_each(|_| assert_refused(&server, &format!("no 500 the file cannot be stored: {words}")));
+    let log = server.log();
+    assert!(log.contains(&format!("refused \"running.bin\", 500 the file cannot be stored: {words}")), "{log}");
+    assert_eq!(log.matches(" WARN ").count(), 1, "{log}");
+    assert!(log.contains("inbox was removed while the server runs"), "{log}");
     server.assert_echoes(b"anybody there?");
     await_until("every descriptor to be closed", || server.descriptors() == descriptors);
 }
