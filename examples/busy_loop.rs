@@ -4,6 +4,8 @@
 //! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received
 //! in all three ways, while the kernel counts the thread's reads, its sleeps and its time on the processor.
 
+#![allow(clippy::disallowed_methods, reason = "one of its three ways to wait is a nap")]
+
 mod loopback;
 
 use std::io::{self, Write};

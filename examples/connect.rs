@@ -4,6 +4,8 @@
 //! peer. Each sign alone is wrong somewhere: a refused connection is as writable as one that stands, and one that is
 //! still on its way has no error either. Where nobody answers there is no event at all.
 
+#![allow(clippy::disallowed_methods, reason = "to look for the error is half of the lesson")]
+
 mod loopback;
 
 use std::fs;

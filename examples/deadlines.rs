@@ -3,6 +3,8 @@
 //! A server ends connections that are silent for too long. Three situations, each for a right server and for one that
 //! differs in a single point: nobody speaks; one speaks all the time; the process was stopped for a while.
 
+#![allow(clippy::disallowed_methods, reason = "it plays a process that is stopped")]
+
 mod loopback;
 
 use std::io::{self, Read, Write};

@@ -3,6 +3,8 @@
 //! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room
 //! for the third. But who notices?
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 mod loopback;
 
 use std::fs::File;

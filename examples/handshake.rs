@@ -11,6 +11,8 @@
 //! SYN and does not hear the answer, as on a network that has failed in one direction. (Where that is not allowed,
 //! SYN_SENT is still seen, at a backlog that is full.)
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 mod loopback;
 
 use std::io::{self, Write};

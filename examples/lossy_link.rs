@@ -8,6 +8,8 @@
 //! The link is the loopback of a network namespace of its own. That needs root or unprivileged user namespaces, `unshare`,
 //! `ip` and `nft`; where one of them is wanting, the example says so and shows nothing.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 mod loopback;
 
 use std::io::{self, Read, Write};

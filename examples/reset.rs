@@ -4,6 +4,8 @@
 //! connection with it. It is asked for (`SO_LINGER` of zero seconds), or comes by itself when a socket is closed in which
 //! something is unread (RFC 9293, 3.6; RFC 2525, 2.17).
 
+#![allow(clippy::disallowed_methods, reason = "to take the error is the mistake that it shows")]
+
 mod loopback;
 
 use std::io::{self, Read, Write};

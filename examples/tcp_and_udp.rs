@@ -2,6 +2,8 @@
 //!
 //! What each of them does on a link that really loses packets is shown by `lossy_link`.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 mod loopback;
 
 use std::io::{self, Read, Write};

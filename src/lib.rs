@@ -79,7 +79,9 @@
 //! 4. [`server`], the turn; then its `connections`, one turn without the operating system, and `connection`, one visit.
 //! 5. A story of your own: `intake serve --trace`, and `docs/one-upload.md` beside it.
 
+#[allow(clippy::disallowed_methods, reason = "it blocks: nobody but its own user waits for it")]
 pub mod client;
+#[allow(clippy::disallowed_methods, reason = "it measures, and looks for the errors of its own connects")]
 pub mod load;
 pub mod net;
 pub mod proto;

@@ -3,6 +3,7 @@
 //! Knows nothing of what any of them shows. Client and server are mostly one thread, so that a demonstration can be told
 //! step by step and counts the same at every run.
 
+#![allow(clippy::disallowed_methods, reason = "helpers of blocking programs: they wait, up to a deadline")]
 #![allow(dead_code, reason = "each example is a program of its own, and uses some of it")]
 
 pub mod kernel;

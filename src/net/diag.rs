@@ -188,6 +188,7 @@ fn question(local: SocketAddr, remote: SocketAddr, sequence: u32) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests wait for the kernel, up to a deadline")]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};

@@ -107,6 +107,7 @@ pub fn interface_index(name: &str) -> io::Result<u32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests wait for the kernel, up to a deadline")]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::time::{Duration, Instant};

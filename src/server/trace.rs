@@ -185,6 +185,7 @@ impl Tracer {
 
     /// Begins the story of a connection.
     pub(super) fn accepted(&mut self, id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
+        #[expect(clippy::disallowed_methods, reason = "a trace tells when things happened, not when the turn began")]
         let story = Story { local, peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
         self.stories.insert(id, story);
         self.write(&story, &Scene::Accepted { local });

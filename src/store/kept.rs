@@ -198,6 +198,7 @@ fn file_of(entry: &CStr) -> Option<&str> {
 
 fn is_abandoned(file: &File, ttl: Duration) -> bool {
     let Ok(meta) = file.metadata() else { return false };
+    #[expect(clippy::disallowed_methods, reason = "the file's own time is of the wall clock")]
     let age = meta.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
     meta.len() == 0 || age.is_ok_and(|age| age > ttl)
 }

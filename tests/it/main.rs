@@ -1,10 +1,13 @@
 //! One test crate: the conversation at every split, the connections over a simulated network, store and clock, and the
 //! binary over real sockets and real files, with clients that others wrote.
 
+#![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
+
 mod crash;
 mod disk;
 mod fixture;
 mod forgetful;
+mod house;
 mod interop;
 mod leave_out;
 mod lifecycle;

@@ -94,7 +94,9 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// One token, in billionths: a nanosecond at a rate of one a second.
     const TOKEN: u64 = 1_000_000_000;
+    /// The longest burst is one second's worth, so that no second sees more than twice the rate.
     const FULL_AFTER: Duration = Duration::from_secs(1);
 
     fn take(&mut self, rate: u32, now: Moment) -> bool {
