@@ -174,6 +174,7 @@ impl Serve {
                 on_exists: self.on_exists,
                 require_size: self.require_size,
                 max_file_size: self.max_file_size.0.map(|Size(bytes)| bytes),
+                ..Rules::default()
             },
             limits,
             max_connections: self.max_connections.map(NonZeroUsize::get),

@@ -204,7 +204,7 @@ impl Client {
         let mut flights = std::mem::take(&mut self.flights);
         if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
             // Fails only for a connection that there never was.
-            let _ = self.stream.reset_on_close();
+            let _ = self.stream.reset_on_close(true);
         }
         flights.extend(self.held.take());
         flights.into_iter().map(|flight| self.ended(flight, ending.clone(), plan)).collect()

@@ -48,12 +48,13 @@ pub trait Stream: Read + Write {
     /// What shutdown(2) says: `NotConnected` after a reset.
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// Makes the close that follows a reset, so that the peer sees an error and not an end. What is still unsent is
-    /// discarded (`SO_LINGER` of zero seconds, socket(7)).
+    /// From now on a close is a reset, so that the peer sees an error and not an end, or an end again. What is still unsent is
+    /// discarded by a reset (`SO_LINGER` of zero seconds, socket(7)). The kernel's own close of a killed process follows it,
+    /// too.
     ///
     /// # Errors
     /// What setsockopt(2) says.
-    fn reset_on_close(&mut self) -> io::Result<()>;
+    fn reset_on_close(&mut self, resets: bool) -> io::Result<()>;
 }
 
 /// A socket option that socket2 does not name.
@@ -79,8 +80,8 @@ impl Stream for TcpStream {
         self.shutdown(Shutdown::Write)
     }
 
-    fn reset_on_close(&mut self) -> io::Result<()> {
-        SockRef::from(&*self).set_linger(Some(Duration::ZERO))
+    fn reset_on_close(&mut self, resets: bool) -> io::Result<()> {
+        SockRef::from(&*self).set_linger(resets.then_some(Duration::ZERO))
     }
 }
 
@@ -129,9 +130,18 @@ mod tests {
     #[test]
     fn the_peer_of_a_reset_sees_an_error() {
         let (mut ours, mut peer) = pair();
-        ours.reset_on_close().unwrap();
+        ours.reset_on_close(true).unwrap();
         drop(ours);
         assert_eq!(peer.read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_reset_that_was_prepared_can_be_taken_back() {
+        let (mut ours, mut peer) = pair();
+        ours.reset_on_close(true).unwrap();
+        ours.reset_on_close(false).unwrap();
+        drop(ours);
+        assert_eq!(peer.read(&mut [0; 16]).unwrap(), 0);
     }
 
     #[test]

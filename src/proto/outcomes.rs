@@ -105,6 +105,14 @@ impl Outcomes {
         Some(pending)
     }
 
+    /// Forgets all replies that are owed. What can be sent already stays.
+    pub(super) fn forget_owed(&mut self) {
+        if let Some(replies) = &mut self.0 {
+            replies.queue.clear();
+        }
+        self.forget_if_idle();
+    }
+
     /// How many replies are owed. Known ones that wait behind an unknown one count.
     pub(super) fn owed(&self) -> usize {
         self.0.as_ref().map_or(0, |replies| replies.queue.len())
@@ -174,6 +182,17 @@ mod tests {
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\ndone 0 - b\nno 409 c\nno 409 d\n", 0));
         outcomes.sent(9);
         assert_eq!(unsent(&outcomes), "done 0 - b\nno 409 c\nno 409 d\n");
+    }
+
+    #[test]
+    fn what_is_owed_can_be_forgotten_and_what_can_be_sent_stays() {
+        let mut outcomes = Outcomes::default();
+        outcomes.say(Dialect::Put, &Reply::No(no("a")));
+        outcomes.promise(pending(Dialect::Put, 1));
+        outcomes.say(Dialect::Put, &Reply::No(no("b")));
+        outcomes.forget_owed();
+        assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 0));
+        assert!(outcomes.settle(Ticket(1), Err(&no("late"))).is_none());
     }
 
     #[test]

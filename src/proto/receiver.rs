@@ -48,6 +48,8 @@ pub struct Rules {
     pub require_size: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
+    /// The server is shutting down: uploads that have begun are finished, and no further request is taken.
+    pub is_draining: bool,
 }
 
 /// What the input means.
@@ -304,6 +306,23 @@ impl Receiver {
         event
     }
 
+    /// The server shuts down ([`Rules::is_draining`]), and everything that the client has sent so far has been read. Ends the
+    /// conversation between two requests, once no outcome is owed: without words, unless a part of a request has come.
+    pub fn end_of_requests(&mut self) -> Option<Event<'static>> {
+        let owes = self.owes();
+        let Phase::Head(buffer) = &mut self.phase else { return None };
+        if buffer.is_empty() && owes {
+            return None;
+        }
+        match &*buffer.take_bytes() {
+            [] if self.requests == 0 => self.phase = Phase::Over(Farewell::Close),
+            // After an upload the next request may be on its way. `/b` can only become `/bye`.
+            [] | [b'/', b'b', ..] => self.phase = Phase::Over(Farewell::Linger),
+            part => return Some(self.not_a_request(Refusal::shutting_down(), part.into())),
+        }
+        None
+    }
+
     /// The grace period after a line-dialect name passed in silence: the client may be waiting, so this says `ok`, once.
     pub fn grace_elapsed(&mut self) {
         if let Phase::Content(Content { dialect, may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
@@ -377,6 +396,18 @@ impl Receiver {
         if !self.is_over() {
             self.last_word(self.dialect(), refusal, Peer::Sending);
         }
+    }
+
+    /// The client is owed outcomes that will never be known. They may be good or bad, so it is told neither: this ends the
+    /// conversation, and the connection with a reset.
+    pub fn abandon(&mut self) {
+        self.outcomes.forget_owed();
+        self.phase = Phase::Over(Farewell::Reset);
+    }
+
+    /// Whether the end of the stream is all that will tell the client the outcome of the upload in progress.
+    pub fn tells_by_ending(&self) -> bool {
+        matches!(&self.phase, Phase::Content(content) if !content.dialect.manners().has_receipt)
     }
 
     /// The ticket of the request in progress, or of the last one.
@@ -500,15 +531,16 @@ impl Receiver {
     /// A head is whole, or can no longer become one. `bytes` are what came of it.
     fn begin(&mut self, head: Head, bytes: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
         match head {
+            Head::Bye => {
+                self.phase = Phase::Over(Farewell::Linger);
+                None
+            }
+            _ if rules.is_draining => Some(self.not_a_request(Refusal::shutting_down(), bytes)),
             Head::Upload(request) => Some(self.request(request, rules)),
             Head::BadName { dialect, size, digest, refusal } => {
                 self.requests += 1;
                 self.skip(dialect, Body::framed(size, digest), refusal.clone());
                 Some(Event::NotARequest(refusal, bytes.into()))
-            }
-            Head::Bye => {
-                self.phase = Phase::Over(Farewell::Linger);
-                None
             }
             Head::Bad(refusal) => Some(self.not_a_request(refusal, bytes)),
         }

@@ -64,6 +64,11 @@ impl Refusal {
     pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
         Self { code, retry_seconds: None, words: words.into() }
     }
+
+    /// The server stops and takes nothing more.
+    pub fn shutting_down() -> Self {
+        Self::new(Code::SHUTTING_DOWN, "the server is shutting down")
+    }
 }
 
 /// `done SIZE DIGEST STORED-NAME`: the file is under its final name, whole.

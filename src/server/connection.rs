@@ -93,6 +93,8 @@ pub struct Connection<S, D: Store> {
     held: Option<Box<Box<[u8]>>>,
     summary: Summary,
     lingering: bool,
+    /// A close of the socket is a reset, by whatever it is closed.
+    resets_on_close: bool,
     trickle: Trickle,
     /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
     ending: Option<Box<CloseReason>>,
@@ -112,6 +114,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             held: None,
             summary: Summary::begin(peer, now),
             lingering: false,
+            resets_on_close: false,
             trickle: Trickle::default(),
             ending: None,
         }
@@ -179,16 +182,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// The server shuts down: whoever has not begun an upload is sent away.
-    pub fn shut_down(&mut self, stats: &mut Stats) {
-        let peer = match self.receiver.awaits() {
-            Awaits::Header => Peer::Silent,
-            Awaits::RestOfHeader | Awaits::RestOfName | Awaits::NextRequest => Peer::Sending,
-            _ => return,
-        };
-        self.refuse(shutting_down(), peer, stats);
-    }
-
     /// Whether an upload would be cut off if it were closed now.
     pub fn is_uploading(&self) -> bool {
         self.upload.is_some() || self.receiver.owes()
@@ -199,12 +192,21 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.lingering
     }
 
-    /// Ends it now; what can be told at once is told.
+    /// Ends it now; what can be told at once is told. While the disk is still busy with a file, nobody knows how that will
+    /// end, so the client must not take the end of the connection for an answer: it ends with a reset.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         if let Some(close @ Verdict::Close(_)) = self.serve_below_mark(cx, budget) {
             return close;
         }
-        self.refuse(shutting_down(), Peer::Silent, cx.stats);
+        if self.receiver.owes() {
+            self.receiver.abandon();
+            self.end_upload(true);
+            self.end(CloseReason::Undecided);
+            // Whether or not all that is known can be sent before.
+            let _ = self.reset_on_close(true);
+        } else {
+            self.refuse(Refusal::shutting_down(), Peer::Silent, cx.stats);
+        }
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
             Verdict::Wait | Verdict::Yield | Verdict::Contend => self.ended(CloseReason::Silent),
@@ -244,6 +246,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 None => {}
             }
             if !self.is_ready() {
+                if cx.rules.is_draining && self.leaves(cx) {
+                    continue;
+                }
                 self.set_low_water(&mut cx.trace);
                 return Ok(Verdict::Wait);
             }
@@ -492,20 +497,33 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn depart(&mut self, farewell: Farewell, trace: &mut Trace) -> io::Result<Verdict> {
         trace.tell(|| Scene::Parting(farewell));
-        if farewell == Farewell::Reset {
-            self.stream.reset_on_close()?;
-        }
+        self.reset_on_close(farewell == Farewell::Reset)?;
         Ok(self.ended(CloseReason::Silent))
+    }
+
+    /// Makes the close of the socket a reset, or an end again, however it comes to be closed.
+    fn reset_on_close(&mut self, resets: bool) -> io::Result<()> {
+        if self.resets_on_close != resets {
+            self.stream.reset_on_close(resets)?;
+            self.resets_on_close = resets;
+        }
+        Ok(())
+    }
+
+    /// The server drains, and all that came has been read: ends the conversation if it has nothing to finish.
+    fn leaves(&mut self, cx: &mut Context<D>) -> bool {
+        if self.has_unsent() || self.task.is_some() || self.receiver.is_over() {
+            return false;
+        }
+        let event = self.receiver.end_of_requests();
+        self.act_on(event, cx);
+        self.receiver.is_over()
     }
 
     /// A peer that goes with a reset before it sent anything is a probe, not a loss.
     fn lost(&self, error: io::Error) -> CloseReason {
         if self.receiver.awaits() == Awaits::Header { CloseReason::Silent } else { CloseReason::Lost(error) }
     }
-}
-
-fn shutting_down() -> Refusal {
-    Refusal::new(Code::SHUTTING_DOWN, "the server is shutting down")
 }
 
 #[cfg(test)]

@@ -139,25 +139,30 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Sends away all that have not begun an upload. The others go on.
-    pub fn shut_down(&mut self) {
+    /// Takes no further request. Uploads that have begun go on, and each client that is between two of them is let go when
+    /// all that it had sent has been looked at.
+    pub fn drain(&mut self) {
+        self.rules.is_draining = true;
+        // What has come since the last event counts as sent before.
+        let look = Readiness { readable: true, writable: false };
         for id in self.slots.ids().collect::<Vec<_>>() {
-            let connection = self.slots.get_mut(id).expect("the id was just listed");
-            connection.shut_down(&mut self.stats);
-            if connection.is_ready() {
-                self.ready.push(id);
-            }
+            self.slots.get_mut(id).expect("the id was just listed").absorb(look);
+            self.ready.push(id);
         }
     }
 
     /// Ends all connections now. Returns how many uploads that cut off.
     pub fn abort(&mut self, clock: Clock) -> usize {
-        let ids = self.slots.ids().collect::<Vec<_>>();
-        let uploading = ids.iter().filter(|id| self.slots.get(**id).is_some_and(Connection::is_uploading)).count();
-        for id in ids {
+        let uploading = self.uploading();
+        for id in self.slots.ids().collect::<Vec<_>>() {
             self.visit(id, clock, Connection::abort);
         }
         uploading
+    }
+
+    /// How many have begun an upload that is not stored yet.
+    pub fn uploading(&self) -> usize {
+        self.slots.ids().filter(|id| self.slots.get(*id).is_some_and(Connection::is_uploading)).count()
     }
 
     /// Whether there is nobody left but clients that have been told everything.

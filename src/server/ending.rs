@@ -26,6 +26,8 @@ pub enum CloseReason {
     Refused(Refusal, Option<Name>),
     /// What it sent is no request; the bytes are quoted only escaped.
     NotARequest(Refusal, Box<[u8]>),
+    /// The server had to end while the disk was busy with its files: nobody knows what becomes of them.
+    Undecided,
     /// The peer reset it, or the network did.
     Lost(io::Error),
     /// The peer went without a word.
@@ -44,8 +46,11 @@ impl fmt::Display for CloseReason {
             Self::NotARequest(Refusal { code, words, .. }, header) => {
                 write!(f, "refused, {} {words}: \"{}\"", code.0, header.escape_ascii())
             }
+            Self::Undecided => f.write_str(
+                "reset, as the server had to end before the disk had its files: whether they are stored is not known",
+            ),
             Self::Lost(error) => write!(f, "lost: {error}"),
-            Self::Silent => f.write_str("closed by the peer before it sent a name"),
+            Self::Silent => f.write_str("closed before a name came"),
         }
     }
 }

@@ -320,17 +320,13 @@ impl Server {
         }
     }
 
-    /// Asked once: stops accepting and lets run what runs. Asked again: at once.
+    /// The first time: stops accepting, and lets uploads that have begun finish. The second time: ends at once.
     fn stop(&mut self) {
         self.shutdown = match self.shutdown {
             Shutdown::NotAsked => {
-                log::info!(
-                    "shutting down: {} connections have {:?} to finish; a second signal ends them at once",
-                    self.connections.len(),
-                    self.shutdown_timeout
-                );
+                self.log_shutdown();
                 self.acceptor.close();
-                self.connections.shut_down();
+                self.connections.drain();
                 Shutdown::By(self.clock.now + self.shutdown_timeout)
             }
             Shutdown::By(_) | Shutdown::AtOnce => Shutdown::AtOnce,
@@ -373,6 +369,20 @@ impl Server {
             if config.sync == Durability::Full { "synced before their receipts" } else { "not synced" },
             config.limits,
         );
+    }
+
+    fn log_shutdown(&self) {
+        match self.connections.uploading() {
+            0 => log::info!("shutting down: no upload has to be finished"),
+            1 => log::info!(
+                "shutting down: 1 upload has {:?} to finish; a second signal ends it at once",
+                self.shutdown_timeout
+            ),
+            uploads => log::info!(
+                "shutting down: {uploads} uploads have {:?} to finish; a second signal ends them at once",
+                self.shutdown_timeout
+            ),
+        }
     }
 
     fn log_statistics(&self) {

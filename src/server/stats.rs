@@ -29,7 +29,7 @@ impl Stats {
     /// Counts one connection's ending.
     pub fn count(&mut self, reason: &CloseReason) {
         match reason {
-            CloseReason::Stored { .. } | CloseReason::Finished => {}
+            CloseReason::Stored { .. } | CloseReason::Finished | CloseReason::Undecided => {}
             CloseReason::Refused(refusal, _) | CloseReason::NotARequest(refusal, _) => self.refuse(refusal.code),
             CloseReason::Lost(_) => self.lost += 1,
             CloseReason::Silent => self.silent += 1,

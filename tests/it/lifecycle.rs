@@ -35,16 +35,130 @@ fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
     }
 }
 
+/// All that the server says from now on, which ends cleanly.
+fn heard(stream: &mut TcpStream) -> String {
+    let mut words = String::new();
+    stream.read_to_string(&mut words).expect("a clean end");
+    words
+}
+
+const SHUTTING_DOWN: &str = "no 503 the server is shutting down\n";
+
 #[test]
-fn a_shutdown_tells_who_has_sent_no_name_and_waits_for_nobody() {
+fn a_shutdown_closes_without_words_on_clients_that_have_asked_for_nothing() {
     let mut server = Server::start(&[]);
     let mut silent = connect(server.tcp()).expect("the server accepts");
+    let mut idle = connect(server.tcp()).expect("the server accepts");
+    idle.write_all(b"/put size=1 a\nx").expect("an upload can be sent");
+    let mut receipt = [0; b"done 1 - a\n".len()];
+    idle.read_exact(&mut receipt).expect("a receipt comes");
     server.await_accepted();
     server.signal(Signal::TERM);
-    let mut words = String::new();
-    silent.read_to_string(&mut words).expect("a clean end");
-    assert_eq!(words, "no 503 the server is shutting down\n");
+    assert_eq!((heard(&mut silent), heard(&mut idle)), (String::new(), String::new()));
     assert_eq!(server.wait().code(), Some(0));
+    assert!(server.log().contains("shutting down: no upload has to be finished"), "{}", server.log());
+}
+
+#[test]
+fn a_shutdown_refuses_each_request_that_was_sent_and_not_begun() {
+    let mut server = Server::start(&["--name-quiet", "20s"]);
+    let begin = |start: &[u8]| {
+        let mut stream = connect(server.tcp()).expect("the server accepts");
+        stream.write_all(start).expect("a start can be sent");
+        stream
+    };
+    let mut half_a_line = begin(b"/put size=1 half a li");
+    let mut half_a_name = begin(b"nam");
+    let mut after_one = begin(b"/put size=1 a\nx/put size=1 ");
+    let mut bye = begin(b"/put size=1 b\nx/by");
+    for name in ["a", "b"] {
+        server.await_file(name, b"x");
+    }
+    server.await_accepted();
+    server.stop();
+    let mut unread = TcpStream::connect(server.tcp()).expect("the kernel accepts");
+    unread.write_all(b"/put size=1 c\nx").expect("a request can be sent");
+    server.signal(Signal::TERM);
+    server.resume();
+    for refused in [&mut half_a_line, &mut half_a_name] {
+        assert_eq!(heard(refused), SHUTTING_DOWN);
+    }
+    assert_eq!(heard(&mut after_one), format!("done 1 - a\n{SHUTTING_DOWN}"));
+    assert_eq!(heard(&mut bye), "done 1 - b\n");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_finishes_during_the_shutdown_begins_no_other_upload_and_holds_up_nobody() {
+    let mut server = Server::start(&[]);
+    let begin = || {
+        let mut stream = connect(server.tcp()).expect("the server accepts");
+        stream.write_all(b"/ask size=6 a\nabc").expect("half an upload can be sent");
+        stream.read_exact(&mut [0; b"ok 0\n".len()]).expect("it is begun");
+        stream
+    };
+    let (mut goes_on, mut is_silent) = (begin(), begin());
+    server.signal(Signal::TERM);
+    await_closed_listener(&server);
+    goes_on.write_all(b"def/put size=1 new\nz").expect("content can be sent");
+    assert_eq!(heard(&mut goes_on), format!("done 6 - a\n{SHUTTING_DOWN}"));
+    is_silent.write_all(b"def").expect("content can be sent");
+    assert_eq!(heard(&mut is_silent), "done 6 - a.1\n");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(server.log().contains("shutting down: 2 uploads have 30s to finish"), "{}", server.log());
+    server.assert_holds_only(&files_of([("a", b"abcdef"), ("a.1", b"abcdef")]));
+}
+
+/// A server whose syncs take longer than what is to be seen.
+fn with_a_stalled_disk(args: &[&str]) -> Option<(Server, Strace)> {
+    let server = Server::start(args);
+    let delay = ["-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=8000000"];
+    let strace = Strace::attach(server.pid(), &delay)?;
+    Some((server, strace))
+}
+
+/// A classic client that has sent all, and a put client that has sent all of its second file.
+fn whole_uploads(server: &Server) -> [TcpStream; 2] {
+    let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
+    classic.write_all(b"content").expect("content can be sent");
+    classic.shutdown(std::net::Shutdown::Write).expect("a stream can be shut down");
+    let mut put = connect(server.tcp()).expect("the server accepts");
+    put.write_all(b"/put size=1 ../outside\nx/put size=1 a\nx").expect("uploads can be sent");
+    put.read_exact(&mut [0; b"no".len()]).expect("the first one is refused");
+    [classic, put]
+}
+
+#[test]
+fn however_a_shutdown_is_cut_short_no_end_is_taken_for_a_file_that_the_disk_does_not_have() {
+    let cut_short = |args: &[&str], signals: &[Signal]| {
+        let Some((server, _strace)) = with_a_stalled_disk(args) else { return };
+        let [mut classic, mut put] = whole_uploads(&server);
+        for (number, signal) in signals.iter().enumerate() {
+            server.signal(*signal);
+            if number + 1 < signals.len() {
+                await_closed_listener(&server);
+            }
+        }
+        assert!(is_reset(&classic.read(&mut [0]).map(drop)), "{signals:?}: an end would look like success");
+        let mut words = Vec::new();
+        let end = put.read_to_end(&mut words).map(drop);
+        assert!(words.starts_with(b" 403 ") && !words.windows(4).any(|word| word == b"done"), "{words:?}");
+        assert!(is_reset(&end) || signals.contains(&Signal::KILL), "{signals:?}: nobody knows what becomes of it");
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| cut_short(&["--shutdown-timeout", "500ms"], &[Signal::TERM]));
+        scope.spawn(|| cut_short(&[], &[Signal::TERM, Signal::INT]));
+        scope.spawn(|| cut_short(&[], &[Signal::TERM, Signal::KILL]));
+        scope.spawn(|| cut_short(&[], &[Signal::KILL]));
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_in_mid_upload_ends_it_with_a_reset() {
+    let server = Server::start(&["--sync", "none"]);
+    let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    server.signal(Signal::KILL);
+    assert!(is_reset(&stream.read(&mut [0]).map(drop)), "an end would look like success");
 }
 
 #[test]

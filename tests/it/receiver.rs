@@ -492,6 +492,59 @@ fn a_dismissal_is_the_last_word_wherever_it_comes() {
     }
 }
 
+/// What a server that shuts down says to `input`, and how it parts once it has read all of that.
+fn drained(before: &[u8], input: &[u8]) -> (String, Option<Farewell>, usize) {
+    let mut server = Server::new();
+    server.feed(before);
+    server.rules.is_draining = true;
+    server.feed(input);
+    if let Some(event) = server.receiver.end_of_requests() {
+        server.act(event);
+    }
+    server.settle();
+    server.send();
+    (server.transcript.said, server.receiver.farewell(), server.transcript.requests.len())
+}
+
+#[test]
+fn a_server_that_drains_refuses_what_was_asked_and_says_nothing_to_who_asked_nothing() {
+    const REFUSED: &str = "no 503 the server is shutting down\n";
+    for input in [&b"/put si"[..], b"/put size=1 a\nx", b"/ask size=1 a\n", b"nam", b"name\ncontent", b"/"] {
+        assert_eq!(drained(b"", input), (REFUSED.into(), Some(Farewell::Linger), 0), "{}", input.escape_ascii());
+    }
+    assert_eq!(drained(b"nam", b""), (REFUSED.into(), Some(Farewell::Linger), 0));
+    assert_eq!(drained(b"", b""), (String::new(), Some(Farewell::Close), 0));
+    for input in [&b"/bye\n"[..], b"/by"] {
+        assert_eq!(drained(b"", input), (String::new(), Some(Farewell::Linger), 0));
+    }
+    let after = |input| drained(b"/put size=2 a\nx", input);
+    assert_eq!(after(b""), (String::new(), None, 1), "it may finish");
+    assert_eq!(after(b"y"), ("done 2 - a\n".into(), Some(Farewell::Linger), 1));
+    assert_eq!(after(b"y/put size=1 b\nx"), (format!("done 2 - a\n{REFUSED}"), Some(Farewell::Linger), 1));
+}
+
+#[test]
+fn where_an_outcome_will_never_be_known_only_a_reset_tells_no_lie() {
+    for (input, said) in [
+        (&b"name"[..], "ok"),
+        (b"name\ncontent", ""),
+        (b"/put size=1 ../a\nx/put size=1 b\nx/put size=1 ../c\nx/put size=3 d\nx", "no 403 "),
+    ] {
+        let mut server = Server { late: true, ..Server::new() };
+        server.feed(input);
+        server.end_of_burst();
+        server.end_of_stream();
+        assert!(server.receiver.owes());
+        server.receiver.abandon();
+        server.send();
+        assert!(server.transcript.said.starts_with(said), "{}", server.transcript.said);
+        assert_eq!(server.transcript.said.lines().count(), usize::from(!said.is_empty()));
+        assert_eq!(server.receiver.farewell(), Some(Farewell::Reset));
+        let (ticket, name) = server.unsettled.remove(0);
+        assert!(!server.receiver.settle(ticket, Ok(&name)), "it comes too late");
+    }
+}
+
 #[test]
 fn chunks_carry_what_has_no_length_and_the_trailer_what_has_no_digest_yet() {
     let transcript = pipelined(b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/put size=- b\n0\n");

@@ -170,8 +170,8 @@ impl Stream for SimStream {
         Ok(())
     }
 
-    fn reset_on_close(&mut self) -> io::Result<()> {
-        self.wire.borrow_mut().reset_on_close = true;
+    fn reset_on_close(&mut self, resets: bool) -> io::Result<()> {
+        self.wire.borrow_mut().reset_on_close = resets;
         Ok(())
     }
 }

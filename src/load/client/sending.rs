@@ -145,7 +145,7 @@ impl Client {
             Closer::Client => return Next::End(Ending::Unheard),
             Closer::Reset => {
                 // Should it fail, it is an ordinary close.
-                let _ = self.stream.reset_on_close();
+                let _ = self.stream.reset_on_close(true);
                 return Next::End(Ending::Unheard);
             }
             Closer::Server => {}

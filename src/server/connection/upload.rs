@@ -216,6 +216,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
         cx.stats.resumed += u64::from(held.is_some());
         self.receiver.accept(held);
+        if self.receiver.tells_by_ending() {
+            // From here on only what is stored ends well, even if this process is killed. Refused, it would be no worse.
+            let _ = self.reset_on_close(true);
+        }
         self.pace = Pace::begin(cx.clock.now);
     }
 
