@@ -8,15 +8,15 @@ use intake::net::raise_descriptor_limit;
 
 use super::{Exit, complain, say};
 
-/// Tells what a number of clients, and a server for them, need of this host, and whether it has that
+/// Check whether this host can run a number of clients and a server for them
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  the host has all of it
-  1  it falls short of something
-  2  wrong usage")]
+  0  the host has enough of everything
+  1  something falls short; its line says what to do
+  2  usage error")]
 pub struct Doctor {
-    /// Clients at a time
+    /// Clients at once
     #[arg(long, value_name = "N", default_value = "1000")]
     clients: NonZeroUsize,
 }

@@ -10,18 +10,23 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use env_logger::{Builder, Env, Target};
-use log::{Level, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// What a pipe that polls as writable takes without blocking: PIPE_BUF (pipe(7)).
 const WRITE_MAX_BYTES: usize = 4096;
 
-/// Starts logging to standard error: as `RUST_LOG` says, or from `info` up. Returns the way there, for what else is to be
-/// told in its place among the log's lines.
-pub fn init() -> Lines {
+/// Starts logging to standard error: from `level` up, else as `RUST_LOG` says, else from `info` up. Returns the same way
+/// out for other lines, which then keep their place among those of the log.
+pub fn init(level: Option<LevelFilter>) -> Lines {
     let lines = Lines(Arc::new(Mutex::new(Sink::new(io::stderr()))));
     let target = Target::Pipe(Box::new(Gathered(lines.clone())));
-    let format = Builder::from_env(Env::default().default_filter_or("info")).target(target).build();
+    let mut builder = Builder::new();
+    match level {
+        Some(level) => builder.filter_level(level),
+        None => builder.parse_env(Env::default().default_filter_or("info")),
+    };
+    let format = builder.target(target).build();
     log::set_max_level(format.filter());
     log::set_boxed_logger(Box::new(Logger { format, lines: lines.clone() })).expect("nobody else logs");
     lines

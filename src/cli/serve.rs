@@ -8,87 +8,129 @@ use intake::proto::{NamePolicy, OnExists, Rules};
 use intake::server::config::{Config, Durability, Limits, Udp};
 use intake::server::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError};
+use log::LevelFilter;
 
 use super::address::{Address, listening};
 use super::logger::{self, Lines};
 use super::units::{Count, Limit, Size, Span};
 use super::{Exit, Words, complain, one_of, say, word_of};
 
-/// Receives files over TCP into a directory, and echoes UDP
+/// Receive files over TCP into a directory, and echo UDP datagrams
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0    shut down, and every running upload was finished
-  1    could not start, or uploads were cut short at the shutdown
-  2    wrong usage
+  0    shut down; every running upload was finished
+  1    could not start, or cut uploads short at the shutdown
+  2    usage error, or this host lacks descriptors
 
 SIGTERM, SIGINT and SIGQUIT shut down, a second one aborts. SIGUSR1 prints statistics.")]
 pub struct Serve {
-    /// Where TCP listens: every address of the host that this machine has; may be given several times
-    #[arg(long, value_name = "HOST:PORT", default_values_t = [Address::default()])]
+    /// Address to take uploads on; can be given several times
+    ///
+    /// A name stands for all its addresses that this machine has. With port 0 the system chooses one, and standard output
+    /// tells which.
+    #[arg(short, long, help_heading = LISTENING, value_name = "HOST:PORT", default_values_t = [Address::default()])]
     listen: Vec<Address>,
-    /// Where UDP is echoed [default: on every address of --listen]
-    #[arg(long, value_name = "HOST:PORT|off", value_parser = parse_udp)]
+    /// Address to echo datagrams on [default: those of --listen]
+    #[arg(long, help_heading = LISTENING, value_name = "HOST:PORT|off", value_parser = parse_udp)]
     udp: Option<Echo>,
-    /// Where files are stored; created where it is missing
-    #[arg(long, default_value_os_t = Config::default().directory)]
-    dir: PathBuf,
-    /// What a receipt promises: full, that the file survives a power cut; none, that the system has it
-    #[arg(long, value_parser = one_of(SYNC), default_value = word_of(SYNC, Durability::default()))]
-    sync: Durability,
-    /// What to do when a name is taken
-    #[arg(long, value_parser = one_of(ON_EXISTS), default_value = word_of(ON_EXISTS, OnExists::default()))]
-    on_exists: OnExists,
-    /// Connections held at once [default: half of the descriptor limit]
-    #[arg(long, value_name = "N")]
-    max_connections: Option<NonZeroUsize>,
-    /// The largest file
-    #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Config::default().rules.max_file_size.map(Size)))]
-    max_file_size: Limit<Size>,
-    /// What uploads must leave free of the disk [default: 256M or 5 %, whichever is less]
-    #[arg(long, value_name = "SIZE")]
-    min_free: Option<Size>,
-    /// How long an upload that broke off is kept to be gone on with
-    #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().partial_ttl))]
-    partial_ttl: Span,
-    /// From the connect to the end of the name
-    #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().header_timeout.map(Span)))]
-    header_timeout: Limit<Span>,
-    /// The longest silence of a client
-    #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().idle_timeout.map(Span)))]
-    idle_timeout: Limit<Span>,
-    /// The least bytes a second, over each minute
-    #[arg(long, value_name = "SIZE|off", default_value_t = Limit(Limits::default().min_rate.map(Size)))]
-    min_rate: Limit<Size>,
-    /// How long a client that was refused may go on sending
-    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().linger_timeout))]
-    linger_timeout: Span,
-    /// How long a shutdown waits for running uploads
-    #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().shutdown_timeout))]
-    shutdown_timeout: Span,
-    /// The silence after which a client of the line dialect is told `ok`
-    #[arg(long, value_name = "TIME|off", default_value_t = Limit(Limits::default().ok_grace.map(Span)))]
-    ok_grace: Limit<Span>,
-    /// How long more of a classic name may follow
-    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().name_quiet))]
-    name_quiet: Span,
     /// Datagrams a second that are echoed to one peer
-    #[arg(long, value_name = "N|off", default_value_t = Limit(Config::default().udp_rate.map(Count)))]
+    #[arg(long, help_heading = LISTENING, hide_short_help = true)]
+    #[arg(value_name = "N|off", default_value_t = Limit(Config::default().udp_rate.map(Count)))]
     udp_rate: Limit<Count>,
-    /// Share the addresses with other servers of the same user that say so too
-    #[arg(long)]
+    /// Share the addresses with other servers
+    ///
+    /// All of them must belong to the same user and have this option. The kernel spreads connections and datagrams over
+    /// them. A server is one thread, so this is how to use several cores.
+    #[arg(long, help_heading = LISTENING, hide_short_help = true)]
     reuse_port: bool,
-    /// Refuse uploads that do not tell their size
-    #[arg(long)]
+
+    /// Directory to store files in; created if it is missing
+    #[arg(short, long, help_heading = FILES, default_value_os_t = Config::default().directory)]
+    dir: PathBuf,
+    /// What to do when a name is taken
+    ///
+    /// `rename` stores report.pdf as report.pdf.1, report.pdf.2, ...
+    #[arg(long, help_heading = FILES, value_parser = one_of(ON_EXISTS))]
+    #[arg(default_value = word_of(ON_EXISTS, OnExists::default()))]
+    on_exists: OnExists,
+    /// When to confirm a file: once it survives a power cut (full), or at once (none)
+    ///
+    /// `full` syncs each file and its directory before the client gets its receipt. `none` leaves that to the system: it is
+    /// faster, and a power cut may lose files that were confirmed.
+    #[arg(long, help_heading = FILES, value_parser = one_of(SYNC), default_value = word_of(SYNC, Durability::default()))]
+    sync: Durability,
+    /// Refuse uploads that do not declare their size
+    ///
+    /// Without a size, a client that was killed looks like one that has finished.
+    #[arg(long, help_heading = FILES)]
     require_size: bool,
     /// Refuse names that Windows cannot store
-    #[arg(long)]
+    #[arg(long, help_heading = FILES)]
     portable_names: bool,
-    /// Tell the story of each connection as it happens, on stderr: in words, or as one JSON object a line
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, value_parser = one_of(TRACE),
-          default_missing_value = "words")]
+    /// How long to keep an interrupted upload so that it can be resumed
+    #[arg(long, help_heading = FILES, hide_short_help = true)]
+    #[arg(value_name = "TIME", default_value_t = Span(Config::default().partial_ttl))]
+    partial_ttl: Span,
+
+    /// Connections at once; further ones wait in the kernel [default: half of the descriptor limit]
+    #[arg(long, help_heading = LIMITS, value_name = "N")]
+    max_connections: Option<NonZeroUsize>,
+    /// Size of the largest file
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE|off")]
+    #[arg(default_value_t = Limit(Config::default().rules.max_file_size.map(Size)))]
+    max_file_size: Limit<Size>,
+    /// Disk space that uploads must leave free [default: 256M or 5 %, whichever is less]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE")]
+    min_free: Option<Size>,
+    /// How long a client may be silent
+    #[arg(long, help_heading = LIMITS)]
+    #[arg(value_name = "TIME|off", default_value_t = Limit(Limits::default().idle_timeout.map(Span)))]
+    idle_timeout: Limit<Span>,
+    /// How long a shutdown waits for running uploads
+    #[arg(long, help_heading = LIMITS)]
+    #[arg(value_name = "TIME", default_value_t = Span(Config::default().shutdown_timeout))]
+    shutdown_timeout: Span,
+    /// How long a client may take to send the name, from the connect on
+    #[arg(long, help_heading = LIMITS, hide_short_help = true)]
+    #[arg(value_name = "TIME|off", default_value_t = Limit(Limits::default().header_timeout.map(Span)))]
+    header_timeout: Limit<Span>,
+    /// Bytes a second that a client must send, as a mean over each minute
+    #[arg(long, help_heading = LIMITS, hide_short_help = true)]
+    #[arg(value_name = "SIZE|off", default_value_t = Limit(Limits::default().min_rate.map(Size)))]
+    min_rate: Limit<Size>,
+    /// How long a refused client may keep sending before its connection is closed
+    #[arg(long, help_heading = LIMITS, hide_short_help = true)]
+    #[arg(value_name = "TIME", default_value_t = Span(Limits::default().linger_timeout))]
+    linger_timeout: Span,
+    /// Silence after the name before the server sends `ok` to a client of the line dialect
+    #[arg(long, help_heading = LIMITS, hide_short_help = true)]
+    #[arg(value_name = "TIME|off", default_value_t = Limit(Limits::default().ok_grace.map(Span)))]
+    ok_grace: Limit<Span>,
+    /// How long to wait for more of a name that has no end of its own
+    ///
+    /// On a slow path TCP may deliver a name of the classic dialect in two pieces. Each classic upload then takes this much
+    /// longer.
+    #[arg(long, help_heading = LIMITS, hide_short_help = true)]
+    #[arg(value_name = "TIME", default_value_t = Span(Limits::default().name_quiet))]
+    name_quiet: Span,
+
+    /// Log only warnings and errors; overrides RUST_LOG
+    #[arg(short, long, help_heading = OUTPUT, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log debug messages too; overrides RUST_LOG
+    #[arg(short, long, help_heading = OUTPUT)]
+    verbose: bool,
+    /// Print what happens on each connection to standard error, in words or as JSON
+    #[arg(long, help_heading = OUTPUT, value_name = "FORMAT", num_args = 0..=1, require_equals = true)]
+    #[arg(value_parser = one_of(TRACE), default_missing_value = "words")]
     trace: Option<Format>,
 }
+
+const LISTENING: &str = "Listening";
+const FILES: &str = "Files";
+const LIMITS: &str = "Limits";
+const OUTPUT: &str = "Output";
 
 const SYNC: &Words<Durability> = &[("full", Durability::Full), ("none", Durability::None)];
 
@@ -114,13 +156,22 @@ fn parse_udp(typed: &str) -> Result<Echo, &'static str> {
 impl Serve {
     /// Serves until it is shut down.
     pub fn run(self) -> Exit {
-        let lines = logger::init();
+        let lines = logger::init(self.log_level());
         let exit = self.serve(lines);
         log::logger().flush();
         exit.unwrap_or_else(|words| {
             complain(words);
             Exit::Failed
         })
+    }
+
+    /// What is typed about the log. `None`: nothing.
+    fn log_level(&self) -> Option<LevelFilter> {
+        match (self.quiet, self.verbose) {
+            (true, _) => Some(LevelFilter::Warn),
+            (_, true) => Some(LevelFilter::Debug),
+            _ => None,
+        }
     }
 
     fn serve(self, lines: Lines) -> Result<Exit, String> {
@@ -248,6 +299,25 @@ mod tests {
         assert_eq!((trace(""), trace("--trace")), (None, Some(Format::Words)));
         assert_eq!((trace("--trace=words"), trace("--trace=json")), (Some(Format::Words), Some(Format::Json)));
         assert_eq!(trace("--trace --portable-names"), Some(Format::Words));
+    }
+
+    #[test]
+    fn the_log_level_is_what_is_typed_if_anything() {
+        let level = |typed| parse(typed).unwrap().log_level();
+        assert_eq!((level(""), level("-q"), level("-v")), (None, Some(LevelFilter::Warn), Some(LevelFilter::Debug)));
+        assert_eq!(parse("-q -v").unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
+
+    /// Short help is for the first minute, the long one for the rest; each option is in a section.
+    #[test]
+    fn the_help_is_in_sections_and_short_help_is_short() {
+        let mut command = Serve::augment_args(clap::Command::new("serve").disable_help_flag(true));
+        let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
+        for section in ["Listening:", "Files:", "Limits:", "Output:"] {
+            assert!(short.contains(section) && long.contains(section), "{section}\n{short}");
+        }
+        assert!(!short.contains("Options:") && !long.contains("Options:"), "{long}");
+        assert!(long.contains("--name-quiet") && !short.contains("--name-quiet"), "{short}");
     }
 
     #[test]
