@@ -195,6 +195,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         &self.store
     }
 
+    /// Where files go, to change how.
+    pub fn store_mut(&mut self) -> &mut D {
+        &mut self.store
+    }
+
     /// What has been counted.
     pub fn stats(&self) -> &Stats {
         &self.stats

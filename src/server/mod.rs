@@ -54,7 +54,7 @@ use trace::{Scene, Tracer};
 
 use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
-use crate::store::Directory;
+use crate::store::{Directory, TEND_EVERY};
 
 pub use connections::Connections;
 pub use pace::Clock;
@@ -63,9 +63,6 @@ pub use stats::Stats;
 
 /// Datagrams answered in one turn: a full batch or a few, so that a flood leaves the uploads most of the time.
 const DATAGRAMS_PER_TURN: usize = 64;
-
-/// How often what is kept is looked through: often enough for a time to live of hours, too seldom to be noticed.
-const EXPIRE_KEPT_EVERY: Duration = Duration::from_secs(3600);
 
 /// The tokens below this one are the listeners', in order; those from 2^32 on are connections'.
 const ECHO: Token = Token(u32::MAX as usize - 1);
@@ -133,8 +130,8 @@ pub struct Server {
     signals: Signals,
     timer: Timer,
     partial_ttl: Duration,
-    /// When to look for what is kept no longer.
-    expire_kept_at: Moment,
+    /// When the store is to look after its own files again.
+    tend_at: Moment,
     shutdown_timeout: Duration,
     shutdown: Shutdown,
     /// As the last turn read it.
@@ -158,7 +155,7 @@ impl Server {
         let max_connections = start::max_connections(config, descriptors)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
-        directory.expire_kept(config.partial_ttl);
+        directory.tend(config.partial_ttl);
         if let Some(bytes) = config.min_free {
             directory.keep_free(bytes);
         }
@@ -210,7 +207,7 @@ impl Server {
             signals,
             timer,
             partial_ttl: config.partial_ttl,
-            expire_kept_at: now + EXPIRE_KEPT_EVERY,
+            tend_at: now + TEND_EVERY,
             shutdown_timeout: config.shutdown_timeout,
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
@@ -256,7 +253,7 @@ impl Server {
         self.connections.settle();
         self.connections.serve(self.clock);
         self.connections.expire(self.clock);
-        self.expire_kept();
+        self.tend();
         self.echo();
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
         Ok(self.outcome())
@@ -283,7 +280,7 @@ impl Server {
             Shutdown::AtOnce => Some(self.clock.now),
         };
         let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown];
-        deadlines.into_iter().flatten().fold(self.expire_kept_at, Moment::min)
+        deadlines.into_iter().flatten().fold(self.tend_at, Moment::min)
     }
 
     /// Events only set flags and line up.
@@ -333,10 +330,10 @@ impl Server {
         };
     }
 
-    fn expire_kept(&mut self) {
-        if self.expire_kept_at <= self.clock.now {
-            self.expire_kept_at = self.clock.now + EXPIRE_KEPT_EVERY;
-            self.connections.store().expire_kept(self.partial_ttl);
+    fn tend(&mut self) {
+        if self.tend_at <= self.clock.now {
+            self.tend_at = self.clock.now + TEND_EVERY;
+            self.connections.store_mut().tend(self.partial_ttl);
         }
     }
 

@@ -6,13 +6,13 @@
 //! that was opened. Which way of storing a file works there is found out by doing it, as a file system tells it no
 //! other way.
 
-use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
@@ -21,17 +21,20 @@ use rustix::io::{Errno, retry_on_intr};
 use super::blocks::{self, Blocks};
 use super::commit::{Disk, Job, Settled, Work};
 use super::committer::Committer;
-use super::kept::{Kept, KeptFile};
+use super::handles::Handles;
+use super::kept::KeptFile;
 use super::naming;
-use super::partial::{self, Origin, PartialFile};
-use super::room::Room;
+use super::partial::{self, Method, Origin, PartialFile};
 use super::space::{Reservation, Space};
 use super::{Claim, Partial, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
-/// A directory held open, with a room of this server's own in it. The real [`Store`].
+/// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
+pub const TEND_EVERY: Duration = Duration::from_secs(60);
+
+/// A directory held open, with a lock directory of this server's own in it. The real [`Store`].
 ///
-/// The room is removed when the directory and all its partial files are dropped.
+/// The lock directory is removed when the directory and all its partial files are dropped.
 #[derive(Debug)]
 pub struct Directory {
     handles: Arc<Handles>,
@@ -41,53 +44,12 @@ pub struct Directory {
     allocates: bool,
     /// What is published is synced before it is told.
     committer: Option<Committer<Arc<Handles>>>,
+    /// The thread that last looked after the server's own files.
+    tending: Option<JoinHandle<()>>,
     /// As it was given, for the log.
     path: PathBuf,
     /// The log tells that it was removed.
     was_removed: AtomicBool,
-}
-
-/// What a partial file needs of its directory.
-#[derive(Debug)]
-pub(super) struct Handles {
-    pub(super) directory: OwnedFd,
-    pub(super) room: Room,
-    pub(super) kept: Kept,
-}
-
-/// How a file is made, and published without ever touching what has the name already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and there is nothing to
-    /// plant something on.
-    Unnamed(Link),
-    /// Under a number in the server's room, then renamed (`RENAME_NOREPLACE`, rename(2); where the file system does not
-    /// know that, linked).
-    Named,
-}
-
-/// How a file without a name is linked (linkat(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// By its descriptor (`AT_EMPTY_PATH`). Linux before 6.10 wants a privilege for it.
-    Descriptor,
-    /// By the descriptor's link in `/proc/self/fd`.
-    Proc,
-}
-
-impl Method {
-    /// All of them, the cheapest first.
-    pub(super) const ALL: [Self; 3] = [Self::Unnamed(Link::Descriptor), Self::Unnamed(Link::Proc), Self::Named];
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unnamed(Link::Descriptor) => "unnamed files",
-            Self::Unnamed(Link::Proc) => "unnamed files linked through /proc",
-            Self::Named => "named partial files",
-        })
-    }
 }
 
 impl Directory {
@@ -103,15 +65,13 @@ impl Directory {
     /// Opens with the first of `methods` that works there.
     pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
         let directory = open_writable(path)?;
-        let room = Room::open(directory.as_fd()).map_err(cannot(path.display(), "used"))?;
-        let kept = room.open_kept().map(Kept::new).map_err(cannot(path.display(), "used"))?;
-        let handles = Arc::new(Handles { directory, room, kept });
+        let handles = Arc::new(Handles::open(directory).map_err(cannot(path.display(), "used"))?);
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
         let allocates = blocks::pay(&handles.directory)?;
-        handles.kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
+        handles.intake().kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
         let space = Space::default();
         let (path, was_removed) = (path.to_owned(), AtomicBool::new(false));
-        Ok(Self { handles, method, space, allocates, committer: None, path, was_removed })
+        Ok(Self { handles, method, space, allocates, committer: None, tending: None, path, was_removed })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -122,7 +82,7 @@ impl Directory {
     /// What the system says: no room for a thread, or the directory cannot be synced.
     pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
         // The directory itself may be new, and so may be what is in it, and its entry in its parent.
-        fsync(self.handles.room.intake())?;
+        self.handles.intake().sync()?;
         fsync(&self.handles.directory)?;
         match openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync(parent)?,
@@ -140,10 +100,21 @@ impl Directory {
         self.space.keep_free(bytes);
     }
 
-    /// Removes what was kept to be gone on with and has not been for `ttl`.
-    pub fn expire_kept(&self, ttl: Duration) {
-        if let Err(error) = self.handles.kept.expire(ttl) {
-            log::warn!("what is kept cannot be listed: {error}");
+    /// Looks after the server's own files: tells other servers on the directory that this one lives, removes what dead ones
+    /// left, and of what is kept what nobody has resumed for `partial_ttl`. To be called every [`TEND_EVERY`].
+    ///
+    /// A network file system may let that wait for minutes, so a thread does it where uploads are synced by one, too.
+    pub fn tend(&mut self, partial_ttl: Duration) {
+        if self.committer.is_none() {
+            return self.handles.tend(partial_ttl);
+        }
+        if self.tending.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return log::warn!("the file system of the directory has not answered for {TEND_EVERY:?}");
+        }
+        let handles = self.handles.clone();
+        match thread::Builder::new().name("tender".into()).spawn(move || handles.tend(partial_ttl)) {
+            Ok(thread) => self.tending = Some(thread),
+            Err(error) => log::warn!("no thread can be started to look after .intake: {error}"),
         }
     }
 
@@ -161,11 +132,12 @@ impl Directory {
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
         let size = target.size.unwrap_or(0);
-        let KeptFile { file, name, size: held } = self.handles.kept.claim(id, target)?;
+        let (intake, KeptFile { file, name, size: held }) =
+            self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target)?)))?;
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
         let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(held)))?;
         let blocks = self.blocks(&file, target.size, reservation)?;
-        let origin = Origin::kept(&self.handles, name);
+        let origin = Origin::kept(&self.handles, intake, name);
         Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), blocks))
     }
 
@@ -271,7 +243,7 @@ impl Disk for Arc<Handles> {
     }
 
     fn sync_kept(&self) -> io::Result<()> {
-        sync_names(&self.kept)
+        sync_names(&self.intake().kept)
     }
 }
 
@@ -318,6 +290,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 
+    use std::time::UNIX_EPOCH;
+
     use rustix::fs::{IFlags, ioctl_setflags};
 
     use super::*;
@@ -360,11 +334,11 @@ mod tests {
         }
         assert_eq!(fs::read(&file).unwrap(), b"old");
 
-        // Once without a room from before, once with: that one can be written to.
-        for room_before in [false, true] {
-            let path = base.path().join(format!("read-only {room_before}"));
+        // Once without an `.intake` from before, once with: that can be written to.
+        for intake_before in [false, true] {
+            let path = base.path().join(format!("read-only {intake_before}"));
             fs::create_dir(&path).unwrap();
-            if room_before {
+            if intake_before {
                 Directory::open(&path).unwrap();
             }
             let Some(_restored) = ReadOnly::make(&path) else {
@@ -420,6 +394,29 @@ mod tests {
         assert_eq!(fs::read(base.path().join("a.1")).unwrap(), b"first");
         drop(first);
         assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 1, "only the directory of what is kept");
+    }
+
+    #[test]
+    fn the_directory_is_tended_by_a_thread_where_uploads_are_synced() {
+        for synced in [false, true] {
+            let base = tempfile::tempdir().unwrap();
+            let mut directory = Directory::open(base.path()).unwrap();
+            if synced {
+                directory.sync_before_receipts(1, || {}).unwrap();
+            }
+            let intake = base.path().join(".intake");
+            let dead = intake.join("server.another-host.1.1");
+            fs::create_dir(&dead).unwrap();
+            let lock = File::create(dead.join("lock")).unwrap();
+            lock.set_modified(UNIX_EPOCH).unwrap();
+            fs::write(dead.join("1"), "a partial").unwrap();
+            directory.tend(Duration::ZERO);
+            let thread = directory.tending.take();
+            assert_eq!(thread.is_some(), synced);
+            thread.into_iter().for_each(|thread| thread.join().unwrap());
+            assert!(!dead.exists());
+            assert_eq!(fs::read_dir(&intake).unwrap().count(), 2, "the server's own, and what is kept");
+        }
     }
 
     #[test]

@@ -1,25 +1,35 @@
 //! Partial files that outlive their connection and their server, to be gone on with: `.intake/kept/`.
 //!
-//! A file stands under a sum of its resume id, and beside it, in `….claim`, what it is to become. **Who holds the lock on
-//! the file owns both** (flock(2)); the lock goes with the last descriptor, so a killed server holds none. A claim that is
-//! missing, torn or another's makes the file start anew: nothing has to be written in any order for that to be safe, and
-//! what is gone on with by mistake fails its digest. What comes to be known later of the same upload is a further line.
+//! A file is named by a hash of its resume id. Beside it, in `….claim`, stands what it is to become. **Who holds the lock on
+//! the file owns both** (flock(2)). The lock holds between hosts (see `lockdir`), and goes with the last descriptor, so a killed
+//! server holds none. A claim that is missing, torn or another upload's makes a new file begin: nothing has to be written in
+//! any order for that to be safe, and what is resumed by mistake fails its digest. If the digest becomes known later it is
+//! appended as a new line.
+//!
+//! A network file system remembers names for a second or so. A file that another host has just published may then still be
+//! found here under its old name, and be locked. So what is not resumed is never truncated: it is removed by its name, which
+//! the file system looks up anew, and another file is made.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::partial::FILE_MODE;
 use super::{StoreError, Target, blocks};
 use crate::proto::{Algorithm, Hasher, ResumeId};
 
 const BUSY: StoreError = StoreError::Busy("another upload goes on under this resume id");
+
+/// The directory of kept files, in `.intake`.
+pub(super) const KEPT: &CStr = c"kept";
+
+/// Less the umask, like any file that a program makes.
+pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// What ends the name of a claim, after that of its file.
 const CLAIM: &str = ".claim";
@@ -39,6 +49,14 @@ pub(super) struct KeptFile {
     pub(super) size: u64,
 }
 
+/// An open file that nobody else has locked.
+#[derive(Debug)]
+struct Locked {
+    file: File,
+    /// It was made just now.
+    is_new: bool,
+}
+
 impl Kept {
     pub(super) fn new(directory: OwnedFd) -> Self {
         Self(directory)
@@ -50,22 +68,22 @@ impl Kept {
     /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
     pub(super) fn claim(&self, id: &ResumeId, target: &Target) -> Result<KeptFile, StoreError> {
         let name = name_of(id);
-        let file = self.lock(&name)?;
+        let mut file = self.lock(&name)?;
         let wanted = claim_for(target);
         let found = self.read_claim(&name);
         let latest = found.split_inclusive('\n').next_back();
         let agrees = latest.is_some_and(|latest| agree(latest, &wanted));
-        let held = file.metadata()?.len();
+        let held = file.file.metadata()?.len();
         let size = if agrees && target.size.is_some_and(|size| held <= size) { held } else { 0 };
-        if size == 0 {
-            file.set_len(0)?;
+        if size == 0 && !file.is_new {
+            file = self.replace(&name, file)?;
         }
         if !agrees {
             self.write_claim(&name, "", &wanted)?;
         } else if target.digest.is_some() && latest != Some(&wanted) {
             self.write_claim(&name, &found, &wanted)?;
         }
-        Ok(KeptFile { file, name: name.into(), size })
+        Ok(KeptFile { file: file.file, name: name.into(), size })
     }
 
     /// Removes the file `name` and its claim. For its owner only.
@@ -87,8 +105,9 @@ impl Kept {
         let mut removed = 0;
         for entry in Dir::read_from(&self.0)? {
             if let Some(name) = file_of(entry?.file_name())
-                && let Ok(file) = self.lock(name)
-                && is_abandoned(&file, ttl)
+                && self.may_be_abandoned(name, ttl)
+                && let Ok(Locked { file, .. }) = self.lock(name)
+                && file.metadata().is_ok_and(|meta| is_abandoned(meta.len(), meta.mtime(), ttl))
             {
                 self.remove(name);
                 removed += 1;
@@ -109,7 +128,7 @@ impl Kept {
             let entry = entry?;
             if let Some(name) = file_of(entry.file_name())
                 && entry.file_name().count_bytes() == name.len()
-                && let Ok(file) = self.lock(name)
+                && let Ok(Locked { file, .. }) = self.lock(name)
                 && let Err(error) = blocks::give_back(&file)
             {
                 log::warn!("{name} may take more of the disk than it holds: {error}");
@@ -125,12 +144,19 @@ impl Kept {
         }
     }
 
+    /// Whether `name` is worth being locked to see whether it is abandoned. A claim without its file is.
+    fn may_be_abandoned(&self, name: &str, ttl: Duration) -> bool {
+        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => is_abandoned(stat.st_size.cast_unsigned(), stat.st_mtime, ttl),
+            Err(errno) => errno == Errno::NOENT,
+        }
+    }
+
     /// Opens or makes the file `name`, and locks it. Before it is locked it can have lost its name: then it is somebody's
     /// final file by now.
-    fn lock(&self, name: &str) -> Result<File, StoreError> {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fn lock(&self, name: &str) -> Result<Locked, StoreError> {
         loop {
-            let file = File::from(openat(&self.0, name, flags, FILE_MODE)?);
+            let Locked { file, is_new } = self.open(name)?;
             let meta = file.metadata()?;
             if !meta.is_file() {
                 return Err(io::Error::other("something else has the name of a kept partial file").into());
@@ -141,11 +167,36 @@ impl Kept {
                 Err(errno) => return Err(errno.into()),
             }
             match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(named) if named.st_ino == meta.ino() => return Ok(file),
+                Ok(named) if named.st_ino == meta.ino() => return Ok(Locked { file, is_new }),
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    fn open(&self, name: &str) -> rustix::io::Result<Locked> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match openat(&self.0, name, flags | OFlags::CREATE | OFlags::EXCL, FILE_MODE) {
+            Ok(fd) => Ok(Locked { file: fd.into(), is_new: true }),
+            Err(Errno::EXIST) => {
+                // Without EXCL it may be made here all the same, where it has just gone. It counts as found.
+                let fd = openat(&self.0, name, flags | OFlags::CREATE, FILE_MODE)?;
+                Ok(Locked { file: fd.into(), is_new: false })
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A new file in the place of `found`, which is locked and is not to be resumed.
+    fn replace(&self, name: &str, found: Locked) -> Result<Locked, StoreError> {
+        match unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Found again: another upload was quicker, or the name is one that the file system only remembers.
+        let file = self.lock(name)?;
+        drop(found);
+        if file.is_new { Ok(file) } else { Err(BUSY) }
     }
 
     /// Opens the claim of `name`, to be read or synced.
@@ -196,11 +247,12 @@ fn file_of(entry: &CStr) -> Option<&str> {
     (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
-fn is_abandoned(file: &File, ttl: Duration) -> bool {
-    let Ok(meta) = file.metadata() else { return false };
+/// Whether a file of `size` bytes is one that nobody resumes any more, `changed` being in seconds since the epoch.
+fn is_abandoned(size: u64, changed: i64, ttl: Duration) -> bool {
     #[expect(clippy::disallowed_methods, reason = "the file's own time is of the wall clock")]
-    let age = meta.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-    meta.len() == 0 || age.is_ok_and(|age| age > ttl)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_secs(changed.max(0).cast_unsigned()));
+    size == 0 || age > ttl
 }
 
 /// A line of a claim, `SIZE DIGEST NAME LF`: the LF tells that it is whole.
@@ -286,6 +338,23 @@ mod tests {
         assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc");
         assert_eq!(held(claim(&kept, "x", "a", 9, None)), "abc");
         assert_eq!(held(claim(&kept, "x", "a", 9, OTHER)), "");
+    }
+
+    #[test]
+    fn a_file_that_is_not_resumed_is_never_written_to() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        for (name, size) in [("b", 9), ("a", 2)] {
+            leave(&kept, None);
+            // As if the file had been published by another host, and its old name were only remembered here.
+            let published = base.path().join("published");
+            fs::hard_link(base.path().join(name_of(&id("x"))), &published).unwrap();
+            let mut claimed = claim(&kept, "x", name, size, None).unwrap();
+            claimed.file.write_all(b"another").unwrap();
+            assert_eq!(fs::read(&published).unwrap(), b"abc");
+            assert!(matches!(claim(&kept, "x", name, size, None), Err(StoreError::Busy(_))), "the new file is locked");
+            fs::remove_file(published).unwrap();
+        }
     }
 
     #[test]

@@ -46,10 +46,11 @@ mod blocks;
 mod commit;
 mod committer;
 mod directory;
+mod handles;
 mod kept;
+mod lockdir;
 mod naming;
 mod partial;
-mod room;
 mod space;
 
 use std::fmt;
@@ -57,8 +58,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use commit::{Commit, Disk, Job, Settled, Work};
-pub use directory::{Directory, Link, Method};
-pub use partial::PartialFile;
+pub use directory::{Directory, TEND_EVERY};
+pub use partial::{Link, Method, PartialFile};
 use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::proto::{Digest, Name, OnExists, ResumeId, Ticket};
@@ -387,10 +388,16 @@ mod tests {
         names
     }
 
-    /// The partial files in all rooms.
+    /// The partial files in all lock directories.
     fn partials(path: &Path) -> Vec<PathBuf> {
-        let rooms = fs::read_dir(path.join(".intake")).unwrap();
-        rooms.flat_map(|room| fs::read_dir(room.unwrap().path()).unwrap().map(|file| file.unwrap().path())).collect()
+        let list = |path: PathBuf| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        list(path.join(".intake")).flat_map(list).filter(|path| !path.ends_with("lock")).collect()
+    }
+
+    /// That of the one server on the directory.
+    fn lock_directory(path: &Path) -> PathBuf {
+        let mut entries = fs::read_dir(path.join(".intake")).unwrap().map(|entry| entry.unwrap().path());
+        entries.find(|path| !path.ends_with("kept")).unwrap()
     }
 
     #[test]
@@ -679,16 +686,16 @@ mod tests {
     }
 
     #[test]
-    fn planted_files_in_the_room_are_passed_over() {
+    fn planted_files_in_the_lock_directory_are_passed_over() {
         everywhere(|path, directory| {
-            let room = path.join(".intake/1");
+            let lockdir = lock_directory(path);
             for number in 0..10 {
-                fs::write(room.join(number.to_string()), "planted").unwrap();
+                fs::write(lockdir.join(number.to_string()), "planted").unwrap();
             }
             assert_eq!(upload(directory, "a", OnExists::Replace, b"content").unwrap(), "a");
             assert_eq!(fs::read(path.join("a")).unwrap(), b"content");
             assert_eq!(partials(path).len(), 10);
-            fs::remove_dir_all(room).unwrap();
+            fs::remove_dir_all(lockdir).unwrap();
         });
     }
 

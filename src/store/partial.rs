@@ -7,20 +7,23 @@
 //!
 //! A long upload is written back as it comes (posix_fadvise(2)), so that little is left for the sync at its end.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{Advice, AtFlags, CWD, OFlags, RenameFlags};
 use rustix::fs::{fadvise, fstat, linkat, openat, renameat, renameat_with, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::{Arg, DecInt};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::blocks::Blocks;
-use super::directory::{Handles, Link, Method};
+use super::handles::{Handles, Intake};
+use super::kept::FILE_MODE;
+use super::lockdir::is_gone;
 use super::{Partial, StoreError, naming};
 use crate::proto::{Name, OnExists};
 
@@ -38,6 +41,41 @@ pub struct PartialFile {
     blocks: Box<Blocks>,
 }
 
+/// How a file is made, and published without ever touching what has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and there is nothing to
+    /// plant something on.
+    Unnamed(Link),
+    /// Under a number in the server's lock directory, then renamed (`RENAME_NOREPLACE`, rename(2); where the file system does not
+    /// know that, linked).
+    Named,
+}
+
+/// How a file without a name is linked (linkat(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// By its descriptor (`AT_EMPTY_PATH`). Linux before 6.10 wants a privilege for it.
+    Descriptor,
+    /// By the descriptor's link in `/proc/self/fd`.
+    Proc,
+}
+
+impl Method {
+    /// All of them, the cheapest first.
+    pub(super) const ALL: [Self; 3] = [Self::Unnamed(Link::Descriptor), Self::Unnamed(Link::Proc), Self::Named];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unnamed(Link::Descriptor) => "unnamed files",
+            Self::Unnamed(Link::Proc) => "unnamed files linked through /proc",
+            Self::Named => "named partial files",
+        })
+    }
+}
+
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
@@ -51,16 +89,16 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    pub(super) fn create(handles: &Arc<Handles>, method: Method) -> rustix::io::Result<(File, Self)> {
+    pub(super) fn create(handles: &Arc<Handles>, method: Method) -> Result<(File, Self), StoreError> {
         match method {
             Method::Unnamed(link) => Ok((create_unnamed(handles)?, Self::Unnamed(handles.clone(), link))),
             Method::Named => Entry::create(handles).map(|(file, entry)| (file, Self::Named(entry.into()))),
         }
     }
 
-    /// Of a file that its owner goes on with.
-    pub(super) fn kept(handles: &Arc<Handles>, name: Box<str>) -> Self {
-        Self::Named(Entry::new(handles, Place::Kept(name)).into())
+    /// Of a file that is kept in `intake` and was claimed there.
+    pub(super) fn kept(handles: &Arc<Handles>, intake: Arc<Intake>, name: Box<str>) -> Self {
+        Self::Named(Entry::new(handles, intake, Place::Kept(name)).into())
     }
 }
 
@@ -101,7 +139,7 @@ impl PartialFile {
         if let Origin::Named(entry) = &self.origin
             && let Place::Kept(name) = &entry.place
         {
-            files.push(entry.handles.kept.open_claim(name)?);
+            files.push(entry.intake.kept.open_claim(name)?);
         }
         Ok(files)
     }
@@ -182,23 +220,21 @@ impl Partial for PartialFile {
     }
 }
 
-/// Finds out whether `method` works, by storing an empty file in the room and removing it.
+/// Finds out whether `method` works, by storing an empty file in the lock directory and removing it.
 pub(super) fn probe(handles: &Arc<Handles>, method: Method) -> io::Result<()> {
-    let room = handles.room.as_fd();
-    let number = DecInt::new(handles.room.next_file());
+    let intake = handles.intake();
+    let lockdir = intake.lockdir.as_fd();
+    let number = DecInt::new(intake.lockdir.next_file());
     let name = number.as_c_str();
     match method {
-        Method::Unnamed(link) => link_unnamed(&create_unnamed(handles)?, link, room, name)?,
-        Method::Named => Entry::create(handles)?.1.rename(room, name)?,
+        Method::Unnamed(link) => link_unnamed(&create_unnamed(handles)?, link, lockdir, name)?,
+        Method::Named => Entry::create_in(handles, &intake)?.1.rename(lockdir, name)?,
     }
-    Ok(unlinkat(room, name, AtFlags::empty())?)
+    Ok(unlinkat(lockdir, name, AtFlags::empty())?)
 }
 
-/// Less the umask, like any file that a program makes.
-pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
-
 fn create_unnamed(handles: &Handles) -> rustix::io::Result<File> {
-    // In the directory rather than the room, for its default ACL and group.
+    // In the directory rather than the lock directory, for its default ACL and group.
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     openat(&handles.directory, ".", flags, FILE_MODE).map(File::from)
 }
@@ -231,6 +267,7 @@ fn check_untouched(file: &File, size: u64) -> Result<(), StoreError> {
 #[derive(Debug)]
 pub(super) struct Entry {
     handles: Arc<Handles>,
+    intake: Arc<Intake>,
     place: Place,
     /// It has moved out, or is to stay where it is.
     released: bool,
@@ -239,28 +276,32 @@ pub(super) struct Entry {
 /// Where it is, and under which name.
 #[derive(Debug)]
 enum Place {
-    /// In this server's room, under a number.
-    Room(u64),
+    /// In the lock directory, under a number.
+    LockDir(u64),
     /// Among what outlives its server.
     Kept(Box<str>),
 }
 
 impl Entry {
-    fn create(handles: &Arc<Handles>) -> rustix::io::Result<(File, Self)> {
+    fn create(handles: &Arc<Handles>) -> Result<(File, Self), StoreError> {
+        handles.with_intake(|intake| Ok(Self::create_in(handles, intake)?))
+    }
+
+    fn create_in(handles: &Arc<Handles>, intake: &Arc<Intake>) -> rustix::io::Result<(File, Self)> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
         loop {
-            let number = handles.room.next_file();
-            match openat(&handles.room, DecInt::new(number), flags, FILE_MODE) {
+            let number = intake.lockdir.next_file();
+            match openat(&intake.lockdir, DecInt::new(number), flags, FILE_MODE) {
                 // Planted: no file of ours had this number.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
-                Ok(fd) => return Ok((fd.into(), Self::new(handles, Place::Room(number)))),
+                Ok(fd) => return Ok((fd.into(), Self::new(handles, intake.clone(), Place::LockDir(number)))),
             }
         }
     }
 
-    fn new(handles: &Arc<Handles>, place: Place) -> Self {
-        Self { handles: handles.clone(), place, released: false }
+    fn new(handles: &Arc<Handles>, intake: Arc<Intake>, place: Place) -> Self {
+        Self { handles: handles.clone(), intake, place, released: false }
     }
 
     fn is_kept(&self) -> bool {
@@ -275,7 +316,7 @@ impl Entry {
         }
         if let Place::Kept(own_name) = &self.place {
             // As soon as the file has moved out its old name may be somebody else's, and so may the claim.
-            handles.kept.remove_claim(own_name);
+            self.intake.kept.remove_claim(own_name);
         }
         naming::claim(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
@@ -307,8 +348,8 @@ impl Entry {
     /// The directory that it is in, and its name there.
     fn path(&self) -> (BorrowedFd<'_>, String) {
         match &self.place {
-            Place::Room(number) => (self.handles.room.as_fd(), number.to_string()),
-            Place::Kept(name) => (self.handles.kept.as_fd(), name.to_string()),
+            Place::LockDir(number) => (self.intake.lockdir.as_fd(), number.to_string()),
+            Place::Kept(name) => (self.intake.kept.as_fd(), name.to_string()),
         }
     }
 }
@@ -317,10 +358,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         match &self.place {
             _ if self.released => {}
-            Place::Kept(name) => self.handles.kept.remove(name),
-            Place::Room(number) => match unlinkat(&self.handles.room, DecInt::new(*number), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => log::warn!("a partial file is left in the server's room: {errno}"),
+            Place::Kept(name) => self.intake.kept.remove(name),
+            Place::LockDir(number) => match unlinkat(&self.intake.lockdir, DecInt::new(*number), AtFlags::empty()) {
+                Err(errno) if !is_gone(errno) => log::warn!("a partial file is left in the lock directory: {errno}"),
+                _ => {}
             },
         }
     }

@@ -136,7 +136,8 @@ impl Server {
     pub fn partials(&self) -> Vec<PathBuf> {
         let list =
             |path: PathBuf| fs::read_dir(path).into_iter().flatten().map(|entry| entry.expect("and read").path());
-        list(self.dir().join(".intake")).flat_map(list).collect()
+        let files = list(self.dir().join(".intake")).flat_map(list);
+        files.filter(|path| !path.ends_with("lock")).collect()
     }
 
     /// What stands beside the inbox, where no name may ever lead.

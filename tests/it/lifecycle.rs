@@ -240,9 +240,9 @@ fn two_servers_share_a_directory_and_neither_touches_what_the_other_has_begun() 
     second.signal(Signal::KILL);
     second.wait();
     drop(of_second);
-    assert_eq!(first.partials().len(), 2, "the first one does not look after the dead one's");
+    assert_eq!(first.partials().len(), 2, "nobody has looked yet");
     let third = start();
-    assert_eq!(first.partials().len(), 1, "the one that starts does");
+    assert_eq!(first.partials().len(), 1, "the one that starts removes the dead one's");
     let of_third = begin(&third, "first.bin");
     classic_finish(of_first, b" of first").expect("the upload is taken");
     classic_finish(of_third, b" of third").expect("the upload is taken");

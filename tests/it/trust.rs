@@ -11,7 +11,9 @@ use intake::proto::{Algorithm, Hasher};
 use rustix::fs::statfs;
 use rustix::process::Signal;
 
-use crate::fixture::{Server, await_until, classic, classic_begin, connect, content, files_of, is_reset, line, reset};
+use crate::fixture::{
+    Server, await_until, classic, classic_begin, classic_finish, connect, content, files_of, is_reset, line, reset,
+};
 use crate::tools::{Strace, leave_out};
 
 /// A connection that speaks `/put` and `/ask`.
@@ -449,4 +451,47 @@ fn what_nobody_goes_on_with_expires() {
         let server = Server::start_in(&home, &["--partial-ttl", ttl]);
         assert_eq!(kept(&server), left, "{ttl}");
     }
+}
+
+#[test]
+fn a_server_whose_own_files_were_removed_makes_them_again_and_says_so_once() {
+    for sync in ["full", "none"] {
+        let server = Server::start(&["--on-exists", "replace", "--sync", sync]);
+        let intake = server.dir().join(".intake");
+        let lock_directory = || {
+            let entries = fs::read_dir(&intake).expect("it is there");
+            let mut paths = entries.map(|entry| entry.expect("an entry can be read").path());
+            paths.find(|path| !path.ends_with("kept")).expect("the server has one")
+        };
+        for (number, removed) in
+            (1..).zip([&lock_directory as &dyn Fn() -> _, &|| intake.clone(), &|| intake.join("kept")])
+        {
+            let cut_off = classic_begin(server.tcp(), "cut-off").expect("the name is taken");
+            fs::remove_dir_all(removed()).expect("it can be removed");
+            for name in ["a", "b"] {
+                classic(server.tcp(), "classic", b"content").expect("the upload is taken");
+                assert_eq!(Resumable::new(7, name).finish(&server), 0);
+            }
+            let lost = is_reset(&classic_finish(cut_off, b"content"));
+            assert_eq!(lost, number < 3, "removal {number}: only what was in there is lost");
+            let warnings = server.log().matches("somebody removed the server's own files").count();
+            assert_eq!(warnings, number, "{}", server.log());
+        }
+    }
+}
+
+#[test]
+fn what_another_server_holds_is_not_resumed_here() {
+    let home = Server::home();
+    let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));
+    let upload = Resumable::new(3 * MIB, "a");
+    let mut client = Client::to(first.tcp());
+    assert_eq!(upload.send_until(&mut client, MIB), 0);
+    await_held(&first, MIB);
+    let reply = Client::to(second.tcp()).ask(&upload.request);
+    assert!(reply.starts_with("no 409 retry=5 "), "{reply}");
+    first.signal(Signal::KILL);
+    first.wait();
+    assert_eq!(upload.finish(&second), MIB);
+    assert_eq!(second.files(), [("a".to_owned(), upload.bytes)].into());
 }
