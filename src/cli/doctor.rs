@@ -4,9 +4,13 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 use intake::load::host::{Requirement, requirements_with_server};
-use intake::net::raise_descriptor_limit;
+use intake::net::{inherited_descriptors, raise_descriptor_limit};
+use intake::server::config::{Durability, descriptors_for};
 
 use super::{Exit, complain, say};
+
+/// A server listens on one socket for TCP and one for UDP.
+const SERVER_SOCKETS: u64 = 2;
 
 /// Check whether this host can run a number of clients and a server for them
 #[derive(Debug, Args)]
@@ -24,6 +28,7 @@ pub struct Doctor {
 impl Doctor {
     /// Prints the table.
     pub fn run(self) -> Exit {
+        let inherited = inherited_descriptors();
         let descriptors = match raise_descriptor_limit() {
             Ok(descriptors) => descriptors,
             Err(error) => {
@@ -31,7 +36,10 @@ impl Doctor {
                 return Exit::Failed;
             }
         };
-        let requirements = requirements_with_server(self.clients.get(), descriptors);
+        let clients = self.clients.get();
+        // A server that is started from here inherits the same.
+        let of_server = inherited + descriptors_for(clients as u64, SERVER_SOCKETS, Durability::Full);
+        let requirements = requirements_with_server(clients, of_server, descriptors);
         say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));
         requirements.iter().for_each(|requirement| say(row(requirement)));
         if requirements.iter().all(Requirement::is_met) { Exit::Done } else { Exit::Failed }

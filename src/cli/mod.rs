@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use intake::net::unblock_signals;
 
 /// Receive files over TCP from many clients at once, and send them
 #[derive(Debug, Parser)]
@@ -63,7 +64,11 @@ impl From<Exit> for ExitCode {
 
 /// Does what was typed.
 pub fn run() -> Exit {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = unblock_signals() {
+        complain(format_args!("signals that were blocked stay so: {error}"));
+    }
+    match command {
         Command::Serve(serve) => serve.run(),
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),

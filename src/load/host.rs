@@ -19,11 +19,6 @@ use super::latency::Micros;
 
 /// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
 const RESERVED_DESCRIPTORS: u64 = 16;
-/// The server's share, where it runs on this host: a socket and a file each, what it needs besides, and of all of them one
-/// in sixteen, at most so many, for files that wait for the disk.
-const SERVER_DESCRIPTORS_PER_CLIENT: u64 = 2;
-const SERVER_DESCRIPTORS_BESIDES: u64 = 25;
-const SERVER_BACKLOG_MAX: u64 = 256;
 /// Source addresses on loopback, where all of 127.0.0.0/8 is ours. With so many, 30,000 connections a second find a free
 /// port although each rests for [`TIME_WAIT`].
 const LOOPBACK_SOURCES: u32 = 64;
@@ -83,11 +78,9 @@ pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors:
     ]
 }
 
-/// All that `clients` clients and a server for them need of one host.
-pub fn requirements_with_server(clients: usize, descriptors: u64) -> Vec<Requirement> {
+/// All that `clients` clients and a server for them need of one host. `of_server`: the descriptors that the server takes.
+pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64) -> Vec<Requirement> {
     let count = clients as u64;
-    let held = SERVER_DESCRIPTORS_PER_CLIENT * count + SERVER_DESCRIPTORS_BESIDES;
-    let of_server = held + (held / 15 + 1).min(SERVER_BACKLOG_MAX);
     let both = count + of_server + RESERVED_DESCRIPTORS;
     let mut all = requirements(clients, count, (Ipv4Addr::LOCALHOST, 0).into(), descriptors);
     all.extend([
@@ -279,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_host_can_be_asked_for_everything() {
-        for requirement in requirements_with_server(1, 100) {
+        for requirement in requirements_with_server(1, 50, 100) {
             assert!(requirement.has > 0 && requirement.has < u64::MAX, "{requirement:?}");
         }
         assert!(source_ports() > 1000);

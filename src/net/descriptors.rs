@@ -1,6 +1,7 @@
 //! The limit on open descriptors. It is what runs out first in a server of many connections: each takes one, and each
 //! file another. Knows nothing of what they are used for.
 
+use std::fs;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,6 +17,16 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard.unwrap_or(u64::MAX))
 }
 
+/// The descriptors that the process was started with, besides the standard streams. Call it before anything is opened.
+/// Where proc(5) is not mounted none are known.
+pub fn inherited_descriptors() -> u64 {
+    /// Standard input, output and error, which the server's own count has.
+    const STANDARD_STREAMS: usize = 3;
+    // One of those that are listed is the list itself.
+    let listed = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    listed.saturating_sub(1 + STANDARD_STREAMS) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +38,12 @@ mod tests {
         setrlimit(Resource::Nofile, Rlimit { current: Some(hard - 1), maximum: Some(hard) }).unwrap();
         assert_eq!(raise_descriptor_limit().unwrap(), hard);
         assert_eq!(getrlimit(Resource::Nofile).current, Some(hard));
+    }
+
+    #[test]
+    fn what_is_open_is_counted() {
+        // Other tests of this process open and close theirs meanwhile.
+        let files: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert!(inherited_descriptors() >= files.len() as u64);
     }
 }

@@ -7,11 +7,21 @@
 
 use std::io;
 
+use nix::sys::signal::SigSet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
 
 /// The signals that are caught. SIGXFSZ is caught so that a write beyond the file size limit fails with EFBIG instead of
 /// ending the process (setrlimit(2)). SIGPIPE is missing because Rust's runtime ignores it already.
 const CAUGHT: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGXFSZ];
+
+/// Lets signals through that the parent of the process has blocked: a mask is inherited, and a signal that it holds back is
+/// neither caught nor kills. Call it before any thread is started, as each has a mask of its own.
+///
+/// # Errors
+/// What sigprocmask(2) says.
+pub fn unblock_signals() -> io::Result<()> {
+    Ok(SigSet::all().thread_unblock()?)
+}
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

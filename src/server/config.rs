@@ -12,6 +12,36 @@ use std::time::Duration;
 
 use crate::proto::Rules;
 
+/// Descriptors for all but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the one that
+/// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
+/// moment.
+const RESERVED_DESCRIPTORS: u64 = 23;
+/// A connection's socket and the file that it is sending.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// Of all descriptors, one in so many may be held by files that wait for the disk.
+const BACKLOG_SHARE: u64 = 16;
+/// Files that wait for the disk at most: several batches, so that it never runs dry.
+const BACKLOG_MAX: u64 = 256;
+
+/// The descriptors that a server takes which holds so many connections and listens on so many sockets, TCP and UDP together.
+pub fn descriptors_for(connections: u64, sockets: u64, sync: Durability) -> u64 {
+    let held = RESERVED_DESCRIPTORS + sockets + DESCRIPTORS_PER_CONNECTION.saturating_mul(connections);
+    match sync {
+        // The share is one of the sum.
+        Durability::Full => held.saturating_add((held / (BACKLOG_SHARE - 1) + 1).min(BACKLOG_MAX)),
+        Durability::None => held,
+    }
+}
+
+/// How many files may wait for the disk before no further one is begun, under a `limit` on descriptors.
+///
+/// A connection holds one file at a time, besides those that it has handed to the disk. A file is begun only while fewer than
+/// this many wait for the disk, and one that is handed over is no longer the connection's: so there are never more files open
+/// than connections and these together.
+pub fn sync_backlog(limit: u64) -> u64 {
+    (limit / BACKLOG_SHARE).clamp(1, BACKLOG_MAX)
+}
+
 /// What one server is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {

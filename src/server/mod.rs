@@ -151,8 +151,9 @@ impl Server {
     /// # Errors
     /// [`StartError`], in words for whoever started it.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
-        let max_connections = start::max_connections(config, descriptors)?;
+        let max_connections = start::max_connections(config, descriptors, inherited)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
         directory.tend(config.partial_ttl);
@@ -162,8 +163,8 @@ impl Server {
         if config.sync == Durability::Full {
             let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
             let wake = move || wake(&waker);
-            let backlog_max = start::sync_backlog(descriptors) as usize;
-            directory.sync_before_receipts(backlog_max, wake).map_err(StartError::Directory)?;
+            let backlog_max = config::sync_backlog(descriptors) as usize;
+            directory.sync_before_receipts(backlog_max, wake).map_err(StartError::SyncThread)?;
         }
         let (listeners, echo) = start::bind(config)?;
         let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);

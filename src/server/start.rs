@@ -7,19 +7,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::config::{Config, Durability, Udp};
+use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
 use crate::net::{Echo, Listener, Sharing};
 
-/// Descriptors for all but connections: the standard streams, epoll, its waker and its timer, signals, the echo, the one that
-/// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
-/// moment or was inherited.
-const RESERVED_DESCRIPTORS: u64 = 24;
-/// Of all descriptors, one in so many may be held by uploads that wait for the disk.
-const BACKLOG_SHARE: u64 = 16;
-/// Uploads that wait for the disk at most: several batches, so that it never runs dry.
-const BACKLOG_MAX: u64 = 256;
-/// A connection's socket and its partial file.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// How often a free number is sought for TCP and UDP together.
 const PAIR_ATTEMPTS: usize = 16;
 
@@ -34,6 +24,10 @@ pub enum StartError {
         needed: u64,
         /// Descriptors that the process may have.
         limit: u64,
+        /// Of these, those that the process was started with, besides the standard streams.
+        inherited: u64,
+        /// Connections that there are descriptors for.
+        possible: usize,
     },
     /// No address is told to listen on.
     NoAddress,
@@ -50,51 +44,63 @@ pub enum StartError {
     Directory(io::Error),
     /// The event loop cannot be set up.
     EventLoop(io::Error),
+    /// There is no thread to wait for the disk.
+    SyncThread(io::Error),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Descriptors { asked, needed, limit } => write!(
-                f,
-                "{asked} connections need {needed} descriptors ({DESCRIPTORS_PER_CONNECTION} each and {} besides), but \
-                 the limit is {limit}: ask for at most {}, or raise it (ulimit -n, LimitNOFILE=)",
-                needed - DESCRIPTORS_PER_CONNECTION * *asked as u64,
-                connections_for(*limit, needed - DESCRIPTORS_PER_CONNECTION * *asked as u64),
-            ),
+            Self::Descriptors { asked, needed, limit, inherited, possible } => {
+                let besides = needed.saturating_sub(DESCRIPTORS_PER_CONNECTION * *asked as u64);
+                write!(
+                    f,
+                    "{asked} connections need {needed} descriptors ({DESCRIPTORS_PER_CONNECTION} each and {besides} \
+                     besides"
+                )?;
+                if *inherited > 0 {
+                    write!(f, ", of which {inherited} were open at the start")?;
+                }
+                write!(
+                    f,
+                    "), but the limit is {limit}: ask for at most {possible}, or raise it (ulimit -n, LimitNOFILE=)"
+                )
+            }
             Self::NoAddress => f.write_str("there is no address to listen on: name at least one"),
             Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
             Self::Directory(error) => error.fmt(f),
             Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
+            Self::SyncThread(error) => write!(f, "cannot start the threads that sync files to the disk: {error}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
 
-/// How many connections may be held, given `descriptors` for the whole process.
+/// How many connections may be held, given a `limit` on the descriptors of the process, `inherited` of which were open when it
+/// started.
 ///
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
-pub fn max_connections(config: &Config, descriptors: u64) -> Result<usize, StartError> {
-    let backlog = if config.sync == Durability::Full { sync_backlog(descriptors) } else { 0 };
-    let fixed = RESERVED_DESCRIPTORS + config.listen.len() as u64 + backlog;
-    let allowed = connections_for(descriptors, fixed);
-    let asked = config.max_connections.unwrap_or(allowed.max(1));
-    if asked > allowed {
-        let needed = fixed + DESCRIPTORS_PER_CONNECTION.saturating_mul(asked as u64);
-        return Err(StartError::Descriptors { asked, needed, limit: descriptors });
+pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<usize, StartError> {
+    let sockets = config.listen.len() as u64 + echo_sockets(config);
+    let backlog = if config.sync == Durability::Full { sync_backlog(limit) } else { 0 };
+    let besides = inherited + descriptors_for(0, sockets, Durability::None) + backlog;
+    let possible = (limit.saturating_sub(besides) / DESCRIPTORS_PER_CONNECTION) as usize;
+    let asked = config.max_connections.unwrap_or(possible.max(1));
+    if asked > possible {
+        let needed = inherited + descriptors_for(asked as u64, sockets, config.sync);
+        return Err(StartError::Descriptors { asked, needed, limit, inherited, possible });
     }
     Ok(asked)
 }
 
-/// How many uploads may wait for the disk at once.
-pub fn sync_backlog(descriptors: u64) -> u64 {
-    (descriptors / BACKLOG_SHARE).clamp(1, BACKLOG_MAX)
-}
-
-fn connections_for(descriptors: u64, fixed: u64) -> usize {
-    (descriptors.saturating_sub(fixed) / DESCRIPTORS_PER_CONNECTION) as usize
+fn echo_sockets(config: &Config) -> u64 {
+    match &config.udp {
+        Udp::FollowTcp => config.listen.len() as u64,
+        Udp::At(addrs) => addrs.len() as u64,
+        Udp::Off => 0,
+    }
 }
 
 /// Binds all that the configuration names.
@@ -177,18 +183,31 @@ mod tests {
     #[test]
     fn the_default_takes_what_the_descriptors_allow() {
         let config = |sync, max_connections| Config { sync, max_connections, ..Config::default() };
-        assert_eq!(max_connections(&config(Durability::None, None), 1024).unwrap(), (1024 - 25) / 2);
-        assert_eq!(max_connections(&config(Durability::Full, None), 1024).unwrap(), (1024 - 25 - 64) / 2);
-        assert_eq!(max_connections(&config(Durability::None, Some(499)), 1024).unwrap(), 499);
+        assert_eq!(max_connections(&config(Durability::None, None), 1024, 0).unwrap(), (1024 - 25) / 2);
+        assert_eq!(max_connections(&config(Durability::Full, None), 1024, 0).unwrap(), (1024 - 25 - 64) / 2);
+        assert_eq!(max_connections(&config(Durability::None, None), 1024, 300).unwrap(), (1024 - 25 - 300) / 2);
+        assert_eq!(max_connections(&config(Durability::None, Some(499)), 1024, 0).unwrap(), 499);
         // As the README has it.
-        assert_eq!(max_connections(&config(Durability::Full, Some(10_000)), 20_300).unwrap(), 10_000);
+        assert_eq!(max_connections(&config(Durability::Full, Some(10_000)), 20_300, 0).unwrap(), 10_000);
+    }
+
+    #[test]
+    fn what_is_told_to_be_needed_is_enough() {
+        for asked in [1, 10, 100, 1000, 10_000] {
+            let config = Config { max_connections: Some(asked), ..Config::default() };
+            let Err(StartError::Descriptors { needed, .. }) = max_connections(&config, 20, 7) else {
+                panic!("{asked}")
+            };
+            assert_eq!(max_connections(&config, needed, 7).unwrap(), asked);
+        }
     }
 
     #[test]
     fn more_than_the_descriptors_allow_is_refused_with_the_arithmetic() {
         let config = Config { max_connections: Some(500), sync: Durability::None, ..Config::default() };
-        let error = max_connections(&config, 1024).unwrap_err().to_string();
-        for figure in ["500 connections", "1025 descriptors", "limit is 1024", "at most 499"] {
+        let error = max_connections(&config, 1024, 2).unwrap_err().to_string();
+        let figures = ["500 connections", "1027 descriptors", "of which 2 were open", "limit is 1024", "at most 498"];
+        for figure in figures {
             assert!(error.contains(figure), "{error}");
         }
     }

@@ -84,7 +84,12 @@ impl Server {
 
     /// What comes of a server that is to end by itself, because it cannot start.
     pub fn fail_to_start(home: &Arc<TempDir>, args: &[&str]) -> Output {
-        serve(&[], home, args).output().expect("the server can be started")
+        Self::fail_to_start_under(&[], home, args)
+    }
+
+    /// As [`Server::fail_to_start`], by way of a program that runs it; see [`Server::start_under`].
+    pub fn fail_to_start_under(wrapper: &[&str], home: &Arc<TempDir>, args: &[&str]) -> Output {
+        serve(wrapper, home, args).output().expect("the server can be started")
     }
 
     /// Its process id.

@@ -194,6 +194,40 @@ fn a_second_signal_ends_what_runs_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn signals_that_the_parent_has_blocked_are_heeded() {
+    let mut server = Server::start_under(&["env", "--block-signal"], &Server::home(), &[]);
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    server.signal(Signal::TERM);
+    await_closed_listener(&server);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(1));
+    assert!(is_reset(&classic_finish(running, b"content")));
+}
+
+#[test]
+fn a_server_that_gets_no_thread_says_what_for() {
+    // Against the limit count all threads of the user; root has none.
+    let uid = rustix::process::getuid();
+    if uid.is_root() {
+        let wrapper = "ulimit -u 1; exec setpriv --reuid 12345 --clear-groups \"$@\"";
+        return assert_no_thread(&["bash", "-c", wrapper, "bash"]);
+    }
+    assert_no_thread(&["prlimit", "--nproc=1"]);
+}
+
+fn assert_no_thread(wrapper: &[&str]) {
+    let home = Server::home();
+    std::fs::create_dir(home.path().join("inbox")).expect("a directory can be made");
+    for path in [home.path().to_owned(), home.path().join("inbox")] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
+    }
+    let output = Server::fail_to_start_under(wrapper, &home, &[]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("cannot start the threads that sync files to the disk: Resource temporarily"), "{words}");
+}
+
+#[test]
 fn other_signals_disturb_nobody() {
     let server = Server::start(&[]);
     server.withstands(|| {

@@ -31,7 +31,19 @@ fn assert_calm(server: &Server) {
 
 #[test]
 fn more_clients_than_descriptors_are_all_served_in_the_end_and_wait_without_a_spin() {
-    let server = Server::start_under(&["prlimit", "--nofile=72"], &Server::home(), &[]);
+    serve_more_than_there_is_room_for(&Server::start_under(&["prlimit", "--nofile=72"], &Server::home(), &[]));
+}
+
+#[test]
+fn descriptors_that_were_inherited_are_no_room_for_clients() {
+    // Forty more, which are gone from the limit.
+    let inherit = "for fd in $(seq 10 49); do eval \"exec $fd</dev/null\"; done; exec \"$@\"";
+    let wrapper = ["prlimit", "--nofile=112", "bash", "-c", inherit, "bash"];
+    serve_more_than_there_is_room_for(&Server::start_under(&wrapper, &Server::home(), &[]));
+}
+
+/// Checks it of a server with room for about twenty.
+fn serve_more_than_there_is_room_for(server: &Server) {
     server.withstands(|| {
         let (gate, accepted) = (Mutex::new(()), AtomicUsize::new(0));
         let upload = |number: u64| {
@@ -44,7 +56,7 @@ fn more_clients_than_descriptors_are_all_served_in_the_end_and_wait_without_a_sp
         thread::scope(|scope| {
             (0..500).for_each(|number| drop(scope.spawn(move || upload(number))));
             await_until("as many as there is room for", || accepted.load(Ordering::Relaxed) >= 16);
-            assert_calm(&server);
+            assert_calm(server);
             assert!(accepted.load(Ordering::Relaxed) < 36, "a connection takes two descriptors");
             drop(closed);
         });
