@@ -11,7 +11,7 @@
 //! ```text
 //!   people       cli                        what was typed -> what is meant (in the binary)
 //!   ------------------------------------------------------------------------------------
-//!   drives       server   client   load     the turn; send and ping; the load tester
+//!   drives       server   client   load     the turn; the sender; the load tester and ping
 //!   ------------------------------------------------------------------------------------
 //!   the system   net      store             sockets; files
 //!   ------------------------------------------------------------------------------------
@@ -25,7 +25,7 @@
 //! | [`net`] | listener, stream, echo, signals, readiness | what is said over them |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, one connection's glue, every limit | how any of it is done |
-//! | [`client`] | what `send` and `ping` do | the server's insides |
+//! | [`client`] | what `send` does | the server's insides |
 //! | [`load`] | many clients at once, and what must become of their files | the server's insides |
 //!
 //! Time is a value that the turn hands down, and so the lower floors can be run by a test without waiting: the simulation

@@ -7,7 +7,7 @@ use intake::load::host::{Requirement, requirements_with_server};
 use intake::net::{inherited_descriptors, raise_descriptor_limit};
 use intake::server::config::{Durability, descriptors_for};
 
-use super::{Exit, complain, say};
+use super::{Exit, Output, complain};
 
 /// A server listens on one socket for TCP and one for UDP.
 const SERVER_SOCKETS: u64 = 2;
@@ -17,7 +17,7 @@ const SERVER_SOCKETS: u64 = 2;
 #[command(after_help = "\
 Exit codes:
   0  the host has enough of everything
-  1  something falls short; its line says what to do
+  1  something falls short; its line says what to do; or the results could not be written
   2  usage error")]
 pub struct Doctor {
     /// Clients at once
@@ -40,9 +40,10 @@ impl Doctor {
         // A server that is started from here inherits the same.
         let of_server = inherited + descriptors_for(clients as u64, SERVER_SOCKETS, Durability::Full);
         let requirements = requirements_with_server(clients, of_server, descriptors);
-        say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));
-        requirements.iter().for_each(|requirement| say(row(requirement)));
-        if requirements.iter().all(Requirement::is_met) { Exit::Done } else { Exit::Failed }
+        let mut output = Output::default();
+        output.say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));
+        requirements.iter().for_each(|requirement| output.say(row(requirement)));
+        output.exit(if requirements.iter().all(Requirement::is_met) { Exit::Done } else { Exit::Failed })
     }
 }
 

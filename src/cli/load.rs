@@ -4,14 +4,10 @@ mod live;
 mod typed;
 mod udp;
 
-use std::collections::hash_map::RandomState;
 use std::fmt::Display;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -25,25 +21,23 @@ use intake::load::workload::{Sizes, Workload};
 use intake::load::{Closer, Finished, LoadError, Plan, json, run};
 use intake::proto::Dialect;
 use serde_json::Value;
-use signal_hook::consts::SIGINT;
-use signal_hook::flag;
 
 use super::address::Address;
 use super::units::Span;
-use super::{Exit, Words, complain, one_of, say, usage_error, word_of};
+use super::{Exit, Output, Words, any_seed, complain, one_of, stop_on_interrupt, usage_error, word_of};
 use live::View;
-use typed::{parse_mix, parse_rate, parse_sizes};
+use typed::{parse_mix, parse_rate, parse_sizes, parse_some_time};
 
 /// Puts a receiver under load: many clients, honest numbers, misbehaviour on demand
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    every upload ended as it should
-  1    an upload failed
+  1    an upload failed, or the report could not be written
   2    wrong usage, or this host has not what it takes
   3    cannot connect
   4    a file is lost, damaged, doubled, or there against expectation
-  5    a --fail-if has come about
+  5    a --fail-if has come about, or cannot be decided
   130  interrupted by Ctrl-C, and otherwise clean
 
 Misbehaviour, with the default of its parameter where it has one:
@@ -67,7 +61,7 @@ pub struct Load {
     #[arg(long, value_name = "N")]
     files: Option<u64>,
     /// Start no file after so long [default: 10s, without --files]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_some_time)]
     duration: Option<Span>,
     /// How large the files are: `64k`, from `1k..1M`, or half of them below and half above in `lognormal:64k,2`
     /// [default: 64k, or 64 bytes with --udp]
@@ -105,7 +99,7 @@ pub struct Load {
     #[arg(long, value_name = "N", default_value = "64", requires = "udp", conflicts_with = "rate")]
     window: NonZeroU64,
     /// How long the receiver may be silent, or an answer under way [default: 60s, or 1s with --udp]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_some_time)]
     timeout: Option<Span>,
     /// What names and contents are drawn from [default: another one in each run]
     #[arg(long, value_name = "N")]
@@ -116,7 +110,7 @@ pub struct Load {
     /// Send nothing, compare what a run with the same seed, files, sizes, dialect and misbehaviour has left
     #[arg(long, value_name = "DIR", requires = "seed", requires = "files", conflicts_with = "fail_if")]
     verify_only: Option<PathBuf>,
-    /// A bad outcome: any figure of the report above or below a limit; may be given several times
+    /// A bad outcome: any figure of the report above or below a limit, or without a value; may be given several times
     #[arg(long, value_name = "FIGURE>LIMIT")]
     fail_if: Vec<Condition>,
     /// Print the report as one JSON object
@@ -190,7 +184,7 @@ impl Load {
             match finished {
                 Ok(finished) => return self.conclude(plan, &finished),
                 Err(LoadError::Unreachable(reason)) => refused.push(format!("{}: {reason}", plan.target)),
-                Err(error) => return fail(&error),
+                Err(error) => return fail(plan.target, &error),
             }
         }
         refused.iter().for_each(complain);
@@ -203,19 +197,29 @@ impl Load {
         self.fail_if.iter().try_for_each(|condition| condition.find(&figures).map(|_| ()))
     }
 
-    /// Prints the report, one way or the other. A bad outcome is worse than a failure, and not as bad as a broken file.
+    /// Prints the report, in words or as JSON. A bad outcome is worse than a failure, and not as bad as a broken file.
     fn tell(&self, text: impl Display, report: &Value, exit: Exit) -> Exit {
+        let mut output = Output::default();
         if self.json {
-            say(report);
+            output.say(report);
         } else {
-            say(text);
+            output.say(text);
         }
+        let bad = self.bad_outcomes(report);
+        bad.iter().for_each(complain);
+        output.exit(if bad.is_empty() || exit == Exit::Broken { exit } else { Exit::BadOutcome })
+    }
+
+    /// In words, every `--fail-if` that came about, or of which nobody knows: a limit was to be kept, and nothing shows that
+    /// it was.
+    fn bad_outcomes(&self, report: &Value) -> Vec<String> {
         let figures = figures(report);
-        let has_come_about =
-            |condition: &&Condition| condition.find(&figures).is_ok_and(|figure| condition.is_true_of(figure));
-        let bad: Vec<&Condition> = self.fail_if.iter().filter(has_come_about).collect();
-        bad.iter().for_each(|condition| complain(format_args!("{condition} has come about")));
-        if bad.is_empty() || exit == Exit::Broken { exit } else { Exit::BadOutcome }
+        let bad = |condition: &Condition| match condition.is_true_of(condition.find(&figures).ok()?) {
+            Some(true) => Some(format!("{condition} has come about")),
+            Some(false) => None,
+            None => Some(format!("{condition} cannot be decided: there was nothing to measure")),
+        };
+        self.fail_if.iter().filter_map(bad).collect()
     }
 
     fn seed(&self) -> u64 {
@@ -292,27 +296,13 @@ fn exit_of(report: &Report<'_>) -> Exit {
     }
 }
 
-fn fail(error: &LoadError) -> Exit {
-    complain(error);
+fn fail(target: SocketAddr, error: &LoadError) -> Exit {
+    complain(format_args!("{target}: {error}"));
     match error {
         LoadError::Shortage(_) => Exit::Usage,
         LoadError::Unreachable(_) => Exit::Unreachable,
         LoadError::EventLoop(_) => Exit::Failed,
     }
-}
-
-/// So that names of different runs differ; short enough for every reader of JSON.
-fn any_seed() -> u64 {
-    RandomState::new().build_hasher().finish() >> 32
-}
-
-/// The first Ctrl-C ends the run, and what is then to be told is told; a second one ends the program.
-fn stop_on_interrupt() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    // Should one fail, the signal itself ends the process, which shells report by the same number.
-    let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
-    let _ = flag::register(SIGINT, stop.clone());
-    stop
 }
 
 #[cfg(test)]

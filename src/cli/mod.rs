@@ -11,14 +11,20 @@ mod send;
 mod serve;
 mod units;
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use intake::net::unblock_signals;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 
 /// Receive files over TCP from many clients at once, and send them
 #[derive(Debug, Parser)]
@@ -82,9 +88,51 @@ fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// Standard output of a command whose results must arrive: the first error in writing them is told, and makes the run a
+/// failure. A reader that has gone (EPIPE) has had what it wanted.
+#[derive(Debug, Default)]
+struct Output {
+    has_failed: bool,
+}
+
+impl Output {
+    /// One line of results.
+    fn say(&mut self, line: impl fmt::Display) {
+        let written = writeln!(io::stdout().lock(), "{line}");
+        if let Err(error) = written.or_else(unless_unread)
+            && !std::mem::replace(&mut self.has_failed, true)
+        {
+            complain(format_args!("cannot write the results to standard output: {error}"));
+        }
+    }
+
+    /// How the run ended: what failed otherwise is told first.
+    fn exit(&self, exit: Exit) -> Exit {
+        if self.has_failed && exit == Exit::Done { Exit::Failed } else { exit }
+    }
+}
+
+fn unless_unread(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
 /// One line of what went wrong.
 fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "intake: {line}");
+}
+
+/// Makes the names and contents of different runs differ. 32 bits, which every reader of JSON takes.
+fn any_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
+}
+
+/// The first Ctrl-C ends the run, which then reports what it has; a second one ends the program.
+fn stop_on_interrupt() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    // Should one fail, the signal itself ends the process, which shells report by the same number.
+    let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
+    let _ = flag::register(SIGINT, stop.clone());
+    stop
 }
 
 /// What the derived rules of clap cannot say, said as clap does.

@@ -1,26 +1,24 @@
-//! `intake ping`: UDP round trips to a receiver's echo.
+//! `intake ping`: UDP round trips to a receiver's echo. It is the load tester's run over UDP on one socket, told datagram by
+//! datagram.
 
-use std::io;
+use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::{Args, value_parser};
-use intake::client::ping::{COUNT_MAX, Event, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, Summary, ping};
-use intake::load::udp::choose;
-use signal_hook::consts::SIGINT;
-use signal_hook::low_level::pipe;
+use intake::load::udp::{Counts, Event, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, choose, run};
 
 use super::address::Address;
 use super::units::{Size, Span};
-use super::{Exit, complain, say};
+use super::{Exit, Output, any_seed, complain, stop_on_interrupt};
 
 /// Measures UDP round trips to a receiver's echo: time, loss, duplicates
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    answers came back
-  1    an answer came back changed
+  1    an answer came back changed, or the results could not be written
   2    wrong usage
   3    no answer came back
   130  interrupted by Ctrl-C")]
@@ -29,16 +27,21 @@ pub struct Ping {
     #[arg(value_name = "ADDR", default_value_t)]
     address: Address,
     /// How many datagrams to send
-    #[arg(long, value_name = "N", default_value_t = Plan::default().count)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
     count: u32,
     /// The size of each, 16 to 65507 bytes
-    #[arg(long, value_parser = parse_size, default_value_t = Size(Plan::default().size as u64))]
+    #[arg(long, value_parser = parse_size, default_value_t = Size(64))]
     size: Size,
-    /// The pause between two, whether or not an answer has come
-    #[arg(long, default_value_t = Span(Plan::default().interval))]
+    /// The time between two, whether or not an answer has come
+    #[arg(long, default_value_t = Span(Duration::from_secs(1)))]
     interval: Span,
 }
+
+/// The most datagrams: every round trip is remembered for the summary.
+const COUNT_MAX: u32 = 1_000_000;
+/// An answer after this is late: longer than any usual round trip.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn parse_size(typed: &str) -> Result<Size, String> {
     let size: Size = typed.parse()?;
@@ -51,49 +54,120 @@ fn parse_size(typed: &str) -> Result<Size, String> {
 }
 
 impl Ping {
-    /// Pings the first address of the host that is not refused.
+    /// Pings one address of the host: the first that answers, or else the first that does not refuse.
     pub fn run(self) -> Exit {
-        let outcome = self.address.resolve().and_then(|found| {
-            let address = choose(&found, &AtomicBool::new(false));
-            self.ping(address).map_err(|error| format!("cannot ping {address}: {error}"))
-        });
-        match outcome {
-            Ok(summary) => {
-                say(&summary);
-                exit_of(&summary)
-            }
+        let found = match self.address.resolve() {
+            Ok(found) => found,
             Err(words) => {
                 complain(words);
+                return Exit::Unreachable;
+            }
+        };
+        let stop = stop_on_interrupt();
+        let plan = self.plan(choose(&found, &stop));
+        let (mut output, mut round_trips) = (Output::default(), Vec::new());
+        let finished = run(&plan, &stop, &mut |event| {
+            match event {
+                Event::Failed(_) => complain(format_args!("{}: {}", plan.target, Told(event))),
+                _ => output.say(format_args!("{}: {}", plan.target, Told(event))),
+            }
+            if let Event::Answer(_, round_trip) = event {
+                round_trips.push(*round_trip);
+            }
+        });
+        match finished {
+            Ok(finished) => {
+                let summary = Summary { counts: finished.counts, round_trips, interrupted: finished.interrupted };
+                output.say(&summary);
+                output.exit(summary.exit())
+            }
+            Err(error) => {
+                complain(format_args!("cannot ping {}: {error}", plan.target));
                 Exit::Unreachable
             }
         }
     }
 
-    fn ping(&self, address: SocketAddr) -> io::Result<Summary> {
-        let plan = Plan { count: self.count, size: self.size.0 as usize, interval: self.interval.0, ..Plan::default() };
-        let (stop, interrupt) = UnixStream::pair()?;
-        pipe::register(SIGINT, interrupt)?;
-        ping(address, plan, stop, |event| match event {
-            Event::Failed(_) => complain(format_args!("{address}: {event}")),
-            _ => say(format_args!("{address}: {event}")),
-        })
+    fn plan(&self, target: SocketAddr) -> Plan {
+        Plan {
+            target,
+            sockets: 1,
+            size: self.size.0 as usize,
+            pace: Pace::Interval(self.interval.0),
+            count: Some(self.count.into()),
+            duration: None,
+            timeout: TIMEOUT,
+            seed: any_seed(),
+        }
     }
 }
 
-fn exit_of(summary: &Summary) -> Exit {
-    match summary {
-        Summary { stopped: true, .. } => Exit::Interrupted,
-        Summary { corrupt: 1.., .. } => Exit::Failed,
-        Summary { late: 0, round_trips, .. } if round_trips.is_empty() => Exit::Unreachable,
-        _ => Exit::Done,
+/// What came of all datagrams.
+struct Summary {
+    counts: Counts,
+    /// Of the answers that came in time.
+    round_trips: Vec<Duration>,
+    interrupted: bool,
+}
+
+impl Summary {
+    fn exit(&self) -> Exit {
+        match self.counts {
+            _ if self.interrupted => Exit::Interrupted,
+            Counts { corrupted: 1.., .. } => Exit::Failed,
+            Counts { answered: 0, late: 0, .. } => Exit::Unreachable,
+            _ => Exit::Done,
+        }
     }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One that the system would not send is as lost as one that the network dropped.
+        let Counts { tried, answered, late, duplicated, corrupted, .. } = self.counts;
+        let lost = tried - answered - late;
+        let lost_percent = 100.0 * lost as f64 / tried.max(1) as f64;
+        write!(f, "{tried} sent, {answered} answered, {late} late, {lost} lost ({lost_percent:.0} %), ")?;
+        write!(f, "{duplicated} duplicate, {corrupted} corrupt")?;
+        if answered == 0 {
+            return Ok(());
+        }
+        let times = || self.round_trips.iter().map(|time| millis(*time));
+        let mean = times().sum::<f64>() / answered as f64;
+        let deviation = (times().map(|time| (time - mean).powi(2)).sum::<f64>() / answered as f64).sqrt();
+        let (min, max) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
+        write!(f, "\nround trip min/avg/max/mdev = {min:.3}/{mean:.3}/{max:.3}/{deviation:.3} ms")
+    }
+}
+
+/// An event in words. People count from 1.
+struct Told<'a>(&'a Event);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Answer(number, time) => write!(f, "seq={} time={:.3} ms", number + 1, millis(*time)),
+            Event::Late(number, Some(time)) => write!(f, "seq={} time={:.3} ms, late", number + 1, millis(*time)),
+            Event::Late(number, None) => write!(f, "seq={} late", number + 1),
+            Event::Duplicate(number) => write!(f, "seq={} duplicate", number + 1),
+            Event::Corrupt(size) => write!(f, "{size} bytes that were not sent like this"),
+            Event::Failed(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                f.write_str("nothing listens there")
+            }
+            Event::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn sizes_that_no_datagram_has_are_told_why() {
@@ -104,13 +178,41 @@ mod tests {
         }
     }
 
+    fn summary(counts: Counts) -> Summary {
+        Summary { counts, round_trips: vec![MS, 2 * MS, 3 * MS], interrupted: false }
+    }
+
     #[test]
     fn exits_tell_how_it_went() {
-        let answered = || Summary { sent: 2, round_trips: vec![Duration::ZERO], ..Summary::default() };
-        assert_eq!(exit_of(&answered()), Exit::Done);
-        assert_eq!(exit_of(&Summary { late: 1, ..Summary::default() }), Exit::Done);
-        assert_eq!(exit_of(&Summary { corrupt: 1, ..answered() }), Exit::Failed);
-        assert_eq!(exit_of(&Summary { sent: 2, ..Summary::default() }), Exit::Unreachable);
-        assert_eq!(exit_of(&Summary { stopped: true, ..answered() }), Exit::Interrupted);
+        let answered = || Counts { tried: 2, answered: 1, ..Counts::default() };
+        assert_eq!(summary(answered()).exit(), Exit::Done);
+        assert_eq!(summary(Counts { tried: 1, late: 1, ..Counts::default() }).exit(), Exit::Done);
+        assert_eq!(summary(Counts { corrupted: 1, ..answered() }).exit(), Exit::Failed);
+        assert_eq!(summary(Counts { tried: 2, ..Counts::default() }).exit(), Exit::Unreachable);
+        let interrupted = Summary { interrupted: true, ..summary(answered()) };
+        assert_eq!(interrupted.exit(), Exit::Interrupted);
+    }
+
+    #[test]
+    fn the_summary_has_the_numbers_of_ping() {
+        let lines = "4 sent, 3 answered, 0 late, 1 lost (25 %), 0 duplicate, 0 corrupt\n\
+                     round trip min/avg/max/mdev = 1.000/2.000/3.000/0.816 ms";
+        assert_eq!(summary(Counts { tried: 4, answered: 3, ..Counts::default() }).to_string(), lines);
+        let nothing = "0 sent, 0 answered, 0 late, 0 lost (0 %), 0 duplicate, 0 corrupt";
+        assert_eq!(summary(Counts::default()).to_string(), nothing);
+    }
+
+    #[test]
+    fn every_event_has_its_words() {
+        for (event, words) in [
+            (Event::Answer(0, MS), "seq=1 time=1.000 ms"),
+            (Event::Late(1, Some(2 * MS)), "seq=2 time=2.000 ms, late"),
+            (Event::Late(1, None), "seq=2 late"),
+            (Event::Duplicate(2), "seq=3 duplicate"),
+            (Event::Corrupt(5), "5 bytes that were not sent like this"),
+            (Event::Failed(ErrorKind::ConnectionRefused.into()), "nothing listens there"),
+        ] {
+            assert_eq!(Told(&event).to_string(), words);
+        }
     }
 }

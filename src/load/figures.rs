@@ -17,8 +17,8 @@ const UNITS: [&str; 4] = ["_us", "_seconds", "_percent", "_bytes"];
 pub struct Figure {
     /// Its path in the report, such as `latency.stored.p99_us`.
     pub name: String,
-    /// In the unit that stands last in its name. A truth is 1 or 0.
-    pub value: f64,
+    /// In the unit that stands last in its name. A truth is 1 or 0. `None`: there was nothing to measure.
+    pub value: Option<f64>,
 }
 
 /// All figures of a report.
@@ -37,8 +37,10 @@ fn collect(value: &Value, name: &str, figures: &mut Vec<Figure>) {
             }
             None
         }
-        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
-        _ => value.as_f64(),
+        Value::Bool(truth) => Some(Some(f64::from(u8::from(*truth)))),
+        // A part of the report that is missing is no figure; a quantity that was not measured is one.
+        Value::Null => (without_unit(name) != name).then_some(None),
+        _ => value.as_f64().map(Some),
     };
     figures.extend(number.map(|value| Figure { name: name.to_owned(), value }));
 }
@@ -64,7 +66,7 @@ impl Condition {
             let names: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
             format!("{:?} is no figure of this report; they are {}", self.figure, names.join(", "))
         })?;
-        let is_duration = microseconds_of(found).is_some();
+        let is_duration = microseconds_in(found).is_some();
         match (self.is_duration, is_duration) {
             (true, false) => Err(format!("{} is no duration; leave the unit out", found.name)),
             (false, true) => Err(format!("{} is a duration; write it with us, ms or s, such as 50ms", found.name)),
@@ -72,10 +74,10 @@ impl Condition {
         }
     }
 
-    /// Whether it is so.
-    pub fn is_true_of(&self, figure: &Figure) -> bool {
-        let value = microseconds_of(figure).unwrap_or(figure.value);
-        if self.is_above { value > self.limit } else { value < self.limit }
+    /// Whether it is so; `None`: that is not known, as there was nothing to measure.
+    pub fn is_true_of(&self, figure: &Figure) -> Option<bool> {
+        let value = figure.value? * microseconds_in(figure).unwrap_or(1.0);
+        Some(if self.is_above { value > self.limit } else { value < self.limit })
     }
 
     fn matching<'a>(&self, figures: &'a [Figure]) -> Option<&'a Figure> {
@@ -96,14 +98,10 @@ fn without_unit(name: &str) -> &str {
     UNITS.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name)
 }
 
-fn microseconds_of(figure: &Figure) -> Option<f64> {
-    if figure.name.ends_with("_us") {
-        Some(figure.value)
-    } else if figure.name.ends_with("_seconds") {
-        Some(figure.value * 1e6)
-    } else {
-        None
-    }
+/// How many microseconds the unit of a duration has; `None`: it is not a duration.
+fn microseconds_in(figure: &Figure) -> Option<f64> {
+    let units = [("_us", 1.0), ("_seconds", 1e6)];
+    units.iter().find(|(unit, _)| figure.name.ends_with(unit)).map(|(_, microseconds)| *microseconds)
 }
 
 impl FromStr for Condition {
@@ -156,13 +154,13 @@ mod tests {
             "misbehaved": { "reset": { "as_expected": 1 } },
             "latency": {
                 "connect": { "p99_us": 100, "buckets_us": [[1, 2]] },
-                "stored": { "p99_us": 2000, "p99_9_us": 3000 },
+                "stored": { "p99_us": 2000, "p99_9_us": 3000, "p50_us": null },
             },
             "verification": null,
         }))
     }
 
-    fn holds(typed: &str) -> Result<bool, String> {
+    fn holds(typed: &str) -> Result<Option<bool>, String> {
         let (condition, figures) = (typed.parse::<Condition>()?, report());
         condition.find(&figures).map(|figure| condition.is_true_of(figure))
     }
@@ -184,8 +182,14 @@ mod tests {
             ("reset>0", true),
             ("interrupted>0", false),
         ] {
-            assert_eq!(holds(typed), Ok(expected), "{typed}");
+            assert_eq!(holds(typed), Ok(Some(expected)), "{typed}");
         }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_figure_and_a_part_that_is_missing_is_none() {
+        assert_eq!((holds("p50>1ms"), holds("p50<1ms")), (Ok(None), Ok(None)));
+        assert!(holds("verification>0").unwrap_err().contains("is no figure"));
     }
 
     #[test]

@@ -78,6 +78,26 @@ pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors:
     ]
 }
 
+/// What a run of `sockets` that send datagrams cannot do without, given `descriptors` for the process. Each has a port of its
+/// own on all addresses.
+pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requirement> {
+    let needed = sockets as u64 + RESERVED_DESCRIPTORS;
+    vec![
+        Requirement {
+            what: "descriptors",
+            needs: needed,
+            has: descriptors,
+            remedy: format!("raise the hard limit (ulimit -Hn {needed}), or use fewer sockets"),
+        },
+        Requirement {
+            what: "source ports",
+            needs: sockets as u64,
+            has: source_ports(),
+            remedy: "widen net.ipv4.ip_local_port_range (sysctl), or use fewer sockets".into(),
+        },
+    ]
+}
+
 /// All that `clients` clients and a server for them need of one host. `of_server`: the descriptors that the server takes.
 pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64) -> Vec<Requirement> {
     let count = clients as u64;
@@ -217,7 +237,7 @@ impl Spent {
 
 impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let turn = Micros(self.longest_turn.as_micros() as u64);
+        let turn = Micros(Some(self.longest_turn.as_micros() as u64));
         let (cpu, busy) = (self.cpu.as_secs_f64(), self.busy_share * 100.0);
         write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
         if self.was_bottleneck() {

@@ -50,6 +50,9 @@ pub fn udp(plan: &udp::Plan, finished: &udp::Finished) -> Value {
     let counts = &finished.counts;
     let pace = match plan.pace {
         udp::Pace::Window(window) => json!({ "kind": "closed", "window_datagrams": window }),
+        udp::Pace::Interval(interval) => {
+            json!({ "kind": "open", "rate_per_second": interval.as_secs_f64().recip() })
+        }
         udp::Pace::Rate(rate) => json!({ "kind": "open", "rate_per_second": rate }),
     };
     json!({
@@ -71,8 +74,9 @@ pub fn udp(plan: &udp::Plan, finished: &udp::Finished) -> Value {
             "corrupted": counts.corrupted,
             "errors": counts.errors,
         },
+        "answering_seconds": finished.answering.as_secs_f64(),
         "answers_per_second": finished.answers_per_second(),
-        "jitter_us": finished.jitter.as_micros() as u64,
+        "jitter_us": finished.jitter.map(|jitter| jitter.as_micros() as u64),
         "latency": Map::from_iter([latency(("round_trip", &counts.round_trip))]),
         "tester": tester(&finished.spent),
     })

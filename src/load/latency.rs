@@ -39,20 +39,24 @@ impl Latency {
         self.histogram.len()
     }
 
-    /// The time that this share of all took at most, in microseconds; 0 where there is none.
-    pub fn quantile_us(&self, quantile: f64) -> u64 {
+    /// The time that this share of all took at most, in microseconds; `None` where nothing was recorded.
+    pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
         // The upper end of a bucket may lie above the largest value in it.
-        self.histogram.value_at_quantile(quantile).min(self.histogram.max())
+        self.of_some(|histogram| histogram.value_at_quantile(quantile).min(histogram.max()))
     }
 
-    /// The longest, in microseconds.
-    pub fn max_us(&self) -> u64 {
-        self.histogram.max()
+    /// The longest, in microseconds; `None` where nothing was recorded.
+    pub fn max_us(&self) -> Option<u64> {
+        self.of_some(Histogram::max)
     }
 
-    /// The mean, in microseconds.
-    pub fn mean_us(&self) -> f64 {
-        self.histogram.mean()
+    /// The mean, in microseconds; `None` where nothing was recorded.
+    pub fn mean_us(&self) -> Option<f64> {
+        self.of_some(Histogram::mean)
+    }
+
+    fn of_some<T>(&self, figure: impl Fn(&Histogram<u64>) -> T) -> Option<T> {
+        (self.count() > 0).then(|| figure(&self.histogram))
     }
 
     /// Each bucket that is not empty: its upper end in microseconds, and how many are in it. Two runs are merged by adding
@@ -82,17 +86,18 @@ impl fmt::Display for Bars<'_> {
         let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1);
         rows.iter().try_for_each(|(end, count)| {
             let bar = "#".repeat((count * BAR_WIDTH).div_ceil(most) as usize);
-            writeln!(f, "  up to {:>9}  {count:>9}  {bar}", Micros(*end).to_string())
+            writeln!(f, "  up to {:>9}  {count:>9}  {bar}", Micros(Some(*end)).to_string())
         })
     }
 }
 
-/// Microseconds in the unit that a person would use.
-pub struct Micros(pub u64);
+/// Microseconds in the unit that a person would use, or a dash.
+pub struct Micros(pub Option<u64>);
 
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        let Some(us) = self.0 else { return f.write_str("-") };
+        match us {
             us @ 0..1000 => write!(f, "{us} us"),
             us @ 1000..1_000_000 => write!(f, "{:.2} ms", us as f64 / 1e3),
             us => write!(f, "{:.2} s", us as f64 / 1e6),
@@ -114,7 +119,7 @@ mod tests {
     fn figures_are_within_a_thousandth() {
         let latency = latency(1..=100_000);
         for (quantile, exact) in [(0.5, 50_000_f64), (0.99, 99_000.0), (0.999, 99_900.0)] {
-            let told = latency.quantile_us(quantile) as f64;
+            let told = latency.quantile_us(quantile).unwrap() as f64;
             assert!((told / exact - 1.0).abs() <= 0.001, "{told} for {exact}");
         }
         assert_eq!(latency.count(), 100_000);
@@ -126,7 +131,8 @@ mod tests {
         let latency = latency([0, 1, 5, 5, u64::MAX]);
         assert_eq!(latency.buckets().map(|(_, count)| count).sum::<u64>(), 5);
         assert_eq!(latency.buckets().next(), Some((1, 2)));
-        assert_eq!(Latency::default().quantile_us(0.99), 0);
+        let nothing = Latency::default();
+        assert_eq!((nothing.quantile_us(0.99), nothing.max_us(), nothing.mean_us()), (None, None, None));
     }
 
     #[test]
@@ -139,7 +145,8 @@ mod tests {
 
     #[test]
     fn units_are_those_of_people() {
-        let told = [0, 999, 1000, 999_999, 1_500_000].map(|us| Micros(us).to_string());
+        let told = [0, 999, 1000, 999_999, 1_500_000].map(|us| Micros(Some(us)).to_string());
+        assert_eq!(Micros(None).to_string(), "-");
         assert_eq!(told, ["0 us", "999 us", "1.00 ms", "1000.00 ms", "1.50 s"]);
     }
 }

@@ -58,6 +58,9 @@ pub struct Schedule {
     distances: f64,
 }
 
+/// Files that were due and not started are counted one by one up to here: any more would keep the end of a run waiting.
+const COUNTED_MAX: u64 = 100_000;
+
 /// What a seed's stream is used for here; see [`Random::new`].
 const ARRIVALS: u64 = 4;
 
@@ -99,15 +102,20 @@ impl Schedule {
         self.next
     }
 
-    /// How many were due until `now` and have not been started: every client was busy.
+    /// How many were due until `now` and have not been started: every client was busy. Beyond `COUNTED_MAX` it is what the
+    /// rate brings in the mean.
     pub fn overdue(&self, now: Duration) -> u64 {
         let Loop::Open { rate, .. } = self.pace else { return 0 };
         let until = self.extent.duration.map_or(now, |end| end.min(now));
         let mut ahead = self.clone();
         while !ahead.is_exhausted() && ahead.due(rate) < until {
+            if ahead.next - self.next == COUNTED_MAX {
+                ahead.next += (self.distances_until(until, rate) - ahead.distances).ceil() as u64;
+                break;
+            }
             ahead.start(now);
         }
-        ahead.next - self.next
+        ahead.next.min(self.extent.files.unwrap_or(u64::MAX)) - self.next
     }
 
     fn is_exhausted(&self) -> bool {
@@ -126,6 +134,12 @@ impl Schedule {
             Loop::Open { arrivals: Arrivals::Poisson, .. } => -(1.0 - self.random.unit(self.next)).ln(),
             _ => 1.0,
         }
+    }
+
+    /// The inverse of `due`.
+    fn distances_until(&self, moment: Duration, rate: f64) -> f64 {
+        let (ramp, moment) = (self.ramp.as_secs_f64(), moment.as_secs_f64());
+        if moment < ramp { rate * moment * moment / (2.0 * ramp) } else { rate * (moment - ramp / 2.0) }
     }
 
     /// While the rate climbs evenly from 0, the files due by a moment grow with its square.
@@ -224,5 +238,17 @@ mod tests {
         schedule.start(Duration::ZERO);
         assert_eq!((schedule.overdue(SECOND), schedule.overdue(60 * SECOND)), (99, 999));
         assert_eq!(closed(Some(9), None, Duration::ZERO).overdue(SECOND), 0);
+    }
+
+    #[test]
+    fn no_rate_is_too_high_to_count_what_was_not_started() {
+        let schedule = |files, ramp| {
+            let extent = Extent { files, duration: None };
+            Schedule::new(Loop::Open { rate: 1e9, arrivals: Arrivals::Poisson }, extent, 1, ramp, 1)
+        };
+        let about = |count: u64, expected: f64| (count as f64 / expected - 1.0).abs() < 0.01;
+        assert!(about(schedule(None, Duration::ZERO).overdue(1000 * SECOND), 1e12));
+        assert!(about(schedule(None, 2000 * SECOND).overdue(1000 * SECOND), 2.5e11));
+        assert_eq!(schedule(Some(5_000_000), Duration::ZERO).overdue(1000 * SECOND), 5_000_000);
     }
 }

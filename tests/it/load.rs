@@ -1,8 +1,9 @@
 //! The load tester against the real server, and against receivers that lie.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -272,6 +273,95 @@ fn a_bad_outcome_is_worse_than_a_failure_and_named() {
     assert!(run.text().contains("failed>5 has come about") && !run.text().contains("p99>100s has"), "{}", run.text());
     let run = Run::load("127.0.0.1:1", "--files 10 --fail-if lost>0");
     assert_eq!(run.exit(), 2, "without --verify nobody knows what is lost: {}", run.text());
+}
+
+#[test]
+fn a_limit_on_what_was_not_measured_is_a_bad_outcome_and_has_no_figure() {
+    let server = Server::start(&[]);
+    let args = "--files 3 --dialect classic --closer client --json";
+    let run = Run::load(server.tcp(), &format!("{args} --fail-if p99>1h --fail-if stored.max>1s"));
+    assert_eq!(run.exit(), 2, "an hour is no unit of a limit");
+    let run = Run::load(server.tcp(), &format!("{args} --fail-if p99>1s --fail-if stored.mean<1s"));
+    let told = String::from_utf8_lossy(&run.output.stderr).into_owned();
+    assert!(run.exit() == 5 && told.contains("p99>1s cannot") && told.contains("mean<1s cannot"), "{}", run.text());
+    let stored = &run.json()["latency"]["stored"];
+    for figure in ["p50_us", "p90_us", "p99_us", "p99_9_us", "max_us", "mean_us"] {
+        assert_eq!(stored[figure], Value::Null, "{figure}: {stored}");
+    }
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    let run = Run::load(address, "--udp --duration 50ms --timeout 50ms --json --fail-if jitter>1s");
+    assert_eq!((run.exit(), &run.json()["jitter_us"]), (5, &Value::Null), "{}", run.text());
+}
+
+#[test]
+fn results_that_cannot_be_written_are_told_and_a_failure() {
+    let server = Server::start(&[]);
+    let (tcp, udp) = (server.tcp(), server.udp());
+    let commands = [
+        format!("load {tcp} --files 2"),
+        format!("load {tcp} --files 2 --json"),
+        format!("load {udp} --udp --duration 50ms --json"),
+        format!("load --verify-only {} --seed 1 --files 0", server.dir().display()),
+        format!("ping {udp} --count 2 --interval 1ms"),
+        "doctor --clients 1".into(),
+    ];
+    for command in commands {
+        let run = |stdout: Stdio| {
+            let mut run = Command::new(env!("CARGO_BIN_EXE_intake"));
+            run.args(command.split(' ')).stdout(stdout).output().expect("intake can be started")
+        };
+        let full = File::options().write(true).open("/dev/full").expect("this is Linux");
+        let Output { status, stderr, .. } = run(full.into());
+        let told = String::from_utf8_lossy(&stderr).into_owned();
+        assert_eq!(status.code(), Some(1), "{command}: {told}");
+        assert_eq!(told.matches("cannot write the results").count(), 1, "{command}: {told}");
+        let (reader, writer) = io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let Output { status, stderr, .. } = run(writer.into());
+        assert_eq!((status.code(), stderr.len()), (Some(0), 0), "{command}: nobody has to read it");
+    }
+}
+
+#[test]
+fn more_sockets_than_descriptors_is_told_before_it_starts() {
+    let words = ["--nofile=100", env!("CARGO_BIN_EXE_intake"), "load", "127.0.0.1:1", "--udp", "--sockets", "100"];
+    let output = Command::new("prlimit").args(words).output().expect("util-linux is installed");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("116 descriptors are needed"), "{told}");
+}
+
+#[test]
+fn no_time_at_all_is_wrong_usage() {
+    for args in ["--timeout 0s", "--udp --timeout 0ms", "--duration 0s"] {
+        let run = Run::load("127.0.0.1:1", args);
+        assert!(run.exit() == 2 && run.text().contains("above 0"), "{args}: {}", run.text());
+    }
+}
+
+#[test]
+fn ctrl_c_is_heard_whatever_there_is_to_send() {
+    let server = Server::start(&["--udp-rate", "off"]);
+    let (tcp, udp) = (server.tcp(), server.udp());
+    for args in [
+        format!("load {tcp} --rate 1e9/s --duration 1000s --size 1 --json"),
+        format!("load {udp} --udp --rate 1e9/s --duration 1000s --json"),
+        format!("load {udp} --udp --sockets 400 --window 1000000 --duration 1000s --json"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
+        let child = command.args(args.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Its signals are caught before it has a poll.
+        await_until("the run to begin", || has_epoll(child.id()));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let run = Run { output: child.wait_with_output().unwrap() };
+        assert_eq!((run.exit(), &run.json()["interrupted"]), (130, &Value::Bool(true)), "{args}: {}", run.text());
+    }
+}
+
+fn has_epoll(pid: u32) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.any(|target| target == Path::new("anon_inode:[eventpoll]"))
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What is typed for a load beyond plain quantities: sizes, rates and misbehaviour.
 
+use std::time::Duration;
+
 use intake::load::misbehave::{Conduct, Mix};
 use intake::load::workload::Sizes;
 
@@ -22,6 +24,17 @@ pub fn parse_sizes(typed: &str) -> Result<Sizes, String> {
     let (least, most) = typed.split_once("..").unwrap_or((typed, typed));
     let (least, most) = (size(least)?, size(most)?);
     if least <= most { Ok(Sizes::Range(least, most)) } else { Err("the first size is the smaller one".into()) }
+}
+
+/// A duration above zero.
+///
+/// # Errors
+/// In words.
+pub fn parse_some_time(typed: &str) -> Result<Span, String> {
+    match typed.parse()? {
+        Span(Duration::ZERO) => Err("no time at all is too little: write a duration above 0, such as 10s".into()),
+        span => Ok(span),
+    }
 }
 
 /// `500/s`, or just `500`.
@@ -74,8 +87,6 @@ fn known_kinds() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,5 @@
 //! `intake load --udp`: its options -> its plan, and its report -> an exit code.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use intake::load::json;
 use intake::load::udp::{Finished, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, choose, run};
 use intake::load::workload::Sizes;
 
-use super::Load;
-use crate::cli::{Exit, complain, usage_error};
+use super::{Load, fail};
+use crate::cli::{Exit, usage_error};
 
 const DEFAULT_SIZE: u64 = 64;
 /// Beyond any round trip on earth.
@@ -31,7 +30,8 @@ pub fn plan(load: &Load, target: SocketAddr) -> Result<Plan, String> {
         sockets: load.sockets.get(),
         size: size as usize,
         pace: load.rate.map_or(Pace::Window(load.window.get()), Pace::Rate),
-        duration: load.duration.map_or(super::DEFAULT_DURATION, |span| span.0),
+        count: None,
+        duration: Some(load.duration.map_or(super::DEFAULT_DURATION, |span| span.0)),
         timeout: load.timeout.map_or(DEFAULT_TIMEOUT, |span| span.0),
         seed: load.seed(),
     })
@@ -43,9 +43,9 @@ pub fn send(plan: &Plan, targets: &[SocketAddr], stop: &AtomicBool, load: &Load)
         return usage_error("load", &words);
     }
     let plan = Plan { target: choose(targets, stop), ..*plan };
-    match run(&plan, stop) {
+    match run(&plan, stop, &mut |_| {}) {
         Ok(finished) => load.tell(&finished, &json::udp(&plan, &finished), exit_of(&finished)),
-        Err(error) => fail(&plan, &error),
+        Err(error) => fail(plan.target, &error),
     }
 }
 
@@ -57,9 +57,4 @@ fn exit_of(finished: &Finished) -> Exit {
         false if counts.answered + counts.late == 0 => Exit::Unreachable,
         false => Exit::Done,
     }
-}
-
-fn fail(plan: &Plan, error: &io::Error) -> Exit {
-    complain(format_args!("cannot send to {}: {error}", plan.target));
-    Exit::Failed
 }

@@ -1,18 +1,23 @@
 //! What became of the datagrams of one socket. Pure: times are handed in as durations since the start.
 //!
-//! The memory is fixed: only the last [`REMEMBERED`] datagrams are known one by one.
+//! The memory is bounded: only the last [`REMEMBERED`] datagrams of all sockets are known one by one.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::load::latency::Latency;
 
-/// Datagrams remembered, to tell late, duplicate and reordered answers: what 60,000 datagrams a second have in flight in a
-/// second.
-const REMEMBERED: usize = 1 << 16;
+/// Datagrams remembered in all, to tell late, duplicate and reordered answers: what a million datagrams a second have in
+/// flight in a second.
+const REMEMBERED: usize = 1 << 20;
+/// The most and the least of them that one socket remembers.
+const REMEMBERED_BY_ONE: (usize, usize) = (1 << 10, 1 << 16);
 
 /// Counts of what became of datagrams.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
+    /// Handed to the kernel, which took it or reported an error.
+    pub tried: u64,
     /// Taken by the kernel.
     pub sent: u64,
     /// Came back unchanged and in time.
@@ -38,12 +43,25 @@ impl Counts {
     }
 }
 
+/// What a datagram is that came back unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// The first answer, in time; its round trip.
+    InTime(Duration),
+    /// The first answer, after the timeout; its round trip, unless the datagram is forgotten.
+    Late(Option<Duration>),
+    /// A further answer.
+    Again,
+}
+
 /// The datagrams of one socket. Their numbers count from 0.
 #[derive(Debug)]
 pub struct Track {
     timeout: Duration,
-    /// The last ones, by number modulo the size.
-    probes: Box<[Probe]>,
+    /// The last ones, in order.
+    probes: VecDeque<Probe>,
+    /// How many are remembered at most.
+    remembered: usize,
     next: u64,
     /// All below are answered or given up.
     oldest_open: u64,
@@ -51,36 +69,37 @@ pub struct Track {
     /// One more than the largest number answered.
     answered_up_to: u64,
     last_round_trip: Option<Duration>,
-    /// In seconds.
-    jitter: f64,
+    /// In seconds, from the second answer on.
+    jitter: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Probe {
     sent_at: Duration,
     state: State,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    #[default]
     Answered,
     InFlight,
     GivenUp,
 }
 
 impl Track {
-    /// Before the first datagram. An answer after `timeout` is late.
-    pub fn new(timeout: Duration) -> Self {
+    /// One of `sockets`, before the first datagram. An answer after `timeout` is late.
+    pub fn new(timeout: Duration, sockets: usize) -> Self {
+        let (least, most) = REMEMBERED_BY_ONE;
         Self {
             timeout,
-            probes: vec![Probe::default(); REMEMBERED].into(),
+            probes: VecDeque::new(),
+            remembered: (REMEMBERED / sockets).clamp(least, most),
             next: 0,
             oldest_open: 0,
             in_flight: 0,
             answered_up_to: 0,
             last_round_trip: None,
-            jitter: 0.0,
+            jitter: None,
         }
     }
 
@@ -94,73 +113,103 @@ impl Track {
         self.in_flight
     }
 
-    /// The smoothed difference between successive round trips (RFC 3550, section 6.4.1).
-    pub fn jitter(&self) -> Duration {
-        Duration::from_secs_f64(self.jitter)
+    /// The smoothed difference between successive round trips (RFC 3550, section 6.4.1); `None` before the second one.
+    pub fn jitter(&self) -> Option<Duration> {
+        self.jitter.map(Duration::from_secs_f64)
     }
 
     /// The next datagram was sent.
     pub fn sent(&mut self, now: Duration) {
-        // Whatever is forgotten for its sake is not waited for any more.
-        if self.next - self.oldest_open == REMEMBERED as u64 {
-            self.give_up_oldest();
+        if self.probes.len() == self.remembered {
+            // What is forgotten is not waited for any more.
+            if self.oldest_open == self.first() {
+                self.pass_oldest();
+            }
+            self.probes.pop_front();
         }
-        *self.probe(self.next) = Probe { sent_at: now, state: State::InFlight };
+        self.probes.push_back(Probe { sent_at: now, state: State::InFlight });
         self.next += 1;
         self.in_flight += 1;
     }
 
     /// Datagram `number`, one that was sent, has come back unchanged.
-    pub fn returned(&mut self, number: u64, now: Duration, counts: &mut Counts) {
-        if self.next - number > REMEMBERED as u64 {
+    pub fn returned(&mut self, number: u64, now: Duration, counts: &mut Counts) -> Returned {
+        let timeout = self.timeout;
+        let Some(probe) = self.probe(number) else {
             // Given up long ago.
             counts.late += 1;
-            return;
-        }
-        let probe = self.probe(number);
+            return Returned::Late(None);
+        };
         let round_trip = now.saturating_sub(probe.sent_at);
-        match std::mem::replace(&mut probe.state, State::Answered) {
-            State::Answered => counts.duplicated += 1,
-            State::GivenUp => counts.late += 1,
-            State::InFlight => self.answer(number, round_trip, counts),
+        let state = std::mem::replace(&mut probe.state, State::Answered);
+        self.in_flight -= u64::from(state == State::InFlight);
+        match state {
+            State::Answered => {
+                counts.duplicated += 1;
+                Returned::Again
+            }
+            State::InFlight if round_trip <= timeout => {
+                self.answer(number, round_trip, counts);
+                Returned::InTime(round_trip)
+            }
+            State::InFlight | State::GivenUp => {
+                counts.late += 1;
+                Returned::Late(Some(round_trip))
+            }
         }
+    }
+
+    /// Gives up the oldest datagram that has no answer.
+    pub fn give_up_one(&mut self) {
+        while self.oldest_open < self.next && !self.pass_oldest() {}
     }
 
     /// Gives up those whose time has passed. Returns when the next one's will have.
     pub fn expire(&mut self, now: Duration) -> Option<Duration> {
-        while self.oldest_open < self.next {
-            let Probe { sent_at, state } = *self.probe(self.oldest_open);
-            let due = sent_at + self.timeout;
+        let timeout = self.timeout;
+        while let Some(&mut Probe { sent_at, state }) = self.probe(self.oldest_open) {
+            let due = sent_at.saturating_add(timeout);
             if state == State::InFlight && due > now {
                 return Some(due);
             }
-            self.give_up_oldest();
+            self.pass_oldest();
         }
         None
     }
 
     fn answer(&mut self, number: u64, round_trip: Duration, counts: &mut Counts) {
-        self.in_flight -= 1;
         counts.answered += 1;
         counts.reordered += u64::from(number < self.answered_up_to);
         counts.round_trip.record(round_trip);
         self.answered_up_to = self.answered_up_to.max(number + 1);
         if let Some(last) = self.last_round_trip.replace(round_trip) {
-            self.jitter += (round_trip.abs_diff(last).as_secs_f64() - self.jitter) / 16.0;
+            let jitter = self.jitter.get_or_insert(0.0);
+            *jitter += (round_trip.abs_diff(last).as_secs_f64() - *jitter) / 16.0;
         }
     }
 
-    fn give_up_oldest(&mut self) {
-        let probe = self.probe(self.oldest_open);
-        if probe.state == State::InFlight {
-            probe.state = State::GivenUp;
-            self.in_flight -= 1;
-        }
+    /// Goes past the oldest open datagram. Returns whether that was in flight, and is given up now.
+    fn pass_oldest(&mut self) -> bool {
+        let was_in_flight = self.probe(self.oldest_open).is_some_and(|probe| {
+            let was_in_flight = probe.state == State::InFlight;
+            if was_in_flight {
+                probe.state = State::GivenUp;
+            }
+            was_in_flight
+        });
+        self.in_flight -= u64::from(was_in_flight);
         self.oldest_open += 1;
+        was_in_flight
     }
 
-    fn probe(&mut self, number: u64) -> &mut Probe {
-        &mut self.probes[number as usize % REMEMBERED]
+    /// The number of the first one that is remembered.
+    fn first(&self) -> u64 {
+        self.next - self.probes.len() as u64
+    }
+
+    fn probe(&mut self, number: u64) -> Option<&mut Probe> {
+        let place = number.checked_sub(self.first())?;
+        self.probes.get_mut(place as usize)
     }
 }
 
@@ -171,7 +220,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn track(sent: u32) -> (Track, Counts) {
-        let mut track = Track::new(100 * MS);
+        let mut track = Track::new(100 * MS, 1);
         (0..sent).for_each(|number| track.sent(number * MS));
         (track, Counts { sent: sent.into(), ..Counts::default() })
     }
@@ -188,7 +237,7 @@ mod tests {
         let Counts { answered, late, duplicated, reordered, .. } = counts;
         assert_eq!((answered, late, duplicated, reordered), (2, 1, 2, 1));
         assert_eq!((counts.lost(), track.in_flight()), (2, 2));
-        assert!((5000..5010).contains(&counts.round_trip.max_us()));
+        assert!(counts.round_trip.max_us().is_some_and(|us| (5000..5010).contains(&us)));
     }
 
     #[test]
@@ -201,19 +250,44 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_late_when_it_comes_after_all() {
-        let (mut track, mut counts) = track(REMEMBERED as u32 + 1);
-        assert_eq!(track.in_flight(), REMEMBERED as u64);
+        let (_, most) = REMEMBERED_BY_ONE;
+        let (mut track, mut counts) = track(most as u32 + 1);
+        assert_eq!(track.in_flight(), most as u64);
         track.returned(0, MS, &mut counts);
         track.returned(1, MS, &mut counts);
         assert_eq!((counts.late, counts.answered), (1, 1));
     }
 
     #[test]
+    fn an_answer_after_its_time_is_late_even_if_nobody_has_looked() {
+        let (mut track, mut counts) = track(1);
+        assert_eq!(track.returned(0, 101 * MS, &mut counts), Returned::Late(Some(101 * MS)));
+        assert_eq!(track.returned(0, 102 * MS, &mut counts), Returned::Again);
+        assert_eq!((counts.late, counts.duplicated, track.in_flight()), (1, 1, 0));
+    }
+
+    #[test]
+    fn an_error_gives_up_the_oldest_that_is_open() {
+        let (mut track, mut counts) = track(3);
+        track.returned(0, MS, &mut counts);
+        track.give_up_one();
+        assert_eq!(track.in_flight(), 1);
+        assert_eq!(track.returned(2, 3 * MS, &mut counts), Returned::InTime(MS));
+        track.give_up_one();
+        assert_eq!((track.in_flight(), counts.lost()), (0, 1));
+    }
+
+    #[test]
+    fn many_sockets_remember_fewer_each() {
+        assert_eq!(Track::new(MS, 15_000).remembered, 1 << 10);
+    }
+
+    #[test]
     fn jitter_follows_the_difference_of_round_trips() {
         let (mut track, mut counts) = track(2);
         track.returned(0, 10 * MS, &mut counts);
-        assert_eq!(track.jitter(), Duration::ZERO);
+        assert_eq!(track.jitter(), None);
         track.returned(1, 27 * MS, &mut counts);
-        assert_eq!(track.jitter(), MS);
+        assert_eq!(track.jitter(), Some(MS));
     }
 }
