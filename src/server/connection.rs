@@ -8,6 +8,7 @@
 //!                  ^                     |
 //!                  +---------------------+-- Yield    its budget is spent: others first
 //!                  +---------------------+-- Contend  when whoever is in its way was ended
+//!                  +---------------------+-- Room     when fewer files wait for the disk
 //!                                        |
 //!   a deadline ---------------> expire --+-- Close    and why: to the one place that closes
 //! ```
@@ -57,6 +58,8 @@ pub struct Context<'a, D> {
     pub buffer: &'a mut [u8],
     /// Shared by all, and empty: what nobody has to look at goes through it, where the system has one for us.
     pub pipe: Option<&'a Pipe>,
+    /// Whether other connections wait for room to begin a file: it would be unfair to begin one before them.
+    pub others_wait: bool,
     /// What files become of it is counted here.
     pub stats: &'a mut Stats,
     /// The turn's clock.
@@ -74,6 +77,8 @@ pub enum Verdict {
     Yield,
     /// Another connection may be in its way: see to that, then [`Connection::claim`].
     Contend,
+    /// It is about to begin a file while too many wait for the disk: [`Connection::begin_now`] when it is its turn.
+    Room,
     /// It is over.
     Close(CloseReason),
 }
@@ -134,7 +139,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || self.held.is_some();
-        self.task.as_ref().is_some_and(|task| !task.waits_for_disk())
+        self.task.as_ref().is_some_and(|task| !task.waits_for_others())
             || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
 
@@ -209,7 +214,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield | Verdict::Contend => self.ended(CloseReason::Silent),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent),
         }
     }
 
@@ -235,8 +240,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             cx.trace.tell_state(|| self.receiver.awaits());
-            let has_had_its_turn = budget.is_spent() || cx.store.is_congested();
-            if has_had_its_turn || !self.may_say_more() {
+            if budget.is_spent() || !self.may_say_more() {
                 self.flush(cx.clock.now, &mut cx.trace)?;
             }
             match self.receiver.farewell() {
@@ -250,9 +254,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     continue;
                 }
                 self.set_low_water(&mut cx.trace);
-                return Ok(Verdict::Wait);
+                return Ok(if self.waits_for_room() { Verdict::Room } else { Verdict::Wait });
             }
-            if has_had_its_turn {
+            if budget.is_spent() {
                 return Ok(Verdict::Yield);
             }
             if self.contended().is_some() {
@@ -375,8 +379,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Follows the conversation through `input`, and holds what cannot be followed yet.
     fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
-        while !cx.store.is_congested()
-            && self.task.is_none()
+        while self.task.is_none()
             && let Some(event) = self.receiver.receive(&mut input, cx.rules)
         {
             self.act(event, cx);
@@ -398,6 +401,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
         cx.trace.tell(|| Scene::Heard(&event));
         match event {
+            Event::Request(request) if cx.others_wait || cx.store.is_congested() => {
+                self.task = Some(Box::new(Task::Begin(request)));
+            }
             Event::Request(request) => self.begin(request, cx),
             Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(bytes)),
             Event::End(whole) => self.publish(whole, cx),

@@ -41,6 +41,8 @@ pub struct Connections<S, D: Store> {
     limits: Limits,
     slots: Slots<Connection<S, D>>,
     ready: ReadyQueue,
+    /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
+    waiting_for_room: ReadyQueue,
     deadlines: Deadlines,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
@@ -57,6 +59,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             limits: config.limits.clone(),
             slots: Slots::default(),
             ready: ReadyQueue::default(),
+            waiting_for_room: ReadyQueue::default(),
             deadlines: Deadlines::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
@@ -115,17 +118,30 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Serves those that are ready now, once each, as far as the turn's budget and the store go.
+    /// Serves those that are ready now, once each, as far as the turn's budget goes. Those that have waited for room come
+    /// first, as far as there is room.
     pub fn serve(&mut self, clock: Clock) {
         let mut turn = Budget::new(TURN_BYTES);
+        while self.may_begin_one()
+            && !turn.is_spent()
+            && let Some(id) = self.waiting_for_room.pop()
+        {
+            let spent = self.visit(id, clock, Connection::begin_now);
+            turn.spend(spent.max(VISIT_MIN_BYTES));
+        }
         for _ in 0..self.ready.len() {
-            if turn.is_spent() || self.store.is_congested() {
+            if turn.is_spent() {
                 break;
             }
             let Some(id) = self.ready.pop() else { break };
             let spent = self.visit(id, clock, Connection::serve);
             turn.spend(spent.max(VISIT_MIN_BYTES));
         }
+    }
+
+    /// Whether somebody waits for room to begin a file, and there is some.
+    fn may_begin_one(&self) -> bool {
+        !self.waiting_for_room.is_empty() && !self.store.is_congested()
     }
 
     /// Calls those late whose deadline had passed when the poll was asked and who have nothing to be read since: what a
@@ -177,7 +193,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Whether somebody can be served at once.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty() && !self.store.is_congested()
+        !self.ready.is_empty() || self.may_begin_one()
     }
 
     /// How many there are.
@@ -220,13 +236,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
             pipe: self.pipe.as_ref(),
             stats: &mut self.stats,
             clock,
+            others_wait: !self.waiting_for_room.is_empty(),
             trace: Trace::of(&mut self.tracer, id),
         };
         let verdict = act(connection, &mut cx, &mut budget);
         match verdict {
-            Verdict::Wait => {
+            Verdict::Wait | Verdict::Room => {
                 debug_assert!(!connection.is_ready(), "would wait for an edge that has been told already");
                 connection.deadline(&self.limits).inspect(|at| self.deadlines.arm(id, *at));
+                if matches!(verdict, Verdict::Room) {
+                    self.waiting_for_room.push(id);
+                }
             }
             Verdict::Yield => {
                 cx.trace.tell(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });
@@ -246,6 +266,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
     /// told to come back.
     fn contend(&mut self, id: Id, clock: Clock) {
+        if self.store.is_congested() {
+            // It is about to begin a file.
+            return self.waiting_for_room.push(id);
+        }
         let wanted = self.slots.get(id).and_then(Connection::contended);
         let rival = wanted.and_then(|wanted| {
             self.slots.ids().find(|other| self.slots.get(*other).is_some_and(|other| other.holds(wanted)))

@@ -4,7 +4,8 @@
 //!   +--> poll     asleep: not at all while anybody is ready, else until an event
 //!   |    absorb   an event sets flags; who could get further ------> into the ready queue
 //!   |    settle   what the disk has done; who has something to say -> into the ready queue
-//!   |    serve    who stood in it by then, once each --> wait, yield (back into it), close
+//!   |    serve    who waited for room to begin a file, if there is some; then
+//!   |             who stood in it by then, once each --> wait, yield (back into it), close
 //!   |    expire   who was late when the poll was asked, and is not ready --> the same
 //!   |    echo     datagrams, so many; more are remembered
 //!   +--- accept   newcomers, so many, while there is room ---------> into the ready queue

@@ -100,7 +100,8 @@ pub trait Store {
         Vec::new()
     }
 
-    /// Whether so much is being published that nothing more should be begun before some of it is.
+    /// Whether so many files wait for the disk that no further one should be begun. Those that have begun may still be
+    /// published.
     fn is_congested(&self) -> bool {
         false
     }

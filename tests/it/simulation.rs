@@ -66,6 +66,12 @@ struct SimDisk {
     waiting: RefCell<Vec<(Claim, Work, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
+    /// The most connections that there were at once.
+    connected: Cell<usize>,
+    /// For so many turns it gets nothing done.
+    stalled_turns: Cell<usize>,
+    /// The names of files in the order in which they were begun.
+    begun: RefCell<Vec<String>>,
     /// What is to be gone on with, by resume id.
     kept: RefCell<BTreeMap<String, Kept>>,
     /// The resume ids that have an owner.
@@ -126,6 +132,8 @@ impl Store for SimStore {
     type Content = io::Cursor<Vec<u8>>;
 
     fn begin(&self, target: &Target) -> Result<SimPartial, StoreError> {
+        self.disk.begun.borrow_mut().push(target.name.to_string());
+        assert!(!self.is_congested(), "nothing is begun while too many files wait for the disk");
         if target.name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
@@ -167,6 +175,13 @@ impl Store for SimStore {
     /// In any order but that of one name, and not all at once.
     fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
         let mut settled = Vec::new();
+        if self.chance.one_in(60) {
+            self.disk.stalled_turns.set(40);
+        }
+        self.disk.stalled_turns.set(self.disk.stalled_turns.get().saturating_sub(1));
+        if self.disk.stalled_turns.get() > 0 {
+            return settled;
+        }
         while !self.disk.waiting.borrow().is_empty() && self.chance.one_in(3) {
             let mut waiting = self.disk.waiting.borrow_mut();
             let any = self.chance.below(waiting.len());
@@ -188,7 +203,9 @@ impl SimStore {
         if !self.syncs {
             return Some(self.disk.finish(work, name));
         }
-        assert!(!self.is_congested(), "nothing is given to a congested store");
+        let open = self.disk.partials.get();
+        let most = self.disk.connected.get() + BACKLOG_MAX;
+        assert!(open < most, "{open} files are open: more than a connection has, and the backlog");
         self.disk.waiting.borrow_mut().push((claim, work, name));
         None
     }
@@ -820,6 +837,8 @@ impl World {
                 Ok(SimStream { wire, chance })
             };
             self.connections.admit(peer, self.now, register).expect("the simulated poll takes everybody");
+            let connected = &self.disk.disk.connected;
+            connected.set(connected.get().max(self.connections.len()));
         }
     }
 
@@ -833,4 +852,104 @@ impl World {
         assert!(self.disk.disk.kept.borrow().is_empty(), "what is finished is kept no longer");
         assert!(self.disk.disk.owned.borrow().is_empty());
     }
+}
+
+// ---- room among the files that wait for the disk ---------------------------------------------------------------------
+
+/// A server whose disk does nothing before it is told to.
+struct Stalled {
+    disk: SimStore,
+    connections: Connections<SimStream, SimStore>,
+    clients: Vec<(Id, Rc<RefCell<Wire>>)>,
+    now: Moment,
+}
+
+impl Stalled {
+    fn new() -> Self {
+        let disk = SimStore { disk: Rc::default(), chance: Chance::new(0), syncs: true };
+        disk.disk.stalled_turns.set(usize::MAX);
+        let connections = Connections::new(disk.clone(), &Config::default());
+        Self { disk, connections, clients: Vec::new(), now: Moment::default() }
+    }
+
+    /// Somebody connects and has sent this. Returns its number.
+    fn connect(&mut self, sent: &[u8]) -> usize {
+        let (wire, chance) = (Wire::with_room(usize::MAX), self.disk.chance.clone());
+        wire.borrow_mut().arrive(sent);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
+        let (stream, clients) = (SimStream { wire: wire.clone(), chance }, &mut self.clients);
+        let register = |id| {
+            clients.push((id, wire));
+            Ok(stream)
+        };
+        self.connections.admit(peer, self.now, register).expect("it is taken");
+        self.disk.disk.connected.set(self.connections.len());
+        self.clients.len() - 1
+    }
+
+    fn send(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].1.borrow_mut().arrive(bytes);
+    }
+
+    fn heard(&self, client: usize) -> String {
+        String::from_utf8_lossy(&self.clients[client].1.borrow().outbound).into_owned()
+    }
+
+    /// Turns until nobody can be served, `passed` after the last one.
+    fn settle_down(&mut self, passed: Duration) {
+        self.now = self.now + passed;
+        for (id, wire) in &self.clients {
+            if let Some(readiness) = wire.borrow_mut().event() {
+                self.connections.absorb(*id, readiness);
+            }
+        }
+        let clock = Clock { asked: self.now, now: self.now };
+        self.connections.settle();
+        self.connections.serve(clock);
+        while self.connections.has_ready() {
+            self.connections.settle();
+            self.connections.serve(clock);
+        }
+        self.connections.expire(clock);
+    }
+}
+
+#[test]
+fn while_the_disk_is_behind_content_flows_and_beginners_wait_in_their_turn_for_as_long_as_it_takes() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut server = Stalled::new();
+    let flows = server.connect(b"/put size=3000000 flows\n");
+    server.settle_down(MOMENT);
+    for number in 0..BACKLOG_MAX {
+        server.connect(format!("/put size=1 small-{number}\nx").as_bytes());
+    }
+    server.settle_down(MOMENT);
+    assert!(server.disk.is_congested());
+
+    let waiting: Vec<usize> = ["first", "second", "third"]
+        .into_iter()
+        .map(|name| {
+            let client = server.connect(name.as_bytes());
+            server.settle_down(MOMENT);
+            client
+        })
+        .collect();
+    // It owes the disk nothing before it is whole.
+    for _ in 0..30 {
+        server.send(flows, &[0; 99_999]);
+        server.settle_down(Duration::from_secs(50));
+        assert!(server.clients[flows].1.borrow().inbound.is_empty(), "its content is not taken");
+    }
+    assert!(waiting.iter().all(|client| server.heard(*client).is_empty()), "they wait, and no clock runs");
+    assert!(server.clients.iter().all(|(_, wire)| !wire.borrow().closed));
+
+    // Who comes when there is room again comes after them.
+    let last = server.connect(b"last");
+    server.disk.disk.stalled_turns.set(0);
+    for _ in 0..100 {
+        server.settle_down(MOMENT);
+    }
+    let begun = server.disk.disk.begun.borrow();
+    assert_eq!(begun[1 + BACKLOG_MAX..], ["first", "second", "third", "last"].map(str::to_owned));
+    assert!(waiting.iter().chain([&last]).all(|client| server.heard(*client) == "ok"));
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   begin --+-----------------------------------------> accept --> append ... --> publish --> settle
+//!           |     (while too many files wait for the disk: Begin, and then as here)
 //!           +-- some is held: Recall --> Sync --> Resume --^                         |
 //!           +-- another has it: Contend --> claim, as at the beginning               |
 //!           +-- it may be here already: Compare <----- on-exists=same ---------------+
@@ -52,6 +53,8 @@ struct Wishes {
 pub enum Task<C> {
     /// Find out whether what has the name is the file that was uploaded, or would be.
     Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+    /// Wait until there is room among the files that wait for the disk.
+    Begin(Request),
     /// Wait until whoever has the resume id has given it up.
     Contend(Request),
     /// Sum up what is held of the upload.
@@ -76,9 +79,9 @@ impl<P: Partial> Upload<P> {
 }
 
 impl<C> Task<C> {
-    /// Whether only the disk can bring it on.
-    pub fn waits_for_disk(&self) -> bool {
-        matches!(self, Self::Sync(..) | Self::Publish(..))
+    /// Whether the connection can do nothing about it: the disk is busy with it, or with too many others.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Begin(_) | Self::Sync(..) | Self::Publish(..))
     }
 
     /// Whether it is what becomes of `ticket` that brings it on.
@@ -120,6 +123,26 @@ impl<S: Stream, D: Store> Connection<S, D> {
             if let Err(error) = self.open(&request, cx) {
                 self.refuse_to_begin(&error, request.name, cx.stats);
             }
+            self.follow_held(cx);
+        }
+        Verdict::Yield
+    }
+
+    /// Whether it waits for room to begin a file.
+    pub fn waits_for_room(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| matches!(**task, Task::Begin(_)))
+    }
+
+    /// Begins the file that it has waited for room for.
+    pub fn begin_now(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
+        if self.contended().is_some() {
+            return Verdict::Contend;
+        }
+        if let Some(Task::Begin(request)) = self.task.take_if(|task| matches!(**task, Task::Begin(_))).map(|task| *task)
+        {
+            // The peer had to wait for the disk.
+            self.pace = Pace::begin(cx.clock.now);
+            self.begin(request, cx);
             self.follow_held(cx);
         }
         Verdict::Yield
@@ -284,7 +307,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
                 digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
             }
-            Task::Contend(_) | Task::Sync(..) | Task::Resume(_) | Task::Publish(..) => Ok(true),
+            Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Resume(_) | Task::Publish(..) => Ok(true),
         };
         match piece {
             Ok(false) => self.task = Some(task),
@@ -316,7 +339,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 // There may be nothing left to come.
                 self.follow_held(cx);
             }
-            (Task::Contend(_) | Task::Sync(..) | Task::Publish(..), Ok(())) => {
+            (Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Publish(..), Ok(())) => {
                 unreachable!("others bring these to their end")
             }
             (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
