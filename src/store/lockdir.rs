@@ -138,10 +138,14 @@ impl AsFd for LockDir {
 
 impl Drop for LockDir {
     fn drop(&mut self) {
-        let removed = unlink(self.fd.as_fd(), LOCK, AtFlags::empty())
+        let removed = unlinkat(&self.fd, LOCK, AtFlags::empty())
             .and_then(|()| unlink(self.intake.as_fd(), &self.name, AtFlags::REMOVEDIR));
-        if let Err(errno) = removed {
-            log::warn!("the lock directory {:?} is left in .intake: {errno}", self.name);
+        match removed {
+            // If the file is gone, so is the directory, and the one of its name may be another.
+            Err(errno) if !is_gone(errno) => {
+                log::warn!("the lock directory {:?} is left in .intake: {errno}", self.name);
+            }
+            _ => {}
         }
     }
 }
@@ -534,6 +538,17 @@ mod tests {
         assert!(server.beat().is_err_and(is_gone));
         fs::remove_dir(&path).unwrap();
         assert!(server.beat().is_err_and(is_gone));
+    }
+
+    #[test]
+    fn a_server_whose_directory_is_gone_leaves_the_next_one_of_its_name_alone() {
+        let intake = tempfile::tempdir().unwrap();
+        let server = start(intake.path(), "a");
+        let path = intake.path().join("server.a.2b.1");
+        fs::remove_dir_all(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        drop(server);
+        assert!(path.exists());
     }
 
     #[test]
