@@ -5,6 +5,7 @@
 
 mod crash;
 mod disk;
+mod documents;
 mod fixture;
 mod forgetful;
 mod house;
