@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::fixture::{Server, content, line};
+
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -25,16 +27,14 @@ fn item(span: &str) -> Option<&str> {
     (is_item && span.split("::").all(is_name)).then_some(last)
 }
 
-/// The text of a file, or of all source files in a folder.
-fn read_all(path: &Path) -> String {
+/// The text of a file, or of all source files below a folder.
+pub fn read_all(path: &Path) -> String {
     if !path.is_dir() {
         return fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     }
     let files = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| read_all(&path))
-        .collect()
+    let files = files.filter(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "rs"));
+    files.map(|path| read_all(&path)).collect()
 }
 
 /// Checks that the names of the code in `text` stand in the files that it names.
@@ -75,4 +75,29 @@ fn what_contributing_names_of_the_code_is_there() {
     let (_, paths) = text.split_once("## Where do I add").expect("the section is there");
     let (paths, _) = paths.split_once("\n## ").expect("another section follows");
     paths.split("\n\n").for_each(assert_items_are_in_the_files);
+}
+
+/// The reply that the README shows is what the server says.
+#[test]
+fn the_receipt_in_the_readme_is_what_the_server_says() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, shown) =
+        readme.split_once("    $ (echo crash.log; cat crash.log) | nc -N 127.0.0.1 9000\n").expect("it is typed");
+    let shown = shown.lines().next().unwrap().trim();
+    let server = Server::start(&[]);
+    assert_eq!(line(server.tcp(), "crash.log", &content(70_000, 1)).unwrap().trim_end(), shown);
+}
+
+/// What the README says the server prints about its sockets.
+#[test]
+fn the_lines_on_standard_output_are_as_the_readme_shows_them() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let server = Server::start(&[]);
+    let port = server.tcp().port().to_string();
+    for shown in ["tcp 127.0.0.1:9000", "udp 127.0.0.1:9000"] {
+        assert!(readme.contains(&format!("`{shown}`")), "{shown}");
+        let (protocol, address) = shown.split_once(' ').unwrap();
+        let printed = if protocol == "tcp" { server.tcp() } else { server.udp() };
+        assert_eq!(printed.to_string(), address.replace("9000", &port));
+    }
 }

@@ -17,6 +17,7 @@ mod load;
 mod load_liars;
 mod names;
 mod network;
+mod one_upload;
 mod order;
 mod overload;
 mod receiver;
