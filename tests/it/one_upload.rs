@@ -183,9 +183,10 @@ fn call_lines(text: &str, trace: Vec<Line>) -> Vec<Line> {
     let is_close = |(thread, _, call): &&(u32, f64, String)| *thread == server && call.starts_with(&close);
     let end = start + calls[start..].iter().position(|call| is_close(&call)).unwrap();
     let since_accept = |at: &f64| (at - accepted) * 1e3;
-    // Before it is handed the upload, the committer may still be starting.
-    let handed_over = start + calls[start..].iter().position(|(.., call)| call.contains("FUTEX_WAKE")).unwrap();
-    let is_part = |at: usize, thread: u32, call: &str| is_ours(call) && (thread == server || at > handed_over);
+    // Before that, the committer may still be starting.
+    let is_first_of_committer = |call: &(u32, f64, String)| call.2.starts_with("fadvise64(");
+    let handed_over = start + calls[start..].iter().position(is_first_of_committer).expect("the content is synced");
+    let is_part = |at: usize, thread: u32, call: &str| is_ours(call) && (thread == server || at >= handed_over);
     let ours = calls.iter().enumerate().take(end + 1).skip(start);
     let ours = ours.filter(|(at, (thread, _, call))| is_part(*at, *thread, call)).map(|(_, call)| call);
     let ours = ours.map(|(thread, at, call)| {
