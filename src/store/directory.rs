@@ -8,7 +8,7 @@
 
 use std::fs::{File, create_dir_all};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +23,10 @@ use super::commit::{Disk, Job, Settled, Work};
 use super::committer::Committer;
 use super::handles::Handles;
 use super::kept::KeptFile;
+use super::method::{Method, make};
 use super::naming;
-use super::partial::{self, Method, Origin, PartialFile};
+use super::partial::{self, Origin, PartialFile};
+use super::permissions;
 use super::space::{Reservation, Space};
 use super::{Claim, Partial, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
@@ -64,9 +66,14 @@ impl Directory {
 
     /// Opens with the first of `methods` that works there.
     pub(super) fn open_with(path: &Path, methods: &[Method]) -> io::Result<Self> {
+        permissions::check_umask()?;
         let directory = open_writable(path)?;
         let handles = Arc::new(Handles::open(directory).map_err(cannot(path.display(), "used"))?);
         let method = choose(&handles, methods).map_err(cannot(path.display(), "stored in"))?;
+        partial::probe_moves(&handles).map_err(cannot(path.display(), "stored in"))?;
+        if method == Method::Named {
+            pass_on_permissions(&handles);
+        }
         let allocates = blocks::pay(&handles.directory)?;
         handles.intake().kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
         let space = Space::default();
@@ -120,20 +127,19 @@ impl Directory {
 
     fn create(&self, target: &Target) -> Result<PartialFile, StoreError> {
         let reservation = self.space.reserve(&self.handles.directory, target.size)?;
-        let method = match target.on_exists {
-            // A link never replaces.
-            OnExists::Replace => Method::Named,
-            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.method,
-        };
-        let (file, origin) = Origin::create(&self.handles, method)?;
+        // A link never replaces.
+        let is_named = target.on_exists == OnExists::Replace;
+        let (file, origin) = Origin::create(&self.handles, self.method, is_named)?;
         let blocks = self.blocks(&file, target.size, reservation)?;
         Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), blocks))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
         let size = target.size.unwrap_or(0);
+        let directory = self.handles.directory.as_fd();
+        let make = |place: BorrowedFd<'_>, name: &str| make(directory, self.method, place, name);
         let (intake, KeptFile { file, name, size: held }) =
-            self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target)?)))?;
+            self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target, &make)?)))?;
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
         let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(held)))?;
         let blocks = self.blocks(&file, target.size, reservation)?;
@@ -253,6 +259,18 @@ fn sync_names(directory: impl AsFd) -> io::Result<()> {
     retry_on_intr(|| fsync(&directory))?;
     fstat(directory)?;
     Ok(())
+}
+
+/// So that what is made in the server's own directories gets what it would in that of the uploads.
+fn pass_on_permissions(handles: &Handles) {
+    let (intake, directory) = (handles.intake(), handles.directory.as_fd());
+    for place in [intake.lockdir.intake(), intake.lockdir.as_fd(), intake.kept.as_fd()] {
+        if let Err(errno) = permissions::pass_on(directory, place) {
+            return log::warn!(
+                "files that are resumed or replace others may get another group or ACL than others: {errno}"
+            );
+        }
+    }
 }
 
 /// The first of `methods` that works, or why the last one does not.

@@ -11,7 +11,7 @@
 //! the file system looks up anew, and another file is made.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,7 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
+use super::method::{FILE_MODE, Method, make};
 use super::{StoreError, Target, blocks};
 use crate::proto::{Algorithm, Hasher, ResumeId};
 
@@ -28,13 +30,15 @@ const BUSY: StoreError = StoreError::Busy("another upload goes on under this res
 /// The directory of kept files, in `.intake`.
 pub(super) const KEPT: &CStr = c"kept";
 
-/// Less the umask, like any file that a program makes.
-pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
-
 /// What ends the name of a claim, after that of its file.
 const CLAIM: &str = ".claim";
 /// Longer than any claim, in bytes.
 const CLAIM_MAX_BYTES: u64 = 1024;
+
+const NOT_OURS: &str = "something else has the name of a kept partial file";
+
+/// Makes a file under a name that nothing else has in the directory of kept files; else fails with `EEXIST`.
+pub(super) type Make<'a> = &'a dyn Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<File>;
 
 /// The directory of kept files.
 #[derive(Debug)]
@@ -62,13 +66,13 @@ impl Kept {
         Self(directory)
     }
 
-    /// The file that is kept for `target`, or a new one: locked, and at its beginning.
+    /// The file that is kept for `target`, or a new one that `make` makes: locked, and at its beginning.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
-    pub(super) fn claim(&self, id: &ResumeId, target: &Target) -> Result<KeptFile, StoreError> {
+    pub(super) fn claim(&self, id: &ResumeId, target: &Target, make: Make) -> Result<KeptFile, StoreError> {
         let name = name_of(id);
-        let mut file = self.lock(&name)?;
+        let mut file = self.lock(&name, make)?;
         let wanted = claim_for(target);
         let found = self.read_claim(&name);
         let latest = found.split_inclusive('\n').next_back();
@@ -76,7 +80,7 @@ impl Kept {
         let held = file.file.metadata()?.len();
         let size = if agrees && target.size.is_some_and(|size| held <= size) { held } else { 0 };
         if size == 0 && !file.is_new {
-            file = self.replace(&name, file)?;
+            file = self.replace(&name, file, make)?;
         }
         if !agrees {
             self.write_claim(&name, "", &wanted)?;
@@ -106,7 +110,7 @@ impl Kept {
         for entry in Dir::read_from(&self.0)? {
             if let Some(name) = file_of(entry?.file_name())
                 && self.may_be_abandoned(name, ttl)
-                && let Ok(Locked { file, .. }) = self.lock(name)
+                && let Ok(Locked { file, .. }) = self.lock(name, &make_plainly)
                 && file.metadata().is_ok_and(|meta| is_abandoned(meta.len(), meta.mtime(), ttl))
             {
                 self.remove(name);
@@ -128,7 +132,7 @@ impl Kept {
             let entry = entry?;
             if let Some(name) = file_of(entry.file_name())
                 && entry.file_name().count_bytes() == name.len()
-                && let Ok(Locked { file, .. }) = self.lock(name)
+                && let Ok(Locked { file, .. }) = self.lock(name, &make_plainly)
                 && let Err(error) = blocks::give_back(&file)
             {
                 log::warn!("{name} may take more of the disk than it holds: {error}");
@@ -154,19 +158,19 @@ impl Kept {
 
     /// Opens or makes the file `name`, and locks it. Before it is locked it can have lost its name: then it is somebody's
     /// final file by now.
-    fn lock(&self, name: &str) -> Result<Locked, StoreError> {
+    fn lock(&self, name: &str, make: Make) -> Result<Locked, StoreError> {
         loop {
-            let Locked { file, is_new } = self.open(name)?;
+            let Locked { file, is_new } = self.open(name, make)?;
             let meta = file.metadata()?;
-            if !meta.is_file() {
-                return Err(io::Error::other("something else has the name of a kept partial file").into());
-            }
+            check_ours(&meta)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(BUSY),
                 Err(errno) => return Err(errno.into()),
             }
             match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+                // It has another name as well, which may be a final one: only the name here is given up.
+                Ok(named) if named.st_ino == meta.ino() && named.st_nlink > 1 => self.unlink(name),
                 Ok(named) if named.st_ino == meta.ino() => return Ok(Locked { file, is_new }),
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
@@ -174,11 +178,11 @@ impl Kept {
         }
     }
 
-    fn open(&self, name: &str) -> rustix::io::Result<Locked> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match openat(&self.0, name, flags | OFlags::CREATE | OFlags::EXCL, FILE_MODE) {
-            Ok(fd) => Ok(Locked { file: fd.into(), is_new: true }),
+    fn open(&self, name: &str, make: Make) -> rustix::io::Result<Locked> {
+        match make(self.as_fd(), name) {
+            Ok(file) => Ok(Locked { file, is_new: true }),
             Err(Errno::EXIST) => {
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 // Without EXCL it may be made here all the same, where it has just gone. It counts as found.
                 let fd = openat(&self.0, name, flags | OFlags::CREATE, FILE_MODE)?;
                 Ok(Locked { file: fd.into(), is_new: false })
@@ -188,26 +192,34 @@ impl Kept {
     }
 
     /// A new file in the place of `found`, which is locked and is not to be resumed.
-    fn replace(&self, name: &str, found: Locked) -> Result<Locked, StoreError> {
+    fn replace(&self, name: &str, found: Locked, make: Make) -> Result<Locked, StoreError> {
         match unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
         // Found again: another upload was quicker, or the name is one that the file system only remembers.
-        let file = self.lock(name)?;
+        let file = self.lock(name, make)?;
         drop(found);
         if file.is_new { Ok(file) } else { Err(BUSY) }
     }
 
     /// Opens the claim of `name`, to be read or synced.
-    pub(super) fn open_claim(&self, name: &str) -> rustix::io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        openat(&self.0, claim_of(name), flags, Mode::empty()).map(File::from)
+    pub(super) fn open_claim(&self, name: &str) -> io::Result<File> {
+        self.open_claim_with(name, OFlags::RDONLY)
+    }
+
+    /// Never waits for what has the name, if that is a pipe.
+    fn open_claim_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
+        let meta = file.metadata()?;
+        check_ours(&meta)?;
+        if meta.nlink() > 1 { Err(io::Error::other(NOT_OURS)) } else { Ok(file) }
     }
 
     /// The whole lines of the claim of `name`: the last one counts, what is torn does not.
     fn read_claim(&self, name: &str) -> String {
-        let file = self.open_claim(name).map_err(io::Error::from);
+        let file = self.open_claim(name);
         let claim = file.and_then(|file| io::read_to_string(file.take(CLAIM_MAX_BYTES))).unwrap_or_default();
         let whole = claim.rfind('\n').map_or(0, |end| end + 1);
         claim[..whole].to_owned()
@@ -215,8 +227,11 @@ impl Kept {
 
     /// Adds `line` to what is to stay of the claim. That may have been synced, and told as held: it is never overwritten.
     fn write_claim(&self, name: &str, stays: &str, line: &str) -> io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
+        if stays.is_empty() {
+            // Whatever has the name, it is not this upload's.
+            self.remove_claim(name);
+        }
+        let file = self.open_claim_with(name, OFlags::CREATE | OFlags::WRONLY)?;
         let end = stays.len() as u64;
         file.set_len(end)?;
         file.write_all_at(line.as_bytes(), end)
@@ -227,6 +242,17 @@ impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Of a file that only others will fill, or nobody.
+fn make_plainly(kept: BorrowedFd<'_>, name: &str) -> rustix::io::Result<File> {
+    make(kept, Method::Named, kept, name)
+}
+
+/// Others may have planted something, with our user's rights.
+fn check_ours(meta: &Metadata) -> io::Result<()> {
+    let is_ours = meta.is_file() && meta.uid() == geteuid().as_raw();
+    if is_ours { Ok(()) } else { Err(io::Error::other(NOT_OURS)) }
 }
 
 /// Of one length whatever the id, and telling nobody what that is.
@@ -280,6 +306,8 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
+    use rustix::fs::{CWD, FileType, mknodat};
+
     use super::*;
     use crate::proto::{Digest, Name, NamePolicy, OnExists};
 
@@ -295,7 +323,7 @@ mod tests {
     fn claim(kept: &Kept, as_id: &str, name: &str, size: u64, digest: Option<Digest>) -> Result<KeptFile, StoreError> {
         let name = Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
         let target = Target { size: Some(size), digest, ..Target::new(&name, OnExists::Rename) };
-        kept.claim(&id(as_id), &target)
+        kept.claim(&id(as_id), &target, &make_plainly)
     }
 
     fn held(claimed: Result<KeptFile, StoreError>) -> String {
@@ -409,6 +437,38 @@ mod tests {
         assert_eq!(next.size, 0);
         next.file.write_all(b"new").unwrap();
         assert_eq!(fs::read(base.path().join("a")).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_was_planted_and_no_pipe_is_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        let name = name_of(&id("x"));
+        let (file, record, precious) =
+            (base.path().join(&name), base.path().join(claim_of(&name)), base.path().join("precious"));
+        fs::write(&precious, "abc").unwrap();
+        let plant = |at: &Path, kind: &str| {
+            leave(&kept, DIGEST);
+            fs::remove_file(at).unwrap();
+            match kind {
+                "hard link" => fs::hard_link(&precious, at).unwrap(),
+                "symbolic link" => std::os::unix::fs::symlink(&precious, at).unwrap(),
+                _ => mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+            }
+        };
+        for kind in ["hard link", "symbolic link", "pipe"] {
+            plant(&record, kind);
+            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "", "{kind}");
+            leave(&kept, DIGEST);
+            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc", "its record is a file again");
+
+            plant(&file, kind);
+            match claim(&kept, "x", "a", 9, DIGEST) {
+                Ok(mut claimed) => claimed.file.write_all(b"new").unwrap(),
+                Err(error) => assert!(matches!(error, StoreError::Io(_)), "{kind}: {error}"),
+            }
+            assert_eq!(fs::read(&precious).unwrap(), b"abc", "{kind}");
+        }
     }
 
     #[test]

@@ -49,8 +49,10 @@ mod directory;
 mod handles;
 mod kept;
 mod lockdir;
+mod method;
 mod naming;
 mod partial;
+mod permissions;
 mod space;
 
 use std::fmt;
@@ -59,7 +61,8 @@ use std::os::fd::BorrowedFd;
 
 pub use commit::{Commit, Disk, Job, Settled, Work};
 pub use directory::{Directory, TEND_EVERY};
-pub use partial::{Link, Method, PartialFile};
+pub use method::{Link, Method};
+pub use partial::PartialFile;
 use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::proto::{Digest, Name, OnExists, ResumeId, Ticket};

@@ -7,14 +7,13 @@
 //!
 //! A long upload is written back as it comes (posix_fadvise(2)), so that little is left for the sync at its end.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{Advice, AtFlags, CWD, OFlags, RenameFlags};
+use rustix::fs::{Advice, AtFlags, OFlags, RenameFlags};
 use rustix::fs::{fadvise, fstat, linkat, openat, renameat, renameat_with, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::{Arg, DecInt};
@@ -22,9 +21,9 @@ use rustix::pipe::{SpliceFlags, splice};
 
 use super::blocks::Blocks;
 use super::handles::{Handles, Intake};
-use super::kept::FILE_MODE;
 use super::lockdir::is_gone;
-use super::{Partial, StoreError, naming};
+use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
+use super::{Partial, StoreError, cannot, naming, permissions};
 use crate::proto::{Name, OnExists};
 
 /// A file under way in a [`super::Directory`].
@@ -41,41 +40,6 @@ pub struct PartialFile {
     blocks: Box<Blocks>,
 }
 
-/// How a file is made, and published without ever touching what has the name already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and there is nothing to
-    /// plant something on.
-    Unnamed(Link),
-    /// Under a number in the server's lock directory, then renamed (`RENAME_NOREPLACE`, rename(2); where the file system does not
-    /// know that, linked).
-    Named,
-}
-
-/// How a file without a name is linked (linkat(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// By its descriptor (`AT_EMPTY_PATH`). Linux before 6.10 wants a privilege for it.
-    Descriptor,
-    /// By the descriptor's link in `/proc/self/fd`.
-    Proc,
-}
-
-impl Method {
-    /// All of them, the cheapest first.
-    pub(super) const ALL: [Self; 3] = [Self::Unnamed(Link::Descriptor), Self::Unnamed(Link::Proc), Self::Named];
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unnamed(Link::Descriptor) => "unnamed files",
-            Self::Unnamed(Link::Proc) => "unnamed files linked through /proc",
-            Self::Named => "named partial files",
-        })
-    }
-}
-
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
@@ -89,10 +53,13 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    pub(super) fn create(handles: &Arc<Handles>, method: Method) -> Result<(File, Self), StoreError> {
+    /// With a name of its own if `is_named`, or if `method` knows no other way.
+    pub(super) fn create(handles: &Arc<Handles>, method: Method, is_named: bool) -> Result<(File, Self), StoreError> {
         match method {
-            Method::Unnamed(link) => Ok((create_unnamed(handles)?, Self::Unnamed(handles.clone(), link))),
-            Method::Named => Entry::create(handles).map(|(file, entry)| (file, Self::Named(entry.into()))),
+            Method::Unnamed(link) if !is_named => {
+                Ok((create_unnamed(handles.directory.as_fd())?, Self::Unnamed(handles.clone(), link)))
+            }
+            _ => Entry::create(handles, method).map(|(file, entry)| (file, Self::Named(entry.into()))),
         }
     }
 
@@ -210,6 +177,12 @@ impl Partial for PartialFile {
             }
             Origin::Named(entry) => {
                 check_untouched(&file, size)?;
+                if on_exists == OnExists::Replace {
+                    let directory = entry.handles.directory.as_fd();
+                    permissions::take_over(&file, directory, &name)
+                        .map_err(io::Error::from)
+                        .map_err(cannot("the permissions of the file that it replaces", "kept"))?;
+                }
                 // Dropped last: nobody else owns a kept file before it has its name.
                 let _lock = entry.is_kept().then(|| file.try_clone()).transpose()?;
                 // Some file systems (NFS, FUSE) tell a failed write only here (close(2)), and this is the last moment.
@@ -227,26 +200,56 @@ pub(super) fn probe(handles: &Arc<Handles>, method: Method) -> io::Result<()> {
     let number = DecInt::new(intake.lockdir.next_file());
     let name = number.as_c_str();
     match method {
-        Method::Unnamed(link) => link_unnamed(&create_unnamed(handles)?, link, lockdir, name)?,
-        Method::Named => Entry::create_in(handles, &intake)?.1.rename(lockdir, name)?,
+        Method::Unnamed(_) => drop(make(handles.directory.as_fd(), method, lockdir, name)?),
+        Method::Named => Entry::create_in(handles, &intake, method)?.1.rename(lockdir, name).map_err(no_method)?,
     }
     Ok(unlinkat(lockdir, name, AtFlags::empty())?)
 }
 
-fn create_unnamed(handles: &Handles) -> rustix::io::Result<File> {
-    // In the directory rather than the lock directory, for its default ACL and group.
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat(&handles.directory, ".", flags, FILE_MODE).map(File::from)
+/// Why a named file cannot be renamed, where no other method works either.
+fn no_method(errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    match errno {
+        Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::Error::new(
+            error.kind(),
+            format!(
+                "its file system has neither unnamed files (O_TMPFILE) nor RENAME_NOREPLACE nor hard links: {error}"
+            ),
+        ),
+        _ => error,
+    }
 }
 
-/// Fails with `EEXIST` where there is anything under `name`.
-fn link_unnamed(file: &File, link: Link, to: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
-    match link {
-        Link::Descriptor => linkat(file, "", to, name, AtFlags::EMPTY_PATH),
-        Link::Proc => {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            linkat(CWD, path, to, name, AtFlags::SYMLINK_FOLLOW)
-        }
+/// Finds out whether files can be moved from the server's own directories into that of the uploads. They cannot from another
+/// file system, which may be mounted there, or from another subvolume, project or bind mount.
+///
+/// # Errors
+/// In words about the directory of the uploads.
+pub(super) fn probe_moves(handles: &Handles) -> io::Result<()> {
+    let intake = handles.intake();
+    for (place, words) in [(intake.lockdir.as_fd(), ".intake"), (intake.kept.as_fd(), ".intake/kept")] {
+        probe_move(place, handles.directory.as_fd()).map_err(|errno| match errno {
+            Errno::XDEV => {
+                let words =
+                    format!("its {words} is on another file system, or as good as that; unmount it or move it away");
+                io::Error::new(io::ErrorKind::CrossesDevices, words)
+            }
+            _ => errno.into(),
+        })?;
+    }
+    Ok(())
+}
+
+fn probe_move(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    const PROBE: &str = ".intake.probe";
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(from, PROBE, flags, FILE_MODE)?;
+    let moved = renameat(from, PROBE, to, PROBE);
+    let left_in = if moved.is_ok() { to } else { from };
+    match moved.and(unlinkat(left_in, PROBE, AtFlags::empty())) {
+        // Another server that starts has just done the same with it, so it can be done.
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
     }
 }
 
@@ -283,19 +286,18 @@ enum Place {
 }
 
 impl Entry {
-    fn create(handles: &Arc<Handles>) -> Result<(File, Self), StoreError> {
-        handles.with_intake(|intake| Ok(Self::create_in(handles, intake)?))
+    fn create(handles: &Arc<Handles>, method: Method) -> Result<(File, Self), StoreError> {
+        handles.with_intake(|intake| Ok(Self::create_in(handles, intake, method)?))
     }
 
-    fn create_in(handles: &Arc<Handles>, intake: &Arc<Intake>) -> rustix::io::Result<(File, Self)> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    fn create_in(handles: &Arc<Handles>, intake: &Arc<Intake>, method: Method) -> rustix::io::Result<(File, Self)> {
         loop {
             let number = intake.lockdir.next_file();
-            match openat(&intake.lockdir, DecInt::new(number), flags, FILE_MODE) {
+            match make(handles.directory.as_fd(), method, intake.lockdir.as_fd(), DecInt::new(number)) {
                 // Planted: no file of ours had this number.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
-                Ok(fd) => return Ok((fd.into(), Self::new(handles, intake.clone(), Place::LockDir(number)))),
+                Ok(file) => return Ok((file, Self::new(handles, intake.clone(), Place::LockDir(number)))),
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -203,6 +203,17 @@ fn a_write_that_fails_ends_its_upload_whichever_it_is() {
     });
 }
 
+/// What the server's descriptor of the file at `path` is called in the kernel, and by strace(1). It was opened without a
+/// name.
+fn descriptor_path(server: &Server, path: &Path) -> String {
+    let inode = fs::metadata(path).expect("it is there").ino();
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server runs");
+    let mut paths = descriptors.map(|entry| entry.expect("and read").path());
+    let descriptor = paths.find(|path| fs::metadata(path).is_ok_and(|meta| meta.ino() == inode));
+    let target = fs::read_link(descriptor.expect("it is open")).expect("a descriptor is a link");
+    target.to_str().expect("a path in UTF-8").trim_end_matches(" (deleted)").to_owned()
+}
+
 /// Begins an upload, and finds out which partial file is its own.
 fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
     let others = server.partials();
@@ -214,9 +225,9 @@ fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
 /// Uploads in three pieces, each of which is written on its own, and lets the `k`th write fail.
 fn fail_kth_write(server: &Server, error: &str, k: usize) {
     let (mut stream, partial) = begin_named(server);
-    let path = partial.to_str().expect("a path in UTF-8");
+    let path = descriptor_path(server, &partial);
     let inject = format!("inject=write:error={error}:when={k}");
-    let Some(_strace) = Strace::attach(server.pid(), &["-P", path, "-e", &inject]) else { return };
+    let Some(_strace) = Strace::attach(server.pid(), &["-P", &path, "-e", &inject]) else { return };
     for piece in 1..k {
         stream.write_all(b"piece").expect("content can be sent");
         await_until("it to be written", || fs::metadata(&partial).is_ok_and(|meta| meta.len() == 5 * piece as u64));
@@ -231,9 +242,9 @@ fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
         let publisher = *server.threads().last().expect("it has one thread at least");
         for error in ["EIO", "ENOSPC", "EDQUOT", "EINTR"] {
             let (stream, partial) = begin_named(&server);
-            let path = partial.to_str().expect("a path in UTF-8");
+            let path = descriptor_path(&server, &partial);
             let inject = format!("inject=close:error={error}:when=1");
-            let args = ["-P", path, "-e", "trace=close", "-e", &inject];
+            let args = ["-P", &path, "-e", "trace=close", "-e", &inject];
             let Some(strace) = Strace::attach(publisher, &args) else { return };
             assert!(is_reset(&classic_finish(stream, b"content")), "{error}");
             assert_eq!(strace.calls().len(), 1, "the descriptor may be another file's by then");

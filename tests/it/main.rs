@@ -5,7 +5,6 @@
 
 mod crash;
 mod disk;
-mod documents;
 mod fixture;
 mod forgetful;
 mod house;
@@ -17,9 +16,9 @@ mod load;
 mod load_liars;
 mod names;
 mod network;
-mod one_upload;
 mod order;
 mod overload;
+mod permissions;
 mod receiver;
 mod send;
 mod simulation;
