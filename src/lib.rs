@@ -4,9 +4,15 @@
 //! from the network to the disk. Each module begins with its own theory, the private ones too (`cargo doc` shows them with
 //! `--document-private-items`); the small programs in `examples/` show every piece of it at work, on a real kernel.
 //!
+//! # What is promised
+//!
+//! This library exists for the program `intake` and its tests. To be used by others are [`proto`], [`server::Server`] with
+//! its [`server::config::Config`], [`client::send`], and [`load::run()`] with its [`load::Plan`]. Everything else is public
+//! for the program and its tests: no promise.
+//!
 //! # The floors
 //!
-//! Imports go down, never up. Whoever looks for something finds it by asking what it must know to do its work.
+//! Imports go down, never up. To find something, ask what it must know to do its work.
 //!
 //! ```text
 //!   people       cli                        what was typed -> what is meant (in the binary)

@@ -1,7 +1,7 @@
 //! When each connection must be looked at, at the latest.
 //!
-//! The first deadline says how long the poll may sleep: that is all there is to a timer. One entry for each [`Id`], and a
-//! lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
+//! The first deadline is when the poll must return at the latest; the server arms a timer of the kernel's for it. One
+//! entry for each [`Id`], and a lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
 //! asked, finds that it is early, and arms it again. A busy upload so touches the heap once per timeout, not once per
 //! read.
 //!

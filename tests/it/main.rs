@@ -5,6 +5,7 @@
 
 mod crash;
 mod disk;
+mod documents;
 mod fixture;
 mod forgetful;
 mod house;
@@ -16,6 +17,7 @@ mod load;
 mod load_liars;
 mod names;
 mod network;
+mod one_upload;
 mod order;
 mod overload;
 mod permissions;

@@ -854,6 +854,102 @@ impl World {
     }
 }
 
+// ---- shutdowns -------------------------------------------------------------------------------------------------------
+
+/// How a server comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum CutShort {
+    /// A second signal, or the deadline: it may still say what it knows.
+    Aborted,
+    /// The kernel closes its sockets.
+    Killed,
+    /// Nothing does: it waits for all that have begun.
+    Never,
+}
+
+impl World {
+    /// Asks it to stop in the middle of the day, and cuts that short some turns later. Returns what was told and is not true.
+    fn run_to_a_shutdown(mut self, cut_short: CutShort) -> Result<(), String> {
+        (0..self.chance.below(200)).for_each(|_| self.turn());
+        self.connections.drain();
+        let most_turns = if cut_short == CutShort::Never { 20_000 } else { self.chance.below(60) };
+        for _ in 0..most_turns {
+            if self.connections.are_lingering() {
+                break;
+            }
+            self.turn_without_accepting();
+        }
+        if cut_short == CutShort::Never && !self.connections.are_lingering() {
+            return Err("it waits for somebody for ever".into());
+        }
+        if cut_short == CutShort::Aborted {
+            self.connections.abort(Clock { asked: self.now, now: self.clock });
+        }
+        drop(self.connections);
+        // What the disk was busy with is lost.
+        let published = self.disk.disk.published.borrow().clone();
+        self.clients.iter().filter(|client| client.id.is_some()).try_for_each(|client| client.check_told(&published))
+    }
+
+    fn turn_without_accepting(&mut self) {
+        self.pass_time();
+        let clock = Clock { asked: self.now, now: self.clock };
+        self.now = self.clock;
+        for (id, readiness) in self.poll() {
+            self.connections.absorb(id, readiness);
+        }
+        self.connections.settle();
+        self.connections.serve(clock);
+        self.connections.expire(clock);
+    }
+}
+
+impl Client {
+    /// What it was told is stored is stored.
+    fn check_told(&self, published: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+        let wire = self.wire.borrow();
+        let said = String::from_utf8_lossy(&wire.outbound);
+        if let Errand::Bare { is_line: false, name, content, .. } = &self.errand {
+            let sees_the_end = wire.fin && wire.closed && !wire.reset && !wire.was_reset_by_server && said == "ok";
+            return match published.get(name) {
+                None if sees_the_end => Err(format!("{name} ended well, and is not stored")),
+                Some(stored) if stored != content => Err(format!("{name} is not whole")),
+                _ => Ok(()),
+            };
+        }
+        for line in said.split_inclusive('\n').filter(|line| line.starts_with("done ") && line.ends_with('\n')) {
+            let name = line.trim_end().splitn(4, ' ').nth(3).unwrap_or_default();
+            if !published.contains_key(name) {
+                return Err(format!("{name} was told as done, and is not stored"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shutdowns() -> impl Iterator<Item = (u64, CutShort)> {
+    (0..120).flat_map(|seed| [CutShort::Aborted, CutShort::Killed, CutShort::Never].map(|cut_short| (seed, cut_short)))
+}
+
+#[test]
+fn whatever_cuts_a_shutdown_short_what_was_told_is_true() {
+    for (seed, cut_short) in shutdowns() {
+        assert_eq!(World::new(seed).run_to_a_shutdown(cut_short), Ok(()), "seed {seed}, {cut_short:?}");
+    }
+}
+
+#[test]
+fn an_end_instead_of_a_reset_where_the_outcome_is_owed_is_found() {
+    for ending in [CutShort::Aborted, CutShort::Killed] {
+        let found = shutdowns().filter(|(_, cut_short)| *cut_short == ending).find_map(|(seed, cut_short)| {
+            let world = World::new(seed);
+            world.clients.iter().for_each(|client| client.wire.borrow_mut().never_resets = true);
+            world.run_to_a_shutdown(cut_short).err()
+        });
+        assert!(found.is_some_and(|found| found.ends_with("ended well, and is not stored")), "{ending:?}");
+    }
+}
+
 // ---- room among the files that wait for the disk ---------------------------------------------------------------------
 
 /// A server whose disk does nothing before it is told to.

@@ -1,17 +1,9 @@
-//! The syllabus of the examples, held against the tree: it names every example, and what it names is there.
+//! The syllabus of the examples, compared with the tree: it has every example, and what it names exists.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// What stands between backquotes.
-fn code_spans(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
-}
+use crate::documents::{assert_items_are_in_the_files, root};
 
 #[test]
 fn every_example_has_its_section() {
@@ -30,19 +22,13 @@ fn every_example_has_its_section() {
 }
 
 #[test]
-fn the_files_and_functions_of_the_server_that_it_names_are_there() {
+fn what_it_names_of_the_server_is_there() {
     let syllabus = fs::read_to_string(root().join("examples/README.md")).unwrap();
     for section in syllabus.split("\n### ").skip(1) {
         let Some((_, in_the_server)) = section.split_once("*In the server:*") else {
             panic!("what the server does with it is not told: {section}")
         };
-        let paths = code_spans(in_the_server).filter(|span| span.starts_with("src/") && span.ends_with(".rs"));
-        let code: String = paths
-            .map(|path| fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}")))
-            .collect();
-        for (_, item) in code_spans(in_the_server).filter_map(|span| span.rsplit_once("::")) {
-            let is_there = [format!("fn {item}("), format!("    {item} {{")].iter().any(|spelt| code.contains(spelt));
-            assert!(is_there, "{item} is in none of the files that are named: {in_the_server}");
-        }
+        let in_the_server = in_the_server.split("\n## ").next().unwrap();
+        assert_items_are_in_the_files(in_the_server);
     }
 }

@@ -62,6 +62,8 @@ pub struct Wire {
     write_was_shut_down: bool,
     pub was_reset_by_server: bool,
     reset_on_close: bool,
+    /// A mistake: every close is an end.
+    pub never_resets: bool,
     pub closed: bool,
     /// Less tells of itself only with an end.
     low_water: usize,
@@ -185,6 +187,6 @@ impl Drop for SimStream {
         let mut wire = self.wire.borrow_mut();
         wire.closed = true;
         // A close with unread data is a reset, and overtakes what was said (RFC 1122 4.2.2.13).
-        wire.was_reset_by_server = wire.reset_on_close || !wire.inbound.is_empty();
+        wire.was_reset_by_server = !wire.never_resets && wire.reset_on_close || !wire.inbound.is_empty();
     }
 }
