@@ -1,7 +1,7 @@
-//! A budget: what one connection may take of a turn, so that a flood and fifty slow clients get on together.
+//! A budget: what one connection may take of a turn, so that a flood does not hold up fifty slow clients.
 //!
-//! One thread serves them all, each until `WouldBlock`. A peer that sends as fast as it is read never lets it come to
-//! that, and everybody else waits. The wrong server and the right one differ in a single number.
+//! One thread serves them all, each until `WouldBlock`. A peer that sends as fast as it is read never lets
+//! that happen, and all others wait. The wrong server and the right one differ in a single number.
 
 mod loopback;
 
@@ -27,19 +27,22 @@ fn main() -> io::Result<()> {
     let without = run("without a budget", NO_BUDGET)?;
     let with = run("with a budget", BUDGET_BYTES)?;
     assert_eq!(without.turns, 1, "the first turn ends when the flood does");
-    assert_eq!(without.longest_wait_bytes, FLOOD_BYTES, "and all the others stand behind it");
+    assert_eq!(without.longest_wait_bytes, FLOOD_BYTES, "and all others wait for it");
     assert!(with.longest_wait_bytes < BUDGET_BYTES + READ_BYTES, "a budget may be overdrawn by one read");
-    assert!(with.turns > FLOOD_BYTES / (BUDGET_BYTES + READ_BYTES), "the flood loses nothing by it but its privilege");
+    assert!(
+        with.turns > FLOOD_BYTES / (BUDGET_BYTES + READ_BYTES),
+        "the flood takes more turns, and loses nothing else"
+    );
     Ok(())
 }
 
-/// What is known when the flood is over.
+/// What was measured when the flood is over.
 #[derive(Default)]
 struct Figures {
     turns: usize,
     flood_bytes: usize,
     slow_bytes: usize,
-    /// The most bytes of the flood that were read in a turn before somebody else was served.
+    /// The most bytes of the flood that were read in a turn before another client was served.
     longest_wait_bytes: usize,
 }
 
@@ -70,11 +73,11 @@ fn run(name: &str, budget_bytes: usize) -> io::Result<Figures> {
     let Figures { turns, slow_bytes, longest_wait_bytes, .. } = figures;
     println!("{name}: the flood takes {turns} turns; {slow_bytes} bytes of the others are read meanwhile,");
     println!("    each after at most {longest_wait_bytes} of the flood");
-    assert_eq!(slow_bytes, turns * SLOW_CLIENTS, "everybody is served in every turn");
+    assert_eq!(slow_bytes, turns * SLOW_CLIENTS, "every client is served in every turn");
     Ok(figures)
 }
 
-/// A peer that sends as fast as it is read. In life that is another machine; here it fills what a read has made room for.
+/// A peer that sends as fast as it is read. In life it is another machine. Here it refills the room that each read makes.
 struct Flood {
     client: TcpStream,
     unsent_bytes: usize,
@@ -116,23 +119,23 @@ impl Server {
     }
 
     fn stream(&self, id: Id) -> &mio::net::TcpStream {
-        self.connections.get(id).expect("nobody is removed")
+        self.connections.get(id).expect("none is removed")
     }
 
-    /// One turn; `on_read` hears from whom how many bytes were read.
+    /// One turn. `on_read` is told which connection was read, and how many bytes.
     fn turn(&mut self, mut on_read: impl FnMut(Id, &mio::net::TcpStream, usize) -> io::Result<()>) -> io::Result<()> {
         let longest = if self.ready.is_empty() { PATIENCE } else { Duration::ZERO };
         wait(&mut self.poll, longest)?.iter().filter_map(id).for_each(|id| self.ready.push(id));
-        // Those that are ready now, once each: who has spent its budget comes after everybody else.
+        // Those that are ready now, once each. A connection that has spent its budget goes behind all others.
         for _ in 0..self.ready.len() {
             let id = self.ready.pop().expect("so many are in the queue");
-            let stream = self.connections.get_mut(id).expect("nobody is removed");
+            let stream = self.connections.get_mut(id).expect("none is removed");
             let (mut buffer, mut budget) = ([0; READ_BYTES], Budget::new(self.budget_bytes));
             while let Some(length) = unless_blocked(|| stream.read(&mut buffer))?.filter(|&length| length > 0) {
                 on_read(id, stream, length)?;
                 budget.spend(length);
                 if budget.is_spent() {
-                    // It may have more, and no event will tell.
+                    // It may have more, and no event will say so.
                     self.ready.push(id);
                     break;
                 }

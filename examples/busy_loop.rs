@@ -1,4 +1,4 @@
-//! Non-blocking without readiness is a busy loop; readiness is what it lacks.
+//! Non-blocking sockets without readiness make a busy loop.
 //!
 //! A thread that must not wait for one of its connections makes them all non-blocking. Then it has to know when to try
 //! again, and there are three answers: at once, after a nap, or when the kernel says so. The same messages are received
@@ -21,17 +21,17 @@ use loopback::{PATIENCE, mio_pair, unless_blocked, wait};
 
 const CONNECTIONS: usize = 10;
 const MESSAGES: usize = 20;
-/// Before each message; each comes over another connection than the one before.
+/// The pause before each message. Each comes over another connection than the one before.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How the receiver spends the time in which nothing has come.
+/// What the receiver does while nothing has come.
 #[derive(Clone, Copy, Debug)]
 enum Between {
-    /// Wrong: not at all.
+    /// Wrong: tries again at once.
     Spin,
     /// Little better: more naps cost more calls, longer ones make messages late.
     Nap(Duration),
-    /// Right: asleep, until the kernel says who is ready.
+    /// Right: sleeps until the kernel says which connection is ready.
     Poll,
 }
 
@@ -45,7 +45,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Receives all messages; returns how many reads that took.
+/// Receives all messages. Returns how many reads that took.
 fn receive(between: Between) -> io::Result<usize> {
     let pairs = (0..CONNECTIONS).map(|_| mio_pair()).collect::<io::Result<Vec<_>>>()?;
     let (clients, mut streams): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -91,14 +91,14 @@ fn send(clients: &[TcpStream]) -> io::Result<()> {
 /// Reads until `WouldBlock`; returns the bytes that were found and the reads that it took.
 fn drain(stream: &mio::net::TcpStream) -> io::Result<(usize, usize)> {
     let (mut buffer, mut found, mut reads) = ([0; 64], 0, 1);
-    // read(2) and not recv(2), which would be as good, because it is read(2) that the kernel counts for us.
+    // read(2) and not recv(2), because the kernel counts only read(2).
     while let Some(length) = unless_blocked(|| Ok(rustix::io::read(stream, &mut buffer)?))? {
         (found, reads) = (found + length, reads + 1);
     }
     Ok((found, reads))
 }
 
-/// What the kernel counts for this thread (proc(5)); a look costs a few reads itself.
+/// What the kernel has counted for this thread (proc(5)). The question itself costs a few reads.
 struct Kernel {
     reads: u64,
     slept: u64,

@@ -1,8 +1,8 @@
-//! A connect that does not block, done right: an event only says "look", and two looks together tell.
+//! A non-blocking connect, done right: an event only says "look", and it takes two looks to know.
 //!
-//! `connect` returns before there is a connection. What has come of it since is told by the socket's error and its
-//! peer. Each sign alone is wrong somewhere: a refused connection is as writable as one that stands, and one that is
-//! still on its way has no error either. Where nobody answers there is no event at all.
+//! `connect` returns before there is a connection. Later, the socket's error and its peer say what became of it. Each
+//! sign alone is wrong somewhere: a refused connection is as writable as an established one, and one that is still on its
+//! way has no error either. If nobody answers, there is no event at all.
 
 #![allow(clippy::disallowed_methods, reason = "to look for the error is half of the lesson")]
 
@@ -20,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 use loopback::kernel::Ends;
 use loopback::{ANY, PATIENCE, SILENCE, settle, wait};
 
-/// What has come of a connect.
+/// What became of a connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Verdict {
     Pending,
@@ -43,8 +43,8 @@ fn looked_at_too_early() -> io::Result<()> {
     let nobody_yet = TcpStream::from_std(Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?.into());
     let mut attempt = Attempt::watch(nobody_yet)?;
     attempt.look("watched before it connects", PATIENCE, Pending, [Connected, Connected, Pending])?;
-    let error = attempt.stream.write(b"hello").expect_err("there is nobody to write to");
-    println!("    whoever writes now hears: {error}");
+    let error = attempt.stream.write(b"hello").expect_err("there is no connection yet");
+    println!("    a write now fails: {error}");
     Ok(())
 }
 
@@ -63,7 +63,7 @@ fn refused_in_the_end() -> io::Result<()> {
     attempt.look("the listener has gone", PATIENCE, Failed, [Connected, Failed, Pending])
 }
 
-/// The kernel gives up in its own time, and silence is no event: the limit must be ours.
+/// The kernel gives up after minutes, and silence is not an event: the program needs its own limit.
 fn never_answered() -> io::Result<()> {
     let (listener, attempt, _first) = on_its_way()?;
     let ends = Ends { client: attempt.stream.local_addr()?, server: listener.local_addr()? };
@@ -71,7 +71,7 @@ fn never_answered() -> io::Result<()> {
     let state = ends.client()?.state;
     println!("    in {state}, says the kernel, which will try {} times more, for over a minute", retries.trim());
     assert_eq!(state, "SYN_SENT");
-    // Our deadline has passed: closing the socket is all that giving up takes.
+    // The deadline has passed. To give up, it is enough to close the socket.
     drop(attempt);
     assert!(ends.client()?.is_closed());
     println!("    given up after {SILENCE:?}");
@@ -105,11 +105,11 @@ impl Attempt {
         Ok(Self { poll, stream })
     }
 
-    /// Waits for an event, then looks. What the looks say together must be `right`, and what each would say alone is
-    /// known as well: writable, no error, or a peer taken for the whole answer, all of them wrong somewhere.
+    /// Waits for an event, then looks. Both looks together must say `right`. `alone` is what each sign would say by
+    /// itself: writable, no error, a peer. Each of them is wrong somewhere.
     fn look(&mut self, what: &str, longest: Duration, right: Verdict, alone: [Verdict; 3]) -> io::Result<()> {
         let writable = wait(&mut self.poll, longest)?.iter().any(|event| event.is_writable());
-        // The kernel tells an error once, so there must be one place alone that takes it.
+        // The kernel reports an error once, so only one place may take it.
         let (error, has_peer) = (self.stream.take_error()?, self.stream.peer_addr().is_ok());
         let verdict = match (&error, has_peer) {
             (Some(_), _) => Failed,

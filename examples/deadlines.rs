@@ -1,7 +1,7 @@
-//! Deadlines without a runtime: the first of them is the timeout of the poll, and that is all there is to a timer.
+//! Deadlines without a runtime: the first of them is the timeout of the poll, and a timer needs no more.
 //!
-//! A server ends connections that are silent for too long. Three situations, each for a right server and for one that
-//! differs in a single point: nobody speaks; one speaks all the time; the process was stopped for a while.
+//! A server ends connections that are silent for too long. Three situations, each with a right server and a wrong one
+//! that differs in one point: no client speaks; one speaks all the time; the process was stopped for a while.
 
 #![allow(clippy::disallowed_methods, reason = "it plays a process that is stopped")]
 
@@ -25,26 +25,26 @@ const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// Waits until the first deadline, reads what has come, then ends who is late.
+    /// Right: waits until the first deadline, reads what has come, then ends the connections that are late.
     Right,
     /// Wrong: wakes at every tick to see whether something is due.
     Tick,
-    /// Wrong: thinks of deadlines when the poll comes back empty.
+    /// Wrong: checks deadlines only when the poll comes back empty.
     WhenEmpty,
-    /// Wrong: ends who is late, then reads what has come.
+    /// Wrong: ends the connections that are late, then reads what has come.
     ExpireFirst,
 }
 
 fn main() -> io::Result<()> {
-    println!("-- three connections with different deadlines, and nobody speaks");
+    println!("-- three connections with different deadlines, and none speaks");
     let (right, tick) = (turns_in_silence(Manner::Right)?, turns_in_silence(Manner::Tick)?);
-    assert!(right <= 9 && right < tick, "silence is waited for, not counted through");
+    assert!(right <= 9 && right < tick, "it sleeps through the silence instead of counting it");
     println!("-- one speaks all the time, the other one never");
     assert!(ends_the_silent(Manner::Right)?);
     assert!(!ends_the_silent(Manner::WhenEmpty)?, "the poll never comes back empty");
     println!("-- it spoke in time, but then the process was stopped until long after its deadline");
     assert!(spares_the_punctual(Manner::Right)?);
-    assert!(!spares_the_punctual(Manner::ExpireFirst)?, "our own delay is taken for the peer's");
+    assert!(!spares_the_punctual(Manner::ExpireFirst)?, "it blames the peer for its own delay");
     Ok(())
 }
 
@@ -75,7 +75,7 @@ fn ends_the_silent(manner: Manner) -> io::Result<bool> {
     let ended = server.ended.contains(&silent);
     println!("{manner:?}: the silent one is {}", if ended { "ended" } else { "still there after twice its time" });
     println!("    the other's deadline moved {} times, its entry {} times", server.heard, server.early);
-    assert!(server.early < server.heard, "an entry is put right only when it comes due");
+    assert!(server.early < server.heard, "an entry is corrected only when it comes due");
     Ok(ended)
 }
 
@@ -84,7 +84,7 @@ fn spares_the_punctual(manner: Manner) -> io::Result<bool> {
     let (punctual, mut client) = server.admit(IDLE)?;
     client.write_all(b"here I am")?;
     arrived(server.stream(punctual), 9)?;
-    // As after SIGSTOP: the bytes are in the kernel, and nobody reads them.
+    // As after SIGSTOP: the bytes are in the kernel, unread.
     thread::sleep(2 * IDLE);
     server.turn()?;
     let spared = server.connections.get(punctual).is_some();
@@ -139,7 +139,7 @@ impl Server {
         for id in &ready {
             self.read(*id)?;
         }
-        // Late is who was late when the poll was asked: what came before that has been read by now.
+        // Late means late when the poll began: whatever came before that has been read by now.
         match self.manner {
             Manner::WhenEmpty if !ready.is_empty() => {}
             _ => self.expire(asked),
@@ -159,7 +159,7 @@ impl Server {
 
     fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
-            let deadline = self.connections.get(id).expect("only here they are removed").deadline;
+            let deadline = self.connections.get(id).expect("they are removed only here").deadline;
             if deadline > moment {
                 self.early += 1;
                 self.deadlines.arm(id, deadline);

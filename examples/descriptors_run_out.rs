@@ -1,4 +1,4 @@
-//! Out of descriptors: accept fails, the client stays in the backlog, and no edge tells when to try again.
+//! Out of descriptors: accept fails, the client stays in the backlog, and no edge says when to try again.
 //!
 //! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room
 //! for the third. But who notices?
@@ -24,35 +24,35 @@ const CLIENTS: usize = 5;
 const ROOM: usize = 2;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What follows an accept that fails for want of descriptors.
+/// What the server does after an accept has failed for lack of descriptors.
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// Wrong: nothing; the next event will come.
+    /// Wrong: nothing, as if another event would come.
     Forget,
-    /// Wrong: the next try, at once.
+    /// Wrong: tries again at once.
     TryAtOnce,
-    /// Right: the readiness is remembered, and a timer says when it is worth another try.
+    /// Right: remembers the readiness, and sets a timer for the next try.
     Pause,
 }
 
 fn main() -> io::Result<()> {
     let [forget, at_once, pause] = [run(Manner::Forget)?, run(Manner::TryAtOnce)?, run(Manner::Pause)?];
     assert_eq!((forget.in_vain, forget.comes_back), (1, false), "silence");
-    assert!(at_once.comes_back && at_once.in_vain > 10 * pause.in_vain, "a processor burns until somebody goes");
+    assert!(at_once.comes_back && at_once.in_vain > 10 * pause.in_vain, "it burns a processor until a connection ends");
     assert!(pause.comes_back && pause.in_vain <= 2 + SILENCE.div_duration_f64(PAUSE) as usize, "it sleeps in between");
     Ok(())
 }
 
 struct Outcome {
-    /// Tries that failed while nobody went.
+    /// Tries that failed before a connection ended.
     in_vain: usize,
-    /// Whether the third client was accepted after somebody had gone.
+    /// Whether the third client was accepted after a connection had ended.
     comes_back: bool,
 }
 
 fn run(manner: Manner) -> io::Result<Outcome> {
     println!("-- {manner:?}");
-    // Who asks the kernel needs a descriptor too, and has it in time.
+    // Asking the kernel takes a descriptor too, so it is opened in time.
     let (mut server, mut diag) = (Server::bind(manner)?, Diag::open()?);
     let address = server.listener.local_addr()?;
     let _clients = (0..CLIENTS).map(|_| TcpStream::connect(address)).collect::<io::Result<Vec<_>>>()?;
@@ -70,19 +70,19 @@ fn run(manner: Manner) -> io::Result<Outcome> {
     drop(server.accepted.pop());
     let longest = if let Manner::Forget = manner { SILENCE } else { PATIENCE };
     let comes_back = server.turns_until(longest, |server| server.accepted.len() == ROOM)?;
-    println!("one goes: the third is {}", if comes_back { "accepted" } else { "not accepted" });
-    assert_eq!(server.edges, edges, "no event told of the room, in any of the manners");
+    println!("one connection ends: the third is {}", if comes_back { "accepted" } else { "not accepted" });
+    assert_eq!(server.edges, edges, "no event reported the room, in any of the three");
 
     setrlimit(Resource::Nofile, limit)?;
     if !comes_back {
         let _newcomer = TcpStream::connect(address)?;
         assert!(server.turns_until(PATIENCE, |server| server.accepted.len() == CLIENTS)?);
-        println!("a sixth one connects, and its edge brings in all {} who waited", CLIENTS + 1 - ROOM);
+        println!("a sixth one connects, and its edge brings in all {} that waited", CLIENTS + 1 - ROOM);
     }
     Ok(Outcome { in_vain, comes_back })
 }
 
-/// Lowers the soft limit until so many descriptors are left (getrlimit(2)); returns what it was.
+/// Lowers the soft limit until `count` descriptors are left (getrlimit(2)). Returns the limit before.
 fn leave_descriptors(count: usize) -> io::Result<Rlimit> {
     // A new descriptor is always the lowest free one, and the limit is one more than the highest allowed.
     let lowest_free = (0..count).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>()?;
@@ -96,7 +96,7 @@ struct Server {
     manner: Manner,
     poll: Poll,
     listener: Listener,
-    /// What an edge told, and no `WouldBlock` has taken back.
+    /// An edge has said so, and no `WouldBlock` has ended it.
     ready: bool,
     paused_until: Option<Instant>,
     accepted: Vec<mio::net::TcpStream>,
@@ -112,7 +112,7 @@ impl Server {
         Ok(Self { manner, poll, listener, ready, paused_until, accepted, edges: 0, failures: 0 })
     }
 
-    /// Takes turns until `done`, for `longest` at most; returns whether it is.
+    /// Takes turns until `done`, but for `longest` at most. Returns whether it is done.
     fn turns_until(&mut self, longest: Duration, done: impl Fn(&Self) -> bool) -> io::Result<bool> {
         let end = Instant::now() + longest;
         while !done(self) && Instant::now() < end {

@@ -1,4 +1,4 @@
-//! How a connection ends: each direction by itself, and each end says so.
+//! How a connection ends: each direction by itself, each with a FIN.
 //!
 //! ```text
 //! who closes first            the other
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! If both close at once, each has a FIN of its own on the way when the other's comes: that is CLOSING, and both end in
-//! TIME_WAIT (RFC 9293, 3.6). What TIME_WAIT is good for is shown by `time_wait`.
+//! TIME_WAIT (RFC 9293, 3.6). The example `time_wait` shows what TIME_WAIT is good for.
 //!
-//! FIN_WAIT1, CLOSING and LAST_ACK last as long as a packet travels. Here they are held by a peer that does not read: a
-//! FIN comes after the bytes, and while the window is closed it cannot be sent.
+//! FIN_WAIT1, CLOSING and LAST_ACK last only as long as a packet travels. Here a peer that does not read holds them: a FIN
+//! comes after the bytes, and cannot be sent while the window is closed.
 
 mod loopback;
 
@@ -38,7 +38,7 @@ fn one_after_the_other() -> io::Result<()> {
     ends.reach("FIN_WAIT1", "ESTABLISHED")?;
 
     println!("   the server reads to the end. The FIN has come, and its kernel has acknowledged it");
-    assert_eq!(read_to_end(&server)?, sent, "closing throws nothing away");
+    assert_eq!(read_to_end(&server)?, sent, "a close loses nothing");
     ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
     println!("   it may take its time: a CLOSE_WAIT that never goes away is a server that forgot to close");
 
@@ -47,8 +47,10 @@ fn one_after_the_other() -> io::Result<()> {
     server.shutdown(Shutdown::Write)?;
     ends.reach("FIN_WAIT2", "LAST_ACK")?;
 
-    println!("   the client reads to the end: who closed last is done, who closed first has the TIME_WAIT");
-    assert_eq!(read_to_end(&client)?, answered, "one direction had ended, the other went on");
+    println!(
+        "   the client reads to the end: the side that closed last is done, the one that closed first has the TIME_WAIT"
+    );
+    assert_eq!(read_to_end(&client)?, answered, "one direction had ended, the other still worked");
     ends.reach("TIME_WAIT", "CLOSED")
 }
 
@@ -66,7 +68,7 @@ fn both_at_once() -> io::Result<()> {
     read_to_end(&client)?;
     ends.reach("CLOSING", "FIN_WAIT2")?;
 
-    println!("   the server reads to the end: nobody was first, and both have the TIME_WAIT");
+    println!("   the server reads to the end: neither was first, and both have the TIME_WAIT");
     read_to_end(&server)?;
     ends.reach("TIME_WAIT", "TIME_WAIT")
 }

@@ -1,7 +1,7 @@
-//! Half a close: the peer has said its last word, and still listens for the answer.
+//! Half a close: the peer has sent its last byte, and still listens for the answer.
 //!
-//! A FIN ends one direction. The kernel tells of it as RDHUP ("the peer will send no more"), and mio as
-//! `is_read_closed`. HUP is another thing: both directions are done, and there is nothing left to do but close.
+//! A FIN ends one direction. The kernel reports it as RDHUP ("the peer will send no more"), mio as
+//! `is_read_closed`. HUP is something else: both directions are done, and all that is left is to close.
 
 mod loopback;
 
@@ -15,7 +15,7 @@ use rustix::event::PollFlags;
 
 const ANSWER_BYTES: usize = 4 << 20;
 
-/// What a server makes of RDHUP.
+/// What a server does at RDHUP.
 #[derive(Clone, Copy, Debug)]
 enum OnRdhup {
     HangUp,
@@ -27,12 +27,12 @@ fn main() -> io::Result<()> {
 
     println!("\n-- a server that hangs up at RDHUP");
     let reset = ask(OnRdhup::HangUp).expect_err("the question was never read, and the answer never written");
-    println!("   the client asked, and has: {reset}");
+    println!("   the client asked, and gets: {reset}");
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
 
-    println!("-- a server that reads on until read says that it is the end, and then answers");
+    println!("-- a server that reads until the read says that it is the end, and then answers");
     let answer = ask(OnRdhup::ReadOn)?;
-    println!("   the client asked, and has {} bytes", answer.len());
+    println!("   the client asked, and gets {} bytes", answer.len());
     assert_eq!(answer.len(), ANSWER_BYTES);
 
     half_or_whole()
@@ -46,7 +46,7 @@ fn rdhup_is_not_hup() -> io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
 
-    // The end is known before the bytes that stand before it are read. It is no reason not to read them.
+    // The flag comes before the bytes in front of the end are read. That is no reason not to read them.
     expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
     let mut question = [0; 64];
     let reads = [server.read(&mut question)?, server.read(&mut question[8..])?];
@@ -60,7 +60,7 @@ fn rdhup_is_not_hup() -> io::Result<()> {
     assert_eq!(&answer, b"answer");
     expect_flags("client", &client, PollFlags::OUT)?;
 
-    println!("   the server shuts down its writing side as well: now it is over for both");
+    println!("   the server shuts down its writing side as well: now both directions are done");
     server.shutdown(Shutdown::Write)?;
     let both = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP | PollFlags::HUP;
     expect_flags("server", &server, both)?;
@@ -81,7 +81,7 @@ fn ask(on_rdhup: OnRdhup) -> io::Result<Vec<u8>> {
 }
 
 fn serve(mut stream: TcpStream, on_rdhup: OnRdhup) -> io::Result<()> {
-    // However late it looks: bytes and end are told by the same event.
+    // However late it looks, one event reports both the bytes and the end.
     until("the end of the question", || Ok(flags(&stream)?.contains(PollFlags::RDHUP).then_some(())))?;
     match on_rdhup {
         OnRdhup::HangUp => Ok(()),
@@ -92,7 +92,7 @@ fn serve(mut stream: TcpStream, on_rdhup: OnRdhup) -> io::Result<()> {
     }
 }
 
-/// Nothing in a FIN says whether its sender still listens. Who wants to know has to write.
+/// A FIN does not say whether its sender still listens. Only a write finds out.
 fn half_or_whole() -> io::Result<()> {
     for closes in [false, true] {
         let what = if closes { "closes, and is gone" } else { "shuts down its writing side, and listens" };

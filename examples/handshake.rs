@@ -26,9 +26,9 @@ use socket2::{Domain, Socket, Type};
 
 fn main() -> io::Result<()> {
     three_packets()?;
-    println!("\n-- four clients come while the server is busy, and its backlog is large enough");
+    println!("\n-- four clients connect while the server is busy, and its backlog is large enough");
     burst(128, ["ESTABLISHED"; 4])?;
-    println!("\n-- the same, with a backlog of one: one more than that has room, the rest is not answered");
+    println!("\n-- the same, with a backlog of one: it holds one more than that, the rest is not answered");
     burst(1, ["ESTABLISHED", "ESTABLISHED", "SYN_SENT", "SYN_SENT"])?;
     nobody_there()
 }
@@ -37,7 +37,7 @@ fn three_packets() -> io::Result<()> {
     println!("-- three packets");
     let (listener, address) = listen(128)?;
     let listening = kernel::listener(address)?;
-    println!("   a listener; its Send-Q is the backlog, the room for those who wait to be accepted");
+    println!("   a listener; its Send-Q is the backlog, the room for clients that wait to be accepted");
     println!("     server  {listening} {address}");
     assert_eq!((listening.state, listening.unacknowledged), ("LISTEN", 128));
 
@@ -55,24 +55,24 @@ fn three_packets() -> io::Result<()> {
     }
     ends.reach("ESTABLISHED", "ESTABLISHED")?;
 
-    // The kernel has done all this by itself. accept(2) sends no packet, it only hands over what is complete.
-    println!("   nobody has accepted it yet, and it can already send: the five bytes wait at the server");
+    // The kernel has done all this by itself. accept(2) sends no packet, it only takes out what is complete.
+    println!("   it is not accepted yet, and can already send: the five bytes wait at the server");
     (&client).write_all(b"hello")?;
     until("the bytes to arrive", || Ok((ends.server()?.unread == 5).then_some(())))?;
     ends.reach("ESTABLISHED", "ESTABLISHED")?;
-    assert_eq!(kernel::listener(address)?.unread, 1, "the listener's Recv-Q is who waits for accept");
+    assert_eq!(kernel::listener(address)?.unread, 1, "the listener's Recv-Q counts the clients that wait for accept");
     listener.accept()?;
     assert_eq!(kernel::listener(address)?.unread, 0);
     Ok(())
 }
 
-/// Four clients come while the server is busy elsewhere, which brings them into these states; then it accepts them all.
+/// Four clients come while the server is busy, and reach these states. Then it accepts them all.
 fn burst(backlog: i32, expected: [&str; 4]) -> io::Result<()> {
     let (listener, address) = listen(backlog)?;
     let mut clients = Vec::new();
     for _ in expected {
         let client = socket()?;
-        // Whoever finds the backlog full is not refused: the SYN is dropped, and the client takes it for lost.
+        // A full backlog does not refuse a client: the SYN is dropped, and the client takes it for lost.
         match client.connect_timeout(&address.into(), Duration::from_millis(200)) {
             Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err(error),
             _ => clients.push((Ends { client: kernel::local_addr(&client)?, server: address }, client)),
@@ -88,13 +88,13 @@ fn burst(backlog: i32, expected: [&str; 4]) -> io::Result<()> {
     let start = Instant::now();
     let _accepted = clients.iter().map(|_| listener.accept()).collect::<io::Result<Vec<_>>>()?;
     println!("   the server accepts, and has all four after {} ms", start.elapsed().as_millis());
-    assert_eq!(states()?, ["ESTABLISHED"; 4], "nobody is lost; a dropped SYN is sent again after a second");
+    assert_eq!(states()?, ["ESTABLISHED"; 4], "no client is lost; a dropped SYN is sent again after a second");
     Ok(())
 }
 
-/// Where nobody listens, the answer to a SYN is a reset, and it comes at once. Silence means that packets are dropped.
+/// A port without a listener answers a SYN with a reset, at once. Silence means that packets are dropped.
 fn nobody_there() -> io::Result<()> {
-    println!("\n-- nobody listens");
+    println!("\n-- no listener");
     let bound = socket()?;
     bound.bind(&ANY.into())?;
     let error = TcpStream::connect(kernel::local_addr(&bound)?).expect_err("a bound port that does not listen");
@@ -103,7 +103,7 @@ fn nobody_there() -> io::Result<()> {
     Ok(())
 }
 
-/// A listener with this backlog; the one of std has a choice of its own.
+/// A listener with this backlog. std chooses the backlog itself.
 fn listen(backlog: i32) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = socket()?;
     listener.bind(&ANY.into())?;

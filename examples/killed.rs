@@ -1,7 +1,7 @@
 //! A kill looks like success: the kernel closes the sockets of a process that ends, however it ends.
 //!
 //! So the end of a stream does not say that the sender was done, only that it is gone. Half a file and a whole one end
-//! in the same way, unless a size or a checksum was told.
+//! in the same way, unless a size or a checksum was announced.
 //!
 //! ```text
 //! cargo run --example killed
@@ -20,12 +20,12 @@ use loopback::{ANY, until};
 
 const FILE_BYTES: usize = 64 * 1024;
 
-/// What a receiver knows of the file that it is sent.
+/// What a receiver knows about the file.
 #[derive(Clone, Copy, Debug)]
 enum Known {
-    /// Wrong: nothing, so that the end of the stream has to be the end of the file.
+    /// Wrong: nothing. It must take the end of the stream for the end of the file.
     Nothing,
-    /// Right: how long it is.
+    /// Right: its size.
     Size(usize),
 }
 
@@ -37,8 +37,8 @@ fn main() -> io::Result<()> {
     println!("-- a sender of {FILE_BYTES} bytes is killed half way");
     assert!(believes_in_it(Known::Nothing)?, "half a file, taken for a whole one");
     assert!(!believes_in_it(Known::Size(FILE_BYTES))?);
-    println!("-- the same, when it had not read something that the receiver had said");
-    assert!(resets_with_something_unread()?, "a close with something unread is a reset, whoever closes");
+    println!("-- the same, with something of the receiver's left unread");
+    assert!(resets_with_something_unread()?, "a close with something unread is a reset, even by a kill");
     Ok(())
 }
 
@@ -53,11 +53,11 @@ fn believes_in_it(known: Known) -> io::Result<bool> {
         Known::Nothing => true,
         Known::Size(size) => bytes.len() == size,
     };
-    println!("   known of it: {known:?}; a clean end after {} bytes; believed to be whole: {believes}", bytes.len());
+    println!("   known: {known:?}; a clean end after {} bytes; believed to be whole: {believes}", bytes.len());
     Ok(believes)
 }
 
-/// Whether the receiver hears of a reset from a sender that had left an `ok` unread.
+/// Whether the receiver sees a reset from a sender that left an `ok` unread.
 fn resets_with_something_unread() -> io::Result<bool> {
     let (mut receiver, sender) = Sender::start()?;
     receiver.write_all(b"ok")?;
@@ -90,7 +90,7 @@ impl Sender {
     }
 }
 
-/// Sends the first half of a file, says so, and would go on if it were not killed now.
+/// Sends the first half of a file, says so, and waits to be killed.
 fn send_half(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(&[b'a'; FILE_BYTES / 2])?;

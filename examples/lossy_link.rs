@@ -1,4 +1,4 @@
-//! A link that loses every tenth packet: TCP delivers all of it in order and late, UDP what has not been lost.
+//! A link that loses every tenth packet: TCP delivers everything, in order and late; UDP delivers what was not lost.
 //!
 //! ```text
 //! cargo run --example lossy_link
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The link is the loopback of a network namespace of its own. That needs root or unprivileged user namespaces, `unshare`,
-//! `ip` and `nft`; where one of them is wanting, the example says so and shows nothing.
+//! `ip` and `nft`. If one of them is missing, the example says so and shows nothing.
 
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -38,31 +38,31 @@ fn main() -> io::Result<()> {
         if output.status.success() { Ok(()) } else { Err(refused()) }
     });
     if let Err(error) = tried {
-        println!("   left out, as there is none to be had here: {error}");
+        println!("   left out, there can be no such link here: {error}");
         return Ok(());
     }
     let status = there(&env::current_exe()?.to_string_lossy(), "here").status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("on the lossy link: {status}"))) }
 }
 
-/// A program that will run where every tenth packet is lost.
+/// A program, to be run where every tenth packet is lost.
 fn there(program: &str, argument: &str) -> Command {
-    // Root needs no namespace of users, and has one of networks even where nobody else may.
+    // Root needs no user namespace, and may have a network namespace where others may not.
     let namespaces: &[_] = if geteuid().is_root() { &["--net"] } else { &["--net", "--map-root-user"] };
     let mut command = Command::new("unshare");
     command.args(namespaces).args(["sh", "-c", LOSE, program, argument]);
     command
 }
 
-/// Sends the messages again and again until all have come: over UDP that is the program's affair.
+/// Sends the messages again and again until all have come. Over UDP the program has to.
 fn over_udp() -> io::Result<()> {
     let (client, server) = udp_pair()?;
-    // Long enough for a datagram on loopback: what has not come by then is lost.
+    // Long enough on loopback: a datagram that has not come by then is lost.
     server.set_read_timeout(Some(Duration::from_millis(200)))?;
     let mut missing: Vec<u16> = (0..MESSAGES).collect();
     let (mut arrived, mut rounds) = (Vec::new(), 0);
     while !missing.is_empty() {
-        // A few at a time, so that it is the link that loses them and not the receive buffer.
+        // A few at a time, so that only the link loses any, and not the receive buffer.
         for numbers in missing.chunks(100) {
             numbers.iter().try_for_each(|&number| client.send(&message(number)).map(drop))?;
             let mut buffer = [0; MESSAGE_BYTES];
@@ -75,13 +75,13 @@ fn over_udp() -> io::Result<()> {
         println!("   UDP: {} sent, {} still missing", if rounds == 1 { "all" } else { "those again" }, missing.len());
     }
     let last = arrived[arrived.len() - 1];
-    println!("   UDP: all are there after {rounds} rounds, the last of them number {last}");
+    println!("   UDP: all have come after {rounds} rounds, the last of them number {last}");
     assert!(rounds > 1, "what is lost stays lost, unless the program sends it again");
-    assert!(!arrived.is_sorted(), "and what is sent again comes late");
+    assert!(!arrived.is_sorted(), "and what was sent again comes late");
     Ok(())
 }
 
-/// Sends the same messages as a stream: the kernel does it all.
+/// Sends the same messages as a stream: the kernel does the rest.
 fn over_tcp() -> io::Result<()> {
     let (start, (mut client, mut server)) = (Instant::now(), pair()?);
     let ends = Ends::of_client(&client)?;
@@ -96,9 +96,9 @@ fn over_tcp() -> io::Result<()> {
     assert!(received == messages, "all of it, in order");
     let again = ends.client()?.info.map_or(0, |info| info.total_retrans);
     let early = ends.server()?.info.map_or(0, |info| info.rcv_ooopack);
-    println!("   TCP: all are there, in order, after {} ms;", start.elapsed().as_millis());
+    println!("   TCP: all have come, in order, after {} ms;", start.elapsed().as_millis());
     println!("        {again} segments were sent again, {early} came too early and waited for the one before");
-    assert!(again > 0, "the price of a stream is that everyone waits for what was lost");
+    assert!(again > 0, "in a stream all bytes wait for the lost ones");
     Ok(())
 }
 
