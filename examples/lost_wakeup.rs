@@ -1,7 +1,7 @@
-//! An edge is told once: whoever neither drains nor remembers waits for ever.
+//! An edge is reported once: a server that neither drains nor remembers waits forever.
 //!
-//! The same bytes and the same end come to a server in four manners. It reads four bytes at a time, so that a read
-//! leaves something behind, as any read may.
+//! Four servers get the same bytes and the same end. Each reads four bytes at a time, so that a read leaves something
+//! behind, as any read may.
 
 mod loopback;
 
@@ -16,7 +16,7 @@ use loopback::{SILENCE, mio_pair, settle, unless_blocked, wait};
 
 const READ_BYTES: usize = 4;
 
-/// What an event leads to.
+/// What a server does at an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
     /// Wrong: one read, as if the event came again while something is left. That would be level-triggered.
@@ -25,7 +25,7 @@ enum Manner {
     CloseAtFlag,
     /// Right: reads until `WouldBlock`.
     Drain,
-    /// Right, and fair to others: reads what it may, remembers that there may be more, and goes on in the next turn.
+    /// Right, and fair to others: reads its share, remembers that there may be more, and continues in the next turn.
     Remember,
 }
 
@@ -35,20 +35,24 @@ fn main() -> io::Result<()> {
         let (mut server, mut client) = Server::new(manner)?;
         client.write_all(b"0123456789")?;
         arrived(&server.stream, 10)?;
-        assert_eq!(server.turns_until_silence()?, (1, turns), "who remembers is done at `WouldBlock`, and not before");
+        assert_eq!(
+            server.turns_until_silence()?,
+            (1, turns),
+            "a server that remembers is done at `WouldBlock`, and not before"
+        );
         assert_eq!((server.heard, unread(&server.stream)?), (heard, 10 - heard));
     }
 
-    println!("-- the same mistake, but the client goes on: what comes in pushes out what was left");
+    println!("-- the same mistake, but the client sends more: new bytes push out the old ones");
     let (mut server, mut client) = Server::new(Manner::OneRead)?;
     for (burst, heard) in [("0123456789", 4), ("a", 8), ("b", 12)] {
         client.write_all(burst.as_bytes())?;
         settle();
         assert_eq!(server.turns_until_silence()?, (1, 1));
-        assert_eq!(server.heard, heard, "under load nobody notices; the last upload of the day hangs");
+        assert_eq!(server.heard, heard, "under load the fault does not show; the last upload of the day hangs");
     }
 
-    println!("-- three bytes and the end come together, and are one edge");
+    println!("-- three bytes and the end come together, as one edge");
     for (manner, heard, ended) in [
         (Manner::OneRead, 3, false),
         (Manner::CloseAtFlag, 0, true),
@@ -71,7 +75,7 @@ struct Server {
     manner: Manner,
     poll: Poll,
     stream: mio::net::TcpStream,
-    /// It may have more to read, and no event will say so. (Of several connections: a queue.)
+    /// It may have more to read, and no event will say so. (With several connections this is a queue.)
     ready: bool,
     heard: usize,
     ended: bool,
@@ -86,7 +90,7 @@ impl Server {
         Ok((Self { manner, poll, stream, ready: false, heard: 0, ended: false }, client))
     }
 
-    /// Prints and returns how many events came in how many turns, before nothing happened any more.
+    /// Takes turns until nothing happens any more. Prints and returns how many events and turns there were.
     fn turns_until_silence(&mut self) -> io::Result<(usize, usize)> {
         let (mut events, mut turns) = (0, 0);
         while let Some(told) = self.turn()? {
@@ -98,7 +102,7 @@ impl Server {
         Ok((events, turns))
     }
 
-    /// One turn; `None` where there was nothing to do. Whoever is ready already must not wait for an event.
+    /// One turn. `None`: there was nothing to do. A connection that is ready already must not wait for an event.
     fn turn(&mut self) -> io::Result<Option<usize>> {
         let events = wait(&mut self.poll, if self.ready { Duration::ZERO } else { SILENCE })?;
         if events.is_empty() && !self.ready {

@@ -1,13 +1,13 @@
 //! All of it together: an echo server on raw mio that survives its peers, one thread, edge-triggered.
 //!
-//! The smallest such server is half as long, and is ended or stalled by the first peer that resets, does not read, never
-//! pauses or falls silent, or that comes when no descriptor is left. Each has its place below:
+//! The smallest such server is half as long. The first peer ends or stalls it that resets, does not read, never pauses,
+//! falls silent, or comes when no descriptor is left. Each has its place below:
 //!
 //! 1. **A peer resets.** That ends one connection. (`Server::serve`)
 //! 2. **A write is short.** The rest is kept, and nothing more is read until it is gone. (`Connection::echo`)
-//! 3. **A peer never pauses.** It has a budget, and what it leaves over is remembered. (`Connection::echo`)
+//! 3. **A peer never pauses.** It has a budget, and the server remembers what is left. (`Connection::echo`)
 //! 4. **A peer falls silent.** The first deadline is the timeout of the poll. (`Server::timeout`, `Server::expire`)
-//! 5. **Accept fails.** It is tried again after a pause, though no edge tells of it. (`Server::accept`)
+//! 5. **Accept fails.** It is tried again after a pause, because no edge will come. (`Server::accept`)
 //!
 //! ```text
 //! cargo run --example mio_echo                      plays the first four to a server, and ends
@@ -29,7 +29,7 @@ use intake::net::{Accept, Listener, Sharing, now};
 use intake::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 use loopback::{ANY, fill, id, token, unless_blocked};
 
-/// No connection's: those are never so small.
+/// The listener's token. Those of connections are never so small.
 const LISTENER: Token = Token(0);
 const BUDGET_BYTES: usize = 64 << 10;
 const ACCEPTS_A_TURN: usize = 64;
@@ -41,7 +41,7 @@ struct Server {
     poll: Poll,
     events: Events,
     listener: Listener,
-    /// When accept is worth a try: `None` while nobody waits, so that the next one is told by an edge.
+    /// When to accept. `None`: the backlog is empty, and an edge will report the next client.
     accept_at: Option<Moment>,
     connections: Slots<Connection>,
     /// Connections that may have more to do; every other one has met `WouldBlock` and waits for its next edge.
@@ -111,14 +111,14 @@ impl Server {
         Ok(())
     }
 
-    /// How long nothing can happen by itself: no time at all while somebody is ready, else until the first deadline.
+    /// How long the poll may sleep: not at all while a connection is ready, else until the first deadline.
     fn timeout(&self, now: Moment) -> Option<Duration> {
         let busy = (!self.ready.is_empty()).then_some(now);
         let first = [busy, self.accept_at, self.deadlines.first()].into_iter().flatten().min();
         first.map(|at| at.since(now))
     }
 
-    /// Those that are ready now, once each: who yields comes after everybody else.
+    /// Those that are ready now, once each. A connection that yields goes behind all others.
     fn serve(&mut self, now: Moment) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop() else { return };
@@ -127,13 +127,13 @@ impl Server {
                 Ok(Verdict::Wait) => {}
                 Ok(Verdict::Yield) => self.ready.push(id),
                 Ok(Verdict::Close) => self.close(id, "the peer has finished"),
-                // Whatever befell this connection is not the server's end.
+                // Whatever happened to this connection, the server continues.
                 Err(error) => self.close(id, &error.to_string()),
             }
         }
     }
 
-    /// Ends who has been silent for too long. Who is in the queue has not: its bytes only wait for their turn.
+    /// Ends the connections that have been silent for too long. One in the queue has not: its bytes only wait to be read.
     fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
             let Some(connection) = self.connections.get(id) else { continue };
@@ -170,7 +170,7 @@ impl Server {
     }
 
     fn adopt(&mut self, mut stream: TcpStream, deadline: Moment) {
-        // Both interests for good: edges that nobody waits for cost little, and there is nothing to keep in step.
+        // Both interests, once: an edge too many costs little, and there is nothing to keep up to date.
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token(self.connections.next_id()), both) {
             return eprintln!("not registered, and so closed: {error}");
@@ -181,12 +181,12 @@ impl Server {
 }
 
 impl Connection {
-    /// Echoes until the peer has no more to say, takes no more, or has had its share of the turn.
+    /// Echoes until the peer sends no more, takes no more, or has had its share of the turn.
     fn echo(&mut self, buffer: &mut [u8], deadline: Moment) -> io::Result<Verdict> {
         let mut budget = Budget::new(BUDGET_BYTES);
         loop {
-            // What is owed goes first. While the peer does not take it, nothing is read from it either, and TCP makes it
-            // stop: that is all there is to backpressure.
+            // Unsent bytes go first. While the peer does not take them, the server does not read from it, and TCP stops
+            // it. Backpressure needs no more.
             while !self.unsent.is_empty() {
                 let Some(sent) = unless_blocked(|| self.stream.write(&self.unsent))? else { return Ok(Verdict::Wait) };
                 self.unsent.drain(..sent);
@@ -206,7 +206,7 @@ impl Connection {
     }
 }
 
-/// Peers of four bad kinds, and one that is honest and answered in between.
+/// Four kinds of bad peers, and an honest one that is answered in between.
 fn demonstrate() -> io::Result<()> {
     let mut server = Server::bind(ANY, Duration::from_secs(1))?;
     let address = server.listener.local_addr()?;
@@ -234,7 +234,7 @@ fn demonstrate() -> io::Result<()> {
     stuck.shutdown(Shutdown::Write)?;
     let echoed = stuck.read_to_end(&mut Vec::new())?;
     println!("   stopped after {sent} bytes, of which {echoed} come back when it reads");
-    assert_eq!(echoed, sent, "what nobody takes is kept where it is, and not lost");
+    assert_eq!(echoed, sent, "bytes that are not taken stay where they are");
 
     println!("-- one never pauses");
     let (flood, mut pings) = (net::TcpStream::connect(address)?, 0);
@@ -247,7 +247,7 @@ fn demonstrate() -> io::Result<()> {
         }
         echoed.join().expect("a read does not panic")
     })?;
-    println!("   {echoed} bytes come back to it, and {pings} pings to the other one meanwhile");
+    println!("   {echoed} bytes come back to it, and {pings} pings to the honest one meanwhile");
     assert_eq!(echoed as usize, FLOOD_BYTES);
     assert!(pings > 10, "a ping must not wait for the flood");
 

@@ -1,8 +1,8 @@
-//! RST: the end of a connection that loses bytes, and how easily it is taken for the other one.
+//! RST: the end that loses bytes, and how easily it is taken for a clean one.
 //!
-//! A FIN stands in line behind the bytes. A reset does not: it throws away what its sender had not yet sent, and the
-//! connection with it. It is asked for (`SO_LINGER` of zero seconds), or comes by itself when a socket is closed in which
-//! something is unread (RFC 9293, 3.6; RFC 2525, 2.17).
+//! A FIN waits behind the bytes. A reset does not: it throws away what its sender had not yet sent, and the connection
+//! with it. A program asks for it (`SO_LINGER` of zero seconds), or it comes by itself when a socket is closed with
+//! something unread (RFC 9293, 3.6; RFC 2525, 2.17).
 
 #![allow(clippy::disallowed_methods, reason = "to take the error is the mistake that it shows")]
 
@@ -20,7 +20,7 @@ use socket2::SockRef;
 /// More than the window of a peer that does not read, less than what the kernel takes without it.
 const ANSWER_BYTES: usize = 256 * 1024;
 
-/// What a receiver takes an upload for.
+/// What a receiver thinks of an upload.
 #[derive(Debug, PartialEq)]
 enum Upload {
     Whole(usize),
@@ -45,27 +45,27 @@ fn what_it_throws_away() -> io::Result<()> {
         drop(sender);
         ends.reach(states[0], states[1])?;
         let upload = receive(receiver)?;
-        println!("   {written} bytes written; reset: {reset}; the receiver has {upload:?}\n");
+        println!("   {written} bytes written; reset: {reset}; the receiver gets {upload:?}\n");
         match upload {
-            // The FIN waits in line behind the bytes, and the kernel goes on sending for a program that has left.
+            // The FIN waits behind the bytes, and the kernel keeps sending for a program that has left.
             Upload::Whole(length) => assert!(!reset && length == written),
-            // The Send-Q is gone, at once. What had arrived can still be read, on Linux; nobody promises it.
+            // The Send-Q is gone at once. On Linux, what had arrived can still be read; no standard promises it.
             Upload::CutOff(length) => assert!(reset && length < written),
         }
     }
     Ok(())
 }
 
-/// A close that leaves something unread is a reset, and the answer goes with it.
+/// A close that leaves something unread is a reset, and the end of the answer is lost.
 fn closing_too_early() -> io::Result<()> {
-    println!("-- a server that answers, and closes while something that the client said is unread");
+    println!("-- a server that answers, and closes while something from the client is unread");
     for linger in [false, true] {
         let (mut client, mut server) = pair()?;
         client.write_all(b"a question, and a word too many")?;
         server.read_exact(&mut [0; 10])?;
         server.write_all(&vec![b'a'; ANSWER_BYTES])?;
         if linger {
-            // Said all, but not heard all: end our direction, and close when the client has ended its own.
+            // All is sent, but not all is read: end our direction, and close when the client has ended its own.
             server.shutdown(Shutdown::Write)?;
             thread::spawn(move || io::copy(&mut server, &mut io::sink()));
         } else {
@@ -78,7 +78,7 @@ fn closing_too_early() -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel tells of a reset once. Whoever asks again hears that this is the end of the stream.
+/// The kernel reports a reset once. The next read says that the stream has ended.
 fn read_twice() -> io::Result<()> {
     println!("\n-- an upload that is reset");
     let mut receiver = reset_upload()?;
@@ -87,19 +87,19 @@ fn read_twice() -> io::Result<()> {
     println!("   read: {first}, and once more: {second} bytes, the end");
     assert_eq!((first.kind(), second), (io::ErrorKind::ConnectionReset, 0));
 
-    // Any other look at the error uses it up as well.
+    // Any other way to ask for the error uses it up as well.
     let receiver = reset_upload()?;
     println!("   a receiver asks the socket for errors, only to log them: {:?}", receiver.take_error()?);
     let upload = receive(receiver)?;
-    println!("   and then reads, and has {upload:?}");
+    println!("   and then reads, and gets {upload:?}");
     assert_eq!(upload, Upload::Whole(0), "a cut-off upload, taken for a whole one");
     let upload = receive(reset_upload()?)?;
-    println!("   a receiver that only reads, and stops at the first error, has {upload:?}");
+    println!("   a receiver that only reads, and stops at the first error, gets {upload:?}");
     assert_eq!(upload, Upload::CutOff(0));
     Ok(())
 }
 
-/// Reads to the end, or to the first error, which is the last word.
+/// Reads to the end, or to the first error, which decides.
 fn receive(mut stream: TcpStream) -> io::Result<Upload> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {

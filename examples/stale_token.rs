@@ -1,10 +1,10 @@
 //! A stale token: an event for a connection that is gone must not reach the one that took its place.
 //!
-//! A slab gives a freed key to whoever comes next. If the token is that key alone, two ways lead an old event to a young
-//! connection; a serial beside the key closes both.
+//! A slab gives a freed key to the next connection. If the token is that key alone, an old event can reach a new
+//! connection in two ways. A serial beside the key prevents both.
 //!
 //! 1. **Within a batch.** Serving the first event closes another connection and accepts a third, while the second event
-//!    (for the closed one) is still to be looked at.
+//!    (for the closed one) has not been looked at yet.
 //! 2. **Across batches.** The kernel watches open files and not descriptors (epoll(7)): while a duplicate of a closed
 //!    socket lives, its events keep coming.
 
@@ -19,12 +19,12 @@ use mio::{Interest, Poll, Token};
 use intake::reactor::{Id, Slots};
 use loopback::{PATIENCE, mio_pair, settle, unless_blocked, wait};
 
-/// What a token says of its connection.
+/// What a token consists of.
 #[derive(Clone, Copy, Debug)]
 enum TokenIs {
-    /// Wrong: the place where it stands.
+    /// Wrong: the key of its slot.
     Key,
-    /// Right: the place, and which of the occupants of that place it is.
+    /// Right: the key, and a serial that no other connection has had.
     KeyAndSerial,
 }
 
@@ -38,8 +38,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Two connections have each something to say in one batch: the first one's word ends the second, whose place a third
-/// takes. Returns whether the third one lives.
+/// Two connections have an event in one batch. Serving the first closes the second, and a third takes its slot. Returns
+/// whether the third one lives.
 fn survives_the_batch(token_is: TokenIs) -> io::Result<bool> {
     let mut server = Server::new(token_is)?;
     let (first, mut first_client) = server.admit()?;
@@ -63,19 +63,19 @@ fn survives_the_batch(token_is: TokenIs) -> io::Result<bool> {
     is_open(&young_client.expect("the first event is the first client's"))
 }
 
-/// A connection is closed while a duplicate of its descriptor lives on, and its place is taken; then its peer closes.
-/// Returns whether the connection that took its place lives.
+/// A connection is closed while a duplicate of its descriptor lives on, and another takes its slot. Then its peer closes.
+/// Returns whether the other one lives.
 fn survives_a_duplicate(token_is: TokenIs) -> io::Result<bool> {
     let mut server = Server::new(token_is)?;
     let (old, old_client) = server.admit()?;
-    // In life a child process inherited it, or somebody wrote `try_clone`.
+    // In a real program a child process inherits it, or a `try_clone` makes it.
     let _duplicate = server.stream(old).as_fd().try_clone_to_owned()?;
     server.close(old);
     let (_, young_client) = server.admit()?;
 
     drop(old_client);
     let batch = wait(&mut server.poll, PATIENCE)?;
-    assert_eq!(batch.len(), 1, "the kernel tells of a socket that was closed and never deregistered");
+    assert_eq!(batch.len(), 1, "the kernel reports a socket that was closed and never deregistered");
     assert!(batch[0].token() == old && batch[0].is_read_closed());
     server.close(batch[0].token());
     is_open(&young_client)
@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// Whom the token stands for now. (A scan, so that both kinds can be looked up; `Slots::get` needs none.)
+    /// The connection that the token means now. (A scan, so that both kinds can be found; `Slots::get` needs none.)
     fn find(&self, token: Token) -> Option<Id> {
         self.connections.ids().find(|id| self.token(*id) == token)
     }
@@ -117,7 +117,7 @@ impl Server {
         self.find(token).and_then(|id| self.connections.get(id)).expect("it was admitted")
     }
 
-    /// Closes whoever the token stands for.
+    /// Closes the connection that the token means.
     fn close(&mut self, token: Token) {
         let closed = self.find(token).and_then(|id| self.connections.remove(id));
         let what = if closed.is_some() { "closes whoever is there now" } else { "finds nobody" };
@@ -125,7 +125,7 @@ impl Server {
     }
 }
 
-/// Whether the server still holds its end: what a client reads then is nothing, and not an end.
+/// Whether the server still has its end open: the client then reads nothing, and no end.
 fn is_open(mut client: &TcpStream) -> io::Result<bool> {
     settle();
     client.set_nonblocking(true)?;

@@ -1,6 +1,6 @@
-//! TCP beside UDP: a stream that loses its seams, and messages that get lost.
+//! TCP beside UDP: a stream without borders between messages, and messages that get lost.
 //!
-//! What each of them does on a link that really loses packets is shown by `lossy_link`.
+//! The example `lossy_link` shows both on a link that loses packets.
 
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -32,14 +32,14 @@ fn boundaries() -> io::Result<()> {
     arrived(&server, 11)?;
     let mut buffer = [0; 64];
     let length = server.read(&mut buffer)?;
-    println!("   TCP: one read has {:?}", text(&buffer[..length]));
-    assert_eq!(&buffer[..length], b"onetwothree", "a stream has bytes; where a message ends it does not know");
+    println!("   TCP: one read gets {:?}", text(&buffer[..length]));
+    assert_eq!(&buffer[..length], b"onetwothree", "a stream does not know where a message ends");
 
     let (client, server) = udp_pair()?;
     for message in messages {
         client.send(message.as_bytes())?;
         let length = server.recv(&mut buffer)?;
-        println!("   UDP: one read has {:?}", text(&buffer[..length]));
+        println!("   UDP: one read gets {:?}", text(&buffer[..length]));
         assert_eq!(&buffer[..length], message.as_bytes(), "what is sent by one call is received by one call");
     }
     client.send(b"three")?;
@@ -47,7 +47,7 @@ fn boundaries() -> io::Result<()> {
     let mut small = [0; 2];
     server.recv(&mut small)?;
     let length = server.recv(&mut buffer)?;
-    println!("   UDP, into two bytes: {:?}, and the next read has {:?}", text(&small), text(&buffer[..length]));
+    println!("   UDP, into two bytes: {:?}, and the next read gets {:?}", text(&small), text(&buffer[..length]));
     assert_eq!((&small, &buffer[..length]), (b"th", &b"four"[..]), "what does not fit is lost");
     Ok(())
 }
@@ -69,7 +69,7 @@ fn overflow() -> io::Result<()> {
         Ok((received + dropped == MESSAGES).then_some(dropped))
     })?;
     println!("   UDP: all were sent, says the sender; {received} were received, {dropped} dropped, says the kernel");
-    assert!(dropped > 0, "the sender is never told");
+    assert!(dropped > 0, "the sender never learns of it");
 
     let (client, mut server) = pair()?;
     SockRef::from(&server).set_recv_buffer_size(8 * 1024)?;
@@ -79,11 +79,11 @@ fn overflow() -> io::Result<()> {
     drop(client);
     let received = io::copy(&mut server, &mut io::sink())? as usize;
     println!("   TCP: {sent} bytes were sent, then came WouldBlock; {received} were received");
-    assert_eq!(received, sent, "what was not taken is still the sender's, and it knows");
+    assert_eq!(received, sent, "the sender knows what was not taken, and still has it");
     Ok(())
 }
 
-/// What the same messages cost either side in system calls, and the network in packets.
+/// What the same messages cost: system calls on both sides, and packets on the network.
 fn cost() -> io::Result<()> {
     println!("\n-- what {MESSAGES} messages of {} bytes cost", MESSAGE.len());
     println!("   {:<28} {:>7} {:>7} {:>9} {:>7}", "", "sends", "reads", "packets", "time");
@@ -91,17 +91,17 @@ fn cost() -> io::Result<()> {
     let at_once = tcp("TCP, all in one buffer", &MESSAGE.repeat(MESSAGES))?;
     let (client, server) = udp_pair()?;
     let start = Instant::now();
-    // Received in between, or the receive buffer would overflow.
+    // Received in between; otherwise the receive buffer would overflow.
     for _ in 0..MESSAGES {
         client.send(&MESSAGE)?;
         server.recv(&mut [0; MESSAGE.len()])?;
     }
     let datagrams = row("UDP, a call for each", [MESSAGES; 3], start.elapsed());
-    assert!(at_once < each && each < datagrams, "only a stream can be cut where it suits the caller");
+    assert!(at_once < each && each < datagrams, "only in a stream the caller chooses where to cut");
     Ok(())
 }
 
-/// Sends all messages in buffers of this size and receives them; returns the system calls of both ends.
+/// Sends all messages in buffers of this size and receives them. Returns the system calls of both ends.
 fn tcp(what: &str, buffer: &[u8]) -> io::Result<usize> {
     let (mut client, mut server) = pair()?;
     client.set_nodelay(true)?;

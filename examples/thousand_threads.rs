@@ -1,8 +1,8 @@
-//! A thread for each connection, a thousand times: what it takes, and where it ends.
+//! A thread for each of a thousand connections: what that takes, and where it ends.
 //!
-//! `tutorial_receiver` gives each connection a thread. Here a thousand clients say a word each and then keep silent, as
-//! most clients do most of the time; first one thread serves them all, then each has its own. The kernel tells what is
-//! held.
+//! `tutorial_receiver` gives each connection a thread. Here a thousand clients send a byte each and then keep silent, as
+//! most clients do most of the time. First one thread serves them all, then each has its own. The kernel says what that
+//! takes.
 
 mod loopback;
 
@@ -24,18 +24,18 @@ const DESCRIPTORS_BESIDE: u64 = 50;
 /// What Rust gives a thread unless told otherwise, and what C does (`ulimit -s`).
 const RUST_STACK_BYTES: usize = 2 << 20;
 const C_STACK_BYTES: usize = 8 << 20;
-/// Six stacks and a half, so that it is certainly a stack that there is no room for, and not something small.
+/// Six stacks and a half, so that it is a stack that finds no room, and not something small.
 const SCARCE_BYTES: u64 = 52 << 20;
 
 fn main() -> io::Result<()> {
     let room = (raise_descriptor_limit()?.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_PER_CLIENT) as usize;
     let clients = CLIENTS.min(room);
-    println!("{clients} clients that say a word and keep silent");
+    println!("{clients} clients that send a byte and keep silent");
     let (one, each) = (one_thread(clients)?, a_thread_each(clients, RUST_STACK_BYTES)?);
     assert_eq!((one.clients, one.threads), (clients, 0), "no thread is added");
-    assert_eq!(each.threads, each.clients as u64, "one for each is");
+    assert_eq!(each.threads, each.clients as u64, "one is added for each");
     assert!(each.reserved_kib >= each.threads * (RUST_STACK_BYTES >> 10) as u64, "a stack for each");
-    assert!(each.resident_kib > 2 * one.resident_kib, "and the part of it that was touched");
+    assert!(each.resident_kib > 2 * one.resident_kib, "and memory for the part of it that was used");
 
     println!("the same with {} MiB of addresses left, and {} for each stack", SCARCE_BYTES >> 20, C_STACK_BYTES >> 20);
     let limit = getrlimit(Resource::As);
@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
     let (one, each) = (one_thread(clients)?, a_thread_each(clients, C_STACK_BYTES)?);
     setrlimit(Resource::As, limit)?;
     assert_eq!(one.clients, clients);
-    assert!(each.clients < clients, "there is an end to it long before the descriptors'");
+    assert!(each.clients < clients, "it ends long before the descriptors do");
     Ok(())
 }
 
@@ -77,11 +77,11 @@ fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Held> {
     let (before, mut speakers, mut threads) = (Held::by(0)?, Vec::new(), Vec::new());
     while threads.len() < clients {
         let (client, stream) = pair()?;
-        // `thread::spawn`, which the tutorials use, panics where this one fails: in the accept loop, and so for all.
+        // `thread::spawn`, which the tutorials use, would panic here: in the accept loop, and so for all clients.
         match thread::Builder::new().stack_size(stack_bytes).spawn(move || echo(stream)) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                println!("  thread {} cannot be had: {error}", threads.len() + 1);
+                println!("  thread {} cannot be started: {error}", threads.len() + 1);
                 break;
             }
         }
@@ -95,7 +95,7 @@ fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Held> {
     held
 }
 
-/// Waits wherever its client is slow, which is all there is to it.
+/// A thread may simply wait where its client is slow.
 fn echo(stream: TcpStream) -> io::Result<()> {
     io::copy(&mut &stream, &mut &stream).map(drop)
 }
@@ -105,7 +105,7 @@ fn hear_all(speakers: &[TcpStream]) -> io::Result<()> {
     speakers.iter().try_for_each(|mut client| client.read_exact(&mut [0; 1]))
 }
 
-/// What this process holds for so many clients, by the kernel's count (proc(5)).
+/// What this process uses for its clients, as the kernel counts it (proc(5)).
 struct Held {
     clients: usize,
     threads: u64,
@@ -123,7 +123,7 @@ impl Held {
         Ok(Self { clients, threads: status("Threads")?, reserved_kib: status("VmSize")?, resident_kib })
     }
 
-    /// Prints what is held more than before.
+    /// Prints what is used in addition to `before`.
     fn report(self, name: &str, before: Self) -> io::Result<Self> {
         let threads = self.threads - before.threads;
         let reserved_kib = self.reserved_kib.saturating_sub(before.reserved_kib);

@@ -1,8 +1,8 @@
-//! TIME_WAIT: who closes first keeps the connection for a minute, and what that is good for.
+//! TIME_WAIT: the side that closes first keeps the connection for a minute, and why.
 //!
-//! The last ACK of a connection is acknowledged by nobody. If it is lost, the other end sends its FIN again, and somebody
-//! must be there to answer. And a packet that went astray must not turn up in a new connection between the same two
-//! ports. So the end that closed first waits for twice the longest life of a packet, 2 MSL: one for the ACK to get lost,
+//! Nobody acknowledges the last ACK of a connection. If it is lost, the other end sends its FIN again, and must get an
+//! answer. And a stray packet must not turn up in a new connection between the same two ports. So the end that closed
+//! first waits for twice the longest life of a packet, 2 MSL: one for the ACK to get lost,
 //! one for the FIN that is sent again (RFC 9293, 3.3.2).
 
 mod loopback;
@@ -16,7 +16,7 @@ use loopback::kernel::{self, Ends};
 use loopback::{ANY, pair};
 use socket2::{Domain, Socket, Type};
 
-/// Who closes first.
+/// The side that closes first.
 #[derive(Clone, Copy, Debug)]
 enum First {
     Client,
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     it_outlives_the_programs()?;
     the_last_ack_is_lost()?;
 
-    println!("\n-- a server starts again on the port that it had");
+    println!("\n-- a server starts again on its port");
     let in_use = restart(First::Server, Reuse::No).expect_err("its TIME_WAIT still has the port");
     assert_eq!(in_use.kind(), io::ErrorKind::AddrInUse);
     restart(First::Server, Reuse::Yes)?;
@@ -90,7 +90,7 @@ fn restart(first: First, reuse: Reuse) -> io::Result<()> {
 
     let _again = listen(address, reuse).inspect_err(|error| println!("   bind: {error}"))?;
     println!("   bind: it listens again");
-    // What the option does not allow is a second server beside a living one.
+    // The option does not allow a second server beside a running one.
     let second = listen(address, reuse).expect_err("the port has a listener");
     assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     Ok(())
@@ -111,7 +111,7 @@ fn listen(address: SocketAddr, reuse: Reuse) -> io::Result<Socket> {
     Ok(listener)
 }
 
-/// How long the TIME_WAIT of a client has still to stand, from proc_pid_net(5), which has it in hundredths of a second.
+/// How much longer the TIME_WAIT of a client lasts, from proc_pid_net(5), which has it in hundredths of a second.
 fn time_wait_left(ends: Ends) -> io::Result<Duration> {
     let ports = [ends.client, ends.server].map(|address| format!(":{:04X}", address.port()));
     let table = fs::read_to_string("/proc/net/tcp")?;

@@ -1,4 +1,4 @@
-//! The receiver of the network tutorials, in blocking std: one thread for each connection, and nothing else.
+//! The receiver of the network tutorials, in blocking std: one thread for each connection.
 //!
 //! A sender connects and writes a base name; the receiver answers with the two bytes `ok`; the content follows, and the
 //! end of the stream is the end of the file.
@@ -41,7 +41,7 @@ fn serve(listener: TcpListener, directory: PathBuf) {
 
 /// One upload: name, `ok`, content.
 fn receive(mut stream: TcpStream, directory: &Path) -> io::Result<(String, u64)> {
-    // Whatever one read finds is taken for the name. Nothing in the protocol says where it ends.
+    // The name is whatever one read finds. Nothing in the protocol says where it ends.
     let mut buffer = [0; 4096];
     let length = stream.read(&mut buffer)?;
     let name = base_name(&buffer[..length])?;
@@ -52,11 +52,11 @@ fn receive(mut stream: TcpStream, directory: &Path) -> io::Result<(String, u64)>
     Ok((name, size))
 }
 
-/// The one check that the tutorials leave out: `../../etc/passwd` is no base name.
+/// The one check that the tutorials leave out: `../../etc/passwd` is not a base name.
 fn base_name(bytes: &[u8]) -> io::Result<String> {
     let name = String::from_utf8_lossy(bytes);
     let is_base_name = Path::new(&*name).file_name() == Some(name.as_ref().as_ref());
-    is_base_name.then(|| name.to_string()).ok_or_else(|| io::Error::other(format!("{name:?} is no base name")))
+    is_base_name.then(|| name.to_string()).ok_or_else(|| io::Error::other(format!("{name:?} is not a base name")))
 }
 
 fn demonstrate() -> io::Result<()> {
@@ -66,7 +66,7 @@ fn demonstrate() -> io::Result<()> {
     let inbox = directory.path().to_owned();
     thread::spawn(move || serve(listener, inbox));
 
-    // A thread each: whoever comes second need not wait for the first to finish.
+    // A thread each: the second client need not wait for the first to finish.
     let slow = offer(address, "slow.txt")?;
     let quick = offer(address, "quick.txt")?;
     finish(quick, b"overtook")?;
@@ -80,7 +80,7 @@ fn demonstrate() -> io::Result<()> {
     Ok(())
 }
 
-/// A sender's first half, spelled out: the name goes, `ok` comes.
+/// A sender's first half: the name goes, `ok` comes.
 fn offer(address: SocketAddr, name: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(name.as_bytes())?;
@@ -90,7 +90,7 @@ fn offer(address: SocketAddr, name: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Its second half: the content, then the end; the receiver ends its side when it has taken all.
+/// Its second half: the content, then the end. The receiver ends its side when it has all.
 fn finish(mut stream: TcpStream, content: &[u8]) -> io::Result<()> {
     stream.write_all(content)?;
     stream.shutdown(Shutdown::Write)?;

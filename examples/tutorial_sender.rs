@@ -1,7 +1,7 @@
 //! The sender of the network tutorials, in blocking std: the other half of `tutorial_receiver`.
 //!
-//! It looks the file up, connects, writes the base name, reads once, goes on only if what it read is exactly `ok`, and
-//! streams the content. Closing the connection is how it says that the file is complete.
+//! It opens the file, connects, writes the base name, and reads once. Only if the answer is exactly `ok` does it stream
+//! the content. By closing the connection it says that the file is complete.
 //!
 //! ```text
 //! cargo run --example tutorial_sender                         demonstrates, on loopback, and ends
@@ -33,10 +33,10 @@ fn fail(code: i32, words: &str) -> ! {
     process::exit(code)
 }
 
-/// Sends one file and returns its size in bytes. Dropping the stream closes it, and that is the last that the sender hears:
-/// what became of its file it never learns.
+/// Sends one file and returns its size in bytes. Dropping the stream closes it: the sender never
+/// learns what became of its file.
 fn send(path: &Path, address: impl ToSocketAddrs) -> io::Result<u64> {
-    // What can be known before anything is sent is told before anything is sent.
+    // What can be checked before anything is sent is checked now.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other(format!("{} is not a file", path.display())));
     }
@@ -45,7 +45,7 @@ fn send(path: &Path, address: impl ToSocketAddrs) -> io::Result<u64> {
 
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(name.as_encoded_bytes())?;
-    // One read, as in the tutorials. The name and the content must not run together, so nothing more is sent before it.
+    // One read, as in the tutorials. Nothing more is sent before it, so that name and content do not run together.
     let mut reply = [0; 1024];
     let length = stream.read(&mut reply)?;
     match &reply[..length] {
@@ -63,18 +63,18 @@ fn demonstrate() -> io::Result<()> {
     assert_eq!(sent?, 9);
     assert_eq!(received, ("report.txt".into(), "all of it".into()), "the name without its path, then the content");
 
-    // Any other answer is a refusal, even one that a person would take for consent.
+    // Any other answer is a refusal, even one that a person would take for a yes.
     for reply in ["ok\n", "OK", "no 409 the name is taken"] {
         let (sent, received) = send_to_scripted_receiver(&path, reply.as_bytes())?;
         println!("stopped: {}", sent.expect_err("only `ok` is ok"));
-        assert_eq!(received, ("report.txt".into(), "".into()), "no content goes to a receiver that did not say ok");
+        assert_eq!(received, ("report.txt".into(), "".into()), "a receiver that did not say ok gets no content");
     }
 
-    assert!(send(directory.path(), "127.0.0.1:9").is_err(), "a directory is told before anybody is connected to");
+    assert!(send(directory.path(), "127.0.0.1:9").is_err(), "a directory is refused before the connect");
     Ok(())
 }
 
-/// What the sender made of one upload, and the name and content that the receiver had of it.
+/// How one upload ended for the sender, and the name and content that the receiver got.
 type Upload = (io::Result<u64>, (String, String));
 
 /// Sends `path` to a receiver that takes one upload and answers the name with `reply`, whatever it is.

@@ -1,8 +1,8 @@
-//! One UDP socket serves everybody: the address that a datagram comes from is all there is of a connection.
+//! One UDP socket serves all clients: the source address of a datagram is all there is of a connection.
 //!
-//! 1. Fifty clients, one socket, one event: a server that answers one datagram for an event leaves 49 waiting.
-//! 2. A datagram may be empty, and nothing ends with it.
-//! 3. A client that connects its socket hears its server alone, and hears of it when nobody listens there.
+//! 1. Fifty clients, one socket, one event: a server that answers one datagram an event leaves 49 waiting.
+//! 2. A datagram may be empty, and ends nothing.
+//! 3. A client that connects its socket hears only its server, and learns if nothing listens there.
 
 mod loopback;
 
@@ -16,7 +16,7 @@ use loopback::kernel::udp;
 use loopback::{ANY, PATIENCE, SILENCE, settle, unless_blocked, wait};
 
 const CLIENTS: usize = 50;
-/// How many datagrams an event is answered with.
+/// How many datagrams are answered at an event.
 const WRONG: usize = 1;
 const RIGHT: usize = usize::MAX;
 
@@ -36,27 +36,27 @@ fn one_socket_for_all() -> io::Result<()> {
     clients.iter().try_for_each(|client| say(client).map(drop))?;
     settle();
     assert_eq!(turn(&mut poll, &server, WRONG)?, (1, 1), "fifty arrivals before one look are one edge");
-    assert_eq!(turn(&mut poll, &server, WRONG)?, (0, 0), "and nobody tells of the rest");
+    assert_eq!(turn(&mut poll, &server, WRONG)?, (0, 0), "and no event reports the rest");
     let memory = udp(address.port())?.unread_memory;
-    println!("wrong: one event, one answer, then silence; {memory} bytes of memory hold what waits in the kernel");
+    println!("wrong: one event, one answer, then silence; {memory} bytes of kernel memory hold the rest");
     assert!(memory > 0);
     say(&clients[0])?;
     assert_eq!(
         turn(&mut poll, &server, WRONG)?,
         (1, 1),
-        "a new datagram pulls an old one out: under load nobody notices"
+        "a new datagram pulls an old one out: under load the fault does not show"
     );
     say(&clients[0])?;
     assert_eq!(turn(&mut poll, &server, RIGHT)?, (1, CLIENTS), "until recvfrom would block, one event is enough");
     println!("right: one event, {CLIENTS} answers, one descriptor");
     for client in &clients {
-        let heard = receive(client)?.expect("everybody is answered");
+        let heard = receive(client)?.expect("every client is answered");
         assert_eq!(heard, client.local_addr()?.to_string().as_bytes(), "each hears its own");
     }
     Ok(())
 }
 
-/// Waits once, then answers up to `most` datagrams, each to whoever sent it. Returns the events and the answers.
+/// Waits once, then answers up to `most` datagrams, each to its sender. Returns the events and the answers.
 fn turn(poll: &mut Poll, server: &mio::net::UdpSocket, most: usize) -> io::Result<(usize, usize)> {
     let events = wait(poll, SILENCE)?.len();
     let (mut buffer, mut answers) = ([0; 1500], 0);
@@ -77,11 +77,11 @@ fn an_empty_datagram_is_no_end() -> io::Result<()> {
         }
         settle();
         let mut heard = 0;
-        // Whoever comes from TCP takes a read of nothing for the end of everything.
+        // In TCP a read of zero bytes would be the end.
         while receive(&server)?.is_some_and(|bytes| !(bytes.is_empty() && is_end)) {
             heard += 1;
         }
-        println!("{manner}: 0 bytes are {} end, so {heard} of 3 are heard", if is_end { "an" } else { "no" });
+        println!("{manner}: 0 bytes are {} end, so {heard} of 3 are received", if is_end { "an" } else { "no" });
         assert_eq!(heard, if is_end { 1 } else { 3 });
     }
     Ok(())
@@ -93,35 +93,35 @@ fn a_connected_socket_hears_its_peer_alone() -> io::Result<()> {
     stranger.send_to(b"trust me", client.local_addr()?)?;
     settle();
     assert_eq!(receive(&client)?.as_deref(), Some(&b"trust me"[..]), "an unconnected socket takes anything");
-    // No packet goes out: the kernel only notes whom the socket talks to.
+    // No packet goes out: the kernel only notes the peer of the socket.
     client.connect(server.local_addr()?)?;
     stranger.send_to(b"trust me", client.local_addr()?)?;
     server.send_to(b"the answer", client.local_addr()?)?;
     settle();
-    assert_eq!(receive(&client)?.as_deref(), Some(&b"the answer"[..]), "a connected one takes its peer's alone");
+    assert_eq!(receive(&client)?.as_deref(), Some(&b"the answer"[..]), "a connected one takes only its peer's");
     println!("an unconnected client took a stranger's answer, a connected one never saw it");
     Ok(())
 }
 
-/// The host answers with an ICMP message, which the kernel can only tell to a socket that has a peer (RFC 1122, 4.1.3.3).
+/// The host answers with an ICMP message, which the kernel can report only to a socket that has a peer (RFC 1122, 4.1.3.3).
 fn nobody_listens_there() -> io::Result<()> {
-    println!("-- nobody listens there");
+    println!("-- nothing listens there");
     let (nobody, mut poll) = (socket()?.local_addr()?, Poll::new()?);
     let mut client = mio::net::UdpSocket::bind(ANY)?;
     poll.registry().register(&mut client, Token(0), Interest::READABLE)?;
     client.send_to(b"anyone?", nobody)?;
     assert!(wait(&mut poll, SILENCE)?.is_empty());
-    println!("unconnected: sent, and then silence for good");
+    println!("unconnected: sent, and then silence forever");
 
     client.connect(nobody)?;
     client.send(b"anyone?")?;
     let [event] = &wait(&mut poll, PATIENCE)?[..] else { panic!("one event for one socket") };
-    assert!(event.is_error() && !event.is_readable(), "who looks for `readable` alone never hears of it");
-    assert!(Readiness::from(event).readable, "so an error counts as worth a read");
-    let error = client.recv(&mut [0; 1]).expect_err("nobody listens");
+    assert!(event.is_error() && !event.is_readable(), "a program that looks only for `readable` never learns of it");
+    assert!(Readiness::from(event).readable, "so an error, too, is a reason to read");
+    let error = client.recv(&mut [0; 1]).expect_err("nothing listens");
     println!("connected: the event is neither readable nor writable, only an error; the read says: {error}");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    assert!(unless_blocked(|| client.recv(&mut [0; 1]))?.is_none(), "it is told once, and the socket lives on");
+    assert!(unless_blocked(|| client.recv(&mut [0; 1]))?.is_none(), "it is reported once, and the socket still works");
     Ok(())
 }
 

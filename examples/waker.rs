@@ -1,7 +1,7 @@
-//! A thread's result comes back to the loop through a channel and a `Waker`: the one carries it, the other one tells.
+//! A thread's result comes back to the loop through a channel, and a `Waker` makes the loop look.
 //!
-//! Some work has no readiness: a file on a disk cannot be polled, and a sync of it takes as long as it takes. A thread
-//! does it. But the loop is asleep in its poll and hears of nothing that the kernel does not report.
+//! Some work has no readiness: a file on a disk cannot be polled, and a sync of it may take long. A thread does it.
+//! But the loop sleeps in its poll, and only the kernel can wake it.
 
 mod loopback;
 
@@ -37,16 +37,16 @@ struct Loop {
     worker: Worker,
 }
 
-/// What a thread needs to hand it one.
+/// What a thread needs to send it one.
 #[derive(Clone)]
 struct Worker {
     sender: Sender<usize>,
-    /// One for each poll: shared, and kept for as long as somebody may wake (`mio::Waker`).
+    /// One for each poll, shared, and kept for as long as any thread may wake (`mio::Waker`).
     waker: Arc<Waker>,
 }
 
 impl Worker {
-    /// Right: first the result, then the word that it is there.
+    /// Right: first the result, then the wake.
     fn finish(&self, result: usize) {
         self.sender.send(result).expect("the loop lives as long as its workers");
         self.waker.wake().expect("there is an eventfd to write to");
@@ -88,13 +88,13 @@ fn a_channel_wakes_nobody() -> io::Result<()> {
         let (events, results) = server.turn(usize::MAX, if wakes { PATIENCE } else { SILENCE })?;
         job.join().expect("the thread ends well");
         let left = server.results.try_iter().count();
-        println!("{name}: {events} events, {} results, and {left} that nobody looks for", results.len());
+        println!("{name}: {events} events, {} results, and {left} that is not looked for", results.len());
         assert_eq!((events, results.len(), left), if wakes { (1, 1, 0) } else { (0, 0, 1) });
     }
     Ok(())
 }
 
-/// The job here takes until the client has been answered, so whoever waits for the job never answers.
+/// Here the job lasts until the client has been answered, so a server that waits for the job never answers.
 fn others_are_served_meanwhile() -> io::Result<()> {
     println!("-- a client speaks while a thread works");
     let mut server = Loop::new()?;
@@ -109,7 +109,7 @@ fn others_are_served_meanwhile() -> io::Result<()> {
     });
 
     assert!(server.results.recv_timeout(SILENCE).is_err());
-    println!("wrong, waiting on the channel: no result yet, and the client has heard nothing either");
+    println!("wrong, waiting on the channel: no result yet, and no answer to the client either");
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![]), "the event is the client's");
     let mut buffer = [0; 4];
     let length = unless_blocked(|| stream.read(&mut buffer))?.expect("the event said so");
@@ -149,17 +149,17 @@ fn the_result_goes_first() -> io::Result<()> {
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![]));
     server.worker.sender.send(1).expect("the loop is here");
     assert_eq!(server.turn(usize::MAX, SILENCE)?, (0, vec![]));
-    println!("wrong, the wake: a look that found nothing, and then a result that nobody looks for");
+    println!("wrong, the wake: a look that finds nothing, and then a result that is not looked for");
     server.worker.finish(2);
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![1, 2]));
     println!("right, the result: whenever the loop looks, it is there");
     Ok(())
 }
 
-/// What the counters of this process's eventfds stand at, by the kernel (eventfd(2), proc(5)).
+/// The counters of this process's eventfds, as the kernel has them (eventfd(2), proc(5)).
 fn eventfd_counts() -> io::Result<Vec<u64>> {
     let infos = fs::read_dir("/proc/self/fdinfo")?.collect::<io::Result<Vec<_>>>()?;
-    // The descriptor that the directory was read through is gone by now, and counts nothing.
+    // The descriptor through which the directory was read is closed by now.
     let texts = infos.iter().filter_map(|info| fs::read_to_string(info.path()).ok());
     let count = |text: String| {
         let count = text.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;

@@ -1,8 +1,8 @@
-//! The sliding window: a receiver that does not read stops its sender, and nobody has to say a word.
+//! The sliding window: a receiver that does not read stops its sender, without a word.
 //!
 //! With every acknowledgement the receiver says how many more bytes it has room for. That is the window. Bytes that do not
-//! fit into it wait at the sender, and when its buffer is full as well, write says `WouldBlock`. Whoever then waits instead
-//! of buffering hands the pressure on to where its own bytes come from.
+//! fit into it wait at the sender, and when its buffer is full as well, write says `WouldBlock`. A program
+//! that then waits, instead of buffering, passes the pressure on to where its own bytes come from.
 
 mod loopback;
 
@@ -15,13 +15,13 @@ use loopback::{ANY, unless_blocked, until};
 use rustix::event::PollFlags;
 use socket2::{Domain, Socket, Type};
 
-/// Small buffers, so that the table is short. The kernel takes twice as much, and pays for its own bookkeeping from it.
+/// Small buffers, so that the table is short. The kernel doubles them, and needs a part for its own bookkeeping.
 const BUFFER_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
-/// What a sender would send if nobody stopped it.
+/// What a sender sends if nothing stops it.
 const ENDLESS_BYTES: usize = 8 << 20;
 
-/// What a relay does while the bytes that it has do not go out.
+/// What a relay does while its bytes cannot go out.
 #[derive(Clone, Copy, Debug)]
 enum WhenBlocked {
     ReadOn,
@@ -31,8 +31,8 @@ enum WhenBlocked {
 fn main() -> io::Result<()> {
     one_connection()?;
     println!("\n-- a relay between a quick sender and a receiver that does not read");
-    assert!(relay(WhenBlocked::ReadOn)? > ENDLESS_BYTES / 2, "what nobody takes piles up in the program");
-    assert!(relay(WhenBlocked::StopReading)? <= CHUNK_BYTES, "what nobody takes waits where it comes from");
+    assert!(relay(WhenBlocked::ReadOn)? > ENDLESS_BYTES / 2, "bytes that are not taken pile up in the program");
+    assert!(relay(WhenBlocked::StopReading)? <= CHUNK_BYTES, "bytes that are not taken wait where they come from");
     Ok(())
 }
 
@@ -83,7 +83,7 @@ fn one_connection() -> io::Result<()> {
     Ok(())
 }
 
-/// Passes bytes on until the sender is stopped or has sent all. Returns how many of them the relay itself ends up with.
+/// Relays bytes until the sender is stopped or has sent all. Returns how many of them the relay itself holds then.
 fn relay(when_blocked: WhenBlocked) -> io::Result<usize> {
     let (mut sender, mut inlet) = pair()?;
     let (mut outlet, _receiver) = pair()?;
@@ -112,7 +112,7 @@ fn relay(when_blocked: WhenBlocked) -> io::Result<usize> {
 fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let [sender, listener] = [(); 2].map(|()| Socket::new(Domain::IPV4, Type::STREAM, None));
     let (sender, listener) = (sender?, listener?);
-    // Asked for before the handshake, in which the window's scale is settled.
+    // Set before the handshake, which fixes the window's scale.
     listener.set_recv_buffer_size(BUFFER_BYTES)?;
     listener.bind(&ANY.into())?;
     listener.listen(1)?;
@@ -123,7 +123,7 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((sender.into(), listener.accept()?.0.into()))
 }
 
-/// Reads this many bytes, which must be the ones that were written there. Returns how many were read since the beginning.
+/// Reads this many bytes, and checks them. Returns how many were read since the beginning.
 fn read_exactly(stream: &mut TcpStream, start: usize, length: usize) -> io::Result<usize> {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
@@ -131,7 +131,7 @@ fn read_exactly(stream: &mut TcpStream, start: usize, length: usize) -> io::Resu
     Ok(start + length)
 }
 
-/// Bytes of which each tells where in the stream it stands.
+/// Bytes that show their position in the stream.
 fn pattern(start: usize, length: usize) -> Vec<u8> {
     (start..start + length).map(|position| (position % 251) as u8).collect()
 }

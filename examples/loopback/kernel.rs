@@ -1,6 +1,6 @@
-//! What the kernel says: of a connection the figures that `ss` and `netstat` print (asked for by `src/net/diag.rs`), of
-//! other things what stands in `/proc`. And an ear that can be shut, to hold a state that would otherwise be gone before
-//! anyone could look.
+//! What the kernel says: of a connection, the figures that `ss` and `netstat` print (`src/net/diag.rs` asks for them); of
+//! other things, what is in `/proc`. It can also make a socket deaf, to hold a state that would otherwise be gone too soon
+//! to be seen.
 
 use std::fs;
 use std::io;
@@ -56,7 +56,7 @@ pub fn local_addr(socket: &impl AsFd) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("a socket of another family than IP"))
 }
 
-/// What poll(2) says of a socket at this moment.
+/// What poll(2) says about a socket now.
 pub fn flags(socket: &impl AsFd) -> io::Result<PollFlags> {
     let mut polled = [PollFd::new(socket, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)];
     poll(&mut polled, Some(&Timespec::default()))?;
@@ -68,7 +68,7 @@ pub fn unread(socket: &impl AsFd) -> io::Result<usize> {
     Ok(rustix::io::ioctl_fionread(socket)? as usize)
 }
 
-/// Returns when so many bytes wait to be read from a socket.
+/// Waits until at least `bytes` can be read from a socket.
 pub fn arrived(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     until("bytes to arrive", || Ok((unread(socket)? >= bytes).then_some(())))
 }
@@ -77,7 +77,7 @@ pub fn arrived(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
 pub struct Udp {
     /// The memory that unread datagrams take, in bytes.
     pub unread_memory: usize,
-    /// The datagrams that found its receive buffer full.
+    /// The datagrams that were dropped because its receive buffer was full.
     pub dropped: usize,
 }
 
@@ -91,17 +91,17 @@ pub fn udp(port: u16) -> io::Result<Udp> {
     found.ok_or_else(|| io::Error::other(format!("the kernel has no UDP socket on port {port}")))
 }
 
-/// The number behind `NAME:` in a file such as `/proc/self/status`, as the kernel tells it now (proc(5)).
+/// The number after `NAME:` in a file such as `/proc/self/status` (proc(5)).
 pub fn figure(file: &str, name: &str) -> io::Result<u64> {
     let text = fs::read_to_string(file)?;
     let number = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
     text.lines().find_map(number).ok_or_else(|| io::Error::other(format!("{file} has no {name}")))
 }
 
-/// Makes a socket deaf: from now on every packet for it is lost at its door (a socket filter that lets nothing pass,
+/// Makes a socket deaf: from now on it loses every packet that comes for it (a socket filter that lets nothing through,
 /// `SO_ATTACH_FILTER`, socket(7)). It can still send. To its peer that is a network which has failed in one direction.
 ///
-/// Some kernels want a privilege for it. Without it, this says that something is left out, and returns false.
+/// Some kernels require a privilege. Without it, this says that something is left out, and returns false.
 pub fn deafen(socket: &impl AsFd) -> io::Result<bool> {
     const RETURN: u16 = 0x06;
     match SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)]) {

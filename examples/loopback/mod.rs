@@ -1,7 +1,7 @@
 //! What the examples share: connections over loopback and the ways to wait, and in [`kernel`] what the kernel says of them.
 //!
-//! Knows nothing of what any of them shows. Client and server are mostly one thread, so that a demonstration can be told
-//! step by step and counts the same at every run.
+//! It must not know what any of them shows. Client and server are mostly one thread, so that a demonstration goes step by
+//! step and counts the same in every run.
 
 #![allow(clippy::disallowed_methods, reason = "helpers of blocking programs: they wait, up to a deadline")]
 #![allow(dead_code, reason = "each example is a program of its own, and uses some of it")]
@@ -19,9 +19,9 @@ use mio::{Events, Poll, Token};
 
 /// Any port of this machine.
 pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-/// Silence for so long is silence: what can come over loopback has come long before.
+/// So long a silence will last: what can come over loopback has come long before.
 pub const SILENCE: Duration = Duration::from_millis(200);
-/// More than any machine needs; whoever waited this long has waited in vain.
+/// More than any machine needs: a wait of this length is in vain.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection that is established: its client and its server, both blocking.
@@ -45,8 +45,8 @@ pub fn udp_pair() -> io::Result<(UdpSocket, UdpSocket)> {
     Ok((client, server))
 }
 
-/// Waits for events, for `longest` at most. After a signal it goes on with what is left of the time. (A server keeps its
-/// `Events` from turn to turn; a list of its own for each makes the examples shorter.)
+/// Waits for events, for `longest` at most. After a signal it waits for the rest of the time. (A server keeps its `Events`
+/// from turn to turn; a new list for each makes the examples shorter.)
 pub fn wait(poll: &mut Poll, longest: Duration) -> io::Result<Vec<Event>> {
     let (end, mut events) = (Instant::now() + longest, Events::with_capacity(128));
     loop {
@@ -67,7 +67,7 @@ pub fn id(event: &Event) -> Option<Id> {
     Id::from_bits(event.token().0 as u64)
 }
 
-/// The call's result, or `None` where it would block; a call that a signal interrupts is made again.
+/// The call's result. `None`: it would block. A call that a signal interrupts is made again.
 pub fn unless_blocked<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
     loop {
         match call() {
@@ -78,7 +78,7 @@ pub fn unless_blocked<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<
     }
 }
 
-/// Writes until nothing more goes in, so that whatever is sent next has to wait. Returns how many bytes went in.
+/// Writes until no more bytes fit, so that what is sent next has to wait. Returns how many bytes fitted.
 pub fn fill(mut stream: &TcpStream) -> io::Result<usize> {
     stream.set_nonblocking(true)?;
     let mut written = 0;
@@ -101,8 +101,8 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> io::Result<Option<T>>) -> 
     }
 }
 
-/// Lets what was sent arrive, where nothing can be asked whether it has. Over loopback it mostly has when the call that
-/// sent it returns, but a busy kernel puts it off.
+/// Waits for what was sent to arrive, if there is no way to ask. Over loopback it mostly has arrived when the call that
+/// sent it returns, but a busy kernel may be later.
 pub fn settle() {
     thread::sleep(Duration::from_millis(100));
 }
