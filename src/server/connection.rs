@@ -27,13 +27,15 @@
 
 mod upload;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use super::config::Limits;
-use super::ending::{CloseReason, Summary};
+use super::ending::{CloseReason, Filed, Summary};
 use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use super::trace::{Scene, Trace};
@@ -41,7 +43,7 @@ use super::trickle::Trickle;
 use crate::net::{Pipe, Readiness, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
 use crate::reactor::{Budget, Id, Moment};
-use crate::store::{Partial, Store};
+use crate::store::{Claim, Partial, Store};
 use upload::{Task, Upload};
 
 /// What the loop lends to a connection while it serves it.
@@ -60,6 +62,8 @@ pub struct Context<'a, D> {
     pub pipe: Option<&'a Pipe>,
     /// Whether other connections wait for room to begin a file: it would be unfair to begin one before them.
     pub others_wait: bool,
+    /// Files that the disk is busy with, of all connections.
+    pub filed: &'a mut BTreeMap<Claim, Filed>,
     /// What files become of it is counted here.
     pub stats: &'a mut Stats,
     /// The turn's clock.
@@ -415,7 +419,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::NotARequest(refusal, head) if self.receiver.is_over() => {
                 self.end(CloseReason::NotARequest(refusal, head));
             }
-            Event::NotARequest(refusal, _) => self.note_refusal(refusal, None, cx.stats),
+            Event::NotARequest(refusal, head) => {
+                cx.stats.refuse(refusal.code);
+                self.summary.refused += 1;
+                self.log_file(CloseReason::NotARequest(refusal, head));
+            }
             // Enough is enough: as if it had ended.
             Event::Discarded(_) if self.lingering && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
                 self.receiver.end_of_stream();
@@ -431,15 +439,29 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.note_refusal(refusal, name, stats);
     }
 
+    /// Counts a refusal, and sees to it that the log names the file: in a line of its own, or in that of the connection if
+    /// that ends with it.
     fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, stats: &mut Stats) {
-        if self.receiver.is_over() {
+        let is_over = self.receiver.is_over();
+        if is_over {
             // The upload that was in progress behind a failed one is not followed any more.
             self.end_upload(refusal.code.keeps_partial());
-            self.end(CloseReason::Refused(refusal, name));
-        } else {
+        }
+        if is_over && self.ending.is_none() {
+            return self.end(CloseReason::Refused(refusal, name));
+        }
+        if !is_over {
             self.summary.refused += 1;
             stats.refuse(refusal.code);
         }
+        if name.is_some() {
+            self.log_file(CloseReason::Refused(refusal, name));
+        }
+    }
+
+    /// What the log says of one file.
+    fn log_file(&self, words: impl fmt::Display) {
+        log::info!("{}: {words}", self.summary.peer());
     }
 
     /// The first reason is the one that counts: what follows from it is no news.

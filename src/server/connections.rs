@@ -4,6 +4,7 @@
 //! very code that the poll drives. **A connection that could get further stands in the ready queue**: its edge has been
 //! told and will not be told again. Everything here either keeps that promise or checks it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
@@ -11,14 +12,14 @@ use log::{Level, log};
 
 use super::config::{Config, Limits};
 use super::connection::{Connection, Context, Verdict};
-use super::ending::CloseReason;
+use super::ending::{CloseReason, Filed};
 use super::pace::Clock;
 use super::stats::Stats;
 use super::trace::{Scene, Trace, Tracer};
 use crate::net::{Pipe, Readiness, Stream};
-use crate::proto::Rules;
+use crate::proto::{Name, Rules};
 use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
-use crate::store::{Claim, Store};
+use crate::store::{Claim, Store, StoreError};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -44,6 +45,8 @@ pub struct Connections<S, D: Store> {
     /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
     waiting_for_room: ReadyQueue,
     deadlines: Deadlines,
+    /// Files that the disk is busy with. Their connections may have gone.
+    filed: BTreeMap<Claim, Filed>,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
     stats: Stats,
@@ -61,6 +64,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             ready: ReadyQueue::default(),
             waiting_for_room: ReadyQueue::default(),
             deadlines: Deadlines::default(),
+            filed: BTreeMap::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
             stats: Stats::default(),
@@ -108,13 +112,27 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Passes on what the store has published since.
     pub fn settle(&mut self) {
-        for (Claim { id, ticket }, result) in self.store.settled() {
-            // Whoever is gone by now will see its file in the directory.
-            if let Some(connection) = self.slots.get_mut(id) {
-                let mut trace = Trace::of(&mut self.tracer, id);
-                connection.settle(ticket, result, &mut self.stats, &mut trace);
-                self.ready.push(id);
+        for (claim, result) in self.store.settled() {
+            let filed = self.filed.remove(&claim);
+            if let Some(connection) = self.slots.get_mut(claim.id) {
+                let mut trace = Trace::of(&mut self.tracer, claim.id);
+                connection.settle(claim.ticket, filed, result, &mut self.stats, &mut trace);
+                self.ready.push(claim.id);
+            } else if let Some(filed) = filed {
+                self.settle_orphan(&filed, &result);
             }
+        }
+    }
+
+    /// A file is stored, or not, whose client has gone: nobody hears of it but the log.
+    fn settle_orphan(&mut self, filed: &Filed, result: &Result<Name, StoreError>) {
+        let Filed { peer, asked, .. } = filed;
+        match result {
+            Ok(stored) => {
+                self.stats.stored += 1;
+                log::info!("{peer}, which has gone: {}", filed.line(stored));
+            }
+            Err(error) => log::info!("{peer}, which has gone: {asked:?} not stored: {error}"),
         }
     }
 
@@ -236,6 +254,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             pipe: self.pipe.as_ref(),
             stats: &mut self.stats,
             clock,
+            filed: &mut self.filed,
             others_wait: !self.waiting_for_room.is_empty(),
             trace: Trace::of(&mut self.tracer, id),
         };

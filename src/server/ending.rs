@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::proto::{Name, Refusal};
+use crate::proto::{Name, Refusal, Whole};
 use crate::reactor::Moment;
 
 /// How a connection ended.
@@ -55,6 +55,33 @@ impl fmt::Display for CloseReason {
     }
 }
 
+/// A file that is whole, and that the disk is busy with.
+#[derive(Debug)]
+pub struct Filed {
+    /// Who it is from.
+    pub peer: SocketAddr,
+    /// What has come of it.
+    pub whole: Whole,
+    /// What the client calls it.
+    pub asked: Name,
+    /// The connection carries no other file: the line at its end is that of the file, too.
+    pub is_alone: bool,
+}
+
+impl Filed {
+    /// What the log says of it when it is stored.
+    pub fn line(&self, stored: &Name) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            let Self { whole: Whole { size, digest, .. }, asked, .. } = self;
+            write!(f, "{asked:?} stored as {stored:?}, {size} bytes, ")?;
+            match digest {
+                Some(digest) => write!(f, "{digest}"),
+                None => f.write_str("no digest"),
+            }
+        })
+    }
+}
+
 /// What one connection has done so far, for the line that tells its story.
 #[derive(Debug)]
 pub struct Summary {
@@ -72,6 +99,11 @@ impl Summary {
     /// Of a connection that was accepted at `now`.
     pub fn begin(peer: SocketAddr, now: Moment) -> Self {
         Self { peer, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
+    }
+
+    /// Who it is with.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// The line: how it has ended, and with the upload of which name in progress.

@@ -63,3 +63,44 @@ fn the_log_tells_both_names_and_calls_unverified_only_what_is() {
     assert!(log.contains("1 stored, 0 refused, 7 bytes") && log.contains(" s, finished"), "{log}");
     assert_eq!(log.matches("unverified").count(), 2, "{log}");
 }
+
+#[test]
+fn the_log_names_every_file_once_whatever_came_of_it() {
+    let server = Server::start(&["--on-exists", "refuse"]);
+    classic(server.tcp(), "classic.bin", b"1").expect("the upload is taken");
+    line(server.tcp(), "line.bin", b"22").expect("a receipt comes");
+    line(server.tcp(), "classic.bin", b"333").expect("a refusal comes");
+    let ask_for = |requests: &[String]| {
+        let mut stream = connect(server.tcp()).expect("the server accepts");
+        stream.write_all(requests.concat().as_bytes()).expect("requests can be sent");
+        stream.shutdown(Shutdown::Write).expect("a stream can be shut down");
+        io::read_to_string(stream).expect("it is answered");
+    };
+    let crc = "crc32c=364b3fb7";
+    ask_for(&[
+        format!("/put size=3 {crc} put.bin\nabc"),
+        "/put size=4 line.bin\n4444".into(),
+        "/put size=1 ../outside\nx".into(),
+        format!("/put size=3 {crc} wrong.bin\nabd/bye\n"),
+    ]);
+    ask_for(&[
+        format!("/ask size=3 {crc} on-exists=same put.bin\n"),
+        format!("/ask size=9 {crc} on-exists=same put.bin\n/bye\n"),
+    ]);
+    await_until("all to be told", || server.log().matches(" s, finished").count() == 2);
+    let log = server.log();
+    for (told, times) in [
+        (r#""classic.bin" stored as "classic.bin", unverified"#, 1),
+        (r#""line.bin" stored as "line.bin", unverified"#, 1),
+        (r#"refused "classic.bin", 409 "#, 1),
+        (r#": "put.bin" stored as "put.bin", 3 bytes, crc32c:364b3fb7"#, 2),
+        (r#": refused "line.bin", 409 "#, 1),
+        (r#"/put size=1 ../outside"#, 1),
+        (r#": refused "wrong.bin", 422 "#, 1),
+        (r#": refused "put.bin", 409 "#, 1),
+    ] {
+        assert_eq!(log.matches(told).count(), times, "{told}: {log}");
+    }
+    // One for each of the nine files, and one for each connection of several.
+    assert_eq!(log.lines().filter(|line| line.contains("server::connection")).count(), 11, "{log}");
+}

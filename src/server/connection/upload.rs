@@ -20,7 +20,7 @@ use crate::net::Stream;
 use crate::proto::{Code, Hasher, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
 use crate::reactor::Budget;
 use crate::server::digesting::Digesting;
-use crate::server::ending::CloseReason;
+use crate::server::ending::{CloseReason, Filed};
 use crate::server::pace::Pace;
 use crate::server::stats::Stats;
 use crate::server::trace::{Scene, Trace};
@@ -63,8 +63,14 @@ pub enum Task<C> {
     Sync(Ticket, Held),
     /// Go on from what is held.
     Resume(Held),
-    /// Wait until its one file is published; what the client calls it.
-    Publish(Ticket, Name),
+}
+
+/// What has been done with a file that is whole.
+enum Published {
+    /// It is given to the disk; with the result where that is known at once.
+    Filed(Option<Result<Name, StoreError>>),
+    /// It may be there already: that is being found out.
+    Compare,
 }
 
 impl<P: Partial> Upload<P> {
@@ -81,12 +87,12 @@ impl<P: Partial> Upload<P> {
 impl<C> Task<C> {
     /// Whether the connection can do nothing about it: the disk is busy with it, or with too many others.
     pub fn waits_for_others(&self) -> bool {
-        matches!(self, Self::Begin(_) | Self::Sync(..) | Self::Publish(..))
+        matches!(self, Self::Begin(_) | Self::Sync(..))
     }
 
     /// Whether it is what becomes of `ticket` that brings it on.
     fn waits_for(&self, ticket: Ticket) -> bool {
-        matches!(self, Self::Sync(awaited, _) | Self::Publish(awaited, _) if *awaited == ticket)
+        matches!(self, Self::Sync(awaited, _) if *awaited == ticket)
     }
 }
 
@@ -154,7 +160,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
-    pub fn settle(&mut self, ticket: Ticket, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+    /// `filed`: of a file that is whole, what was asked for.
+    pub fn settle(
+        &mut self,
+        ticket: Ticket,
+        filed: Option<Filed>,
+        result: Result<Name, StoreError>,
+        stats: &mut Stats,
+        trace: &mut Trace,
+    ) {
         match self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) {
             Some(Task::Sync(_, held)) => {
                 trace.tell(|| Scene::Held { offset: held.offset, result: &result });
@@ -163,22 +177,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
                 }
             }
-            Some(Task::Publish(_, only_name)) => self.tell_outcome(ticket, result, Some(only_name), stats, trace),
-            _ => self.tell_outcome(ticket, result, None, stats, trace),
+            _ => {
+                if let Some(filed) = filed {
+                    self.tell_outcome(filed, result, stats, trace);
+                }
+            }
         }
     }
 
-    /// `only_name`: what the client calls its one file, in a dialect in which the end of the stream is the end of the file.
-    fn tell_outcome(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Name, StoreError>,
-        only_name: Option<Name>,
-        stats: &mut Stats,
-        trace: &mut Trace,
-    ) {
+    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
         let outcome = result.as_ref().map_err(refusal_for);
-        if !self.receiver.settle(ticket, outcome.as_ref().copied()) {
+        if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied()) {
             // It was held for an upload that has been given up since.
             return;
         }
@@ -187,11 +196,26 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Ok(stored) => {
                 self.summary.stored += 1;
                 stats.stored += 1;
-                if let Some(asked) = only_name {
-                    self.end(CloseReason::Stored { asked, stored: stored.clone() });
+                if filed.is_alone {
+                    self.end(CloseReason::Stored { asked: filed.asked, stored: stored.clone() });
+                } else {
+                    self.log_file(filed.line(stored));
                 }
             }
-            Err(refusal) => self.note_refusal(refusal, only_name, stats),
+            Err(refusal) => self.note_refusal(refusal, Some(filed.asked), stats),
+        }
+    }
+
+    fn filed(&self, whole: Whole, asked: Name) -> Filed {
+        // A conversation that is over with the content has had only this one.
+        Filed { peer: self.summary.peer(), whole, asked, is_alone: self.receiver.is_over() }
+    }
+
+    /// Tells what became of the file, where that is known at once. Else [`Connection::settle`] will.
+    fn file(&mut self, filed: Filed, result: Option<Result<Name, StoreError>>, cx: &mut Context<D>) {
+        match result {
+            Some(result) => self.tell_outcome(filed, result, cx.stats, &mut cx.trace),
+            None => drop(cx.filed.insert(Claim { id: cx.id, ticket: filed.whole.ticket }, filed)),
         }
     }
 
@@ -262,33 +286,28 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
         let upload = self.upload.take().expect("content ends between begin and publish only");
-        // A conversation that is over with the content has had only this one.
-        let only_name = self.receiver.is_over().then(|| upload.name.clone());
-        let result = self.publish_or_compare(whole, upload, cx).unwrap_or_else(|error| Some(Err(error)));
-        match (result, only_name) {
-            (Some(result), only_name) => {
-                self.tell_outcome(whole.ticket, result, only_name, cx.stats, &mut cx.trace);
-            }
-            (None, Some(only_name)) => self.task = Some(Box::new(Task::Publish(whole.ticket, only_name))),
-            (None, None) => {}
+        let filed = self.filed(whole, upload.name.clone());
+        match self.publish_or_compare(whole, upload, cx) {
+            Ok(Published::Compare) => {}
+            Ok(Published::Filed(result)) => self.file(filed, result, cx),
+            Err(error) => self.file(filed, Some(Err(error)), cx),
         }
     }
 
-    /// Returns the result where it is known at once.
     fn publish_or_compare(
         &mut self,
         whole: Whole,
         upload: Upload<D::Partial>,
         cx: &mut Context<D>,
-    ) -> Result<Option<Result<Name, StoreError>>, StoreError> {
+    ) -> Result<Published, StoreError> {
         let Upload { name, mut partial, wishes } = upload;
         let Wishes { same_will_do, mtime, .. } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
         if same_will_do && let Some(content) = cx.store.find(&name, whole.size)? {
             self.compare(whole, name, content);
-            return Ok(None);
+            return Ok(Published::Compare);
         }
         mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
-        Ok(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name))
+        Ok(Published::Filed(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name)))
     }
 
     fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
@@ -307,7 +326,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
                 digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
             }
-            Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Resume(_) | Task::Publish(..) => Ok(true),
+            Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
         };
         match piece {
             Ok(false) => self.task = Some(task),
@@ -324,14 +343,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match (task, result) {
             (Task::Compare { whole, name, content, digesting }, result) => {
                 let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
+                let filed = self.filed(whole, name.clone());
                 let result = match result {
                     Ok(()) if is_same() => cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name),
                     Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
                     Err(error) => Some(Err(error)),
                 };
-                if let Some(result) = result {
-                    self.settle(whole.ticket, result, cx.stats, &mut cx.trace);
-                }
+                self.file(filed, result, cx);
             }
             (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
             (Task::Resume(held), Ok(())) => {
@@ -339,7 +357,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 // There may be nothing left to come.
                 self.follow_held(cx);
             }
-            (Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Publish(..), Ok(())) => {
+            (Task::Begin(_) | Task::Contend(_) | Task::Sync(..), Ok(())) => {
                 unreachable!("others bring these to their end")
             }
             (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
@@ -352,7 +370,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let upload = self.upload.as_ref().expect("what is held is its content");
         self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
         if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
-            self.settle(ticket, result, cx.stats, &mut cx.trace);
+            self.settle(ticket, None, result, cx.stats, &mut cx.trace);
         }
     }
 
