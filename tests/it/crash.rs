@@ -1,14 +1,14 @@
-//! What is receipted survives a crash: the real connections and the real commit over a disk that forgets.
+//! A receipt survives a power cut: the real connections and the real commit, over a simulated disk that forgets.
 //!
-//! A day of a server is played again and again, with the power cut before each step that its disk takes, and each time
-//! some of what the disk had not synced is there and some is not. Whatever is left:
+//! The same day of a server is played again and again. Each time the power is cut before another step of the disk, and a
+//! different part of what was not synced is lost. Afterwards:
 //!
-//! - what a client was told is done is there under its name, byte for byte;
-//! - what has a final name is a whole upload that nothing was said against;
-//! - what a client was told is held of its upload is held;
-//! - the next server brings what was broken off to its end.
+//! - every file with a receipt is there under its name, byte for byte;
+//! - every final name belongs to a whole upload that was not refused;
+//! - every offset that a client was told is there to resume from;
+//! - the next server completes what was interrupted.
 //!
-//! Each [`Mistake`] is planted once, and must be found by the same checks: they can fail.
+//! Each [`Mistake`] is planted once, and the same checks must find it: they can fail.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

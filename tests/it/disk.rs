@@ -1,4 +1,4 @@
-//! Disks that are full, broken or slow to admit it: one upload ends, in words or with a reset, and the server goes on.
+//! Disks that are full, broken or slow to report it: one upload ends, in words or with a reset, and the server continues.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The documents, compared with the tree and with a run: the files and functions that they name exist.
+//! The documents, compared with the tree and with a run: what they name exists, and what they show happens.
 
 use std::fs;
 use std::path::{Path, PathBuf};

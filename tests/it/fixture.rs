@@ -1,7 +1,7 @@
-//! The real server on port 0 in a directory of its own, the smallest clients for it, and what it owes them whatever
-//! happens ([`Server::withstands`]).
+//! The real server on port 0 in a directory of its own, the smallest clients for it, and what must hold whatever happens
+//! ([`Server::withstands`]).
 //!
-//! Every wait here has an end, so that a test fails instead of hanging, and the server's log is printed with the failure.
+//! Every wait has an end, so that a test fails instead of hanging. A failure prints the server's log.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,11 +1,11 @@
-//! A simulated disk that forgets, and the store on it: what was not synced when its power is cut may be lost.
+//! A simulated disk that forgets, and the store on it: what is not synced may be lost when the power is cut.
 //!
-//! Data and directory entries have a volatile and a durable layer each. After a power cut what is durable is there, and of
-//! what is only volatile any part is, page by page and change by change, as if the kernel had written back just that. A
-//! rename is one change. Every operation is a step; the power is cut before any that a test names, and the code that is
-//! running stops there for good. A sync that fails has lost what it was for, and leaves it looking clean, as Linux does.
+//! Data and directory entries have a volatile and a durable layer each. After a power cut the durable layer is there, and any
+//! part of the volatile one, page by page and change by change, as if the kernel had written back just that. A rename is one
+//! change. Every operation is a step. The power is cut before the step that a test names, and the running code stops there for
+//! good. A sync that fails loses its data and leaves the pages clean, as on Linux.
 //!
-//! The store gives what is to last to the real [`Commit`], unless a [`Mistake`] is planted.
+//! The store hands its work to the real [`Commit`], unless a [`Mistake`] is planted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! Clients that were written by somebody else, unmodified, against the real server.
+//! Unmodified clients of other authors against the real server.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Signals, shutdowns, crashes and restarts: what runs is finished or leaves nothing, and what was told is true.
+//! Signals, shutdowns, crashes and restarts: a running upload is finished or leaves nothing, and every receipt is true.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Each limit of the server, made short: it holds, it is told, and it holds for the one who breaks it only.
+//! Each limit of the server, made short: it holds, it is reported, and it concerns only the client that breaks it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! What a client may call its file, and what becomes of whatever has that name already.
+//! What a client may call its file, and what happens if the name is taken.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -1,4 +1,4 @@
-//! What the network adds: address families, urgent data, ports that are still warm.
+//! What the network adds: address families, urgent data, ports in TIME_WAIT.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! The order of the system calls of one upload, as strace(1) saw them: what a receipt rests on, on the real disk.
+//! The order of the system calls of one upload, as strace(1) sees them: it is what a receipt relies on, on a real disk.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! More of everything than there is room for: nobody is lost who can be served, and the server does not spin.
+//! More of everything than there is room for: every client that can be served is served, and the server does not spin.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};

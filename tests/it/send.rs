@@ -1,4 +1,4 @@
-//! `intake send` against the real server, and against what is between them and what is none.
+//! `intake send` against the real server, against broken connections, and against other receivers.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

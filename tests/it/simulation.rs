@@ -1,16 +1,16 @@
 //! The real connection code over a simulated network, store and clock.
 //!
-//! Each seed is a day in the life of a server: honest clients, clients that reset, fall silent or trickle, a disk that
-//! fails, a process that is stopped for longer than every timeout. The wires are edge-triggered and short of breath: an
-//! event is told once, reads are short, send buffers are full. What must hold on every seed:
+//! Each seed is one day of a server: honest clients, clients that reset, fall silent or trickle, a disk that fails, a process
+//! that is stopped for longer than every timeout. The wires are edge-triggered: an event is reported once, reads are short,
+//! send buffers are full. On every seed:
 //!
-//! - what has a final name is, byte for byte, a whole upload, and each honest client's upload has one;
-//! - who reset, fell silent, trickled or met a failing disk has none;
-//! - every client hears what its dialect owes it, and nothing else;
-//! - an upload that broke off goes on from what lasts, without a gap and without an overlap, and with its newest claim;
+//! - every final name belongs to a whole upload, byte for byte, and the upload of every honest client has one;
+//! - clients that reset, fell silent, trickled or met a failing disk have none;
+//! - every client hears what its dialect promises, and nothing else;
+//! - an interrupted upload is resumed from what is durable, without a gap or an overlap, and under its newest request;
 //! - in the end no connection, no partial file and no deadline is left.
 //!
-//! A failing seed is printed; `INTAKE_SEED=N cargo test simulation` runs that one alone.
+//! A failing seed is printed. `INTAKE_SEED=N cargo test simulation` runs that one alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,4 +1,4 @@
-//! Clients that cut, break or misuse the stream: what is not whole is never stored, and who can be told is told.
+//! Clients that cut, break or misuse the stream: a part is never stored as a file, and a client that can be told is told.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,6 +1,6 @@
-//! What a test needs of the machine it runs on: programs that others wrote, and rights.
+//! What a test needs of its machine: programs by other authors, and rights.
 //!
-//! A test that cannot have them says so and passes, unless `INTAKE_REQUIRE_INTEROP` is set: then it fails.
+//! A test without them says so and passes. If `INTAKE_REQUIRE_INTEROP` is set, it fails.
 
 use std::env;
 use std::fs;

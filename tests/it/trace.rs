@@ -1,4 +1,4 @@
-//! The story that `intake serve --trace` tells of one upload, in each dialect and in either format.
+//! What `intake serve --trace` prints about one upload, in each dialect and in both formats.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};

@@ -1,4 +1,4 @@
-//! What a sender can rely on: space, collisions and resuming, with the real binary.
+//! What a sender can rely on: disk space, collisions and resuming, with the real binary.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

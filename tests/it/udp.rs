@@ -1,4 +1,4 @@
-//! The echo: what comes back, what does not, and that it takes nothing from the uploads.
+//! The echo: what comes back, what does not, and that uploads do not suffer from it.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;

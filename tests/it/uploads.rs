@@ -1,4 +1,4 @@
-//! Uploads from the smallest clients: each is there, byte for byte, when its client hears so.
+//! Uploads from the smallest clients: each file is there, byte for byte, when its client gets the answer.
 
 use std::io::{self, Write};
 use std::net::Shutdown;

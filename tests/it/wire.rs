@@ -1,4 +1,4 @@
-//! A simulated network that is edge-triggered and short of breath, and the chance that drives it: what the simulations share.
+//! A simulated edge-triggered network with short reads and full buffers, and the random numbers that drive it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
