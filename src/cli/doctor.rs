@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use intake::load::host::{Requirement, requirements_with_server};
+use intake::load::run::{Requirement, requirements_with_server};
 use intake::net::{inherited_descriptors, raise_descriptor_limit};
 use intake::server::config::{Durability, descriptors_for};
 

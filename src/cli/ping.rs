@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use intake::load::udp::{Counts, Event, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, choose, run};
+use intake::load::judge::Counts;
+use intake::load::plan::{EchoPlan, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES};
+use intake::load::run::{Event, choose_address, send_datagrams};
 
 use super::address::Address;
 use super::units::{Size, Span};
@@ -64,9 +66,9 @@ impl Ping {
             }
         };
         let stop = stop_on_interrupt();
-        let plan = self.plan(choose(&found, &stop));
+        let plan = self.plan(choose_address(&found, &stop));
         let (mut output, mut round_trips) = (Output::default(), Vec::new());
-        let finished = run(&plan, &stop, &mut |event| {
+        let finished = send_datagrams(&plan, &stop, &mut |event| {
             match event {
                 Event::Failed(_) => complain(format_args!("{}: {}", plan.target, Told(event))),
                 _ => output.say(format_args!("{}: {}", plan.target, Told(event))),
@@ -88,8 +90,8 @@ impl Ping {
         }
     }
 
-    fn plan(&self, target: SocketAddr) -> Plan {
-        Plan {
+    fn plan(&self, target: SocketAddr) -> EchoPlan {
+        EchoPlan {
             target,
             sockets: 1,
             size: self.size.0 as usize,

@@ -40,8 +40,8 @@ const FUNCTION_MAX_LINES: usize = 60;
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &[
         "src/cli/doctor.rs",
-        "src/cli/load.rs",
         "src/cli/load/live.rs",
+        "src/cli/load/mod.rs",
         "src/cli/load/udp.rs",
         "src/cli/mod.rs",
         "src/cli/ping.rs",
@@ -50,7 +50,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "src/cli/serve.rs",
     ],
     &["src/client/send.rs", "src/client/send/conversation.rs", "src/client/send/job.rs"],
-    &["src/load/client.rs", "src/load/mod.rs", "src/load/swarm.rs", "src/load/tally.rs"],
     &["src/proto/dialect/bare.rs", "src/proto/dialect/mod.rs", "src/proto/dialect/verbs.rs", "src/proto/request.rs"],
     &["src/server/connection.rs", "src/server/connection/upload.rs"],
     &["src/server/trace.rs", "src/server/trace/json.rs"],

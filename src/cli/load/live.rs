@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use intake::load::latency::Micros;
-use intake::load::swarm::Live;
+use intake::load::judge::Micros;
+use intake::load::run::Live;
 
 use crate::cli::complain;
 
@@ -90,7 +90,7 @@ fn lines(live: &Live<'_>, rates: Rates) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use intake::load::tally::{Failed, Tally};
+    use intake::load::judge::{Failed, Tally};
 
     use super::*;
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use intake::load::misbehave::{Conduct, Mix};
-use intake::load::workload::Sizes;
+use intake::load::plan::{Conduct, Mix, Sizes};
 
 use crate::cli::units::{Size, Span};
 

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use intake::load::json;
-use intake::load::udp::{Finished, Pace, Plan, SIZE_MAX_BYTES, SIZE_MIN_BYTES, choose, run};
-use intake::load::workload::Sizes;
+use intake::load::plan::{EchoPlan, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES, Sizes};
+use intake::load::run::{Echoed, choose_address, send_datagrams};
+use intake::load::tell::json_of_echo;
 
 use super::{Load, fail};
 use crate::cli::{Exit, usage_error};
@@ -19,13 +19,13 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// In words, when the sizes are not those of datagrams.
-pub fn plan(load: &Load, target: SocketAddr) -> Result<Plan, String> {
+pub fn plan(load: &Load, target: SocketAddr) -> Result<EchoPlan, String> {
     let allowed = SIZE_MIN_BYTES as u64..=SIZE_MAX_BYTES as u64;
     let size = match load.size.unwrap_or(Sizes::Range(DEFAULT_SIZE, DEFAULT_SIZE)) {
         Sizes::Range(least, most) if least == most && allowed.contains(&least) => least,
         _ => return Err(format!("datagrams have one size, of {SIZE_MIN_BYTES} to {SIZE_MAX_BYTES} bytes")),
     };
-    Ok(Plan {
+    Ok(EchoPlan {
         target,
         sockets: load.sockets.get(),
         size: size as usize,
@@ -38,23 +38,34 @@ pub fn plan(load: &Load, target: SocketAddr) -> Result<Plan, String> {
 }
 
 /// Sends and reports.
-pub fn send(plan: &Plan, targets: &[SocketAddr], stop: &AtomicBool, load: &Load) -> Exit {
-    if let Err(words) = load.check_conditions(&json::udp(plan, &Finished::default())) {
+pub fn send(plan: &EchoPlan, targets: &[SocketAddr], stop: &AtomicBool, load: &Load) -> Exit {
+    if let Err(words) = load.check_conditions(&json_of_echo(plan, &Echoed::default())) {
         return usage_error("load", &words);
     }
-    let plan = Plan { target: choose(targets, stop), ..*plan };
-    match run(&plan, stop, &mut |_| {}) {
-        Ok(finished) => load.tell(&finished, &json::udp(&plan, &finished), exit_of(&finished)),
+    let plan = EchoPlan { target: choose_address(targets, stop), ..*plan };
+    match send_datagrams(&plan, stop, &mut |_| {}) {
+        Ok(finished) => load.tell(&finished, &json_of_echo(&plan, &finished), exit_of(&finished)),
         Err(error) => fail(plan.target, &error),
     }
 }
 
-fn exit_of(finished: &Finished) -> Exit {
+fn exit_of(finished: &Echoed) -> Exit {
     let counts = &finished.counts;
     match finished.interrupted {
         _ if counts.corrupted > 0 => Exit::Broken,
         true => Exit::Interrupted,
         false if counts.answered + counts.late == 0 => Exit::Unreachable,
         false => Exit::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use intake::load::tell::DEFAULT_UDP_RATE;
+    use intake::server::config::Config;
+
+    #[test]
+    fn the_limit_that_a_report_names_is_the_servers() {
+        assert_eq!(Some(DEFAULT_UDP_RATE), Config::default().udp_rate);
     }
 }

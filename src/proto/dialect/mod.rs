@@ -60,6 +60,11 @@ impl Dialect {
     pub const WORDS: &[(&str, Self)] =
         &[("classic", Self::Classic), ("line", Self::Line), ("put", Self::Put), ("ask", Self::Ask)];
 
+    /// How command lines and logs spell it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, dialect)| *dialect == self).expect("every dialect has a word").0
+    }
+
     /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
     /// another request may follow.
     pub fn is_framed(self) -> bool {

@@ -6,7 +6,7 @@
 //!                 +--+  begin, send, hear: what proto::Sender says, when the conduct lets it
 //! ```
 //!
-//! Does what can be done now and says in a [`Verdict`] what the swarm has to do next. Reads no clock, knows no other client
+//! Does what can be done now and says in a [`Served`] what the swarm has to do next. Reads no clock, knows no other client
 //! and counts nothing: how each upload ended it hands to the swarm as an [`Ended`].
 
 mod sending;
@@ -17,10 +17,8 @@ use std::io::{self, ErrorKind, Read};
 use mio::net::TcpStream;
 use rustix::io::Errno;
 
-use super::Plan;
-use super::ending::{Claim, Ending, Trouble};
-use super::misbehave::Conduct;
-use super::workload::File;
+use crate::load::judge::{Ended, Ending, Moments, Trouble};
+use crate::load::plan::{Conduct, File, Plan};
 use crate::net::{Readiness, Stream};
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::{Budget, Moment};
@@ -44,35 +42,9 @@ pub struct Context<'a> {
     pub ended: &'a mut Vec<Ended>,
 }
 
-/// One upload that is over.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its file.
-    pub file: File,
-    /// How it ended.
-    pub ending: Ending,
-    /// What must now be found of it.
-    pub claim: Claim,
-    /// Whether all that it wanted to send was sent.
-    pub is_whole: bool,
-    /// When what happened.
-    pub moments: Moments,
-}
-
-/// The moments that latencies are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Moments {
-    /// When the upload was meant to start.
-    pub intended: Moment,
-    /// When the connection was there; `None` for uploads that found one.
-    pub connected: Option<Moment>,
-    /// When the server first said something about it.
-    pub replied: Option<Moment>,
-}
-
 /// What the swarm is to do with a client that it has served.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Served {
     /// Nothing can be done before the next event, or this moment.
     Wait(Moment),
     /// There is more to do; others first.
@@ -187,15 +159,15 @@ impl Client {
     }
 
     /// Gets as far as it can within `budget`.
-    pub fn serve(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Verdict {
+    pub fn serve(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Served {
         while !budget.is_spent() {
             match self.step(cx, budget) {
                 Next::Again => {}
                 Next::Wait(own_will) => return self.wait(own_will, cx),
-                Next::End(ending) => return Verdict::End(ending),
+                Next::End(ending) => return Served::End(ending),
             }
         }
-        Verdict::Yield
+        Served::Yield
     }
 
     /// Closes the connection; what has no outcome yet ends with `ending`. In the middle of an upload it is reset, so that
@@ -248,22 +220,22 @@ impl Client {
     }
 
     /// Who waits by its own will is not waiting for the server.
-    fn wait(&mut self, own_will: Option<Moment>, cx: &mut Context<'_>) -> Verdict {
+    fn wait(&mut self, own_will: Option<Moment>, cx: &mut Context<'_>) -> Served {
         debug_assert!(
             self.phase == Phase::Connecting || !(self.readiness.readable && self.is_listening(cx.now)),
             "would wait for an edge that has been told already"
         );
         if let Some(at) = own_will {
             self.moved = at;
-            return Verdict::Wait(at);
+            return Served::Wait(at);
         }
         let patience_ends = self.moved + cx.plan.patience;
         if cx.asked < patience_ends {
-            return Verdict::Wait(patience_ends);
+            return Served::Wait(patience_ends);
         }
         self.sender.end_of_burst();
         self.settle(cx);
-        Verdict::End(Ending::Failed(match self.phase {
+        Served::End(Ending::Failed(match self.phase {
             Phase::Connecting => Trouble::Connect(ErrorKind::TimedOut),
             _ => Trouble::Silence,
         }))
@@ -343,7 +315,7 @@ impl Client {
     fn ended(&self, flight: Flight, ending: Ending, plan: &Plan) -> Ended {
         let is_whole = self.is_whole(&flight, plan);
         let Flight { file, moments, .. } = flight;
-        Ended { file, claim: ending.claim(is_whole), ending, is_whole, moments }
+        Ended { file, expected: ending.expected(is_whole), ending, is_whole, moments }
     }
 
     /// Whether the server has been told all that an upload has to tell it: it may then have stored the file.

@@ -3,10 +3,7 @@
 //! Each carries its number and bytes that depend on it, so that what comes back is known and its every bit compared. One
 //! thread serves all sockets, in turns of a bounded number of datagrams: Ctrl-C is heard between two of them.
 
-mod track;
-
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -16,21 +13,12 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
-use super::LoadError;
-use super::content::Content;
 use super::host::{self, Effort, Spent};
-use super::latency::{Micros, QUANTILES};
+use super::outcome::LoadError;
+use crate::load::judge::{Counts, Returned, Track};
+use crate::load::plan::{EchoPlan, NUMBER_BYTES, Pace, Pattern, SIZE_MIN_BYTES};
 use crate::net::{Readiness, raise_descriptor_limit};
-use track::{Returned, Track};
 
-pub use track::Counts;
-
-/// The number of a datagram, in bytes, at its start.
-const NUMBER_BYTES: usize = 8;
-/// The smallest datagram, in bytes: its number, and as many bytes again to tell whether it came back unchanged.
-pub const SIZE_MIN_BYTES: usize = 2 * NUMBER_BYTES;
-/// The largest datagram, in bytes: what 65,535 leave beside the headers of IPv4 (20) and UDP (8).
-pub const SIZE_MAX_BYTES: usize = 65_507;
 /// Larger than any datagram, so that one that has grown is told from one that has not.
 const RECEIVED_MAX_BYTES: usize = 1 << 16;
 /// Datagrams received or sent on one socket before the others have their turn.
@@ -46,43 +34,6 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 const STOPPED_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The longest wait between two looks at Ctrl-C.
 const TICK: Duration = Duration::from_millis(200);
-/// What may be lost to the network before the limit of the echo is suspected.
-const SUSPECT_LOSS_PERCENT: f64 = 1.0;
-/// The datagrams that an echo of this project answers to one peer at once, and in each second, unless it is told otherwise.
-const DEFAULT_UDP_RATE: u64 = 10_000;
-
-/// What a run against an echo is to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// The echo.
-    pub target: SocketAddr,
-    /// How many sockets, at least 1.
-    pub sockets: usize,
-    /// The size of each datagram in bytes, [`SIZE_MIN_BYTES`] to [`SIZE_MAX_BYTES`].
-    pub size: usize,
-    /// What makes a datagram go.
-    pub pace: Pace,
-    /// How many are sent at most.
-    pub count: Option<u64>,
-    /// For how long datagrams are sent, at most.
-    pub duration: Option<Duration>,
-    /// After how long an answer is late.
-    pub timeout: Duration,
-    /// What contents are drawn from.
-    pub seed: u64,
-}
-
-/// What makes a datagram go.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
-    /// The answer to another: so many are in flight on each socket.
-    Window(u64),
-    /// The clock: so many a second, on all sockets together. What is late is made up for.
-    Rate(f64),
-    /// The clock: one after the other with so much time between them. A process that was stopped does not make up for it
-    /// with a burst.
-    Interval(Duration),
-}
 
 /// What happened to a datagram, by its number on its socket, or to one that is no answer.
 #[derive(Debug)]
@@ -99,9 +50,9 @@ pub enum Event {
     Failed(io::Error),
 }
 
-/// What came of a run.
+/// What came of a run over UDP.
 #[derive(Clone, Debug, Default)]
-pub struct Finished {
+pub struct Echoed {
     /// What was counted.
     pub counts: Counts,
     /// The mean of all sockets that have had two answers.
@@ -125,7 +76,7 @@ struct Port {
 }
 
 struct Run<'a> {
-    plan: &'a Plan,
+    plan: &'a EchoPlan,
     on_event: &'a mut dyn FnMut(&Event),
     poll: Poll,
     events: Events,
@@ -151,12 +102,13 @@ struct Run<'a> {
 ///
 /// # Errors
 /// [`LoadError`]; what happens to single datagrams is counted and is none.
-pub fn run(plan: &Plan, stop: &AtomicBool, on_event: &mut dyn FnMut(&Event)) -> Result<Finished, LoadError> {
+pub fn send_datagrams(
+    plan: &EchoPlan,
+    stop: &AtomicBool,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Echoed, LoadError> {
     let descriptors = raise_descriptor_limit().map_err(LoadError::EventLoop)?;
-    let required = host::requirements_of_datagrams(plan.sockets, descriptors);
-    if let Some(short) = required.into_iter().find(|each| !each.is_met()) {
-        return Err(LoadError::Shortage(short));
-    }
+    host::insist_on(host::requirements_of_datagrams(plan.sockets, descriptors))?;
     let mut effort = Effort::begin();
     let mut run = Run::new(plan, on_event).map_err(LoadError::EventLoop)?;
     run.open_sockets(stop)?;
@@ -179,7 +131,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, on_event: &mut dyn FnMut(&Event)) -> 
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, on_event: &'a mut dyn FnMut(&Event)) -> io::Result<Self> {
+    fn new(plan: &'a EchoPlan, on_event: &'a mut dyn FnMut(&Event)) -> io::Result<Self> {
         Ok(Self {
             plan,
             on_event,
@@ -427,15 +379,15 @@ impl<'a> Run<'a> {
     fn compose(&mut self, index: usize, number: u64) {
         let (head, tail) = self.expected.split_at_mut(NUMBER_BYTES);
         head.copy_from_slice(&number.to_be_bytes());
-        Content::new(self.plan.seed ^ index as u64, number).fill(0, tail);
+        Pattern::new(self.plan.seed ^ index as u64, number).fill(0, tail);
     }
 
-    fn finish(self, effort: Effort, interrupted: bool) -> Finished {
+    fn finish(self, effort: Effort, interrupted: bool) -> Echoed {
         let elapsed = self.start.elapsed();
         let jitters: Vec<Duration> = self.ports.iter().filter_map(|port| port.track.jitter()).collect();
         let jitter = (!jitters.is_empty()).then(|| jitters.iter().sum::<Duration>() / jitters.len() as u32);
         let answering = self.sending_ended.unwrap_or(elapsed).max(self.last_answer);
-        Finished { counts: self.counts, jitter, elapsed, answering, spent: effort.end(elapsed), interrupted }
+        Echoed { counts: self.counts, jitter, elapsed, answering, spent: effort.end(elapsed), interrupted }
     }
 }
 
@@ -446,7 +398,7 @@ fn time_of(number: u64, rate: f64) -> Duration {
 
 /// Which of a host's addresses to send to: the first that answers a datagram, or else the first that is not refused. A host
 /// with one address is not asked. Ends early when `stop` is set.
-pub fn choose(targets: &[SocketAddr], stop: &AtomicBool) -> SocketAddr {
+pub fn choose_address(targets: &[SocketAddr], stop: &AtomicBool) -> SocketAddr {
     let mut silent = None;
     for &target in targets.iter().filter(|_| targets.len() > 1) {
         match probe(target, stop) {
@@ -486,46 +438,11 @@ fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-impl Finished {
+impl Echoed {
     /// Datagrams that came back unchanged and in time, for each second in which datagrams were sent or answered. The wait for
     /// an answer that does not come is not counted.
     pub fn answers_per_second(&self) -> f64 {
         self.counts.answered as f64 / self.answering.as_secs_f64().max(1e-6)
-    }
-
-    fn lost_percent(&self) -> f64 {
-        100.0 * self.counts.lost() as f64 / self.counts.sent.max(1) as f64
-    }
-
-    /// Whether the echo's own limit would explain the loss.
-    fn may_be_limited(&self) -> bool {
-        self.counts.sent > DEFAULT_UDP_RATE && self.lost_percent() >= SUSPECT_LOSS_PERCENT
-    }
-}
-
-impl fmt::Display for Finished {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { sent, answered, late, duplicated, reordered, corrupted, errors, round_trip, .. } = &self.counts;
-        let lost = self.counts.lost();
-        let (seconds, rate) = (self.answering.as_secs_f64(), self.answers_per_second());
-        writeln!(f, "{sent} datagrams in {seconds:.3} s, {rate:.0} answers/s")?;
-        writeln!(f, "{answered} answered, {lost} lost ({:.2} %), {late} late", self.lost_percent())?;
-        writeln!(f, "{duplicated} duplicated, {reordered} reordered, {corrupted} corrupted, {errors} errors")?;
-        if self.may_be_limited() {
-            writeln!(
-                f,
-                "the receiver's limit may be what was measured: intake serve answers {DEFAULT_UDP_RATE} datagrams a \
-                 second to one host, unless started with another --udp-rate"
-            )?;
-        }
-        write!(f, "\nround trip")?;
-        for (name, quantile) in QUANTILES {
-            write!(f, "  {name} {}", Micros(round_trip.quantile_us(quantile)))?;
-        }
-        let jitter = self.jitter.map(|jitter| jitter.as_micros() as u64);
-        writeln!(f, "  max {}  jitter {}", Micros(round_trip.max_us()), Micros(jitter))?;
-        writeln!(f, "{}", round_trip.bars())?;
-        self.spent.fmt(f)
     }
 }
 
@@ -537,13 +454,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn plan(target: SocketAddr, pace: Pace) -> Plan {
-        Plan { target, sockets: 2, size: 64, pace, count: None, duration: None, timeout: 100 * MS, seed: 1 }
+    fn plan(target: SocketAddr, pace: Pace) -> EchoPlan {
+        EchoPlan { target, sockets: 2, size: 64, pace, count: None, duration: None, timeout: 100 * MS, seed: 1 }
     }
 
     /// Runs against an echo that hands the number of each datagram and its bytes to `answer`, which says what to send
     /// back.
-    fn run_echo(pace: Pace, answer: impl Fn(u64, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Finished {
+    fn run_echo(pace: Pace, answer: impl Fn(u64, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Echoed {
         let echo = net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let target = echo.local_addr().unwrap();
         thread::spawn(move || {
@@ -555,14 +472,14 @@ mod tests {
                 }
             }
         });
-        let plan = Plan { duration: Some(100 * MS), ..plan(target, pace) };
-        run(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap()
+        let plan = EchoPlan { duration: Some(100 * MS), ..plan(target, pace) };
+        send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap()
     }
 
     #[test]
     fn an_honest_echo_answers_all() {
         for pace in [Pace::Window(4), Pace::Rate(500.0)] {
-            let Finished { counts, .. } = run_echo(pace, |_, datagram| vec![datagram.to_vec()]);
+            let Echoed { counts, .. } = run_echo(pace, |_, datagram| vec![datagram.to_vec()]);
             assert!(counts.sent >= 20 && counts.answered == counts.sent, "{counts:?}");
             assert_eq!((counts.lost(), counts.duplicated, counts.corrupted, counts.errors), (0, 0, 0, 0));
         }
@@ -570,13 +487,13 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept() {
-        let Finished { counts, .. } = run_echo(Pace::Rate(500.0), |_, datagram| vec![datagram.to_vec()]);
+        let Echoed { counts, .. } = run_echo(Pace::Rate(500.0), |_, datagram| vec![datagram.to_vec()]);
         assert!((25..=51).contains(&counts.sent), "{}", counts.sent);
     }
 
     #[test]
     fn every_fault_of_an_echo_is_told_from_the_others() {
-        let Finished { counts, .. } = run_echo(Pace::Rate(400.0), |number, datagram| {
+        let Echoed { counts, .. } = run_echo(Pace::Rate(400.0), |number, datagram| {
             let mut flipped = datagram.to_vec();
             flipped[20] ^= 1;
             match number {
@@ -593,8 +510,8 @@ mod tests {
     #[test]
     fn nobody_there_is_an_error_of_the_system_and_not_waited_for_without_end() {
         let nobody = net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let plan = Plan { sockets: 1, duration: Some(30 * MS), timeout: 30 * MS, ..plan(nobody, Pace::Window(2)) };
-        let Finished { counts, .. } = run(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        let plan = EchoPlan { sockets: 1, duration: Some(30 * MS), timeout: 30 * MS, ..plan(nobody, Pace::Window(2)) };
+        let Echoed { counts, .. } = send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
         assert!(counts.errors > 0 && counts.answered == 0 && counts.lost() == counts.sent, "{counts:?}");
     }
 
@@ -619,8 +536,8 @@ mod tests {
     #[test]
     fn so_many_are_sent_and_no_more() {
         let (_silent, target) = silent();
-        let plan = Plan { count: Some(7), timeout: MS, ..plan(target, Pace::Interval(MS)) };
-        let Finished { counts, .. } = run(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        let plan = EchoPlan { count: Some(7), timeout: MS, ..plan(target, Pace::Interval(MS)) };
+        let Echoed { counts, .. } = send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
         assert_eq!((counts.sent, counts.lost()), (7, 7));
     }
 
@@ -628,14 +545,14 @@ mod tests {
     fn a_stop_is_heard_while_sockets_are_opened_and_while_there_is_too_much_to_send() {
         let (_silent, target) = silent();
         for pace in [Pace::Rate(1e9), Pace::Window(u64::MAX), Pace::Interval(Duration::ZERO)] {
-            let plan = Plan { sockets: 100, timeout: MS, ..plan(target, pace) };
+            let plan = EchoPlan { sockets: 100, timeout: MS, ..plan(target, pace) };
             let stop = AtomicBool::new(true);
-            let Finished { counts, interrupted, .. } = run(&plan, &stop, &mut |_| {}).unwrap();
+            let Echoed { counts, interrupted, .. } = send_datagrams(&plan, &stop, &mut |_| {}).unwrap();
             assert_eq!((counts.sent, interrupted), (0, true), "{pace:?}");
             stop.store(false, Ordering::Relaxed);
             let mut failed = |_: &Event| {};
             let finished = thread::scope(|scope| {
-                let running = scope.spawn(|| run(&plan, &stop, &mut failed).unwrap());
+                let running = scope.spawn(|| send_datagrams(&plan, &stop, &mut failed).unwrap());
                 // From the first datagram on there is no end of what is to be sent.
                 _silent.recv_from(&mut [0; 64]).unwrap();
                 stop.store(true, Ordering::Relaxed);
@@ -650,10 +567,10 @@ mod tests {
         let (echo, target) = silent();
         let stop = AtomicBool::new(false);
         let finished = thread::scope(|scope| {
-            let plan = Plan { sockets: 1, timeout: Duration::from_secs(60), ..plan(target, Pace::Window(1)) };
+            let plan = EchoPlan { sockets: 1, timeout: Duration::from_secs(60), ..plan(target, Pace::Window(1)) };
             let running = scope.spawn({
                 let stop = &stop;
-                move || run(&plan, stop, &mut |_| {}).unwrap()
+                move || send_datagrams(&plan, stop, &mut |_| {}).unwrap()
             });
             let mut buffer = [0; 64];
             let (length, from) = echo.recv_from(&mut buffer).unwrap();
@@ -669,18 +586,8 @@ mod tests {
     #[test]
     fn more_sockets_than_descriptors_are_refused() {
         let (_silent, target) = silent();
-        let plan = Plan { sockets: usize::MAX / 2, ..plan(target, Pace::Window(1)) };
-        let refused = run(&plan, &AtomicBool::new(false), &mut |_| {});
+        let plan = EchoPlan { sockets: usize::MAX / 2, ..plan(target, Pace::Window(1)) };
+        let refused = send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {});
         assert!(matches!(refused, Err(LoadError::Shortage(_))), "{refused:?}");
-    }
-
-    #[test]
-    fn the_limit_of_the_receiver_is_named_where_it_may_be_what_was_measured() {
-        let told = |sent, answered| {
-            let counts = Counts { sent, answered, ..Counts::default() };
-            Finished { counts, ..Finished::default() }.to_string().contains("--udp-rate")
-        };
-        assert!(told(20_000, 10_100) && told(10_001, 0));
-        assert!(!told(20_000, 19_990) && !told(10_000, 5_000));
     }
 }

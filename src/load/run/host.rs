@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::latency::Micros;
+use crate::load::judge::Micros;
+use crate::load::plan::{Closer, Loop, Plan};
 
 /// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
 const RESERVED_DESCRIPTORS: u64 = 16;
@@ -23,7 +24,7 @@ const RESERVED_DESCRIPTORS: u64 = 16;
 /// port although each rests for [`TIME_WAIT`].
 const LOOPBACK_SOURCES: u32 = 64;
 /// How long a port rests after its end of a connection was the first to close (TIME_WAIT, tcp(7)).
-pub const TIME_WAIT: Duration = Duration::from_secs(60);
+const TIME_WAIT: Duration = Duration::from_secs(60);
 /// What both ends of a connection and the server's record of it keep in memory, in bytes, buffers in use included.
 const BYTES_PER_CLIENT: u64 = 64 << 10;
 /// A full backlog drops handshakes, and each then waits for a second; no server waits for more than its kernel allows.
@@ -56,6 +57,17 @@ impl fmt::Display for Requirement {
         let Self { what, needs, has, remedy } = self;
         write!(f, "{needs} {what} are needed, and there are {has}: {remedy}")
     }
+}
+
+/// How many source ports `plan` has in use at a time: one a connection and, of an open loop whose clients close first, those
+/// that rest for a minute after that.
+pub fn ports_for(plan: &Plan) -> u64 {
+    let client_closes = !plan.dialect.is_framed() || plan.closer == Closer::Client;
+    let resting = match plan.pace {
+        Loop::Open { rate, .. } if client_closes => (rate * TIME_WAIT.as_secs_f64()) as u64,
+        _ => 0,
+    };
+    (plan.clients as u64).saturating_add(resting).min(plan.extent.files.unwrap_or(u64::MAX))
 }
 
 /// What a run of `clients`, which take `ports`, against `target` cannot do without, given `descriptors` for the process.
@@ -96,6 +108,14 @@ pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requir
             remedy: "widen net.ipv4.ip_local_port_range (sysctl), or use fewer sockets".into(),
         },
     ]
+}
+
+/// Refuses the first that is not met.
+///
+/// # Errors
+/// That one.
+pub fn insist_on(required: Vec<Requirement>) -> Result<(), Requirement> {
+    required.into_iter().find(|each| !each.is_met()).map_or(Ok(()), Err)
 }
 
 /// All that `clients` clients and a server for them need of one host. `of_server`: the descriptors that the server takes.
@@ -258,6 +278,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::load::plan::{Arrivals, Extent, Mix, Sizes, Workload};
+    use crate::proto::Dialect;
 
     #[test]
     fn connections_to_loopback_come_from_many_addresses() {
@@ -306,5 +328,34 @@ mod tests {
         let spent = effort.end(Duration::from_secs(1));
         assert!(spent.was_bottleneck() && spent.longest_turn == Duration::from_millis(600));
         assert!(!effort.end(Duration::from_secs(2)).was_bottleneck());
+    }
+
+    #[test]
+    fn ports_rest_for_a_minute_where_the_client_closes_first() {
+        let open = Loop::Open { rate: 100.0, arrivals: Arrivals::Constant };
+        let ports = |dialect, pace, closer, files| {
+            let workload = Workload { seed: 1, sizes: Sizes::Range(1, 1), mix: Mix::default() };
+            let extent = Extent { files, duration: None };
+            let target = "192.0.2.1:9".parse().unwrap();
+            let (ramp, patience) = (Duration::ZERO, Duration::ZERO);
+            let plan = Plan {
+                target,
+                dialect,
+                clients: 10,
+                per_connection: 1,
+                pace,
+                extent,
+                ramp,
+                workload,
+                closer,
+                patience,
+            };
+            ports_for(&plan)
+        };
+        assert_eq!(ports(Dialect::Put, open, Closer::Server, None), 10);
+        assert_eq!(ports(Dialect::Put, open, Closer::Client, None), 6010);
+        assert_eq!(ports(Dialect::Line, open, Closer::Server, None), 6010);
+        assert_eq!(ports(Dialect::Line, open, Closer::Server, Some(500)), 500);
+        assert_eq!(ports(Dialect::Line, Loop::Closed, Closer::Server, None), 10);
     }
 }

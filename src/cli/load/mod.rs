@@ -11,14 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use intake::load::ending::{Claim, presumed_claim};
-use intake::load::figures::{Condition, figures};
-use intake::load::misbehave::Mix;
-use intake::load::report::{Report, Verdict};
-use intake::load::schedule::{Arrivals, Extent, Loop};
-use intake::load::verify::{Verification, await_quiet, verify};
-use intake::load::workload::{Sizes, Workload};
-use intake::load::{Closer, Finished, LoadError, Plan, json, run};
+use intake::load::judge::{Expected, Verdict, Verification, await_quiet, presumed, verdict, verify};
+use intake::load::plan::{Arrivals, Closer, Extent, Loop, Mix, Plan, Sizes, Workload};
+use intake::load::run::{Finished, LoadError, send_files};
+use intake::load::tell::{Condition, Report, figures, json_of, json_of_verification};
 use intake::proto::Dialect;
 use serde_json::Value;
 
@@ -68,7 +64,7 @@ pub struct Load {
     #[arg(long, value_parser = parse_sizes)]
     size: Option<Sizes>,
     /// How to speak to it
-    #[arg(long, value_parser = one_of(DIALECTS), default_value = word_of(DIALECTS, Dialect::Put))]
+    #[arg(long, value_parser = one_of(Dialect::WORDS), default_value = word_of(Dialect::WORDS, Dialect::Put))]
     dialect: Dialect,
     /// How many files each connection carries, one request after the other without waiting for receipts (put and ask)
     #[arg(long, value_name = "N", default_value = "1", conflicts_with = "rate")]
@@ -118,8 +114,6 @@ pub struct Load {
     json: bool,
 }
 
-const DIALECTS: &Words<Dialect> =
-    &[("classic", Dialect::Classic), ("line", Dialect::Line), ("put", Dialect::Put), ("ask", Dialect::Ask)];
 const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];
 
@@ -172,14 +166,14 @@ impl Load {
         let plans: Vec<Plan> = targets.iter().map(|target| self.plan(*target)).collect();
         let verification = self.verify.as_ref().map(|_| Verification::default());
         let nothing = Report { plan: &plans[0], finished: &Finished::default(), verification: verification.as_ref() };
-        if let Err(words) = self.check_conditions(&json::report(&nothing)) {
+        if let Err(words) = self.check_conditions(&json_of(&nothing)) {
             return usage_error("load", &words);
         }
         let stop = stop_on_interrupt();
         let mut refused = Vec::new();
         for plan in &plans {
             let mut view = View::new();
-            let finished = run(plan, &stop, &mut |live| view.tell(live));
+            let finished = send_files(plan, &stop, &mut |live| view.tell(live));
             view.end();
             match finished {
                 Ok(finished) => return self.conclude(plan, &finished),
@@ -257,38 +251,38 @@ impl Load {
         let compared = self.verify.as_ref().map(|directory| {
             // A directory that cannot be read is found out when it is compared.
             let _ = await_quiet(directory);
-            compare(&plan.workload, &finished.tally.claims, directory)
+            compare(&plan.workload, &finished.tally.expected, directory)
         });
         let verification = match compared.transpose() {
             Ok(verification) => verification,
             Err(exit) => return exit,
         };
         let report = Report { plan, finished, verification: verification.as_ref() };
-        self.tell(&report, &json::report(&report), exit_of(&report))
+        self.tell(&report, &json_of(&report), exit_of(&report))
     }
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
         let files = 0..self.files.unwrap_or_default();
-        let claims: Vec<Claim> = files.map(|number| presumed_claim(&workload.file(number), self.dialect)).collect();
-        match compare(workload, &claims, directory) {
+        let expected: Vec<Expected> = files.map(|number| presumed(&workload.file(number), self.dialect)).collect();
+        match compare(workload, &expected, directory) {
             Err(exit) => exit,
             Ok(found) => {
                 let exit = if found.is_clean() { Exit::Done } else { Exit::Broken };
-                self.tell(&found, &json::only_verification(&found), exit)
+                self.tell(&found, &json_of_verification(&found), exit)
             }
         }
     }
 }
 
-fn compare(workload: &Workload, claims: &[Claim], directory: &Path) -> Result<Verification, Exit> {
-    verify(workload, claims, directory).map_err(|error| {
+fn compare(workload: &Workload, expected: &[Expected], directory: &Path) -> Result<Verification, Exit> {
+    verify(workload, expected, directory).map_err(|error| {
         complain(format_args!("cannot verify {directory:?}: {error}"));
         Exit::Failed
     })
 }
 
 fn exit_of(report: &Report<'_>) -> Exit {
-    match report.verdict() {
+    match verdict(&report.finished.tally, report.verification) {
         Verdict::Broken => Exit::Broken,
         Verdict::Failed => Exit::Failed,
         Verdict::Clean if report.finished.interrupted => Exit::Interrupted,

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::content::Random;
+use super::pattern::Random;
 
 /// What starts a file.
 #[derive(Clone, Copy, Debug, PartialEq)]

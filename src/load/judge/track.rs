@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::load::latency::Latency;
+use super::latency::Latency;
 
 /// Datagrams remembered in all, to tell late, duplicate and reordered answers: what a million datagrams a second have in
 /// flight in a second.

@@ -5,9 +5,35 @@
 use std::fmt;
 use std::io;
 
-use super::misbehave::Conduct;
-use super::workload::File;
+use crate::load::plan::{Conduct, File};
 use crate::proto::{Code, Dialect, Failure};
+use crate::reactor::Moment;
+
+/// One upload that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its file.
+    pub file: File,
+    /// How it ended.
+    pub ending: Ending,
+    /// What must now be found of it.
+    pub expected: Expected,
+    /// Whether all that it wanted to send was sent.
+    pub is_whole: bool,
+    /// When what happened.
+    pub moments: Moments,
+}
+
+/// The moments that latencies are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
+    /// When the upload was meant to start.
+    pub intended: Moment,
+    /// When the connection was there; `None` for uploads that found one.
+    pub connected: Option<Moment>,
+    /// When the server first said something about it.
+    pub replied: Option<Moment>,
+}
 
 /// How one upload ended, as its client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +65,7 @@ pub enum Trouble {
 
 /// What must be found under the name of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Claim {
+pub enum Expected {
     /// Nothing: it was never sent, or its upload has failed for certain.
     #[default]
     Absent,
@@ -69,31 +95,31 @@ impl Ending {
     }
 
     /// What this ending says about the directory. `is_whole`: the server has been told all that there was to tell.
-    pub fn claim(&self, is_whole: bool) -> Claim {
+    pub fn expected(&self, is_whole: bool) -> Expected {
         match self {
-            Self::Stored => Claim::Present,
-            Self::Unheard => Claim::Either,
-            Self::Reset => Claim::Absent,
+            Self::Stored => Expected::Present,
+            Self::Unheard => Expected::Either,
+            Self::Reset => Expected::Absent,
             // What it is confirmed to be it can only be if it is there.
-            Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Claim::Either,
+            Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Expected::Either,
             Self::Failed(Trouble::Upload(failure)) if !failure.may_be_stored() && *failure != Failure::Foreign => {
-                Claim::Absent
+                Expected::Absent
             }
             // The tester then resets the connection.
-            Self::Failed(_) if !is_whole => Claim::Absent,
-            Self::Failed(_) => Claim::Either,
+            Self::Failed(_) if !is_whole => Expected::Absent,
+            Self::Failed(_) => Expected::Either,
         }
     }
 }
 
 /// What the upload of `file` leaves in the directory of a server that does all it should.
-pub fn presumed_claim(file: &File, dialect: Dialect) -> Claim {
+pub fn presumed(file: &File, dialect: Dialect) -> Expected {
     match file.conduct {
-        Conduct::Reset => Claim::Absent,
-        Conduct::Abort if dialect.is_framed() => Claim::Absent,
-        _ if file.is_contested => Claim::Either,
-        Conduct::NeverRead | Conduct::Stall { .. } => Claim::Either,
-        _ => Claim::Present,
+        Conduct::Reset => Expected::Absent,
+        Conduct::Abort if dialect.is_framed() => Expected::Absent,
+        _ if file.is_contested => Expected::Either,
+        Conduct::NeverRead | Conduct::Stall { .. } => Expected::Either,
+        _ => Expected::Present,
     }
 }
 
@@ -201,19 +227,19 @@ mod tests {
         for dialect in [Dialect::Put, Dialect::Ask] {
             assert!(refused(Code::BAD_REQUEST).is_expected_of(&file, dialect));
             assert!(!Ending::Stored.is_expected_of(&file, dialect));
-            assert_eq!(presumed_claim(&file, dialect), Claim::Absent);
+            assert_eq!(presumed(&file, dialect), Expected::Absent);
         }
         assert!(!refused(Code::BAD_REQUEST).is_expected_of(&file, Dialect::Line));
-        assert_eq!(presumed_claim(&file, Dialect::Line), Claim::Present);
+        assert_eq!(presumed(&file, Dialect::Line), Expected::Present);
     }
 
     #[test]
     fn what_is_certain_is_claimed_and_what_is_not_is_left_open() {
         let silence = Ending::Failed(Trouble::Silence);
-        assert_eq!(Ending::Stored.claim(true), Claim::Present);
-        assert_eq!(Ending::Reset.claim(false), Claim::Absent);
-        assert_eq!((silence.claim(false), silence.claim(true)), (Claim::Absent, Claim::Either));
-        assert_eq!(refused(Code::DISK).claim(true), Claim::Absent);
-        assert_eq!(Ending::Unheard.claim(true), Claim::Either);
+        assert_eq!(Ending::Stored.expected(true), Expected::Present);
+        assert_eq!(Ending::Reset.expected(false), Expected::Absent);
+        assert_eq!((silence.expected(false), silence.expected(true)), (Expected::Absent, Expected::Either));
+        assert_eq!(refused(Code::DISK).expected(true), Expected::Absent);
+        assert_eq!(Ending::Unheard.expected(true), Expected::Either);
     }
 }

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::client::{Ended, Moments};
-use super::ending::{Claim, Ending, Trouble};
+use super::ending::{Ended, Ending, Expected, Moments, Trouble};
 use super::latency::Latency;
-use super::misbehave::Conduct;
-use super::workload::File;
+use crate::load::plan::{Conduct, File};
 use crate::proto::Dialect;
 use crate::reactor::Moment;
 
@@ -47,7 +45,7 @@ pub struct Tally {
     /// From the intended start to the confirmation.
     pub stored: Latency,
     /// By a file's number what must be found of it.
-    pub claims: Vec<Claim>,
+    pub expected: Vec<Expected>,
 }
 
 /// The files that failed for one reason.
@@ -62,10 +60,10 @@ pub struct Failed {
 impl Tally {
     /// An upload has ended.
     pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Moment) {
-        let Ended { file, ending, claim, is_whole, moments } = ended;
+        let Ended { file, ending, expected, is_whole, moments } = ended;
         self.sent += u64::from(*is_whole);
         self.count(file, ending, dialect);
-        self.claim(file.number, *claim);
+        self.expect(file.number, *expected);
         if file.conduct == Conduct::Honest {
             self.record(*moments, (*ending == Ending::Stored).then_some(now));
         }
@@ -105,12 +103,12 @@ impl Tally {
         self.reasons.entry(reason).or_insert(Failed { count: 0, first: file.number }).count += 1;
     }
 
-    fn claim(&mut self, number: u64, claim: Claim) {
+    fn expect(&mut self, number: u64, expected: Expected) {
         let index = number as usize;
-        if self.claims.len() <= index {
-            self.claims.resize(index + 1, Claim::Absent);
+        if self.expected.len() <= index {
+            self.expected.resize(index + 1, Expected::Absent);
         }
-        self.claims[index] = claim;
+        self.expected[index] = expected;
     }
 
     fn record(&mut self, moments: Moments, stored: Option<Moment>) {
@@ -133,10 +131,10 @@ mod tests {
     fn end(tally: &mut Tally, number: u64, conduct: Conduct, ending: Ending) {
         let start = Moment::default();
         let moments = Moments { intended: start, connected: Some(start), replied: None };
-        let claim = ending.claim(true);
+        let expected = ending.expected(true);
         tally.started += 1;
         let file = File { number, named: number, size: 1, conduct, is_contested: false };
-        tally.end(&Ended { file, ending, claim, is_whole: true, moments }, Dialect::Line, start);
+        tally.end(&Ended { file, ending, expected, is_whole: true, moments }, Dialect::Line, start);
     }
 
     #[test]
@@ -165,6 +163,6 @@ mod tests {
         assert_eq!((tally.misconfirmed, tally.reasons.len()), (1, 2));
         assert_eq!(tally.misbehaved["reset"], (1, 1));
         assert_eq!((tally.stored.count(), tally.connect.count()), (1, 3));
-        assert_eq!(tally.claims[0], Claim::Present);
+        assert_eq!(tally.expected[0], Expected::Present);
     }
 }

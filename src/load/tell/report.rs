@@ -1,13 +1,10 @@
-//! What a run tells: the verdict, and the text for people. The same figures as one object are [`super::json`]'s.
+//! The report of a run over TCP, for people.
 
 use std::fmt;
 
-use super::latency::{Latency, Micros, QUANTILES};
-use super::misbehave::Conduct;
-use super::schedule::Loop;
-use super::verify::Verification;
-use super::{Finished, Plan, ending};
-use crate::proto::Dialect;
+use crate::load::judge::{Latency, Micros, QUANTILES, Verification, expectation};
+use crate::load::plan::{Conduct, Loop, Plan};
+use crate::load::run::Finished;
 
 /// A run and what was found of it.
 #[derive(Clone, Debug)]
@@ -20,30 +17,7 @@ pub struct Report<'a> {
     pub verification: Option<&'a Verification>,
 }
 
-/// What a report comes down to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All ended as it should.
-    Clean,
-    /// Something failed, and the receiver did not claim otherwise.
-    Failed,
-    /// A file that the receiver answers for is lost, damaged or doubled, or there is one that must not be.
-    Broken,
-}
-
 impl Report<'_> {
-    /// The worst that happened.
-    pub fn verdict(&self) -> Verdict {
-        let tally = &self.finished.tally;
-        if tally.misconfirmed > 0 || self.verification.is_some_and(|found| !found.is_clean()) {
-            Verdict::Broken
-        } else if tally.failed > 0 {
-            Verdict::Failed
-        } else {
-            Verdict::Clean
-        }
-    }
-
     /// Files that the receiver confirmed, a second.
     pub fn files_per_second(&self) -> f64 {
         self.finished.tally.acknowledged as f64 / self.seconds()
@@ -68,7 +42,7 @@ impl Report<'_> {
         let Plan { target, dialect, clients, pace, workload, .. } = self.plan;
         let tally = &self.finished.tally;
         write!(f, "{} files to {target} in {:.3} s", tally.started, self.finished.elapsed.as_secs_f64())?;
-        write!(f, ", {}, ", dialect_word(*dialect))?;
+        write!(f, ", {}, ", dialect.word())?;
         match pace {
             Loop::Closed => write!(f, "closed loop of {clients} clients")?,
             Loop::Open { rate, .. } => write!(f, "open loop, {rate}/s by at most {clients} clients")?,
@@ -111,7 +85,7 @@ impl Report<'_> {
                 writeln!(
                     f,
                     "{kind:13} {as_expected:>11} {otherwise:>10}  {}",
-                    ending::expectation(conduct, self.plan.dialect)
+                    expectation(conduct, self.plan.dialect)
                 )?;
             }
         }
@@ -174,26 +148,15 @@ impl fmt::Display for Verification {
     }
 }
 
-/// What a dialect is called.
-pub fn dialect_word(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Classic => "classic",
-        Dialect::Line => "line",
-        Dialect::Put => "put",
-        Dialect::Ask => "ask",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::misbehave::Mix;
-    use super::super::schedule::Extent;
-    use super::super::tally::{Failed, Tally};
-    use super::super::workload::{Sizes, Workload};
-    use super::super::{Closer, host::Spent};
     use super::*;
+    use crate::load::judge::{Failed, Tally};
+    use crate::load::plan::{Closer, Extent, Mix, Sizes, Workload};
+    use crate::load::run::Spent;
+    use crate::proto::Dialect;
 
     fn plan() -> Plan {
         Plan {
@@ -212,29 +175,6 @@ mod tests {
 
     fn finished(tally: Tally) -> Finished {
         Finished { tally, elapsed: Duration::from_secs(2), ..Finished::default() }
-    }
-
-    fn verdict(tally: Tally, found: Option<Verification>) -> Verdict {
-        Report { plan: &plan(), finished: &finished(tally), verification: found.as_ref() }.verdict()
-    }
-
-    #[test]
-    fn a_broken_file_is_worse_than_any_failure() {
-        let failed = || Tally { failed: 3, ..Tally::default() };
-        let found = Verification::default;
-        assert_eq!(verdict(Tally { acknowledged: 5, ..Tally::default() }, Some(found())), Verdict::Clean);
-        assert_eq!(verdict(failed(), Some(found())), Verdict::Failed);
-        assert_eq!(verdict(Tally { misconfirmed: 1, ..failed() }, None), Verdict::Broken);
-        for broken in [
-            Verification { lost: 1, ..found() },
-            Verification { damaged: 1, ..found() },
-            Verification { duplicated: 1, ..found() },
-            Verification { unexpected: 1, ..found() },
-        ] {
-            assert_eq!(verdict(failed(), Some(broken)), Verdict::Broken);
-        }
-        let harmless = Verification { open: 1, foreign: 1, ..found() };
-        assert_eq!(verdict(Tally::default(), Some(harmless)), Verdict::Clean);
     }
 
     #[test]

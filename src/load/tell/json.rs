@@ -5,23 +5,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::host::Spent;
-use super::latency::{Latency, QUANTILES};
-use super::report::{Report, dialect_word};
-use super::schedule::{Arrivals, Loop};
-use super::udp;
-use super::verify::Verification;
+use super::report::Report;
+use crate::load::judge::{Latency, QUANTILES, Verification};
+use crate::load::plan::{Arrivals, EchoPlan, Loop, Pace};
+use crate::load::run::{Echoed, Spent};
 
 /// Grows when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
 
 /// The whole report.
-pub fn report(report: &Report<'_>) -> Value {
+pub fn json_of(report: &Report<'_>) -> Value {
     let (plan, finished) = (report.plan, report.finished);
     json!({
         "schema": SCHEMA,
         "target": plan.target.to_string(),
-        "dialect": dialect_word(plan.dialect),
+        "dialect": plan.dialect.word(),
         "seed": plan.workload.seed,
         "clients": plan.clients,
         "per_connection": plan.per_connection,
@@ -41,19 +39,19 @@ pub fn report(report: &Report<'_>) -> Value {
 }
 
 /// What `--verify-only` has found: the same object with only this in it.
-pub fn only_verification(found: &Verification) -> Value {
+pub fn json_of_verification(found: &Verification) -> Value {
     json!({ "schema": SCHEMA, "verification": verification(found) })
 }
 
 /// What a run over UDP has found.
-pub fn udp(plan: &udp::Plan, finished: &udp::Finished) -> Value {
+pub fn json_of_echo(plan: &EchoPlan, finished: &Echoed) -> Value {
     let counts = &finished.counts;
     let pace = match plan.pace {
-        udp::Pace::Window(window) => json!({ "kind": "closed", "window_datagrams": window }),
-        udp::Pace::Interval(interval) => {
+        Pace::Window(window) => json!({ "kind": "closed", "window_datagrams": window }),
+        Pace::Interval(interval) => {
             json!({ "kind": "open", "rate_per_second": interval.as_secs_f64().recip() })
         }
-        udp::Pace::Rate(rate) => json!({ "kind": "open", "rate_per_second": rate }),
+        Pace::Rate(rate) => json!({ "kind": "open", "rate_per_second": rate }),
     };
     json!({
         "schema": SCHEMA,

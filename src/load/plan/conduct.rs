@@ -1,6 +1,6 @@
 //! How clients behave: the shares of those that misbehave, and what each of them does when.
 //!
-//! Pure: says what may be sent after how much time, the client does it. What must become of each is [`super::ending`]'s.
+//! Pure: says what may be sent after how much time, the client does it. What must become of each is judged elsewhere.
 
 use std::fmt;
 use std::time::Duration;

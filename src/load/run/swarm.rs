@@ -8,13 +8,12 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::client::{Client, Context, Ended, Moments, State, Verdict};
-use super::ending::{Ending, Trouble};
-use super::host::{Effort, Sources};
-use super::schedule::Schedule;
-use super::tally::Tally;
-use super::{Finished, LoadError, Plan};
-use crate::net::{Readiness, now};
+use super::client::{Client, Context, Served, State};
+use super::host::{self, Effort, Sources};
+use super::outcome::{Finished, LoadError};
+use crate::load::judge::{Ended, Ending, Moments, Tally, Trouble};
+use crate::load::plan::{Plan, Schedule};
+use crate::net::{self, Readiness, now};
 use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 
 /// Content is made and sent in pieces of at most this size, in bytes: half of what a fast core's second-level cache holds
@@ -42,8 +41,19 @@ pub struct Live<'a> {
     pub waiting: usize,
 }
 
+/// Sends the files of `plan`, until all is done or `stop` is set. `on_tick` hears from time to time how it goes.
+///
+/// # Errors
+/// [`LoadError`]; single uploads that fail are counted and are none.
+pub fn send_files(plan: &Plan, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
+    let descriptors = net::raise_descriptor_limit().map_err(LoadError::EventLoop)?;
+    let required = host::requirements(plan.clients, host::ports_for(plan), plan.target, descriptors);
+    host::insist_on(required)?;
+    Swarm::new(plan).map_err(LoadError::EventLoop)?.run(stop, on_tick)
+}
+
 /// The clients and what it takes to serve them.
-pub struct Swarm<'a> {
+struct Swarm<'a> {
     plan: &'a Plan,
     schedule: Schedule,
     sources: Sources,
@@ -69,7 +79,7 @@ impl<'a> Swarm<'a> {
     ///
     /// # Errors
     /// What epoll_create(2) says.
-    pub fn new(plan: &'a Plan) -> io::Result<Self> {
+    fn new(plan: &'a Plan) -> io::Result<Self> {
         let start = now();
         Ok(Self {
             plan,
@@ -95,7 +105,7 @@ impl<'a> Swarm<'a> {
     ///
     /// # Errors
     /// What the poll says, and [`LoadError::Unreachable`] when the first connections fail and none has been made.
-    pub fn run(mut self, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
+    fn run(mut self, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
         while !self.is_over() && !stop.load(Ordering::Relaxed) {
             self.turn()?;
             if self.now >= self.told + TICK {
@@ -187,13 +197,13 @@ impl<'a> Swarm<'a> {
             next_file: &mut next_file,
             ended: &mut self.ended,
         };
-        let verdict = client.serve(&mut cx, &mut Budget::new(VISIT_BYTES));
+        let served = client.serve(&mut cx, &mut Budget::new(VISIT_BYTES));
         self.tally.sent_bytes += client.sent_bytes() - bytes_before;
         self.tally.connected += u64::from(client.is_connected() && !was_connected);
-        match verdict {
-            Verdict::Wait(at) => self.deadlines.arm(id, at),
-            Verdict::Yield => self.ready.push(id),
-            Verdict::End(ending) => self.end(id, &ending),
+        match served {
+            Served::Wait(at) => self.deadlines.arm(id, at),
+            Served::Yield => self.ready.push(id),
+            Served::End(ending) => self.end(id, &ending),
         }
         self.count_ended();
     }
@@ -233,7 +243,7 @@ impl<'a> Swarm<'a> {
             Err(error) => {
                 let ending = Ending::Failed(Trouble::Connect(error.kind()));
                 let moments = Moments { intended, connected: None, replied: None };
-                self.ended.push(Ended { file, claim: ending.claim(false), ending, is_whole: false, moments });
+                self.ended.push(Ended { file, expected: ending.expected(false), ending, is_whole: false, moments });
                 self.count_ended();
             }
         }

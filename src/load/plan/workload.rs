@@ -1,7 +1,7 @@
 //! Which files there are: the size, the name and the conduct of each, by its number.
 
-use super::content::{Content, Random};
-use super::misbehave::{Conduct, Mix};
+use super::conduct::{Conduct, Mix};
+use super::pattern::{Pattern, Random};
 use crate::proto::{Name, NamePolicy};
 
 /// How sizes are drawn.
@@ -63,8 +63,8 @@ impl Workload {
     }
 
     /// The bytes of file `number`.
-    pub fn content(&self, number: u64) -> Content {
-        Content::new(self.seed, number)
+    pub fn pattern(&self, number: u64) -> Pattern {
+        Pattern::new(self.seed, number)
     }
 
     /// The name that has `number` in it: the same in every run with this seed, and in none with another.

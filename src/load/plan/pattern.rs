@@ -1,4 +1,4 @@
-//! What the files hold, how large they are and which of them misbehave: functions of a seed and a file's number.
+//! Where everything is drawn from that a run does not choose: the bytes of its files and datagrams, and random numbers.
 //!
 //! Nothing is stored in order to be sent, any byte can be made again wherever it is to be checked, and the same seed
 //! gives the same files in every run. Knows no socket, no file and no clock.
@@ -37,14 +37,14 @@ impl Random {
     }
 }
 
-/// The content of one file.
+/// The bytes of one file, or of one datagram.
 #[derive(Clone, Copy, Debug)]
-pub struct Content {
+pub struct Pattern {
     key: u64,
 }
 
-impl Content {
-    /// The content of file `number`.
+impl Pattern {
+    /// The bytes of file `number`.
     pub fn new(seed: u64, number: u64) -> Self {
         Self { key: draw(seed, number) }
     }
@@ -88,11 +88,11 @@ mod tests {
     proptest! {
         #[test]
         fn every_piece_is_the_same_as_in_the_whole(seed: u64, number: u64, offset in 0..40_u64, length in 0..80_usize) {
-            let content = Content::new(seed, number);
+            let pattern = Pattern::new(seed, number);
             let mut whole = [0; 128];
-            content.fill(0, &mut whole);
+            pattern.fill(0, &mut whole);
             let mut piece = vec![0; length];
-            content.fill(offset, &mut piece);
+            pattern.fill(offset, &mut piece);
             prop_assert_eq!(&piece, &whole[offset as usize..][..length]);
         }
     }
@@ -101,7 +101,7 @@ mod tests {
     fn files_and_seeds_differ_from_the_first_word_on() {
         let start = |seed, number| {
             let mut start = [0; 8];
-            Content::new(seed, number).fill(0, &mut start);
+            Pattern::new(seed, number).fill(0, &mut start);
             start
         };
         let mut starts: Vec<_> = (0..100).flat_map(|seed| (0..100).map(move |number| start(seed, number))).collect();
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_found_where_it_is() {
-        let content = Content::new(7, 3);
+        let pattern = Pattern::new(7, 3);
         let mut found = [0; 100];
-        content.fill(1000, &mut found);
+        pattern.fill(1000, &mut found);
         let mut scratch = [0; 100];
-        assert_eq!(content.first_difference(1000, &found, &mut scratch), None);
+        assert_eq!(pattern.first_difference(1000, &found, &mut scratch), None);
         found[41] ^= 1;
-        assert_eq!(content.first_difference(1000, &found, &mut scratch), Some(41));
+        assert_eq!(pattern.first_difference(1000, &found, &mut scratch), Some(41));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the receiver's directory holds, compared with what it must hold: every byte of every file.
 //!
-//! Knows files and claims, and nothing of how the claims came about.
+//! Knows what is expected of each file, and nothing of why.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ending::Claim;
-use super::workload::Workload;
+use super::ending::Expected;
+use crate::load::plan::Workload;
 
 /// Read and compared at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -57,18 +57,19 @@ impl Verification {
     }
 }
 
-/// Compares `directory` with the files of `workload`, by whose numbers `claims` are.
+/// Compares `directory` with the files of `workload`, by whose numbers `expected` is.
 ///
 /// # Errors
 /// What reading the directory says. A file that cannot be read is damaged.
-pub fn verify(workload: &Workload, claims: &[Claim], directory: &Path) -> io::Result<Verification> {
+pub fn verify(workload: &Workload, expected: &[Expected], directory: &Path) -> io::Result<Verification> {
     let mut verifier = Verifier { workload, found: Verification::default(), buffers: Buffers::default() };
     let mut stored = verifier.list(directory)?;
     let mut first = 0;
-    while first < claims.len() as u64 {
+    while first < expected.len() as u64 {
         let named = |number: u64| workload.file(number).named;
-        let end = (first + 1..claims.len() as u64).find(|next| named(*next) != first).unwrap_or(claims.len() as u64);
-        let candidates = (first..end).map(|number| (number, claims[number as usize])).collect();
+        let end =
+            (first + 1..expected.len() as u64).find(|next| named(*next) != first).unwrap_or(expected.len() as u64);
+        let candidates = (first..end).map(|number| (number, expected[number as usize])).collect();
         verifier.check_name(candidates, stored.remove(&first).unwrap_or_default());
         first = end;
     }
@@ -112,10 +113,10 @@ impl Default for Buffers {
     }
 }
 
-/// A file with a claim on a name.
+/// A file that may be stored under a name.
 struct Candidate {
     number: u64,
-    claim: Claim,
+    expected: Expected,
     /// How often it was found whole.
     seen: u64,
 }
@@ -139,9 +140,9 @@ impl Verifier<'_> {
     }
 
     /// Gives each stored file to the candidate that it is, then says what is left over on either side.
-    fn check_name(&mut self, candidates: Vec<(u64, Claim)>, paths: Vec<PathBuf>) {
+    fn check_name(&mut self, candidates: Vec<(u64, Expected)>, paths: Vec<PathBuf>) {
         let mut candidates: Vec<Candidate> =
-            candidates.into_iter().map(|(number, claim)| Candidate { number, claim, seen: 0 }).collect();
+            candidates.into_iter().map(|(number, expected)| Candidate { number, expected, seen: 0 }).collect();
         let strays: Vec<PathBuf> = paths.into_iter().filter(|path| !self.is_one_of(path, &mut candidates)).collect();
         let mut strays = strays.into_iter();
         for candidate in &candidates {
@@ -165,15 +166,15 @@ impl Verifier<'_> {
             self.found.duplicated += candidate.seen - 1;
             self.found.note(format!("{name}: file {} was found {} times", candidate.number, candidate.seen));
         }
-        match (candidate.claim, candidate.seen) {
-            (Claim::Absent, 0) => {
+        match (candidate.expected, candidate.seen) {
+            (Expected::Absent, 0) => {
                 strays.next().inspect(|path| self.unexpected(path, "its upload failed or was reset"));
             }
-            (Claim::Absent, _) => self.unexpected(Path::new(name.as_str()), "its upload failed or was reset"),
+            (Expected::Absent, _) => self.unexpected(Path::new(name.as_str()), "its upload failed or was reset"),
             (_, 1..) => self.found.verified += 1,
-            (claim, 0) => match strays.next() {
+            (expected, 0) => match strays.next() {
                 Some(path) => self.tell_damage(&path, candidate.number),
-                None if claim == Claim::Present => {
+                None if expected == Expected::Present => {
                     self.found.lost += 1;
                     self.found.note(format!("{name}: lost (file {})", candidate.number));
                 }
@@ -207,7 +208,7 @@ impl Verifier<'_> {
     fn compare(&mut self, path: &Path, number: u64, size: u64) -> io::Result<Option<String>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        let content = self.workload.content(number);
+        let content = self.workload.pattern(number);
         let mut offset = 0;
         while offset < size {
             let read = match file.read(&mut self.buffers.found)? {
@@ -233,9 +234,8 @@ fn base_name(path: &Path) -> String {
 mod tests {
     use tempfile::TempDir;
 
-    use super::super::misbehave::{Conduct, Mix};
-    use super::super::workload::Sizes;
     use super::*;
+    use crate::load::plan::{Conduct, Mix, Sizes};
 
     const SIZE: u64 = 300_000;
 
@@ -247,7 +247,7 @@ mod tests {
         for number in 0..3 {
             let file = workload.file(number);
             let mut content = vec![0; file.conduct.share_sent(SIZE) as usize];
-            workload.content(number).fill(0, &mut content);
+            workload.pattern(number).fill(0, &mut content);
             fs::write(path_of(&workload, &directory, number), content).unwrap();
         }
         (workload, directory)
@@ -269,7 +269,7 @@ mod tests {
     fn a_whole_directory_is_clean() {
         for conduct in [Conduct::Honest, Conduct::Abort, Conduct::DupName] {
             let (workload, directory) = stored(conduct);
-            let found = verify(&workload, &[Claim::Present; 3], directory.path()).unwrap();
+            let found = verify(&workload, &[Expected::Present; 3], directory.path()).unwrap();
             assert_eq!((counts(&found), found.is_clean()), ([3, 0, 0, 0, 0, 0], true), "{conduct:?} {found:?}");
         }
     }
@@ -283,7 +283,7 @@ mod tests {
         fs::write(path(0), content).unwrap();
         fs::remove_file(path(1)).unwrap();
         fs::copy(path(2), format!("{}.1", path(2).display())).unwrap();
-        let found = verify(&workload, &[Claim::Present; 3], directory.path()).unwrap();
+        let found = verify(&workload, &[Expected::Present; 3], directory.path()).unwrap();
         assert_eq!(counts(&found), [1, 1, 1, 1, 0, 0]);
         let findings = found.findings.join("\n");
         for words in
@@ -298,7 +298,7 @@ mod tests {
         for length in [SIZE - 1, SIZE + 1] {
             let (workload, directory) = stored(Conduct::Honest);
             File::options().write(true).open(path_of(&workload, &directory, 1)).unwrap().set_len(length).unwrap();
-            let found = verify(&workload, &[Claim::Present; 3], directory.path()).unwrap();
+            let found = verify(&workload, &[Expected::Present; 3], directory.path()).unwrap();
             assert_eq!(counts(&found), [2, 0, 0, 1, 0, 0], "{length}");
         }
     }
@@ -307,7 +307,7 @@ mod tests {
     fn what_was_reset_must_not_be_there_in_any_length() {
         let (workload, directory) = stored(Conduct::Reset);
         File::options().write(true).open(path_of(&workload, &directory, 1)).unwrap().set_len(5).unwrap();
-        let found = verify(&workload, &[Claim::Absent; 3], directory.path()).unwrap();
+        let found = verify(&workload, &[Expected::Absent; 3], directory.path()).unwrap();
         assert_eq!(counts(&found), [0, 0, 0, 0, 3, 0]);
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let (workload, directory) = stored(Conduct::Honest);
         fs::remove_file(path_of(&workload, &directory, 0)).unwrap();
         File::options().write(true).open(path_of(&workload, &directory, 1)).unwrap().set_len(5).unwrap();
-        let found = verify(&workload, &[Claim::Either; 3], directory.path()).unwrap();
+        let found = verify(&workload, &[Expected::Either; 3], directory.path()).unwrap();
         assert_eq!(counts(&found), [1, 0, 0, 1, 0, 1]);
     }
 
@@ -325,7 +325,7 @@ mod tests {
         let (workload, directory) = stored(Conduct::Honest);
         fs::write(directory.path().join("somebody's"), b"").unwrap();
         fs::create_dir(directory.path().join(".intake")).unwrap();
-        let found = verify(&workload, &[Claim::Present; 2], directory.path()).unwrap();
+        let found = verify(&workload, &[Expected::Present; 2], directory.path()).unwrap();
         assert_eq!((counts(&found), found.foreign), ([2, 0, 0, 0, 1, 0], 1));
     }
 
@@ -337,7 +337,7 @@ mod tests {
         fs::rename(path(0), &aside).unwrap();
         fs::rename(path(1), path(0)).unwrap();
         fs::rename(&aside, path(1)).unwrap();
-        let found = verify(&workload, &[Claim::Present; 3], directory.path()).unwrap();
+        let found = verify(&workload, &[Expected::Present; 3], directory.path()).unwrap();
         assert_eq!(counts(&found), [1, 0, 0, 2, 0, 0]);
     }
 }

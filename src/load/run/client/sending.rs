@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind};
 use rustix::net::{SendFlags, send};
 
 use super::{Client, Context, Flight, Next, Phase, over};
-use crate::load::ending::{Ending, Trouble};
-use crate::load::misbehave::{Allowance, Conduct};
-use crate::load::{Closer, Plan};
+use crate::load::judge::{Ending, Trouble};
+use crate::load::plan::{Allowance, Closer, Conduct, Plan};
 use crate::net::Stream;
 use crate::proto::{Algorithm, Dialect, Promise, Request, Step};
 use crate::reactor::{Budget, Moment};
@@ -71,7 +70,7 @@ impl Client {
             return Next::Wait(None);
         }
         let piece = &mut cx.buffer[..allowed];
-        cx.plan.workload.content(file.number).fill(sent, piece);
+        cx.plan.workload.pattern(file.number).fill(sent, piece);
         // Behind framed content there is a trailer.
         match self.send(piece, cx.plan.dialect.is_framed(), cx.now) {
             Ok(length) => {

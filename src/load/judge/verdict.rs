@@ -1,0 +1,54 @@
+//! What all that happened comes down to.
+
+use super::tally::Tally;
+use super::verify::Verification;
+
+/// What a report comes down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All ended as it should.
+    Clean,
+    /// Something failed, and the receiver did not claim otherwise.
+    Failed,
+    /// A file that the receiver answers for is lost, damaged or doubled, or there is one that must not be.
+    Broken,
+}
+
+/// The worst that happened. `found`: what the receiver's directory holds, where that was looked at.
+pub fn verdict(tally: &Tally, found: Option<&Verification>) -> Verdict {
+    if tally.misconfirmed > 0 || found.is_some_and(|found| !found.is_clean()) {
+        Verdict::Broken
+    } else if tally.failed > 0 {
+        Verdict::Failed
+    } else {
+        Verdict::Clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_file_is_worse_than_any_failure() {
+        let failed = || Tally { failed: 3, ..Tally::default() };
+        let found = Verification::default;
+        assert_eq!(judged(Tally { acknowledged: 5, ..Tally::default() }, Some(found())), Verdict::Clean);
+        assert_eq!(judged(failed(), Some(found())), Verdict::Failed);
+        assert_eq!(judged(Tally { misconfirmed: 1, ..failed() }, None), Verdict::Broken);
+        for broken in [
+            Verification { lost: 1, ..found() },
+            Verification { damaged: 1, ..found() },
+            Verification { duplicated: 1, ..found() },
+            Verification { unexpected: 1, ..found() },
+        ] {
+            assert_eq!(judged(failed(), Some(broken)), Verdict::Broken);
+        }
+        let harmless = Verification { open: 1, foreign: 1, ..found() };
+        assert_eq!(judged(Tally::default(), Some(harmless)), Verdict::Clean);
+    }
+
+    fn judged(tally: Tally, found: Option<Verification>) -> Verdict {
+        verdict(&tally, found.as_ref())
+    }
+}

@@ -1,0 +1,19 @@
+//! The clients that send files and the sockets that send datagrams: all that touches the network and the clock.
+//!
+//! ```text
+//! swarm -- serves --> client -- drives --> proto::Sender        udp -- one track for each socket
+//!            both look first at what this host has to give (host)
+//! ```
+//!
+//! Does what is planned, hands in what happened to be judged, and does not know how that is told.
+
+mod client;
+mod host;
+mod outcome;
+mod swarm;
+mod udp;
+
+pub use host::{Requirement, Spent, requirements_with_server};
+pub use outcome::{Finished, LoadError};
+pub use swarm::{Live, send_files};
+pub use udp::{Echoed, Event, choose_address, send_datagrams};

@@ -1,0 +1,13 @@
+//! What a run has found: in words for people, as one JSON object for programs, and as figures that a limit can be set on.
+//!
+//! Knows all of the others; nothing that is told here is judged here.
+
+mod echo;
+mod figures;
+mod json;
+mod report;
+
+pub use echo::DEFAULT_UDP_RATE;
+pub use figures::{Condition, Figure, figures};
+pub use json::{json_of, json_of_echo, json_of_verification};
+pub use report::Report;
