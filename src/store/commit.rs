@@ -1,15 +1,17 @@
-//! How a batch of files is made to last, in an order that no crash can hurt.
+//! How files are made to last, in an order that no crash can hurt.
 //!
-//! Starts the write-back of each, syncs each, publishes each, syncs the directory once (where there may be a new name), and
-//! only then reports. **Nothing has a final name before its content is synced, and no name is reported before the directory
-//! is**: what a client hears of survives a power cut.
+//! Every job is synced first, any number of them at once ([`Commit::sync`]). What is synced gets its name, a batch at a
+//! time; then the directory is synced once, and only then is the batch reported ([`Commit::finish`]). **A file gets its
+//! final name after its own content is synced, and a name is reported after the directory is synced**: what a client hears
+//! survives a power cut.
 //!
-//! A sync that failed is never repeated: the kernel reports an error once and then forgets which pages were lost, so a
-//! second sync that succeeds proves nothing (fsync(2), "fsyncgate"). Nothing more is taken after that, with one exception:
-//! a file system that has no space left, or no quota, says so of one file. That upload fails, and the others go on.
+//! An error belongs to the job whose sync reports it. A sync that failed is never repeated: the kernel reports an error once
+//! and then forgets which pages were lost, so a second sync that succeeds proves nothing (fsync(2), "fsyncgate"). After one,
+//! nothing else gets a name. The exception is a file system without space or quota: that upload fails, and the others go on.
 //!
-//! Knows neither the thread that waits for it nor what kind of disk it is: a test hands in one whose power it can cut.
+//! Knows no thread, and not what kind of disk it is: a test passes in one whose power it can cut.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,35 +26,32 @@ pub trait Disk {
     /// Any file that can be synced.
     type File;
 
-    /// What an upload's content is in.
+    /// The file that holds an upload's content.
     fn file(partial: &Self::Partial) -> &Self::File;
-
-    /// Makes the disk begin with what it does not have yet of `file`, and waits for nothing.
-    fn start_write_back(&self, file: &Self::File);
 
     /// Returns when the content of `file` would survive a power cut.
     ///
     /// # Errors
-    /// It may not: what was written since the last sync may be lost for good.
+    /// It may not survive: what was written since the last sync may be lost for good.
     fn sync_data(&self, file: &Self::File) -> io::Result<()>;
 
-    /// Empties a kept file whose sync has failed: what it holds may look whole and not be on the disk.
+    /// Empties a kept file whose sync has failed: its content may look whole and not be on the disk.
     fn discard(&self, file: &Self::File);
 
     /// Returns when the final names would survive a power cut.
     ///
     /// # Errors
-    /// They may not.
+    /// They may not survive.
     fn sync_directory(&self) -> io::Result<()>;
 
-    /// Returns when the names of what is kept to be gone on with would survive a power cut.
+    /// Returns when the names of kept files would survive a power cut.
     ///
     /// # Errors
-    /// They may not.
+    /// They may not survive.
     fn sync_kept(&self) -> io::Result<()>;
 }
 
-/// What is to last.
+/// Something that is to last.
 pub struct Job<D: Disk> {
     /// Whose it is.
     pub claim: Claim,
@@ -62,19 +61,18 @@ pub struct Job<D: Disk> {
     pub name: Name,
 }
 
-/// What there is to be done with a file.
+/// What there is to do with a file.
 pub enum Work<D: Disk> {
     /// An upload that is whole: it is to have its name.
     Publish(D::Partial),
-    /// A file that has its name: another server, or this one just now, may not have synced it.
+    /// A file that has its name already. Another server, or this one just now, may not have synced it.
     Confirm(D::File),
-    /// What is kept of an upload that is to go on, and what tells that it is that upload's: the client is told how much it
-    /// is.
+    /// What is kept of an upload that is resumed, and the record of whose it is. The client will be told how much is held.
     Hold(Vec<D::File>),
 }
 
 impl<D: Disk> Work<D> {
-    /// What is to be synced.
+    /// The files to sync.
     pub(super) fn files(&self) -> &[D::File] {
         match self {
             Self::Publish(partial) => slice::from_ref(D::file(partial)),
@@ -84,20 +82,117 @@ impl<D: Disk> Work<D> {
     }
 }
 
+/// A job and its place among those that were submitted.
+pub struct Taken<D: Disk> {
+    job: Job<D>,
+    number: u64,
+}
+
+/// A job whose sync is back. Only [`Commit::sync`] makes one, so nothing gets a name before its sync.
+pub struct Synced<D: Disk> {
+    job: Job<D>,
+    number: u64,
+    result: Result<(), StoreError>,
+}
+
+impl<D: Disk> Synced<D> {
+    /// How many files it holds open.
+    pub(super) fn files(&self) -> usize {
+        self.job.work.files().len()
+    }
+
+    /// Whether no earlier job of the same name is still syncing.
+    fn is_ready(&self, syncing: &[(u64, Name)]) -> bool {
+        !syncing.iter().any(|(number, name)| *number < self.number && *name == self.job.name)
+    }
+}
+
 /// What has become of a job.
 pub type Settled = (Claim, Result<Name, StoreError>);
+
+/// Where each job stands on its way: it waits, it is being synced, it is synced.
+///
+/// Syncs may come back in any order. Files of one name are named in the order in which they were submitted, as a later one
+/// may replace an earlier one.
+///
+/// ```text
+///   submit --> waiting --take--> syncing --put_back--> synced --take_ready--> finish
+///                                                      (until no earlier job of the
+///                                                       same name is syncing)
+/// ```
+pub struct Lineup<D: Disk> {
+    waiting: VecDeque<Job<D>>,
+    /// The number of the first that waits.
+    next: u64,
+    syncing: Vec<(u64, Name)>,
+    synced: BTreeMap<u64, Synced<D>>,
+}
+
+impl<D: Disk> Default for Lineup<D> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), next: 0, syncing: Vec::new(), synced: BTreeMap::new() }
+    }
+}
+
+impl<D: Disk> Lineup<D> {
+    /// Appends a job.
+    pub fn submit(&mut self, job: Job<D>) {
+        self.waiting.push_back(job);
+    }
+
+    /// Whether a job waits to be synced.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether no job is anywhere on its way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.syncing.is_empty() && self.synced.is_empty()
+    }
+
+    /// The job that has waited longest. Give it to [`Commit::sync`].
+    pub fn take(&mut self) -> Option<Taken<D>> {
+        let job = self.waiting.pop_front()?;
+        let number = self.next;
+        self.next += 1;
+        self.syncing.push((number, job.name.clone()));
+        Some(Taken { job, number })
+    }
+
+    /// Takes back what [`Commit::sync`] returned.
+    pub fn put_back(&mut self, synced: Synced<D>) {
+        self.syncing.retain(|(number, _)| *number != synced.number);
+        self.synced.insert(synced.number, synced);
+    }
+
+    /// Whether a job can be finished now.
+    pub fn has_ready(&self) -> bool {
+        self.synced.values().any(|synced| synced.is_ready(&self.syncing))
+    }
+
+    /// All jobs that can be finished now. Give them to [`Commit::finish`].
+    pub fn take_ready(&mut self) -> Vec<Synced<D>> {
+        let Self { syncing, synced, .. } = self;
+        synced.extract_if(.., |_, synced| synced.is_ready(syncing)).map(|(_, synced)| synced).collect()
+    }
+}
 
 /// The commit to one disk.
 #[derive(Debug)]
 pub struct Commit<D> {
     disk: D,
     has_failed: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 impl<D: Disk> Commit<D> {
-    /// To a disk that has not failed yet.
+    /// Past so many names the directory is synced at once: the first of a larger batch would wait longer than the last
+    /// gains.
+    const BATCH_MAX: usize = 64;
+
+    /// A commit to a disk that has not failed yet.
     pub fn new(disk: D) -> Self {
-        Self { disk, has_failed: AtomicBool::new(false) }
+        Self { disk, has_failed: AtomicBool::new(false), is_stopped: AtomicBool::new(false) }
     }
 
     /// Whether a sync has ever failed.
@@ -105,37 +200,19 @@ impl<D: Disk> Commit<D> {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Makes a batch last, and returns what has become of it. Waits for the disk.
-    pub fn run(&self, batch: Vec<Job<D>>) -> Vec<Settled> {
-        let files = batch.iter().flat_map(|job| job.work.files());
-        files.for_each(|file| self.disk.start_write_back(file));
-        let may_name = batch.iter().any(|job| !matches!(job.work, Work::Hold(_)));
-        let settled: Vec<Settled> = batch.into_iter().map(|job| self.settle(job)).collect();
-        if !may_name || settled.iter().all(|(_, result)| result.is_err()) {
-            return settled;
-        }
-        match self.disk.sync_directory() {
-            Ok(()) => settled,
-            Err(error) => {
-                self.fail(error);
-                settled.into_iter().map(|(claim, result)| (claim, result.and(Err(StoreError::Failed)))).collect()
-            }
-        }
+    /// Starts no further sync and gives no further name: nobody is left to be told.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    fn settle(&self, Job { claim, work, name }: Job<D>) -> Settled {
-        let result = self.sync(&work).and_then(|()| match work {
-            Work::Publish(partial) => partial.publish(name),
-            Work::Confirm(_) => Ok(name),
-            Work::Hold(_) => self.disk.sync_kept().map(|()| name).map_err(|error| self.fail(error)),
-        });
-        (claim, result)
+    /// Makes the content of a job last. Waits for the disk; any number of threads may do so at once.
+    pub fn sync(&self, Taken { job, number }: Taken<D>) -> Synced<D> {
+        let result = self.sync_files(&job.work);
+        Synced { job, number, result }
     }
 
-    fn sync(&self, work: &Work<D>) -> Result<(), StoreError> {
-        if self.has_failed() {
-            return Err(StoreError::Failed);
-        }
+    fn sync_files(&self, work: &Work<D>) -> Result<(), StoreError> {
+        self.check()?;
         let Err(error) = work.files().iter().try_for_each(|file| self.disk.sync_data(file)) else { return Ok(()) };
         if let Work::Hold(files) = work {
             files.iter().for_each(|file| self.disk.discard(file));
@@ -148,9 +225,55 @@ impl<D: Disk> Commit<D> {
         }
     }
 
+    /// Gives synced files their names, makes the names last, and returns what has become of each job. Waits for the disk.
+    /// Only one thread at a time.
+    ///
+    /// `take_ready` is called until it returns none or the batch is full: the more names one sync of the directory covers,
+    /// the better.
+    pub fn finish(&self, mut take_ready: impl FnMut() -> Vec<Synced<D>>) -> Vec<Settled> {
+        let mut named: Vec<(bool, Settled)> = Vec::new();
+        while named.len() < Self::BATCH_MAX {
+            let ready = take_ready();
+            if ready.is_empty() {
+                break;
+            }
+            named.extend(ready.into_iter().map(|synced| self.name(synced)));
+        }
+        let is_due = |kept: bool| named.iter().any(|(is_kept, (_, result))| *is_kept == kept && result.is_ok());
+        let lasts = self.make_last(is_due(false), || self.disk.sync_directory());
+        let kept_lasts = self.make_last(is_due(true), || self.disk.sync_kept());
+        let settle = |(is_kept, (claim, result)): (bool, Settled)| match if is_kept { kept_lasts } else { lasts } {
+            true => (claim, result),
+            false => (claim, result.and(Err(StoreError::Failed))),
+        };
+        named.into_iter().map(settle).collect()
+    }
+
+    /// Returns whether it is a kept file, and its name as far as nothing has failed yet.
+    fn name(&self, Synced { job: Job { claim, work, name }, result, .. }: Synced<D>) -> (bool, Settled) {
+        let is_kept = matches!(work, Work::Hold(_));
+        let result = result.and_then(|()| self.check()).and_then(|()| match work {
+            Work::Publish(partial) => partial.publish(name),
+            Work::Confirm(_) | Work::Hold(_) => Ok(name),
+        });
+        (is_kept, (claim, result))
+    }
+
+    /// Returns whether the names would survive a power cut, as far as that is due.
+    fn make_last(&self, is_due: bool, sync: impl FnOnce() -> io::Result<()>) -> bool {
+        !is_due || sync().map_err(|error| self.fail(error)).is_ok()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let is_over = self.has_failed() || self.is_stopped.load(Ordering::Relaxed);
+        if is_over { Err(StoreError::Failed) } else { Ok(()) }
+    }
+
     fn fail(&self, error: io::Error) -> StoreError {
         self.has_failed.store(true, Ordering::Relaxed);
-        log::error!("a sync failed, and what it was for may be lost: {error}; nothing more is taken until a restart");
+        log::error!(
+            "fsync failed: {error}. Uploads without a receipt may be lost; the server takes no more until a restart"
+        );
         error.into()
     }
 }

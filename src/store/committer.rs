@@ -1,74 +1,94 @@
-//! The one thread that waits for the disk, so that the loop never does.
+//! The threads that wait for the disk, so that the loop never does.
 //!
-//! It takes all uploads that are waiting (a batch), makes them last ([`Commit`]), and reports. While it works the next batch
-//! gathers, so the busier the server, the fewer syncs an upload costs. Knows nothing of what the batch is made of.
+//! Several threads sync, each one job at a time: the file system merges syncs that wait at the same time into one flush of
+//! the disk. One more thread, the committer, names what is synced and syncs the directory once for all of it. Meanwhile the
+//! others sync what comes next, so the busier the server, the fewer flushes an upload costs.
 //!
 //! ```text
-//!   published                    the thread                                   told
+//!   the loop        the syncing threads       the committer                       the loop
 //!
-//!      A ----> batch 1   write back A
-//!                        sync A, name A
-//!      B --+             sync the directory  -------------------------------->  A
-//!      C --+-> batch 2   write back B and C
-//!                        sync B, name B, sync C, name C
-//!                        sync the directory  -------------------------------->  B, C
+//!   A --+           sync A
+//!   B --+-> wait -> sync B    ------------->  name B, A; sync the directory  -->  A, B
+//!   C --+           sync C (takes longer)
+//!   D ----> wait -> sync D    ------------->  name C, D; sync the directory  -->  C, D
 //! ```
 //!
-//! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so a sync can only be waited for by a
-//! thread. It has no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return.
+//! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so only a thread can wait for a sync. The
+//! threads hold no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return. What
+//! may be done when is [`Lineup`]'s and [`Commit`]'s.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::commit::{Commit, Disk, Job, Settled};
+use super::commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken};
 
-/// What one batch takes at most: past it the last of a batch waits longer than it gains.
-const BATCH_MAX: usize = 64;
+/// The most threads that sync at once. On a disk whose flush takes 5 ms more of them gain little; on a fast one there is
+/// never work for as many.
+const SYNCING_MAX: usize = 32;
+/// How long a syncing thread waits for work before it ends. The last one stays.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The stack of a thread, in bytes. None of them calls deeply.
+const STACK_BYTES: usize = 256 << 10;
 
-/// Of one batch: how many files waited in it, and what has become of its jobs.
+/// What came of one batch: how many files waited in it, and what has become of its jobs.
 type Report = (usize, Vec<Settled>);
 
-/// The loop's side of the thread.
-#[derive(Debug)]
+/// The loop's side of the threads.
 pub(super) struct Committer<D: Disk> {
-    /// Gone only while it is dropped: that ends the thread.
-    jobs: Option<Sender<Job<D>>>,
+    shared: Arc<Shared<D>>,
     reports: Receiver<Report>,
     /// Files that wait.
     pending: usize,
     backlog_max: usize,
-    commit: Arc<Commit<D>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl<D> Committer<D>
 where
     D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
 {
-    /// Starts the thread. It calls `wake` when there is something to take from [`Committer::settled`].
+    /// Starts the committer and the first syncing thread. They call `wake` when [`Committer::settled`] has something new.
     ///
     /// # Errors
-    /// What the system says when it has no room for a thread.
+    /// What the system says if it has no room for a thread.
     pub(super) fn start(disk: D, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel();
         let (sender, reports) = mpsc::channel();
-        let commit = Arc::new(Commit::new(disk));
-        let work = commit.clone();
-        let thread =
-            thread::Builder::new().name("committer".into()).spawn(move || run(&work, &queue, &sender, wake))?;
-        Ok(Self { jobs: Some(jobs), reports, pending: 0, backlog_max, commit, thread: Some(thread) })
+        let shared = Arc::new(Shared {
+            commit: Commit::new(disk),
+            state: Mutex::new(State {
+                lineup: Lineup::default(),
+                syncing: 0,
+                idle: 0,
+                threads: Vec::new(),
+                end: End::NotYet,
+            }),
+            to_sync: Condvar::new(),
+            to_finish: Condvar::new(),
+        });
+        let committer = Self { shared: shared.clone(), reports, pending: 0, backlog_max };
+        let mut state = shared.state();
+        let finishing = shared.clone();
+        state.spawn("committer", move || finishing.finish_all(&sender, wake))?;
+        shared.spawn_syncing(&mut state)?;
+        drop(state);
+        Ok(committer)
     }
 
-    /// Lines up `job`. What becomes of it tells [`Committer::settled`].
+    /// Submits `job`. [`Committer::settled`] tells what becomes of it.
     pub(super) fn submit(&mut self, job: Job<D>) {
         self.pending += job.work.files().len();
-        let jobs = self.jobs.as_ref().expect("only a drop takes it");
-        jobs.send(job).expect("the thread ends after its queue only");
+        let mut state = self.shared.state();
+        state.lineup.submit(job);
+        if state.idle > 0 {
+            self.shared.to_sync.notify_one();
+        }
     }
+}
 
-    /// What became of what was submitted, since the last call.
+impl<D: Disk> Committer<D> {
+    /// What has become of submitted jobs since the last call.
     pub(super) fn settled(&mut self) -> Vec<Settled> {
         let mut all = Vec::new();
         for (files, settled) in self.reports.try_iter() {
@@ -85,28 +105,156 @@ where
 
     /// Whether a sync has ever failed.
     pub(super) fn has_failed(&self) -> bool {
-        self.commit.has_failed()
+        self.shared.commit.has_failed()
     }
 }
 
 impl<D: Disk> Drop for Committer<D> {
+    /// Ends the threads. It waits for them only if they have nothing to do: a sync may hang in the kernel for minutes, and
+    /// nobody is left to be told its outcome.
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // It panics nowhere; and if it did, the process would be gone.
-            let _ = thread.join();
+        let mut state = self.shared.state();
+        let is_idle = self.pending == 0;
+        state.end = if is_idle { End::Finished } else { End::Abandoned };
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        if is_idle {
+            self.shared.wake_all();
+            // None of them panics.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        } else {
+            self.shared.commit.stop();
+            self.shared.wake_all();
         }
     }
 }
 
-/// The thread's side.
-fn run<D: Disk>(commit: &Commit<D>, queue: &Receiver<Job<D>>, reports: &Sender<Report>, wake: impl Fn()) {
-    while let Ok(first) = queue.recv() {
-        let batch: Vec<Job<D>> = std::iter::once(first).chain(queue.try_iter()).take(BATCH_MAX).collect();
-        let files = batch.iter().map(|job| job.work.files().len()).sum();
-        // Nobody listens any more while the server goes down.
-        let _ = reports.send((files, commit.run(batch)));
-        wake();
+/// What the threads share.
+struct Shared<D: Disk> {
+    commit: Commit<D>,
+    state: Mutex<State<D>>,
+    /// A job waits, or the end has come.
+    to_sync: Condvar,
+    /// A sync is back, or the end has come.
+    to_finish: Condvar,
+}
+
+struct State<D: Disk> {
+    lineup: Lineup<D>,
+    /// Syncing threads.
+    syncing: usize,
+    /// Of those, how many wait for a job.
+    idle: usize,
+    threads: Vec<JoinHandle<()>>,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    NotYet,
+    /// Everything that was submitted is settled.
+    Finished,
+    /// Nobody waits for the rest.
+    Abandoned,
+}
+
+impl<D: Disk> Shared<D> {
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        self.state.lock().expect("no thread panics while it holds the lock")
+    }
+
+    fn wake_all(&self) {
+        self.to_sync.notify_all();
+        self.to_finish.notify_all();
+    }
+
+    /// The committer's thread.
+    fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
+        while self.wait_until_ready() {
+            let mut files = 0;
+            let settled = self.commit.finish(|| {
+                let ready = self.state().lineup.take_ready();
+                files += ready.iter().map(Synced::files).sum::<usize>();
+                ready
+            });
+            // While the server goes down nobody may be left to receive it.
+            let _ = reports.send((files, settled));
+            wake();
+        }
+    }
+
+    /// Waits until a job can be finished. Returns `false` at the end.
+    fn wait_until_ready(&self) -> bool {
+        let is_idle = |state: &mut State<D>| state.end == End::NotYet && !state.lineup.has_ready();
+        let state = self.to_finish.wait_while(self.state(), is_idle).expect("no thread panics with the lock");
+        state.end == End::NotYet
+    }
+}
+
+impl<D> Shared<D>
+where
+    D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
+{
+    fn spawn_syncing(self: &Arc<Self>, state: &mut State<D>) -> io::Result<()> {
+        let shared = self.clone();
+        state.spawn("syncing", move || shared.sync_all())?;
+        state.syncing += 1;
+        Ok(())
+    }
+
+    /// A syncing thread.
+    fn sync_all(self: &Arc<Self>) {
+        while let Some(taken) = self.take() {
+            let synced = self.commit.sync(taken);
+            self.state().lineup.put_back(synced);
+            self.to_finish.notify_one();
+        }
+    }
+
+    /// Waits for the next job. `None`: this thread is not needed any more.
+    fn take(self: &Arc<Self>) -> Option<Taken<D>> {
+        let mut state = self.state();
+        while state.end == End::NotYet {
+            if let Some(taken) = state.lineup.take() {
+                self.spawn_if_needed(&mut state);
+                return Some(taken);
+            }
+            state.idle += 1;
+            let (guard, timeout) =
+                self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
+            state = guard;
+            state.idle -= 1;
+            if timeout.timed_out() && !state.lineup.has_waiting() && state.syncing > 1 {
+                break;
+            }
+        }
+        state.syncing -= 1;
+        None
+    }
+
+    /// Another job waits and no thread does: starts one, up to [`SYNCING_MAX`].
+    fn spawn_if_needed(self: &Arc<Self>, state: &mut State<D>) {
+        if !state.lineup.has_waiting() || state.idle > 0 || state.syncing >= SYNCING_MAX {
+            return;
+        }
+        if let Err(error) = self.spawn_syncing(state) {
+            log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);
+        }
+    }
+}
+
+impl<D: Disk> State<D> {
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let builder = thread::Builder::new().name(name.into()).stack_size(STACK_BYTES);
+        self.threads.push(builder.spawn(run)?);
+        Ok(())
+    }
+}
+
+impl<D: Disk> std::fmt::Debug for Committer<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 

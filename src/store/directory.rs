@@ -230,10 +230,6 @@ impl Disk for Arc<Handles> {
         partial.file()
     }
 
-    fn start_write_back(&self, file: &File) {
-        partial::start_write_back(file);
-    }
-
     fn sync_data(&self, file: &File) -> io::Result<()> {
         // A sync that a signal interrupted has not failed: this one is made again, as are those below.
         file.sync_data()

@@ -59,7 +59,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-pub use commit::{Commit, Disk, Job, Settled, Work};
+pub use commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken, Work};
 pub use directory::{Directory, TEND_EVERY};
 pub use method::{Link, Method};
 pub use partial::PartialFile;

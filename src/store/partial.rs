@@ -114,7 +114,7 @@ impl PartialFile {
 
 /// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
 /// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
-pub(super) fn start_write_back(file: &File) {
+fn start_write_back(file: &File) {
     // Only a hint: the sync decides.
     let _ = fadvise(file, 0, None, Advice::DontNeed);
 }

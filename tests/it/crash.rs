@@ -557,8 +557,23 @@ fn a_publish_before_the_sync_of_the_data_is_found() {
 }
 
 #[test]
+fn a_publish_before_its_own_sync_is_back_is_found() {
+    assert_found(days_with(Mistake::SyncOfAnother), WRONG);
+}
+
+#[test]
 fn a_missing_sync_of_the_directory_is_found() {
     assert_found(days_with(Mistake::NoDirectorySync), LOST);
+}
+
+#[test]
+fn a_receipt_before_the_sync_of_the_directory_is_found() {
+    assert_found(days_with(Mistake::ReceiptBeforeDirectorySync), LOST);
+}
+
+#[test]
+fn files_of_one_name_that_are_named_out_of_order_are_found() {
+    assert_found(days_with(Mistake::NamesOutOfOrder), LOST);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::thread;
 
 use intake::proto::{Name, NamePolicy, OnExists, ResumeId};
-use intake::store::{Claim, Commit, Disk, Job, Partial, Settled, Store, StoreError, Target, Work};
+use intake::store::{Claim, Commit, Disk, Job, Lineup, Partial, Settled, Store, StoreError, Synced, Target, Work};
 
 use crate::wire::Chance;
 
@@ -64,7 +64,13 @@ pub enum Mistake {
     PublishOnReset,
     ReceiptBeforeSync,
     PublishBeforeDataSync,
+    /// What is synced is the file of the job before.
+    SyncOfAnother,
     NoDirectorySync,
+    /// The directory is synced for the batch before.
+    ReceiptBeforeDirectorySync,
+    /// Files of one name get it in another order than they came.
+    NamesOutOfOrder,
     RetryOfAFailedSync,
     /// After a sync has failed, as if it had not.
     GoingOnAfterAFailedSync,
@@ -309,6 +315,9 @@ impl ForgetfulDisk {
             self.step(Operation::Append)?;
             self.state.borrow_mut().files[inode].append(piece);
             rest = more;
+            if self.chance.one_in(4) {
+                self.start_write_back(inode);
+            }
         }
         Ok(())
     }
@@ -409,11 +418,17 @@ struct Mistaken {
     disk: Rc<ForgetfulDisk>,
     /// Files whose sync was put off.
     put_off: RefCell<Vec<Inode>>,
+    /// The sync of the directory was put off.
+    directory_is_due: Cell<bool>,
 }
 
 impl Mistaken {
     fn commit(disk: &Rc<ForgetfulDisk>) -> Rc<Commit<Self>> {
-        Rc::new(Commit::new(Self { disk: disk.clone(), put_off: RefCell::default() }))
+        Rc::new(Commit::new(Self {
+            disk: disk.clone(),
+            put_off: RefCell::default(),
+            directory_is_due: Cell::default(),
+        }))
     }
 }
 
@@ -425,13 +440,13 @@ impl Disk for Mistaken {
         &partial.file
     }
 
-    fn start_write_back(&self, file: &ForgetfulFile) {
-        self.disk.start_write_back(file.inode);
-    }
-
     fn sync_data(&self, file: &ForgetfulFile) -> io::Result<()> {
         match self.disk.mistake {
             Some(Mistake::PublishBeforeDataSync) => self.put_off.borrow_mut().push(file.inode),
+            Some(Mistake::SyncOfAnother) => {
+                let before = self.put_off.replace(vec![file.inode]);
+                return before.into_iter().try_for_each(|inode| self.disk.sync(inode));
+            }
             Some(Mistake::RetryOfAFailedSync) => {
                 return self.disk.sync(file.inode).or_else(|_| self.disk.sync(file.inode));
             }
@@ -451,7 +466,13 @@ impl Disk for Mistaken {
         if self.disk.mistake == Some(Mistake::NoDirectorySync) {
             return Ok(());
         }
-        self.put_off.take().into_iter().try_for_each(|inode| self.disk.sync(inode))?;
+        match self.disk.mistake {
+            Some(Mistake::ReceiptBeforeDirectorySync) if !self.directory_is_due.replace(true) => return Ok(()),
+            Some(Mistake::PublishBeforeDataSync) => {
+                self.put_off.take().into_iter().try_for_each(|inode| self.disk.sync(inode))?;
+            }
+            _ => {}
+        }
         self.disk.sync_names(Operation::SyncDirectory, Place::Uploads)
     }
 
@@ -580,38 +601,72 @@ pub struct ForgetfulStore {
     disk: Rc<ForgetfulDisk>,
     /// `None`: nothing is synced.
     commit: Option<Rc<Commit<Mistaken>>>,
-    jobs: Rc<RefCell<Vec<Job<Mistaken>>>>,
+    lineup: Rc<RefCell<Lineup<Mistaken>>>,
+    /// Synced by threads that have not said so yet.
+    unreported: Rc<RefCell<Vec<Synced<Mistaken>>>>,
     settled: Rc<RefCell<Vec<Settled>>>,
+    /// Jobs that are not settled.
+    pending: Rc<Cell<usize>>,
 }
 
 impl ForgetfulStore {
     pub fn new(disk: &Rc<ForgetfulDisk>, syncs: bool) -> Self {
-        let commit = syncs.then(|| Mistaken::commit(disk));
-        Self { disk: disk.clone(), commit, jobs: Rc::default(), settled: Rc::default() }
+        Self {
+            disk: disk.clone(),
+            commit: syncs.then(|| Mistaken::commit(disk)),
+            lineup: Rc::default(),
+            unreported: Rc::default(),
+            settled: Rc::default(),
+            pending: Rc::default(),
+        }
     }
 
-    /// Does what the committer's thread does with its next batch.
+    /// Does something of what the committer's threads do, in any order that they may do it.
     pub fn commit(&mut self) {
-        let mut jobs = self.jobs.borrow_mut();
-        let Some(commit) = self.commit.as_mut().filter(|_| !jobs.is_empty()) else { return };
-        let count = 1 + self.disk.chance.below(jobs.len());
-        let batch = jobs.drain(..count).collect();
-        drop(jobs);
-        self.settled.borrow_mut().extend(commit.run(batch));
+        let Some(commit) = self.commit.clone() else { return };
+        self.sync_some(&commit);
+        if self.lineup.borrow().has_ready() && self.disk.chance.one_in(2) {
+            let settled = commit.finish(|| {
+                // The others go on meanwhile.
+                self.sync_some(&commit);
+                let mut ready = self.lineup.borrow_mut().take_ready();
+                if self.disk.mistake == Some(Mistake::NamesOutOfOrder) {
+                    ready.reverse();
+                }
+                ready
+            });
+            self.settled.borrow_mut().extend(settled);
+        }
         if commit.has_failed() && self.disk.mistake == Some(Mistake::GoingOnAfterAFailedSync) {
-            *commit = Mistaken::commit(&self.disk);
+            self.commit = Some(Mistaken::commit(&self.disk));
+        }
+    }
+
+    /// Some jobs are synced; some of those that are, those of any threads, are put back.
+    fn sync_some(&self, commit: &Commit<Mistaken>) {
+        let chance = &self.disk.chance;
+        while chance.one_in(2) {
+            let Some(taken) = self.lineup.borrow_mut().take() else { break };
+            let synced = commit.sync(taken);
+            self.unreported.borrow_mut().push(synced);
+        }
+        while chance.one_in(2) && !self.unreported.borrow().is_empty() {
+            let any = chance.below(self.unreported.borrow().len());
+            let synced = self.unreported.borrow_mut().swap_remove(any);
+            self.lineup.borrow_mut().put_back(synced);
         }
     }
 
     /// Whether nothing waits to last or to be told.
     pub fn is_idle(&self) -> bool {
-        self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
+        self.lineup.borrow().is_empty() && self.settled.borrow().is_empty()
     }
 
     /// Lines up what is to last; without a sync it is done at once.
     fn submit(&self, claim: Claim, work: Work<Mistaken>, name: Name) -> Option<Result<Name, StoreError>> {
         if self.commit.is_some() {
-            self.jobs.borrow_mut().push(Job { claim, work, name });
+            self.lineup.borrow_mut().submit(Job { claim, work, name });
+            self.pending.update(|pending| pending + 1);
             return None;
         }
         Some(match work {
@@ -668,10 +723,12 @@ impl Store for ForgetfulStore {
     }
 
     fn settled(&mut self) -> Vec<Settled> {
-        self.settled.take()
+        let settled = self.settled.take();
+        self.pending.update(|pending| pending - settled.len());
+        settled
     }
 
     fn is_congested(&self) -> bool {
-        self.jobs.borrow().len() >= BACKLOG_MAX
+        self.pending.get() >= BACKLOG_MAX
     }
 }

@@ -96,8 +96,7 @@ const DONE: &str = "sendto done 5 crc32c:9a71bb4c a";
 fn a_file_without_a_name_is_synced_and_linked_and_the_directory_synced_before_the_receipt() {
     let Some(server) = start_unnamed(&[]) else { return };
     let Some(calls) = calls_of(&server, || drop(talk(&server, &PUT))) else { return };
-    let expected =
-        ["write partial", "fadvise64 partial", "fdatasync partial", "linkat", "close partial", "fsync directory", DONE];
+    let expected = ["write partial", "fdatasync partial", "linkat", "close partial", "fsync directory", DONE];
     assert_eq!(calls, expected);
 }
 
@@ -105,15 +104,7 @@ fn a_file_without_a_name_is_synced_and_linked_and_the_directory_synced_before_th
 fn a_file_with_a_name_is_synced_closed_and_renamed_and_the_directory_synced_before_the_receipt() {
     let server = Server::start(&["--on-exists", "replace"]);
     let Some(calls) = calls_of(&server, || drop(talk(&server, &PUT))) else { return };
-    let expected = [
-        "write partial",
-        "fadvise64 partial",
-        "fdatasync partial",
-        "close partial",
-        "renameat",
-        "fsync directory",
-        DONE,
-    ];
+    let expected = ["write partial", "fdatasync partial", "close partial", "renameat", "fsync directory", DONE];
     assert_eq!(calls, expected);
 }
 
@@ -128,8 +119,6 @@ fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
     let Some(calls) = calls_of(&server, || drop(talk(&server, &turns))) else { return };
     let expected = [
         "close claim",
-        "fadvise64 partial",
-        "fadvise64 claim",
         "fdatasync partial",
         "fdatasync claim",
         "fsync kept",
@@ -137,7 +126,6 @@ fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
         "close claim",
         "sendto ok 2",
         "write partial",
-        "fadvise64 partial",
         "fdatasync partial",
         "close partial",
         "unlinkat claim",
