@@ -140,9 +140,9 @@ impl<D: Disk> Lineup<D> {
         self.waiting.push_back(job);
     }
 
-    /// Whether a job waits to be synced.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// How many jobs wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether no job is anywhere on its way.

@@ -81,8 +81,12 @@ where
         self.pending += job.work.files().len();
         let mut state = self.shared.state();
         state.lineup.submit(job);
-        if state.idle > 0 {
+        if state.lineup.waiting() <= state.idle {
             self.shared.to_sync.notify_one();
+        } else if state.syncing < SYNCING_MAX
+            && let Err(error) = self.shared.spawn_syncing(&mut state)
+        {
+            log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);
         }
     }
 }
@@ -203,7 +207,7 @@ where
     }
 
     /// A syncing thread.
-    fn sync_all(self: &Arc<Self>) {
+    fn sync_all(&self) {
         while let Some(taken) = self.take() {
             let synced = self.commit.sync(taken);
             self.state().lineup.put_back(synced);
@@ -212,11 +216,10 @@ where
     }
 
     /// Waits for the next job. `None`: this thread is not needed any more.
-    fn take(self: &Arc<Self>) -> Option<Taken<D>> {
+    fn take(&self) -> Option<Taken<D>> {
         let mut state = self.state();
         while state.end == End::NotYet {
             if let Some(taken) = state.lineup.take() {
-                self.spawn_if_needed(&mut state);
                 return Some(taken);
             }
             state.idle += 1;
@@ -224,22 +227,12 @@ where
                 self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
             state = guard;
             state.idle -= 1;
-            if timeout.timed_out() && !state.lineup.has_waiting() && state.syncing > 1 {
+            if timeout.timed_out() && state.lineup.waiting() == 0 && state.syncing > 1 {
                 break;
             }
         }
         state.syncing -= 1;
         None
-    }
-
-    /// Another job waits and no thread does: starts one, up to [`SYNCING_MAX`].
-    fn spawn_if_needed(self: &Arc<Self>, state: &mut State<D>) {
-        if !state.lineup.has_waiting() || state.idle > 0 || state.syncing >= SYNCING_MAX {
-            return;
-        }
-        if let Err(error) = self.spawn_syncing(state) {
-            log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);
-        }
     }
 }
 

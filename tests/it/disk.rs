@@ -179,7 +179,7 @@ fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
     {
         let server = Server::start(&["--sync", sync, "--on-exists", policy]);
         server.withstands(|| {
-            let publisher = *server.threads().last().expect("it has one thread at least");
+            let publisher = server.naming_thread();
             let errors = [&ERRORS[..], &[("EXDEV", 500), ("EMLINK", 500), ("EPERM", 500)]].concat();
             assert_each_fails(publisher, call, &errors, || {
                 line(server.tcp(), "name.bin", b"content").expect("the words get through")
@@ -239,7 +239,7 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
 fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
     for sync in ["none", "full"] {
         let server = Server::start(&["--sync", sync, "--on-exists", "replace"]);
-        let publisher = *server.threads().last().expect("it has one thread at least");
+        let publisher = server.naming_thread();
         for error in ["EIO", "ENOSPC", "EDQUOT", "EINTR"] {
             let (stream, partial) = begin_named(&server);
             let path = descriptor_path(&server, &partial);
@@ -257,10 +257,13 @@ fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
 fn interrupted_calls_are_made_again_and_nobody_notices() {
     let server = Server::start(&[]);
     let of_loop = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];
-    let of_committer = ["fdatasync", "fsync"];
     server.withstands(|| {
-        let stored =
-            [(server.threads()[0], &of_loop[..]), (server.threads()[1], &of_committer)].map(interrupt(&server));
+        let stored = [
+            (server.pid(), &of_loop[..]),
+            (server.syncing_thread(), &["fdatasync"]),
+            (server.naming_thread(), &["fsync"]),
+        ]
+        .map(interrupt(&server));
         stored.into_iter().flatten().collect()
     });
 }
@@ -292,7 +295,8 @@ fn a_sync_that_failed_is_told_and_never_made_again() {
         let server = Server::start(&[]);
         classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when=1"));
-        let Some(strace) = Strace::attach(server.threads()[1], &["-e", &trace, "-e", &inject]) else { return };
+        let thread = if call == "fsync" { server.naming_thread() } else { server.syncing_thread() };
+        let Some(strace) = Strace::attach(thread, &["-e", &trace, "-e", &inject]) else { return };
         let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
         let reply = line(server.tcp(), "told.bin", b"content").expect("the words get through");
         assert!(reply.starts_with("no 500 "), "{reply}");
@@ -312,7 +316,7 @@ fn a_sync_that_finds_no_space_costs_its_own_upload_and_no_other() {
         let server = Server::start(&[]);
         server.withstands(|| {
             let inject = format!("inject=fdatasync:error={error}:when=1");
-            let Some(_strace) = Strace::attach(server.threads()[1], &["-e", &inject]) else { return Files::new() };
+            let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", &inject]) else { return Files::new() };
             let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
             let reply = line(server.tcp(), "lost.bin", b"content").expect("the words get through");
             assert!(reply.starts_with("no 507 "), "{reply}");
@@ -368,7 +372,7 @@ fn a_slow_disk_holds_up_only_who_waits_for_it() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let inject = "inject=fdatasync:delay_enter=3s:when=1";
-        let Some(_strace) = Strace::attach(server.threads()[1], &["-e", inject]) else { return Files::new() };
+        let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", inject]) else { return Files::new() };
         thread::scope(|scope| {
             let waiting = scope.spawn(|| classic(server.tcp(), "waiting.bin", b"content"));
             (0..10).for_each(|number| server.assert_echoes(&content(number, 1)));

@@ -209,7 +209,22 @@ impl Server {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the server runs").count()
     }
 
-    /// The ids of its threads: the loop's, which is the process's, and where it syncs, the committer's.
+    /// The thread that gives files their names: the committer's, or the loop's if nothing is synced.
+    pub fn naming_thread(&self) -> u32 {
+        self.thread("committer").unwrap_or(self.pid())
+    }
+
+    /// The first of the threads that sync files.
+    pub fn syncing_thread(&self) -> u32 {
+        self.thread("syncing").expect("a server that syncs has one at least")
+    }
+
+    fn thread(&self, name: &str) -> Option<u32> {
+        let comm = |thread: &u32| fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.pid()));
+        self.threads().into_iter().find(|thread| comm(thread).is_ok_and(|comm| comm.trim_end() == name))
+    }
+
+    /// The ids of its threads, the loop's first: it is the process's.
     pub fn threads(&self) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server runs");
         let id = |task: fs::DirEntry| task.file_name().into_string().expect("text").parse().expect("a number");

@@ -1,6 +1,6 @@
 //! Signals, shutdowns, crashes and restarts: a running upload is finished or leaves nothing, and every receipt is true.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -109,39 +109,54 @@ fn a_client_that_finishes_during_the_shutdown_begins_no_other_upload_and_holds_u
     server.assert_holds_only(&files_of([("a", b"abcdef"), ("a.1", b"abcdef")]));
 }
 
-/// A server whose syncs take longer than what is to be seen.
+/// A server whose next sync takes longer than the test.
 fn with_a_stalled_disk(args: &[&str]) -> Option<(Server, Strace)> {
     let server = Server::start(args);
-    let delay = ["-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=8000000"];
-    let strace = Strace::attach(server.pid(), &delay)?;
+    let delay = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=20s:when=1"];
+    let strace = Strace::attach(server.syncing_thread(), &delay)?;
     Some((server, strace))
 }
 
-/// A classic client that has sent all, and a put client that has sent all of its second file.
-fn whole_uploads(server: &Server) -> [TcpStream; 2] {
+/// A classic client that has sent everything.
+fn whole_classic(server: &Server) -> TcpStream {
     let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
     classic.write_all(b"content").expect("content can be sent");
     classic.shutdown(std::net::Shutdown::Write).expect("a stream can be shut down");
+    classic
+}
+
+/// A put client that has sent everything. Its first file is refused.
+fn whole_put(server: &Server) -> TcpStream {
     let mut put = connect(server.tcp()).expect("the server accepts");
     put.write_all(b"/put size=1 ../outside\nx/put size=1 a\nx").expect("uploads can be sent");
     put.read_exact(&mut [0; b"no".len()]).expect("the first one is refused");
-    [classic, put]
+    put
+}
+
+/// Makes an upload whose sync hangs, cuts a shutdown short, and returns what the client then hears.
+fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream) -> Option<(Vec<u8>, io::Result<()>)> {
+    let (mut server, _strace) = with_a_stalled_disk(args)?;
+    let mut client = upload(&server);
+    let start = Instant::now();
+    for (number, signal) in signals.iter().enumerate() {
+        server.signal(*signal);
+        if number + 1 < signals.len() {
+            await_closed_listener(&server);
+        }
+    }
+    let mut words = Vec::new();
+    let end = client.read_to_end(&mut words).map(drop);
+    server.wait();
+    assert!(start.elapsed() < Duration::from_secs(10), "{signals:?}: the process waits for the sync");
+    Some((words, end))
 }
 
 #[test]
 fn however_a_shutdown_is_cut_short_no_end_is_taken_for_a_file_that_the_disk_does_not_have() {
     let cut_short = |args: &[&str], signals: &[Signal]| {
-        let Some((server, _strace)) = with_a_stalled_disk(args) else { return };
-        let [mut classic, mut put] = whole_uploads(&server);
-        for (number, signal) in signals.iter().enumerate() {
-            server.signal(*signal);
-            if number + 1 < signals.len() {
-                await_closed_listener(&server);
-            }
-        }
-        assert!(is_reset(&classic.read(&mut [0]).map(drop)), "{signals:?}: an end would look like success");
-        let mut words = Vec::new();
-        let end = put.read_to_end(&mut words).map(drop);
+        let Some((_, end)) = cut_short(args, signals, whole_classic) else { return };
+        assert!(is_reset(&end), "{signals:?}: an end would look like success");
+        let Some((words, end)) = cut_short(args, signals, whole_put) else { return };
         assert!(words.starts_with(b" 403 ") && !words.windows(4).any(|word| word == b"done"), "{words:?}");
         assert!(is_reset(&end) || signals.contains(&Signal::KILL), "{signals:?}: nobody knows what becomes of it");
     };
@@ -325,17 +340,20 @@ fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confi
 fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
     for args in [["--sync", "none", "--on-exists", "rename"], ["--sync", "full", "--on-exists", "replace"]] {
         let home = Server::home();
-        let threads = Server::start_in(&home, &args).threads().len();
-        assert_eq!(threads, if args[1] == "full" { 2 } else { 1 });
-        (0..threads).for_each(|thread| kill_at_each_call(&home, &args, thread));
+        let mut threads: Vec<fn(&Server) -> u32> = vec![Server::pid];
+        if args[1] == "full" {
+            threads.extend([Server::naming_thread as fn(&Server) -> u32, Server::syncing_thread]);
+        }
+        assert_eq!(Server::start_in(&home, &args).threads().len(), threads.len());
+        threads.into_iter().for_each(|thread| kill_at_each_call(&home, &args, thread));
         Server::start_in(&home, &args).assert_holds_only(&Files::new());
     }
 }
 
-/// Has one upload made for each system call that it takes the thread of this number, and kills the server at that call.
-fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: usize) {
+/// Makes one upload for each system call that it takes this thread, and kills the server at that call.
+fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: fn(&Server) -> u32) {
     let (server, bytes) = (Server::start_in(home, args), content(3000, 1));
-    let Some(strace) = Strace::attach(server.threads()[thread], &[]) else { return };
+    let Some(strace) = Strace::attach(thread(&server), &[]) else { return };
     line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");
     let calls = strace.calls().len();
     server.remove_files();
@@ -344,7 +362,7 @@ fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: usize) {
         let mut server = Server::start_in(home, args);
         server.assert_holds_only(&Files::new());
         let inject = format!("inject=all:signal=KILL:when={call}");
-        let Some(_strace) = Strace::attach(server.threads()[thread], &["-e", &inject]) else { return };
+        let Some(_strace) = Strace::attach(thread(&server), &["-e", &inject]) else { return };
         let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
         await_until("it to be killed", || {
             // Gives it more to do where it needed fewer calls this time.
