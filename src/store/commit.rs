@@ -140,9 +140,9 @@ impl<D: Disk> Lineup<D> {
         self.waiting.push_back(job);
     }
 
-    /// How many jobs wait to be taken.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// How many jobs wait or are syncing.
+    pub fn unsynced(&self) -> usize {
+        self.waiting.len() + self.syncing.len()
     }
 
     /// Whether no job is anywhere on its way.

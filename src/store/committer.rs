@@ -57,13 +57,7 @@ where
         let (sender, reports) = mpsc::channel();
         let shared = Arc::new(Shared {
             commit: Commit::new(disk),
-            state: Mutex::new(State {
-                lineup: Lineup::default(),
-                syncing: 0,
-                idle: 0,
-                threads: Vec::new(),
-                end: End::NotYet,
-            }),
+            state: Mutex::new(State { lineup: Lineup::default(), syncing: 0, threads: Vec::new(), end: End::NotYet }),
             to_sync: Condvar::new(),
             to_finish: Condvar::new(),
         });
@@ -81,7 +75,7 @@ where
         self.pending += job.work.files().len();
         let mut state = self.shared.state();
         state.lineup.submit(job);
-        if state.lineup.waiting() <= state.idle {
+        if state.lineup.unsynced() <= state.syncing {
             self.shared.to_sync.notify_one();
         } else if state.syncing < SYNCING_MAX
             && let Err(error) = self.shared.spawn_syncing(&mut state)
@@ -147,8 +141,6 @@ struct State<D: Disk> {
     lineup: Lineup<D>,
     /// Syncing threads.
     syncing: usize,
-    /// Of those, how many wait for a job.
-    idle: usize,
     threads: Vec<JoinHandle<()>>,
     end: End,
 }
@@ -222,12 +214,10 @@ where
             if let Some(taken) = state.lineup.take() {
                 return Some(taken);
             }
-            state.idle += 1;
-            let (guard, timeout) =
-                self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
-            state = guard;
-            state.idle -= 1;
-            if timeout.timed_out() && state.lineup.waiting() == 0 && state.syncing > 1 {
+            let waited = self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
+            state = waited.0;
+            // The others are enough for what is under way.
+            if waited.1.timed_out() && state.syncing > 1 && state.lineup.unsynced() < state.syncing {
                 break;
             }
         }

@@ -211,17 +211,20 @@ impl Server {
 
     /// The thread that gives files their names: the committer's, or the loop's if nothing is synced.
     pub fn naming_thread(&self) -> u32 {
-        self.thread("committer").unwrap_or(self.pid())
+        if self.threads().len() == 1 { self.pid() } else { self.thread("committer") }
     }
 
     /// The first of the threads that sync files.
     pub fn syncing_thread(&self) -> u32 {
-        self.thread("syncing").expect("a server that syncs has one at least")
+        self.thread("syncing")
     }
 
-    fn thread(&self, name: &str) -> Option<u32> {
+    /// A thread by its name, which it gives itself a moment after it has begun.
+    fn thread(&self, name: &str) -> u32 {
         let comm = |thread: &u32| fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.pid()));
-        self.threads().into_iter().find(|thread| comm(thread).is_ok_and(|comm| comm.trim_end() == name))
+        let is_named = |thread: &u32| comm(thread).is_ok_and(|comm| comm.trim_end() == name);
+        await_until(name, || self.threads().iter().any(is_named));
+        self.threads().into_iter().find(is_named).expect("it was just seen")
     }
 
     /// The ids of its threads, the loop's first: it is the process's.

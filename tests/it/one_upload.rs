@@ -167,7 +167,7 @@ fn trace_line(line: &str) -> Line {
 }
 
 /// The calls from the accept of the connection on, and the trace at the moments when it was written. The calls that the
-/// trace itself makes are left out. The other thread is the committer.
+/// trace itself makes are left out. The other threads sync the file and name it.
 fn call_lines(text: &str, trace: Vec<Line>) -> Vec<Line> {
     let calls = whole_calls(text);
     let start = calls.iter().position(|(.., call)| call.starts_with("accept4(") && !call.contains("= -1")).unwrap();
@@ -176,16 +176,16 @@ fn call_lines(text: &str, trace: Vec<Line>) -> Vec<Line> {
     let is_ours = |call: &str| {
         let of_trace =
             ["write(2,", "ppoll(", "poll("].iter().any(|of| call.starts_with(of)) || call.contains("nlmsg_len");
-        // The committer's own sleep, and what only a debug build asks before it closes.
+        // The sleep of the other threads, and what only a debug build asks before it closes.
         !of_trace && !call.contains("FUTEX_WAIT") && !call.contains("F_GETFD")
     };
     let close = format!("close({socket})");
     let is_close = |(thread, _, call): &&(u32, f64, String)| *thread == server && call.starts_with(&close);
     let end = start + calls[start..].iter().position(|call| is_close(&call)).unwrap();
     let since_accept = |at: &f64| (at - accepted) * 1e3;
-    // Before that, the committer may still be starting.
-    let is_first_of_committer = |call: &(u32, f64, String)| call.2.starts_with("fadvise64(");
-    let handed_over = start + calls[start..].iter().position(is_first_of_committer).expect("the content is synced");
+    // Before that, the other threads may still be starting.
+    let is_first_sync = |call: &(u32, f64, String)| call.2.starts_with("fdatasync(");
+    let handed_over = start + calls[start..].iter().position(is_first_sync).expect("the content is synced");
     let is_part = |at: usize, thread: u32, call: &str| is_ours(call) && (thread == server || at >= handed_over);
     let ours = calls.iter().enumerate().take(end + 1).skip(start);
     let ours = ours.filter(|(at, (thread, _, call))| is_part(*at, *thread, call)).map(|(_, call)| call);
