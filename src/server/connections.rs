@@ -165,10 +165,14 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Calls those late whose deadline had passed when the poll was asked and who have nothing to be read since: what a
     /// client sent before its deadline is always read before the client is judged.
     pub fn expire(&mut self, clock: Clock) {
-        while let Some(id) = self.deadlines.pop_due(clock.asked) {
+        let mut turn = Budget::new(TURN_BYTES);
+        while !turn.is_spent()
+            && let Some(id) = self.deadlines.pop_due(clock.asked)
+        {
             // One in the ready queue gets its deadline anew when it has been served.
             if !self.ready.contains(id) {
-                self.visit(id, clock, Connection::expire);
+                let spent = self.visit(id, clock, Connection::expire);
+                turn.spend(spent.max(VISIT_MIN_BYTES));
             }
         }
     }
@@ -283,7 +287,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
-    /// told to come back.
+    /// told to come back. Looks through all connections: a table by resume id would cost every upload what only this one needs.
     fn contend(&mut self, id: Id, clock: Clock) {
         if self.store.is_congested() {
             // It is about to begin a file.

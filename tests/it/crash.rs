@@ -319,6 +319,24 @@ impl Day {
         self
     }
 
+    /// Plays it until the server is asked to stop, some time of the day, and that is cut short.
+    fn play_until_stopped(mut self) -> Self {
+        let mut store = ForgetfulStore::new(&self.disk, self.syncs);
+        let mut connections = Connections::new(store.clone(), &Config::default());
+        let (now, stops_at) = (Moment::default(), self.chance.below(60));
+        for turn in 0..stops_at + self.chance.below(20) {
+            if turn == stops_at {
+                connections.drain();
+            }
+            self.turn(&mut connections, now);
+            if self.chance.one_in(2) {
+                store.commit();
+            }
+        }
+        connections.abort(Clock { asked: now, now });
+        self
+    }
+
     fn turn(&mut self, connections: &mut Connections<SimStream, ForgetfulStore>, now: Moment) {
         for session in &mut self.sessions {
             if self.chance.one_in(2) && session.id.is_some() {
@@ -415,6 +433,14 @@ fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     }
     // A server that was killed, and one that has lost its power.
     [0, 4].into_iter().filter_map(|number| remains(&day).nth(number)).try_for_each(|state| check_next_day(&day, state))
+}
+
+/// What is wrong when the power is cut as soon as a server has ended that was not given the time to finish.
+fn check_stop(seed: u64, never_resets: bool) -> Result<(), String> {
+    let day = Day::new(Plan { seed, ..HONEST });
+    day.sessions.iter().for_each(|session| session.wire.borrow_mut().never_resets = never_resets);
+    let day = day.play_until_stopped();
+    remains(&day).try_for_each(|state| day.check_names(&state))
 }
 
 /// What is wrong when a server has gone on from `state`.
@@ -594,4 +620,17 @@ fn an_offset_that_is_told_before_all_of_it_lasts_is_found() {
     for mistake in [Mistake::NoKeptSync, Mistake::NoClaimSync, Mistake::ClaimOverwritten] {
         assert_found(days_with(mistake), NOT_HELD);
     }
+}
+
+#[test]
+fn what_is_told_at_a_shutdown_that_is_cut_short_survives_a_crash() {
+    for seed in 0..400 {
+        assert_eq!(check_stop(seed, false), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_end_although_the_outcome_is_owed_is_found() {
+    let found = (0..400).find_map(|seed| check_stop(seed, true).err()).expect("what is wrong is found");
+    assert!(found.contains(LOST), "{found}");
 }
