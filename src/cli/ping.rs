@@ -15,27 +15,27 @@ use super::address::Address;
 use super::units::{Size, Span};
 use super::{Exit, Output, any_seed, complain, stop_on_interrupt};
 
-/// Measures UDP round trips to a receiver's echo: time, loss, duplicates
+/// Measure UDP round trips to a receiver's echo: time, loss, duplicates
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    answers came back
   1    an answer came back changed, or the results could not be written
-  2    wrong usage
+  2    usage error
   3    no answer came back
   130  interrupted by Ctrl-C")]
 pub struct Ping {
-    /// The echo
+    /// Address of the echo
     #[arg(value_name = "ADDR", default_value_t)]
     address: Address,
-    /// How many datagrams to send
+    /// Number of datagrams to send
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
     count: u32,
-    /// The size of each, 16 to 65507 bytes
+    /// Size of each datagram, 16 to 65507 bytes
     #[arg(long, value_parser = parse_size, default_value_t = Size(64))]
     size: Size,
-    /// The time between two, whether or not an answer has come
+    /// Time between two datagrams, whether or not an answer has come
     #[arg(long, default_value_t = Span(Duration::from_secs(1)))]
     interval: Span,
 }

@@ -24,89 +24,89 @@ use super::{Exit, Output, Words, any_seed, complain, one_of, stop_on_interrupt, 
 use live::View;
 use typed::{parse_mix, parse_rate, parse_sizes, parse_some_time};
 
-/// Puts a receiver under load: many clients, honest numbers, misbehaviour on demand
+/// Put a receiver under load with many clients, and check what it stored
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    every upload ended as it should
   1    an upload failed, or the report could not be written
-  2    wrong usage, or this host has not what it takes
+  2    usage error, or this host lacks descriptors or ports (see intake doctor)
   3    cannot connect
-  4    a file is lost, damaged, doubled, or there against expectation
-  5    a --fail-if has come about, or cannot be decided
-  130  interrupted by Ctrl-C, and otherwise clean
+  4    a file is lost, damaged or stored twice, or was stored and must not be
+  5    a --fail-if condition was met, or there was nothing to measure for it
+  130  interrupted by Ctrl-C, with nothing else wrong
 
-Misbehaviour, with the default of its parameter where it has one:
-  slow=10%:16k         sends so many bytes a second
-  stall=5%:1s          is silent for so long after half of the content, and goes on
-  abort=5%             ends its stream after half of the content; classic and line cannot tell, and store the half
+Misbehaviour, each with the default of its parameter:
+  slow=10%:16k         sends 16 KiB a second
+  stall=5%:1s          pauses for a second after half of the content
+  abort=5%             ends its stream after half of the content; classic and line store the half, as they know no size
   reset=5%             resets the connection after half of the content; nothing may be stored
-  half-close=5%:500ms  sends all, half-closes, and looks at the answer so much later
+  half-close=5%:500ms  sends everything, shuts down its write side, and reads the answer 500 ms later
   split-header=5%      sends its header byte by byte; in classic and line this needs serve --name-quiet 50ms
-  never-read=1%        reads nothing, and leaves a second after its end
-  dup-name=2%          takes the name of the file before it
-An ending that is right for its misbehaviour is no failure. Latencies are those of the honest clients.")]
+  never-read=1%        reads nothing, and closes a second after it has sent everything
+  dup-name=2%          uses the name of the file before it
+A misbehaving upload that ends as its kind should is not a failure. Latencies are those of the well-behaved clients.")]
 pub struct Load {
-    /// The receiver
+    /// Address of the receiver
     #[arg(value_name = "ADDR", default_value_t)]
     address: Address,
-    /// The most connections at a time
+    /// Connections open at once, at most
     #[arg(long, value_name = "N", default_value = "64")]
     clients: NonZeroUsize,
-    /// How many files to send in all
+    /// How many files to send in total
     #[arg(long, value_name = "N")]
     files: Option<u64>,
-    /// Start no file after so long [default: 10s, without --files]
+    /// How long to start new files or datagrams [default: 10s, without --files]
     #[arg(long, value_name = "TIME", value_parser = parse_some_time)]
     duration: Option<Span>,
-    /// How large the files are: `64k`, from `1k..1M`, or half of them below and half above in `lognormal:64k,2`
-    /// [default: 64k, or 64 bytes with --udp]
+    /// Size of the files: `64k`, a range `1k..1M`, or `lognormal:64k,2` with a median and a deviation [default: 64k, or 64
+    /// bytes with --udp]
     #[arg(long, value_parser = parse_sizes)]
     size: Option<Sizes>,
-    /// How to speak to it
+    /// Dialect to send in
     #[arg(long, value_parser = one_of(Dialect::WORDS), default_value = word_of(Dialect::WORDS, Dialect::Put))]
     dialect: Dialect,
-    /// How many files each connection carries, one request after the other without waiting for receipts (put and ask)
+    /// Files that each connection carries, pipelined without waiting for receipts (put and ask)
     #[arg(long, value_name = "N", default_value = "1", conflicts_with = "rate")]
     per_connection: NonZeroUsize,
-    /// Start so many files a second, whatever the receiver does; latencies then count from the moment a file was due
+    /// Open loop: start N files a second, however slow the receiver is; latencies count from the moment a file was due
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// How the files of --rate are spread in time
+    /// How --rate spreads the files in time
     #[arg(long, value_parser = one_of(ARRIVALS), default_value = word_of(ARRIVALS, Arrivals::default()), requires = "rate")]
     arrivals: Arrivals,
-    /// Let the clients come in, or the rate climb, over this span
+    /// Bring in the clients, or raise the rate, over this time
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     ramp: Span,
-    /// Who closes first. A `client` does in put and ask when it has its receipts, in classic and line as soon as all is
-    /// sent, so that it is never told what became of it; `reset` is for put and ask
+    /// Which side closes first. With `client`, put and ask close after their receipts; classic and line close as soon as
+    /// everything is sent, and do not hear the outcome. `reset` is for put and ask
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     closer: Closer,
-    /// Which share of the clients misbehaves, and how; see below
+    /// Share of the clients that misbehave, by kind; see below
     #[arg(long, value_name = "KIND=SHARE%,…", value_parser = parse_mix)]
     misbehave: Option<Mix>,
     /// Send datagrams to the receiver's echo, instead of files
     #[arg(long, conflicts_with_all = ["clients", "files", "per_connection", "dialect", "arrivals", "ramp", "closer", "misbehave", "verify", "verify_only"])]
     udp: bool,
-    /// With --udp: how many sockets
+    /// With --udp: number of sockets
     #[arg(long, value_name = "N", default_value = "16", requires = "udp")]
     sockets: NonZeroUsize,
-    /// With --udp, without --rate: how many datagrams are in flight on each socket
+    /// With --udp, without --rate: datagrams in flight on each socket
     #[arg(long, value_name = "N", default_value = "64", requires = "udp", conflicts_with = "rate")]
     window: NonZeroU64,
-    /// How long the receiver may be silent, or an answer under way [default: 60s, or 1s with --udp]
+    /// How long to wait for a silent receiver, or for the answer to a datagram [default: 60s, or 1s with --udp]
     #[arg(long, value_name = "TIME", value_parser = parse_some_time)]
     timeout: Option<Span>,
-    /// What names and contents are drawn from [default: another one in each run]
+    /// Number that names and contents are derived from [default: a random one]
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
-    /// Compare every byte in the receiver's directory afterwards
+    /// Compare every byte in the receiver's directory after the run
     #[arg(long, value_name = "DIR", conflicts_with = "verify_only")]
     verify: Option<PathBuf>,
-    /// Send nothing, compare what a run with the same seed, files, sizes, dialect and misbehaviour has left
+    /// Send nothing: compare what an earlier run with the same seed, files, sizes, dialect and misbehaviour stored
     #[arg(long, value_name = "DIR", requires = "seed", requires = "files", conflicts_with = "fail_if")]
     verify_only: Option<PathBuf>,
-    /// A bad outcome: any figure of the report above or below a limit, or without a value; may be given several times
+    /// Exit with 5 if a figure of the report is above or below a limit, or was not measured; can be given several times
     #[arg(long, value_name = "FIGURE>LIMIT")]
     fail_if: Vec<Condition>,
     /// Print the report as one JSON object
@@ -118,16 +118,16 @@ const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];
 
 const DEFAULT_SIZE: u64 = 64 << 10;
-/// What `send` grants a server, and a server its clients.
+/// The patience of `send` with a server, and of a server with its clients.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A run without an end needs one.
+/// For a run that is not limited by --files.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 impl Load {
     /// Sends, verifies and reports.
     pub fn run(self) -> Exit {
         if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
-            return usage_error("load", &format!("{directory:?} is no directory that can be verified"));
+            return usage_error("load", &format!("{directory:?} is not a directory"));
         }
         if let Err(words) = self.check_dialect() {
             return usage_error("load", words);
@@ -204,14 +204,13 @@ impl Load {
         output.exit(if bad.is_empty() || exit == Exit::Broken { exit } else { Exit::BadOutcome })
     }
 
-    /// In words, every `--fail-if` that came about, or of which nobody knows: a limit was to be kept, and nothing shows that
-    /// it was.
+    /// In words, every `--fail-if` condition that is met or cannot be checked: nothing shows that its limit was kept.
     fn bad_outcomes(&self, report: &Value) -> Vec<String> {
         let figures = figures(report);
         let bad = |condition: &Condition| match condition.is_true_of(condition.find(&figures).ok()?) {
-            Some(true) => Some(format!("{condition} has come about")),
+            Some(true) => Some(format!("the condition {condition} is met")),
             Some(false) => None,
-            None => Some(format!("{condition} cannot be decided: there was nothing to measure")),
+            None => Some(format!("the condition {condition} cannot be checked: there was nothing to measure")),
         };
         self.fail_if.iter().filter_map(bad).collect()
     }

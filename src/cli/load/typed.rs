@@ -31,7 +31,7 @@ pub fn parse_sizes(typed: &str) -> Result<Sizes, String> {
 /// In words.
 pub fn parse_some_time(typed: &str) -> Result<Span, String> {
     match typed.parse()? {
-        Span(Duration::ZERO) => Err("no time at all is too little: write a duration above 0, such as 10s".into()),
+        Span(Duration::ZERO) => Err("0 is no time to wait: write a duration above 0, such as 10s".into()),
         span => Ok(span),
     }
 }

@@ -195,7 +195,7 @@ impl Verifier<'_> {
 
     fn unexpected(&mut self, path: &Path, words: &str) {
         self.found.unexpected += 1;
-        self.found.note(format!("{}: there, and must not be: {words}", base_name(path)));
+        self.found.note(format!("{}: is stored, and must not be: {words}", base_name(path)));
     }
 
     /// How the file at `path` is not what was sent of file `number`, in words.

@@ -32,7 +32,7 @@ const BACKLOG_MAX: u64 = 4096;
 /// The tester calls itself the bottleneck when it was away from the poll for more of the time than this.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
-/// Something that the host must have.
+/// Something that a run needs of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// What it is.
@@ -55,7 +55,7 @@ impl Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, needs, has, remedy } = self;
-        write!(f, "{needs} {what} are needed, and there are {has}: {remedy}")
+        write!(f, "this needs {needs} {what}, and there are {has}: {remedy}")
     }
 }
 
@@ -140,7 +140,7 @@ pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64
             what: "waiting handshakes",
             needs: count.min(BACKLOG_MAX),
             has: first_number("/proc/sys/net/core/somaxconn").unwrap_or(BACKLOG_MAX),
-            remedy: format!("sysctl net.core.somaxconn={BACKLOG_MAX}, or let the clients come in slowly (--ramp)"),
+            remedy: format!("sysctl net.core.somaxconn={BACKLOG_MAX}, or bring in the clients slowly (--ramp)"),
         },
         Requirement {
             what: "MiB of memory",
@@ -261,7 +261,7 @@ impl fmt::Display for Spent {
         let (cpu, busy) = (self.cpu.as_secs_f64(), self.busy_share * 100.0);
         write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
         if self.was_bottleneck() {
-            write!(f, "\nthe client was the bottleneck: these figures are its own as much as the server's")?;
+            write!(f, "\nthe tester was the bottleneck: these figures describe it as much as the server")?;
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ mod tests {
         assert!(words.contains("2016 descriptors") && words.contains("1024") && words.contains("ulimit -Hn 2016"));
         assert!(requirements(1000, 1000, "127.0.0.1:9000".parse().unwrap(), 1024).iter().all(Requirement::is_met));
         let far = requirements(10, 1_000_000, "192.0.2.1:9000".parse().unwrap(), 1024).remove(1);
-        assert!(!far.is_met() && far.to_string().starts_with("1000000 source ports"));
+        assert!(!far.is_met() && far.to_string().starts_with("this needs 1000000 source ports"));
     }
 
     #[test]

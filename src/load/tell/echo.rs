@@ -21,8 +21,8 @@ impl fmt::Display for Echoed {
         if may_be_limited(&self.counts) {
             writeln!(
                 f,
-                "the receiver's limit may be what was measured: intake serve answers {DEFAULT_UDP_RATE} datagrams a \
-                 second to one host, unless started with another --udp-rate"
+                "this may have measured the receiver's limit: intake serve answers {DEFAULT_UDP_RATE} datagrams a second \
+                 to one host, unless it is started with another --udp-rate"
             )?;
         }
         write!(f, "\nround trip")?;

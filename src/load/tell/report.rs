@@ -57,11 +57,11 @@ impl Report<'_> {
         writeln!(f, "\nsent          {:>9}  {} bytes", tally.sent, tally.sent_bytes)?;
         for (word, count, meaning) in [
             ("acknowledged", tally.acknowledged, ""),
-            ("unheard", tally.unheard, "sent whole, by clients that did not wait to hear of it"),
-            ("reset", tally.reset, "by clients that are meant to"),
-            ("refused", tally.refused_as_expected, "as is right for their misbehaviour"),
+            ("unheard", tally.unheard, "sent whole by clients that did not wait for the answer"),
+            ("reset", tally.reset, "by clients that reset on purpose"),
+            ("refused", tally.refused_as_expected, "as their misbehaviour should be"),
             ("interrupted", tally.interrupted, "by the end of the run"),
-            ("never started", self.finished.never_started, "were due, and not begun when the run ended"),
+            ("never started", self.finished.never_started, "due, but not begun when the run ended"),
             ("failed", tally.failed, ""),
         ] {
             if count > 0 || meaning.is_empty() {
@@ -139,10 +139,10 @@ impl fmt::Display for Verification {
         writeln!(f, "verified      {verified:>9}  {compared_bytes} bytes compared")?;
         writeln!(f, "{lost} lost, {damaged} damaged, {duplicated} duplicated, {unexpected} unexpected")?;
         if *open > 0 {
-            writeln!(f, "{open} of which nobody said whether they are stored are not there")?;
+            writeln!(f, "{open} without a known outcome are not there")?;
         }
         if *foreign > 0 {
-            writeln!(f, "{foreign} names in the directory are none of this run")?;
+            writeln!(f, "{foreign} names in the directory are not of this run")?;
         }
         findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))
     }
@@ -193,7 +193,7 @@ mod tests {
             "3.0 files/s, 2.0 MiB/s",
             "2 x reset by the server, the first was load-9-00000005",
             "abort                   1          0  stored, shorter and unverified",
-            "the client was the bottleneck",
+            "the tester was the bottleneck",
             "--seed 9 --files 9",
         ] {
             assert!(text.contains(words), "{words}: {text}");
