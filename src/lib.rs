@@ -7,7 +7,7 @@
 //! # What is promised
 //!
 //! This library exists for the program `intake` and its tests. Others may use [`proto`], [`server::Server`] with its
-//! [`server::config::Config`], [`client::send`], and [`load::run()`] with its [`load::Plan`]. Everything else is public for
+//! [`server::config::Config`], [`client::send`], and [`load::run::send_files`]. Everything else is public for
 //! the program and its tests, without a promise.
 //!
 //! # The floors
