@@ -145,7 +145,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads `src` of the project.
+    /// Reads `src` of the project, without files that are nothing but tests.
     pub fn read(root: &Path) -> Self {
         let mut found = Vec::new();
         let mut folders = vec![root.join("src")];
@@ -154,7 +154,7 @@ impl Tree {
                 let path = entry.expect("a folder can be read").path();
                 if path.is_dir() {
                     folders.push(path);
-                } else {
+                } else if !path.ends_with("tests.rs") {
                     let name = path.strip_prefix(root).expect("it is inside").to_str().expect("names are UTF-8");
                     found.push((name.to_owned(), fs::read_to_string(&path).expect("a file can be read")));
                 }
