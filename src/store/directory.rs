@@ -434,6 +434,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_that_hangs_is_not_asked_again_before_it_answers() {
+        let base = tempfile::tempdir().unwrap();
+        let mut directory = Directory::open(base.path()).unwrap();
+        directory.sync_before_receipts(1, || {}).unwrap();
+        let (answer, question) = std::sync::mpsc::channel::<()>();
+        directory.tending = Some(thread::spawn(move || while question.recv().is_ok() {}));
+        let hanging = directory.tending.as_ref().unwrap().thread().id();
+        directory.tend(Duration::ZERO);
+        assert_eq!(directory.tending.as_ref().unwrap().thread().id(), hanging);
+        drop(answer);
+        while !directory.tending.as_ref().unwrap().is_finished() {
+            thread::yield_now();
+        }
+        directory.tend(Duration::ZERO);
+        assert_ne!(directory.tending.take().unwrap().thread().id(), hanging);
+    }
+
+    #[test]
     fn a_partial_outlives_its_directory() {
         let base = tempfile::tempdir().unwrap();
         for method in [Method::ALL[1], Method::Named] {

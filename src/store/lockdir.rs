@@ -360,7 +360,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::SystemTime;
 
-    use rustix::fs::{CWD, mknodat};
+    use rustix::fs::{CWD, fcntl_getfl, mknodat};
 
     use super::*;
 
@@ -549,6 +549,23 @@ mod tests {
         fs::create_dir(&path).unwrap();
         drop(server);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_that_can_be_locked_only_when_it_is_open_for_writing_is_opened_so() {
+        let intake = tempfile::tempdir().unwrap();
+        let dir = open(intake.path());
+        File::create(intake.path().join("lock")).unwrap();
+        let flags = |how: OFlags| openat(&dir, LOCK, how | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let writable = |file: &OwnedFd| fcntl_getfl(file).unwrap().contains(OFlags::RDWR);
+        let read_only = lock_file(dir.as_fd(), flags(OFlags::RDONLY)).unwrap();
+        assert!(!writable(&read_only));
+        assert_eq!(lock_file(dir.as_fd(), flags(OFlags::RDONLY)).unwrap_err(), Errno::WOULDBLOCK);
+        drop(read_only);
+        // What it is here that says EBADF, as NFS does of a file that is open for reading.
+        let opened_anew = lock_file(dir.as_fd(), flags(OFlags::PATH)).unwrap();
+        assert!(writable(&opened_anew));
+        assert_eq!(lock_file(dir.as_fd(), flags(OFlags::PATH)).unwrap_err(), Errno::WOULDBLOCK);
     }
 
     #[test]
