@@ -1,15 +1,15 @@
 //! The TCP listener, and what an error of accept(2) means.
 //!
-//! A connection is established by the kernel, and waits in the backlog until it is accepted. If the backlog is full,
-//! the kernel drops the client's SYN, and the client tries again after a second: nobody hears of it. So the backlog is
-//! as long as may be, and who cannot be taken yet waits there for nothing.
+//! The kernel establishes a connection, and keeps it in the backlog until it is accepted. If the backlog is full, it drops
+//! the client's SYN, and the client tries again after a second; neither side gets an error. So the backlog is as long as
+//! the kernel allows: a connection that cannot be accepted yet costs nothing there.
 //!
-//! Of accept's errors some are the one connection's, which failed while it waited, and others may stand behind it; the
-//! rest are a lack of descriptors or memory. After those there is no event: the client is still in the backlog, its
-//! edge has been told, and that a descriptor has become free is no change of the listener. Whoever accepts has to come
-//! back by itself.
+//! Some errors of accept(2) concern one connection, which failed while it waited; others may wait behind it. The rest mean
+//! that descriptors or memory have run out. No event follows such an error: the connection is still in the backlog, its
+//! edge has fired, and a descriptor that becomes free does not change the listener. So the caller has to try again later
+//! by itself.
 //!
-//! Knows neither how many connections there may be nor when accepting goes on after a pause.
+//! Knows neither how many connections there may be nor how long a pause of accepting lasts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,14 +33,14 @@ pub struct Listener {
 /// What came of one try to accept.
 #[derive(Debug)]
 pub enum Accept {
-    /// A connection, and who it is from.
+    /// A connection, and the address of its client.
     Connection(TcpStream, SocketAddr),
-    /// Nobody waits any more; the next one fires an event.
+    /// The backlog is empty; the next connection fires an event.
     Drained,
     /// That one connection failed before it was accepted; others may wait behind it.
     PeerGone(io::Error),
-    /// Descriptors or memory have run out, or the error is one that nobody knows. Whoever waits goes on waiting and no
-    /// event tells when it is worth another try: pause, then try again.
+    /// Descriptors or memory have run out, or the error is not a known one. Connections stay in the backlog, and no event
+    /// says when to try again: pause, then try.
     Exhausted(io::Error),
 }
 
@@ -48,7 +48,7 @@ impl Listener {
     /// Listens on `addr`.
     ///
     /// # Errors
-    /// What the system says: the address is in use, is none of this machine's, or its port is privileged.
+    /// What the system says: the address is in use, is not one of this machine's, or its port is privileged.
     pub fn bind(addr: SocketAddr, sharing: Sharing) -> io::Result<Self> {
         let socket = unbound_socket(addr, sharing, Type::STREAM)?;
         // A restart must not wait for the connections of the last run to leave TIME_WAIT.
@@ -82,8 +82,8 @@ impl Listener {
 
 delegate_source!(Listener, socket);
 
-/// Linux hands the network errors of the new connection to accept(2), which asks to go on to the next one after them.
-/// They must not be taken for a lack of anything: a peer that resets at once would make the listener pause.
+/// accept(2) on Linux also returns the network errors of the new connection, and asks to accept the next one after them.
+/// They are not a lack of resources: a peer that resets at once must not make the listener pause.
 fn classify(error: io::Error) -> Accept {
     match Errno::from_io_error(&error) {
         Some(Errno::AGAIN) => Accept::Drained,

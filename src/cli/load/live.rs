@@ -1,4 +1,4 @@
-//! How a load goes on, while it does: a few lines that are renewed on a terminal, a line now and then elsewhere.
+//! The progress of a load: a few lines that are redrawn on a terminal, or a line every few seconds elsewhere.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use intake::load::run::Live;
 
 use crate::cli::complain;
 
-/// Rates are those of at least so long.
+/// The shortest time that a rate is measured over.
 const RATE_SPAN: Duration = Duration::from_secs(1);
-/// Where there is no terminal, something is told so often.
+/// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-/// The reasons for failures that are told while it goes on.
+/// Reasons for failures that are shown, at most.
 const REASONS_TOLD: usize = 3;
 
 /// Shows it on standard error.
 pub struct View {
     bar: ProgressBar,
-    /// Where the current rates began.
+    /// Where the measurement of the current rates began.
     from: Mark,
     rates: Rates,
     next_line: Duration,
@@ -45,7 +45,7 @@ impl View {
         Self { bar, from: Mark::default(), rates: Rates::default(), next_line: LINE_INTERVAL }
     }
 
-    /// Tells how it goes.
+    /// Shows the state of the run.
     pub fn tell(&mut self, live: &Live<'_>) {
         self.measure(live);
         if !self.bar.is_hidden() {
@@ -57,7 +57,7 @@ impl View {
         }
     }
 
-    /// Makes room for the report.
+    /// Clears the lines, for the report.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,6 +1,6 @@
 //! How an upload ended for its client, whether that is as it should be, and what must now be found under its name.
 //!
-//! Pure judgement: who ended it, and how, is the client's business.
+//! Pure: the client reports what happened, and this module judges it.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use crate::load::plan::{Conduct, File};
 use crate::proto::{Code, Dialect, Failure};
 use crate::reactor::Moment;
 
-/// One upload that is over.
+/// An upload that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Its file.
@@ -18,9 +18,9 @@ pub struct Ended {
     pub ending: Ending,
     /// What must now be found of it.
     pub expected: Expected,
-    /// Whether all that it wanted to send was sent.
+    /// Whether everything was sent that its client meant to send.
     pub is_whole: bool,
-    /// When what happened.
+    /// Its moments.
     pub moments: Moments,
 }
 
@@ -29,9 +29,9 @@ pub struct Ended {
 pub struct Moments {
     /// When the upload was meant to start.
     pub intended: Moment,
-    /// When the connection was there; `None` for uploads that found one.
+    /// When the connection was made; `None` for uploads that used an open one.
     pub connected: Option<Moment>,
-    /// When the server first said something about it.
+    /// When the server's first reply came.
     pub replied: Option<Moment>,
 }
 
@@ -40,9 +40,9 @@ pub struct Moments {
 pub enum Ending {
     /// The server confirmed it.
     Stored,
-    /// All was sent and the client left without having heard anything, as its conduct or the run wants it.
+    /// Everything was sent, and the client closed without an answer, as its conduct or the run has it.
     Unheard,
-    /// The client reset the connection, as its conduct wants it.
+    /// The client reset the connection, as its conduct has it.
     Reset,
     /// It failed.
     Failed(Trouble),
@@ -55,23 +55,23 @@ pub enum Trouble {
     Connect(io::ErrorKind),
     /// The conversation ended in a failure.
     Upload(Failure),
-    /// The server neither took nor said anything for as long as the tester is patient.
+    /// The server neither read nor answered for as long as the tester waits.
     Silence,
     /// The connection failed.
     Network(io::ErrorKind),
-    /// The run was ended before it was.
+    /// The run ended first.
     Interrupted,
 }
 
 /// What must be found under the name of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expected {
-    /// Nothing: it was never sent, or its upload has failed for certain.
+    /// Nothing: the file was never sent, or its upload has certainly failed.
     #[default]
     Absent,
-    /// All that was sent: the server has confirmed it.
+    /// Everything that was sent: the server has confirmed it.
     Present,
-    /// All that was sent or nothing: nobody said which.
+    /// Everything that was sent, or nothing: the outcome is not known.
     Either,
 }
 
@@ -80,12 +80,12 @@ impl Ending {
     pub fn is_expected_of(&self, file: &File, dialect: Dialect) -> bool {
         let conduct = file.conduct;
         match self {
-            // A stream that ends midway is a whole file to a server that cannot know the size: no fault of it.
+            // A server that cannot know the size takes a stream that ends midway for a whole file.
             Self::Stored if conduct == Conduct::Abort => !dialect.is_framed(),
             Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
             Self::Unheard => true,
             Self::Reset => conduct == Conduct::Reset,
-            // A stalled one asked for patience; a server may have less of that.
+            // A server may time out a client that stalls.
             Self::Failed(trouble) => {
                 matches!(conduct, Conduct::Stall { .. }) && trouble.is_cut_off()
                     || conduct == Conduct::Abort && dialect.is_framed() && trouble.is_about_an_end()
@@ -94,13 +94,13 @@ impl Ending {
         }
     }
 
-    /// What this ending says about the directory. `is_whole`: the server has been told all that there was to tell.
+    /// What the directory must hold after this ending. `is_whole`: the server got everything that belongs to the upload.
     pub fn expected(&self, is_whole: bool) -> Expected {
         match self {
             Self::Stored => Expected::Present,
             Self::Unheard => Expected::Either,
             Self::Reset => Expected::Absent,
-            // What it is confirmed to be it can only be if it is there.
+            // A wrong confirmation does not show whether the file is there.
             Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Expected::Either,
             Self::Failed(Trouble::Upload(failure)) if !failure.may_be_stored() && *failure != Failure::Foreign => {
                 Expected::Absent
@@ -112,7 +112,7 @@ impl Ending {
     }
 }
 
-/// What the upload of `file` leaves in the directory of a server that does all it should.
+/// What a correct server has in its directory after the upload of `file`.
 pub fn presumed(file: &File, dialect: Dialect) -> Expected {
     match file.conduct {
         Conduct::Reset => Expected::Absent,
@@ -123,7 +123,7 @@ pub fn presumed(file: &File, dialect: Dialect) -> Expected {
     }
 }
 
-/// What must become of a client with this conduct, in words.
+/// The right ending for a conduct, in words.
 pub fn expectation(conduct: Conduct, dialect: Dialect) -> &'static str {
     match conduct {
         Conduct::Abort if dialect.is_framed() => "refused, nothing stored",
@@ -160,7 +160,7 @@ impl Trouble {
 }
 
 impl fmt::Display for Trouble {
-    /// A category: those that are alike are counted together.
+    /// A category: equal words are counted together.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(io::ErrorKind::AddrNotAvailable) => f.write_str("no source port was free on this host"),

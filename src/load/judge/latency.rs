@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The quantiles that are told, with their names.
+/// The quantiles in reports, by name.
 pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// The largest latency that is told apart, in microseconds: no run is patient for an hour.
+/// Longer latencies are recorded as this, in microseconds: no run waits for an hour.
 const MAX_US: u64 = 3_600_000_000;
 /// Significant decimal digits of each recorded value.
 const DIGITS: u8 = 3;
-/// The rows of the text histogram, and the widest bar in it.
+/// The widest bar of the text histogram, in characters.
 const BAR_WIDTH: u64 = 40;
 
-/// How long something took, many times.
+/// A distribution of latencies.
 #[derive(Clone, Debug)]
 pub struct Latency {
     histogram: Histogram<u64>,
@@ -29,12 +29,12 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// It took this long once more.
+    /// Adds one latency.
     pub fn record(&mut self, took: Duration) {
         self.histogram.saturating_record(took.as_micros().max(1).try_into().unwrap_or(u64::MAX));
     }
 
-    /// How often it was recorded.
+    /// How many were added.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }

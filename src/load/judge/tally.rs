@@ -16,15 +16,15 @@ pub struct Tally {
     pub started: u64,
     /// Connections made.
     pub connected: u64,
-    /// Those that sent all that they wanted to send, and said so.
+    /// Uploads of which everything was sent, the end included.
     pub sent: u64,
     /// Bytes of content that the kernel took.
     pub sent_bytes: u64,
     /// Confirmed by the server.
     pub acknowledged: u64,
-    /// Sent whole by clients that did not stay to hear about it.
+    /// Sent whole by clients that did not wait for the answer.
     pub unheard: u64,
-    /// Reset by clients that are meant to.
+    /// Reset by clients on purpose.
     pub reset: u64,
     /// Ended as they should for their conduct, other than by any of the above.
     pub refused_as_expected: u64,
@@ -32,19 +32,19 @@ pub struct Tally {
     pub interrupted: u64,
     /// Ended as they should not.
     pub failed: u64,
-    /// Those of the failed whose confirmation was for something else than was sent.
+    /// Of the failed, those whose confirmation names another size or digest than was sent.
     pub misconfirmed: u64,
-    /// Which failed for each reason.
+    /// The failed by reason.
     pub reasons: BTreeMap<String, Failed>,
     /// For each kind of misbehaviour how many ended as they should, and how many did not.
     pub misbehaved: BTreeMap<&'static str, (u64, u64)>,
     /// From the intended start to the connection; honest clients only, as in the two below.
     pub connect: Latency,
-    /// From the intended start to the server's first word.
+    /// From the intended start to the server's first reply.
     pub first_reply: Latency,
     /// From the intended start to the confirmation.
     pub stored: Latency,
-    /// By a file's number what must be found of it.
+    /// What must be found of each file, by its number.
     pub expected: Vec<Expected>,
 }
 
@@ -53,7 +53,7 @@ pub struct Tally {
 pub struct Failed {
     /// How many.
     pub count: u64,
-    /// The number of the first, to be looked for in a receiver's log.
+    /// The number of the first, to find it in a receiver's log.
     pub first: u64,
 }
 

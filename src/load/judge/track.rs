@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::latency::Latency;
 
-/// Datagrams remembered in all, to tell late, duplicate and reordered answers: what a million datagrams a second have in
-/// flight in a second.
+/// Datagrams remembered in total, to recognise late, duplicate and reordered answers: one second of a million a second.
 const REMEMBERED: usize = 1 << 20;
 /// The most and the least of them that one socket remembers.
 const REMEMBERED_BY_ONE: (usize, usize) = (1 << 10, 1 << 16);
@@ -28,7 +27,7 @@ pub struct Counts {
     pub duplicated: u64,
     /// Of the answered, those that came after a younger one.
     pub reordered: u64,
-    /// What came back and was never sent like this.
+    /// Datagrams that came back and were never sent like this.
     pub corrupted: u64,
     /// Errors that the system reported, such as an ICMP message that nothing listens there.
     pub errors: u64,
@@ -43,7 +42,7 @@ impl Counts {
     }
 }
 
-/// What a datagram is that came back unchanged.
+/// Which answer a datagram is that came back unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returned {
     /// The first answer, in time; its round trip.
@@ -164,7 +163,7 @@ impl Track {
         while self.oldest_open < self.next && !self.pass_oldest() {}
     }
 
-    /// Gives up those whose time has passed. Returns when the next one's will have.
+    /// Gives up datagrams whose time is over. Returns when the next one's will be.
     pub fn expire(&mut self, now: Duration) -> Option<Duration> {
         let timeout = self.timeout;
         while let Some(&mut Probe { sent_at, state }) = self.probe(self.oldest_open) {

@@ -1,16 +1,16 @@
-//! What all that happened comes down to.
+//! The verdict on a run.
 
 use super::tally::Tally;
 use super::verify::Verification;
 
-/// What a report comes down to.
+/// How a run as a whole went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All ended as it should.
     Clean,
     /// Something failed, and the receiver did not claim otherwise.
     Failed,
-    /// A file that the receiver answers for is lost, damaged or doubled, or there is one that must not be.
+    /// A confirmed file is lost, damaged or stored twice, or one is stored that must not be.
     Broken,
 }
 

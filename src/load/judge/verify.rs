@@ -14,9 +14,9 @@ use crate::load::plan::Workload;
 
 /// Read and compared at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
-/// A receiver that has not stored anything for so long has nothing more to store,
+/// A receiver that has stored nothing for this long is taken to be done.
 const QUIET: Duration = Duration::from_millis(300);
-/// unless it is at it without end.
+/// The longest wait for that.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How many findings are named; the others are only counted.
 pub const FINDINGS_NAMED: usize = 20;
@@ -28,17 +28,17 @@ pub struct Verification {
     pub verified: u64,
     /// Bytes that were compared.
     pub compared_bytes: u64,
-    /// Files that had to be there and are not.
+    /// Files that must be there and are not.
     pub lost: u64,
-    /// Files that were found whole more than once: how many times too often.
+    /// Copies of files that were found whole more than once.
     pub duplicated: u64,
     /// Files whose bytes are not those that were sent.
     pub damaged: u64,
     /// Files of uploads that were reset or refused.
     pub unexpected: u64,
-    /// Files that nobody confirmed or refused, and that are not there.
+    /// Files without a known outcome that are not there.
     pub open: u64,
-    /// Names that are none of this workload.
+    /// Names that are not of this workload.
     pub foreign: u64,
     /// The first findings in words, each with its name.
     pub findings: Vec<String>,
@@ -57,7 +57,7 @@ impl Verification {
     }
 }
 
-/// Compares `directory` with the files of `workload`, by whose numbers `expected` is.
+/// Compares `directory` with the files of `workload`. `expected` is indexed by their numbers.
 ///
 /// # Errors
 /// What reading the directory says. A file that cannot be read is damaged.
@@ -77,8 +77,8 @@ pub fn verify(workload: &Workload, expected: &[Expected], directory: &Path) -> i
     Ok(verifier.found)
 }
 
-/// Waits until `directory` has not changed for a while: what a receiver does with an upload whose client did not stay is
-/// done when that client is long gone.
+/// Waits until `directory` has not changed for a while: a receiver may store an upload some time after its client has
+/// closed.
 ///
 /// # Errors
 /// What reading the directory says.
@@ -139,7 +139,7 @@ impl Verifier<'_> {
         Ok(stored)
     }
 
-    /// Gives each stored file to the candidate that it is, then says what is left over on either side.
+    /// Matches each stored file with the candidate whose content it has, then judges what is left on either side.
     fn check_name(&mut self, candidates: Vec<(u64, Expected)>, paths: Vec<PathBuf>) {
         let mut candidates: Vec<Candidate> =
             candidates.into_iter().map(|(number, expected)| Candidate { number, expected, seen: 0 }).collect();
@@ -153,7 +153,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Those that were not found yet come first: two empty files are alike, and still two.
+    /// Candidates without a match come first: two empty files are equal, and still two.
     fn is_one_of(&mut self, path: &Path, candidates: &mut [Candidate]) -> bool {
         candidates.sort_by_key(|candidate| (candidate.seen, candidate.number));
         let whole = candidates.iter_mut().find(|candidate| self.difference(path, candidate.number).is_none());
@@ -198,7 +198,7 @@ impl Verifier<'_> {
         self.found.note(format!("{}: is stored, and must not be: {words}", base_name(path)));
     }
 
-    /// How the file at `path` is not what was sent of file `number`, in words.
+    /// How the file at `path` differs from what was sent of file `number`, in words.
     fn difference(&mut self, path: &Path, number: u64) -> Option<String> {
         let file = self.workload.file(number);
         let compared = self.compare(path, number, file.conduct.share_sent(file.size));

@@ -1,6 +1,6 @@
 //! How clients behave: the shares of those that misbehave, and what each of them does when.
 //!
-//! Pure: says what may be sent after how much time, the client does it. What must become of each is judged elsewhere.
+//! Pure: it says what may be sent after how much time. The right ending of each is judged elsewhere.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,39 +8,39 @@ use std::time::Duration;
 /// What one client does with its upload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Conduct {
-    /// Sends as fast as it can, reads all that is said.
+    /// Sends as fast as it can, and reads every reply.
     #[default]
     Honest,
-    /// Sends so many bytes a second.
+    /// Sends at a low rate.
     Slow {
         /// Not 0.
         bytes_per_second: u64,
     },
-    /// Sends half, is silent for a while, and goes on.
+    /// Sends half, pauses, and sends the rest.
     Stall {
-        /// The silence.
+        /// How long it pauses.
         pause: Duration,
     },
     /// Ends its stream (FIN) after half of the content. An empty file has no half.
     Abort,
     /// Resets the connection (RST) after half of the content.
     Reset,
-    /// Sends all, half-closes, and does not look at the answer for a while.
+    /// Sends everything, shuts down its write side, and reads the answer some time later.
     HalfClose {
-        /// The while.
+        /// How much later.
         pause: Duration,
     },
     /// Sends its header a byte at a time.
     SplitHeader,
-    /// Never reads a byte. (Where it needs leave to send, it looks at that without taking it.)
+    /// Never reads a byte. (Where it has to wait for `ok`, it peeks.)
     NeverRead,
     /// Takes the name of another file.
     DupName,
 }
 
-/// Between two bytes of a split header: long enough to be read apart by a server that is not busy.
+/// The time between two bytes of a split header: long enough for a server that is not busy to read each by itself.
 const HEADER_BYTE_INTERVAL: Duration = Duration::from_millis(5);
-/// A slow client sends so many pieces a second: fewer would be a stall now and then, more cost the tester its time.
+/// Pieces that a slow client sends a second. Fewer would be stalls, more would keep the tester busy.
 const SLOW_PIECES_PER_SECOND: u64 = 10;
 
 /// What may be sent now.
@@ -53,10 +53,10 @@ pub enum Allowance {
 }
 
 impl Conduct {
-    /// How long a client that never reads stays after all is sent: the server has all it needs by then.
+    /// How long a client that never reads stays after it has sent everything: the server has read it by then.
     pub const NEVER_READ_STAY: Duration = Duration::from_secs(1);
 
-    /// Every kind, as it is called where it is typed and reported; parameters at their defaults.
+    /// Every kind by its name on the command line and in reports, with the default of its parameter.
     pub const KINDS: [(&str, Self); 8] = [
         ("slow", Self::Slow { bytes_per_second: 16 << 10 }),
         ("stall", Self::Stall { pause: Duration::from_secs(1) }),
@@ -103,7 +103,7 @@ impl Conduct {
         }
     }
 
-    /// For how long after its own end it does not listen.
+    /// How long it does not read after it has sent everything.
     pub fn deaf_for(self) -> Duration {
         match self {
             Self::HalfClose { pause } => pause,
@@ -111,13 +111,13 @@ impl Conduct {
         }
     }
 
-    /// Whether nothing can follow it on its connection.
+    /// Whether it is the last upload of its connection.
     pub fn ends_conversation(self) -> bool {
         matches!(self, Self::Abort | Self::Reset | Self::HalfClose { .. } | Self::NeverRead)
     }
 }
 
-/// Which share of the clients does what; the rest is honest.
+/// The share of each conduct; the rest of the clients are honest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mix {
     shares: Vec<(Conduct, f64)>,

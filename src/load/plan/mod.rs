@@ -1,6 +1,6 @@
 //! What a run is to do: which files or datagrams there are, what they hold, when they are due, and how clients behave.
 //!
-//! Pure, and a function of a seed: knows no socket, no file and no clock, and not what comes of it.
+//! Pure, and a function of a seed. Knows no socket, no file and no clock, and not how a run ends.
 
 mod conduct;
 mod datagrams;
@@ -19,39 +19,39 @@ pub use pattern::{Pattern, Random};
 pub use schedule::{Arrivals, Extent, Loop, Schedule};
 pub use workload::{File, Sizes, Workload};
 
-/// What a run is to do.
+/// A run over TCP.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The receiver.
     pub target: SocketAddr,
-    /// How to speak to it.
+    /// The dialect to send in.
     pub dialect: Dialect,
-    /// The most connections at a time. At least 1.
+    /// Connections open at once, at most. At least 1.
     pub clients: usize,
-    /// How many files each connection carries, at least 1; not above 1 where the dialect ends a file with the stream.
+    /// Files that each connection carries, at least 1. Just 1 in a dialect that ends a file with the stream.
     pub per_connection: usize,
     /// What starts a file.
     pub pace: Loop,
     /// How much there is to do.
     pub extent: Extent,
-    /// The span over which the load comes up.
+    /// The time over which the load rises.
     pub ramp: Duration,
     /// The files.
     pub workload: Workload,
     /// Who closes first.
     pub closer: Closer,
-    /// How long a client waits for the server to take or say something.
+    /// How long a client waits for a server that neither reads nor answers.
     pub patience: Duration,
 }
 
-/// Who closes a connection on which all went well.
+/// The side that closes a connection on which all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closer {
-    /// The server, after its last word, for which the client has waited.
+    /// The server, after its last reply, for which the client waits.
     #[default]
     Server,
-    /// The client. In put and ask it knows all outcomes by then; in classic and line it closes as soon as all is sent, and
-    /// nobody tells it what became of its file.
+    /// The client. In put and ask it knows all outcomes by then. In classic and line it closes as soon as everything is
+    /// sent, and does not learn the outcome.
     Client,
     /// The client, by a reset, which leaves no port in TIME_WAIT. Only in put and ask: in the others it would undo the
     /// upload.

@@ -4,8 +4,8 @@
 //!
 //! In a **closed loop** a client starts its next file when its last one is over, so a slow server is asked for less. In an
 //! **open loop** files are due at moments that nothing the server does can move. One that starts late, because all clients
-//! were busy, is late all the same: its latency counts from the moment it was due. Who counts from the actual start
-//! leaves out exactly the waiting that an overload consists of ("coordinated omission", as Gil Tene calls it).
+//! were busy, is late all the same: its latency counts from the moment it was due. A count from the actual start leaves
+//! out the waiting that an overload consists of (Gil Tene: "coordinated omission").
 
 use std::time::Duration;
 
@@ -38,9 +38,9 @@ pub enum Arrivals {
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// So many files in all.
+    /// How many files in total.
     pub files: Option<u64>,
-    /// Nothing is started after so long.
+    /// For how long files are started.
     pub duration: Option<Duration>,
 }
 
@@ -102,8 +102,8 @@ impl Schedule {
         self.next
     }
 
-    /// How many were due until `now` and have not been started: every client was busy. Beyond `COUNTED_MAX` it is what the
-    /// rate brings in the mean.
+    /// How many were due until `now` and have not been started: every client was busy. Beyond `COUNTED_MAX` the
+    /// number is what the rate brings in the mean.
     pub fn overdue(&self, now: Duration) -> u64 {
         let Loop::Open { rate, .. } = self.pace else { return 0 };
         let until = self.extent.duration.map_or(now, |end| end.min(now));

@@ -1,7 +1,7 @@
-//! What the tester's own host has to give: descriptors, source ports, its processor.
+//! The resources of the tester's own host: descriptors, source ports, processor time.
 //!
-//! A load tester that has run out of something measures itself. So this is looked at before it starts, and its own effort
-//! while it runs.
+//! A load tester that lacks something measures itself. So its needs are checked before it starts, and its own effort is
+//! measured while it runs.
 
 use std::fmt;
 use std::fs;
@@ -29,7 +29,7 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 const BYTES_PER_CLIENT: u64 = 64 << 10;
 /// A full backlog drops handshakes, and each then waits for a second; no server waits for more than its kernel allows.
 const BACKLOG_MAX: u64 = 4096;
-/// The tester calls itself the bottleneck when it was away from the poll for more of the time than this.
+/// Above this share of the time outside the poll, the tester reports itself as the bottleneck.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
 /// Something that a run needs of the host.
@@ -41,7 +41,7 @@ pub struct Requirement {
     pub needs: u64,
     /// How much of it there is.
     pub has: u64,
-    /// What gives more of it.
+    /// How to get more of it.
     pub remedy: String,
 }
 
@@ -70,7 +70,7 @@ pub fn ports_for(plan: &Plan) -> u64 {
     (plan.clients as u64).saturating_add(resting).min(plan.extent.files.unwrap_or(u64::MAX))
 }
 
-/// What a run of `clients`, which take `ports`, against `target` cannot do without, given `descriptors` for the process.
+/// The needs of a run of `clients`, which take `ports`, against `target`. The process has `descriptors`.
 pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors: u64) -> Vec<Requirement> {
     let sources = u64::from(Sources::to(target).addresses);
     let descriptors_needed = clients as u64 + RESERVED_DESCRIPTORS;
@@ -90,8 +90,7 @@ pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors:
     ]
 }
 
-/// What a run of `sockets` that send datagrams cannot do without, given `descriptors` for the process. Each has a port of its
-/// own on all addresses.
+/// The needs of a run over UDP with `sockets`, each of which takes a port on all addresses. The process has `descriptors`.
 pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requirement> {
     let needed = sockets as u64 + RESERVED_DESCRIPTORS;
     vec![
@@ -110,15 +109,15 @@ pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requir
     ]
 }
 
-/// Refuses the first that is not met.
+/// Checks that all are met.
 ///
 /// # Errors
-/// That one.
+/// The first that is not.
 pub fn insist_on(required: Vec<Requirement>) -> Result<(), Requirement> {
     required.into_iter().find(|each| !each.is_met()).map_or(Ok(()), Err)
 }
 
-/// All that `clients` clients and a server for them need of one host. `of_server`: the descriptors that the server takes.
+/// The needs of `clients` clients and of a server for them on one host. `of_server`: the descriptors that the server takes.
 pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64) -> Vec<Requirement> {
     let count = clients as u64;
     let both = count + of_server + RESERVED_DESCRIPTORS;
@@ -176,13 +175,13 @@ fn available_memory_kib() -> Option<u64> {
 /// Where connections come from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources {
-    /// From 127.0.0.1 on; 1 leaves the choice to the kernel.
+    /// How many, from 127.0.0.1 on. With 1 the kernel chooses.
     addresses: u32,
     next: u32,
 }
 
 impl Sources {
-    /// Those to use towards `target`.
+    /// The source addresses for connections to `target`.
     pub fn to(target: SocketAddr) -> Self {
         let ours = target.is_ipv4() && target.ip().is_loopback();
         Self { addresses: if ours { LOOPBACK_SOURCES } else { 1 }, next: 0 }
@@ -191,15 +190,15 @@ impl Sources {
     /// Begins a connection, without waiting for it, from the address whose turn it is.
     ///
     /// # Errors
-    /// What socket(2), bind(2) or connect(2) says; that it is under way is none.
+    /// What socket(2), bind(2) or connect(2) says. A connect in progress is not an error.
     pub fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // What is measured is the server, not the wait for an acknowledgement of the piece before.
+        // Nagle's algorithm would add the wait for acknowledgements to what is measured.
         socket.set_tcp_nodelay(true)?;
         if self.addresses > 1 {
             let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + self.next);
             self.next = (self.next + 1) % self.addresses;
-            // The port is chosen when the peer is known, so that the same one can serve towards several (ip(7)).
+            // The kernel then chooses the port at the connect, and can use one port towards several peers (ip(7)).
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
@@ -210,7 +209,7 @@ impl Sources {
     }
 }
 
-/// What the tester itself does, while it runs.
+/// Measures the effort of the tester itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     cpu_at_start: Duration,
@@ -218,30 +217,30 @@ pub struct Effort {
     longest_turn: Duration,
 }
 
-/// What the tester itself has done.
+/// The effort of the tester itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
     /// Processor time of the process, kernel included.
     pub cpu: Duration,
-    /// The share of the time, from 0 to 1, in which it was not waiting for anything.
+    /// The share of the time outside the poll, from 0 to 1.
     pub busy_share: f64,
     /// The longest turn: no latency is known better than this.
     pub longest_turn: Duration,
 }
 
 impl Effort {
-    /// Counts from now on.
+    /// Starts to measure.
     pub fn begin() -> Self {
         Self { cpu_at_start: cpu_time(), busy: Duration::ZERO, longest_turn: Duration::ZERO }
     }
 
-    /// A turn took so long until it got back to the poll.
+    /// A turn is over: the time that it spent outside the poll.
     pub fn turn_ends(&mut self, turn: Duration) {
         self.busy += turn;
         self.longest_turn = self.longest_turn.max(turn);
     }
 
-    /// The sum, for a run that took `elapsed`.
+    /// The effort of a run that took `elapsed`.
     pub fn end(self, elapsed: Duration) -> Spent {
         let busy_share = self.busy.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         Spent { cpu: cpu_time() - self.cpu_at_start, busy_share: busy_share.min(1.0), longest_turn: self.longest_turn }
@@ -249,7 +248,7 @@ impl Effort {
 }
 
 impl Spent {
-    /// Whether the tester had no time to spare: what it measured is then itself.
+    /// Whether the tester was busy nearly all the time, so that it may have measured itself.
     pub fn was_bottleneck(&self) -> bool {
         self.busy_share > BUSY_SHARE_MAX
     }

@@ -5,7 +5,7 @@
 //!            both look first at what this host has to give (host)
 //! ```
 //!
-//! Does what is planned, hands in what happened to be judged, and does not know how that is told.
+//! Does what is planned, and hands on what happened to be judged. Knows no report.
 
 mod client;
 mod host;

@@ -12,22 +12,22 @@ use crate::load::judge::Tally;
 pub struct Finished {
     /// What was counted.
     pub tally: Tally,
-    /// From the first connection to the last word.
+    /// From the first connection to the last outcome.
     pub elapsed: Duration,
     /// Files of an open loop that were due and not begun when the run ended: all clients were busy.
     pub never_started: u64,
     /// What the tester itself needed.
     pub spent: Spent,
-    /// Whether it was ended before its end.
+    /// Whether Ctrl-C ended it.
     pub interrupted: bool,
 }
 
 /// Why there was no run.
 #[derive(Debug)]
 pub enum LoadError {
-    /// This host has not what it takes.
+    /// This host lacks something.
     Shortage(Requirement),
-    /// Nobody accepts connections there; why.
+    /// The target cannot be reached; why.
     Unreachable(String),
     /// The event loop cannot be set up, or has failed.
     EventLoop(io::Error),

@@ -16,17 +16,17 @@ use crate::load::plan::{Plan, Schedule};
 use crate::net::{self, Readiness, now};
 use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 
-/// Content is made and sent in pieces of at most this size, in bytes: half of what a fast core's second-level cache holds
-/// of it is still warm when the kernel copies it.
+/// Content is made and sent in pieces of at most this size, in bytes: small enough to be in the processor's cache still when
+/// the kernel copies it.
 const BUFFER_BYTES: usize = 64 << 10;
-/// What one client may send before the others have their turn.
+/// Bytes that one client may send before the others have their turn.
 const VISIT_BYTES: usize = 4 * BUFFER_BYTES;
-/// Connections begun in one turn, so that those that there are do not wait for a thousand handshakes.
+/// Connections begun in one turn, so that the open ones do not wait for a thousand handshakes.
 const STARTS_PER_TURN: usize = 64;
-/// The longest a turn waits: so late is Ctrl-C heeded, and so often something is told.
+/// The longest wait of a turn. Ctrl-C is noticed, and progress reported, at least this often.
 pub const TICK: Duration = Duration::from_millis(200);
 
-/// What a run looks like while it goes on.
+/// The state of a run in progress.
 #[derive(Debug)]
 pub struct Live<'a> {
     /// Since the start.
@@ -35,16 +35,17 @@ pub struct Live<'a> {
     pub tally: &'a Tally,
     /// Clients whose handshake is under way.
     pub connecting: usize,
-    /// Clients that send, or wait for leave to.
+    /// Clients that send, or wait for the server's `ok`.
     pub sending: usize,
-    /// Clients that wait for the last word.
+    /// Clients that wait for the outcome.
     pub waiting: usize,
 }
 
-/// Sends the files of `plan`, until all is done or `stop` is set. `on_tick` hears from time to time how it goes.
+/// Sends the files of `plan`, until all is done or `stop` is set. `on_tick` is called with the state of the run, once a
+/// tick.
 ///
 /// # Errors
-/// [`LoadError`]; single uploads that fail are counted and are none.
+/// [`LoadError`]. A single upload that fails is counted, and is no error.
 pub fn send_files(plan: &Plan, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
     let descriptors = net::raise_descriptor_limit().map_err(LoadError::EventLoop)?;
     let required = host::requirements(plan.clients, host::ports_for(plan), plan.target, descriptors);
@@ -101,7 +102,7 @@ impl<'a> Swarm<'a> {
         })
     }
 
-    /// Runs until all is sent, or `stop` is set. `on_tick` hears from time to time how it goes.
+    /// Runs until everything is sent, or `stop` is set. `on_tick` is called with the state of the run, once a tick.
     ///
     /// # Errors
     /// What the poll says, and [`LoadError::Unreachable`] when the first connections fail and none has been made.
@@ -131,7 +132,7 @@ impl<'a> Swarm<'a> {
         self.effort.turn_ends(self.asked.since(self.now));
         let timeout = self.timeout();
         match self.poll.poll(&mut self.events, Some(timeout)) {
-            // The batch is empty then.
+            // An interrupted poll has no events.
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(LoadError::EventLoop(error)),
             _ => {}
         }
@@ -171,7 +172,7 @@ impl<'a> Swarm<'a> {
 
     fn expire(&mut self) {
         while let Some(id) = self.deadlines.pop_due(self.asked) {
-            // One in the ready queue gets its deadline anew when it has been served.
+            // A client in the ready queue gets a new deadline when it is served.
             if !self.ready.contains(id) {
                 self.visit(id);
             }
@@ -257,7 +258,7 @@ impl<'a> Swarm<'a> {
         Ok(stream)
     }
 
-    /// Failing for as long as the run lasts would tell nothing more.
+    /// If the first connections fail, all others would.
     fn give_up_if_unreachable(&self) -> Result<(), LoadError> {
         match self.tally.reasons.keys().next() {
             Some(reason) if self.tally.connected == 0 => Err(LoadError::Unreachable(reason.clone())),

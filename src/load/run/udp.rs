@@ -19,7 +19,7 @@ use crate::load::judge::{Counts, Returned, Track};
 use crate::load::plan::{EchoPlan, NUMBER_BYTES, Pace, Pattern, SIZE_MIN_BYTES};
 use crate::net::{Readiness, raise_descriptor_limit};
 
-/// Larger than any datagram, so that one that has grown is told from one that has not.
+/// Larger than any datagram, so that one that has grown is recognised.
 const RECEIVED_MAX_BYTES: usize = 1 << 16;
 /// Datagrams received or sent on one socket before the others have their turn.
 const VISIT_DATAGRAMS: usize = 64;
@@ -63,7 +63,7 @@ pub struct Echoed {
     pub answering: Duration,
     /// What the tester itself needed.
     pub spent: Spent,
-    /// Whether it was ended before its end.
+    /// Whether Ctrl-C ended it.
     pub interrupted: bool,
 }
 
@@ -71,7 +71,7 @@ struct Port {
     socket: UdpSocket,
     track: Track,
     readiness: Readiness,
-    /// It stands in the queue.
+    /// Whether it is in the queue.
     is_queued: bool,
 }
 
@@ -96,12 +96,12 @@ struct Run<'a> {
     received: Vec<u8>,
 }
 
-/// Does what `plan` says, until all is answered or given up. When `stop` is set nothing more is sent, and answers that are on
-/// their way are waited for as long as they are not late, but not for more than a second. `on_event` hears everything as it
-/// happens.
+/// Sends the datagrams of `plan`, until all are answered or given up. When `stop` is set, it sends nothing more, and waits
+/// for answers that are on their way: until they are late, but not for more than a second. `on_event` is called for every
+/// answer and error.
 ///
 /// # Errors
-/// [`LoadError`]; what happens to single datagrams is counted and is none.
+/// [`LoadError`]. What happens to a single datagram is counted, and is no error.
 pub fn send_datagrams(
     plan: &EchoPlan,
     stop: &AtomicBool,
@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Receives, gives up and sends. Returns how long nothing else is to be done; `None` when it is all over.
+    /// Receives, gives up and sends. Returns how long there is nothing to do; `None` when the run is over.
     fn turn(&mut self) -> Option<Duration> {
         self.expire();
         for _ in 0..self.queue.len().min(TURN_SOCKETS) {
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         readiness.readable || (has_room && readiness.writable && self.sending_ended.is_none())
     }
 
-    /// Gives up what has had no answer in time, which makes room in the windows.
+    /// Gives up datagrams without an answer in time, which makes room in the windows.
     fn expire(&mut self) {
         let now = self.start.elapsed();
         if now < self.next_expiry {
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Number and content of a datagram make it one of ours, or it is corrupt.
+    /// A datagram with another number or content than one that was sent is corrupt.
     fn take(&mut self, index: usize, length: usize) {
         let now = self.start.elapsed();
         let number = self.received.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).unwrap_or(u64::MAX);
@@ -294,8 +294,8 @@ impl<'a> Run<'a> {
         (self.on_event)(&event);
     }
 
-    /// An error stands in for an answer. In a window the datagram is waited for all the same, so that a refusal does not make
-    /// the next one go at once.
+    /// An error stands in for an answer. In a window the datagram is waited for all the same, so that a refusal does not
+    /// make the next one go at once.
     fn fail(&mut self, index: usize, error: io::Error) {
         self.counts.errors += 1;
         if !matches!(self.plan.pace, Pace::Window(_)) {
@@ -410,7 +410,7 @@ pub fn choose_address(targets: &[SocketAddr], stop: &AtomicBool) -> SocketAddr {
     silent.unwrap_or(targets[0])
 }
 
-/// Whether `target` answers a datagram. That it is silent is no error, that it refuses is one.
+/// Whether `target` answers a datagram. Silence is not an error, a refusal is.
 fn probe(target: SocketAddr, stop: &AtomicBool) -> io::Result<bool> {
     let socket = net::UdpSocket::from(OwnedFd::from(connect(target)?));
     socket.set_nonblocking(false)?;
@@ -427,7 +427,7 @@ fn probe(target: SocketAddr, stop: &AtomicBool) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A connected socket is told of ICMP errors, and receives only what comes from its peer.
+/// A connected socket reports ICMP errors, and receives only what comes from its peer.
 fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -439,8 +439,8 @@ fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 impl Echoed {
-    /// Datagrams that came back unchanged and in time, for each second in which datagrams were sent or answered. The wait for
-    /// an answer that does not come is not counted.
+    /// Datagrams that came back unchanged and in time, for each second in which datagrams were sent or answered. The wait
+    /// for an answer that does not come is not counted.
     pub fn answers_per_second(&self) -> f64 {
         self.counts.answered as f64 / self.answering.as_secs_f64().max(1e-6)
     }

@@ -7,7 +7,8 @@ use crate::load::run::Echoed;
 
 /// What may be lost to the network before the limit of the echo is suspected.
 const SUSPECT_LOSS_PERCENT: f64 = 1.0;
-/// The datagrams that an echo of this project answers to one peer at once, and in each second, unless it is told otherwise.
+/// The datagrams that an echo of this project answers to one peer at once, and in each second, unless started with another
+/// limit.
 pub const DEFAULT_UDP_RATE: u32 = 10_000;
 
 impl fmt::Display for Echoed {

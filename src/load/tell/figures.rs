@@ -1,6 +1,6 @@
 //! The figures of a report by name, and conditions on them.
 //!
-//! Works on the JSON form of a report, so that whatever is told there can be asked for here, under the same name.
+//! Works on the JSON form of a report: each number in it is a figure, under its name there.
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,7 +45,7 @@ fn collect(value: &Value, name: &str, figures: &mut Vec<Figure>) {
     figures.extend(number.map(|value| Figure { name: name.to_owned(), value }));
 }
 
-/// `p99>50ms`: a bad outcome.
+/// A condition that makes a run a bad outcome: `p99>50ms`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     figure: String,
@@ -60,7 +60,7 @@ impl Condition {
     /// The figure that is meant.
     ///
     /// # Errors
-    /// In words, when there is none, or it is of another kind than the limit.
+    /// In words, when the report has no such figure, or one of another kind than the limit.
     pub fn find<'a>(&self, figures: &'a [Figure]) -> Result<&'a Figure, String> {
         let found = self.matching(figures).ok_or_else(|| {
             let names: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
@@ -74,7 +74,7 @@ impl Condition {
         }
     }
 
-    /// Whether it is so; `None`: that is not known, as there was nothing to measure.
+    /// Whether it is met; `None`: there was nothing to measure.
     pub fn is_true_of(&self, figure: &Figure) -> Option<bool> {
         let value = figure.value? * microseconds_in(figure).unwrap_or(1.0);
         Some(if self.is_above { value > self.limit } else { value < self.limit })

@@ -1,5 +1,4 @@
-//! The report as one JSON object, for programs. Units stand last in the names of its fields; the object is described in
-//! `docs/load-report.md`, and a test compares the two.
+//! The report as one JSON object, for programs. `docs/load-report.md` describes its fields, and a test compares the two.
 
 use std::collections::BTreeMap;
 

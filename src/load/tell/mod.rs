@@ -1,6 +1,6 @@
 //! What a run has found: in words for people, as one JSON object for programs, and as figures that a limit can be set on.
 //!
-//! Knows all of the others; nothing that is told here is judged here.
+//! Knows all other rooms, and judges nothing.
 
 mod echo;
 mod figures;

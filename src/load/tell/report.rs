@@ -9,11 +9,11 @@ use crate::load::run::Finished;
 /// A run and what was found of it.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
-    /// What it was to do.
+    /// The plan of the run.
     pub plan: &'a Plan,
-    /// What came of it.
+    /// Its outcome.
     pub finished: &'a Finished,
-    /// What the receiver's directory holds, where that was looked at.
+    /// What the receiver's directory holds, if it was verified.
     pub verification: Option<&'a Verification>,
 }
 

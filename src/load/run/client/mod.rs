@@ -1,13 +1,13 @@
 //! One simulated client: a connection, the client's half of the conversation over it, and the conduct of its uploads.
 //!
 //! ```text
-//! Connecting --> Open --> Leaving (has said that it is done) --> closed
+//! Connecting --> Open --> Leaving (/bye is sent) --> closed
 //!                 |  ^
 //!                 +--+  begin, send, hear: what proto::Sender says, when the conduct lets it
 //! ```
 //!
-//! Does what can be done now and says in a [`Served`] what the swarm has to do next. Reads no clock, knows no other client
-//! and counts nothing: how each upload ended it hands to the swarm as an [`Ended`].
+//! Gets as far as it can, and tells the swarm in a [`Served`] what to do next. Reads no clock, knows no other client and
+//! counts nothing: it hands the end of each upload to the swarm as an [`Ended`].
 
 mod sending;
 
@@ -23,44 +23,44 @@ use crate::net::{Readiness, Stream};
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::{Budget, Moment};
 
-/// What a server says is read in pieces of this size, in bytes: its replies are short.
+/// Replies are read in pieces of this size, in bytes: they are short.
 const REPLY_BYTES: usize = 4096;
 
 /// What the swarm lends to a client while it serves it.
 pub struct Context<'a> {
     /// What the run is to do.
     pub plan: &'a Plan,
-    /// Shared by all: content is made in it, and replies are read into it.
+    /// Shared by all clients, for content to be sent and for replies.
     pub buffer: &'a mut [u8],
-    /// Before the poll was asked: nobody is called silent for a later moment.
+    /// Before the poll: a server that has been silent until then was silent.
     pub asked: Moment,
     /// After the poll.
     pub now: Moment,
     /// Gives a client that has sent its last file the next one.
     pub next_file: &'a mut dyn FnMut() -> Option<File>,
-    /// Where it says how uploads ended.
+    /// Takes the uploads that have ended.
     pub ended: &'a mut Vec<Ended>,
 }
 
-/// What the swarm is to do with a client that it has served.
+/// What the swarm has to do with a client that it has served.
 #[derive(Debug)]
 pub enum Served {
-    /// Nothing can be done before the next event, or this moment.
+    /// Wait for the next event, or for this moment.
     Wait(Moment),
-    /// There is more to do; others first.
+    /// Serve the others, then this client again.
     Yield,
-    /// The connection is over. What has no outcome yet ended like this.
+    /// Close the connection. Uploads without an outcome ended like this.
     End(Ending),
 }
 
-/// What a client is about, for those who look on.
+/// What a client is doing, for the display of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The handshake is under way.
     Connecting,
-    /// It sends, or waits for leave to.
+    /// It sends, or waits for the server's `ok`.
     Sending,
-    /// It waits for outcomes, or for the end.
+    /// It waits for outcomes, or for the server to close.
     Waiting,
 }
 
@@ -72,18 +72,18 @@ pub struct Client {
     phase: Phase,
     /// Uploads without an outcome, in the order of their requests; the last one may still be under way.
     flights: VecDeque<Flight>,
-    /// Taken on, and not begun.
+    /// The next upload, which is not begun yet.
     held: Option<Flight>,
-    /// How many files it may still take on.
+    /// How many more files this connection may carry.
     remaining: usize,
     readiness: Readiness,
-    /// A send has failed: why. What the server said before that is still worth reading.
+    /// Why a send has failed. Replies that came before that can still be read.
     send_error: Option<ErrorKind>,
-    /// When a byte last moved, or will be moved by our own will.
+    /// When the last byte moved, or when a pause of our own ends.
     moved: Moment,
     /// When the connection was there.
     connected: Option<Moment>,
-    /// When all was sent that ever will be, where that is not said to the server yet or has just been.
+    /// When everything was sent that this connection will send.
     finished: Option<Moment>,
     half_closed: bool,
     /// Content that the kernel took, in bytes.
@@ -102,7 +102,7 @@ enum Phase {
 struct Flight {
     file: File,
     moments: Moments,
-    /// When its next piece of header may go.
+    /// When the next byte of a split header may be sent.
     header_due: Option<Moment>,
     /// When its content began.
     content_began: Option<Moment>,
@@ -115,7 +115,7 @@ struct Flight {
 /// What came of one step.
 enum Next {
     Again,
-    /// Nothing before the next event or, where it waits by its own will, this moment.
+    /// Wait for the next event or, in a pause of its own, for this moment.
     Wait(Option<Moment>),
     End(Ending),
 }
@@ -132,7 +132,7 @@ impl Flight {
 }
 
 impl Client {
-    /// A client whose connection has been begun, for `file`, which is meant to start at `intended`.
+    /// A client whose connection is being made, for `file`, which is due at `intended`.
     pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
             stream,
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// Notes what an event said. Returns whether something may be done about it.
+    /// Notes an event. Returns whether the client can get further.
     pub fn absorb(&mut self, readiness: Readiness) -> bool {
         self.readiness.readable |= readiness.readable;
         self.readiness.writable |= readiness.writable;
@@ -170,12 +170,12 @@ impl Client {
         Served::Yield
     }
 
-    /// Closes the connection; what has no outcome yet ends with `ending`. In the middle of an upload it is reset, so that
-    /// no server takes half for a whole.
+    /// Closes the connection. Uploads without an outcome end with `ending`. In the middle of an upload the connection is
+    /// reset, so that no server takes half a file for a whole one.
     pub fn close(mut self, plan: &Plan, ending: &Ending) -> Vec<Ended> {
         let mut flights = std::mem::take(&mut self.flights);
         if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
-            // Fails only for a connection that there never was.
+            // Fails only if there never was a connection.
             let _ = self.stream.reset_on_close(true);
         }
         flights.extend(self.held.take());
@@ -192,7 +192,7 @@ impl Client {
         self.sent_bytes
     }
 
-    /// What it is about.
+    /// What it is doing.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Connecting => State::Connecting,
@@ -219,7 +219,7 @@ impl Client {
         }
     }
 
-    /// Who waits by its own will is not waiting for the server.
+    /// A pause of our own does not count as the server's silence.
     fn wait(&mut self, own_will: Option<Moment>, cx: &mut Context<'_>) -> Served {
         debug_assert!(
             self.phase == Phase::Connecting || !(self.readiness.readable && self.is_listening(cx.now)),
@@ -274,11 +274,11 @@ impl Client {
         self.flights.back().map_or(Conduct::Honest, |flight| flight.file.conduct)
     }
 
-    /// Hands in what one read brings.
+    /// Reads once, and hands the bytes to the conversation.
     fn listen(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
         let said = &mut cx.buffer[..REPLY_BYTES];
         match self.stream.read(said) {
-            // After a failed send the end is no clean one: the kernel reports a reset only once.
+            // The kernel reports a reset once, and the failed send took that report: this is not a clean end.
             Ok(0) if self.send_error.is_some() => self.sender.reset(),
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) => {
@@ -301,7 +301,7 @@ impl Client {
         }
     }
 
-    /// Passes on the outcomes that are known.
+    /// Hands on the outcomes that are known.
     fn settle(&mut self, cx: &mut Context<'_>) {
         while let Some(outcome) = self.sender.outcome() {
             let mut flight = self.flights.pop_front().expect("there is one outcome for each upload");
@@ -318,7 +318,7 @@ impl Client {
         Ended { file, expected: ending.expected(is_whole), ending, is_whole, moments }
     }
 
-    /// Whether the server has been told all that an upload has to tell it: it may then have stored the file.
+    /// Whether the server got everything that belongs to an upload, so that it may have stored the file.
     fn is_whole(&self, flight: &Flight, plan: &Plan) -> bool {
         let has_all = if plan.dialect.is_framed() { flight.sent == flight.file.size } else { self.half_closed };
         flight.is_begun && has_all
@@ -331,7 +331,7 @@ impl Flight {
     }
 }
 
-/// All that was begun has its outcome; what was taken on and not begun has found no server.
+/// All uploads that were begun have their outcome. One that was not begun is unserved.
 fn over() -> Next {
     Next::End(Ending::Failed(Trouble::Upload(Failure::Unserved)))
 }

@@ -1,4 +1,4 @@
-//! The sending half of a client: what goes out next, and what its conduct makes of that.
+//! The sending half of a client: what is sent next, and how its conduct changes that.
 
 use std::io::{self, ErrorKind};
 
@@ -13,13 +13,13 @@ use crate::reactor::{Budget, Moment};
 
 /// The most uploads that wait for their outcome on one connection: enough to keep a server's batches full.
 const IN_FLIGHT_MAX: usize = 128;
-/// The longest leave to send that is looked at without being taken, in bytes: `ok`, an offset, LF.
+/// The longest `ok OFFSET` line, in bytes, that a client which never reads peeks at.
 const LEAVE_MAX_BYTES: usize = 32;
 /// Ends a conversation of put or ask in good order: the server closes first.
 const BYE: &[u8] = b"/bye\n";
 
 impl Client {
-    /// Does what is next to be done towards the server.
+    /// Does the next step of the conversation.
     pub(super) fn send_on(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
         match self.sender.step() {
             Step::Transmit(bytes) => {
@@ -84,11 +84,11 @@ impl Client {
         }
     }
 
-    /// Half of the content is sent, and its conduct ends it there.
+    /// Half of the content is sent, and the conduct ends the upload there.
     fn cut(&mut self, cx: &Context<'_>) -> Next {
         match self.last_conduct() {
             Conduct::Abort => self.half_close(cx),
-            // Those before it are stored, or not, as if it had not come.
+            // The uploads before it get their outcomes first.
             _ if self.flights.len() > 1 => Next::Wait(None),
             _ => Next::End(Ending::Reset),
         }
@@ -107,7 +107,7 @@ impl Client {
         Next::Again
     }
 
-    /// Nothing is left to be sent of what was begun.
+    /// Everything that was begun is sent.
     fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
         match self.last_conduct() {
             Conduct::NeverRead => return self.leave_unheard(cx.now),
@@ -119,7 +119,7 @@ impl Client {
             self.remaining = if self.held.is_some() { self.remaining - 1 } else { 0 };
         }
         match &self.held {
-            // One that ends the conversation in its own way is alone in doing so.
+            // It ends the conversation: the uploads before it get their outcomes first.
             Some(flight) if flight.file.conduct.ends_conversation() && !self.flights.is_empty() => Next::Wait(None),
             Some(_) => self.begin(cx.plan),
             None if self.flights.is_empty() => self.leave(cx),
@@ -143,7 +143,7 @@ impl Client {
         match cx.plan.closer {
             Closer::Client => return Next::End(Ending::Unheard),
             Closer::Reset => {
-                // Should it fail, it is an ordinary close.
+                // If that fails, it becomes an ordinary close.
                 let _ = self.stream.reset_on_close(true);
                 return Next::End(Ending::Unheard);
             }
@@ -168,13 +168,13 @@ impl Client {
         }
     }
 
-    /// Goes some time after all was sent, without having read a word.
+    /// Closes some time after everything was sent, without having read anything.
     fn leave_unheard(&mut self, now: Moment) -> Next {
         let leaves = *self.finished.get_or_insert(now) + Conduct::NEVER_READ_STAY;
         if now >= leaves { Next::End(Ending::Unheard) } else { Next::Wait(Some(leaves)) }
     }
 
-    /// Looks at the leave to send without taking it out of the kernel's hands.
+    /// Peeks at the `ok` line, and leaves it in the receive buffer.
     fn peek(&mut self, cx: &mut Context<'_>) -> Next {
         if !std::mem::take(&mut self.readiness.readable) {
             return Next::Wait(None);
@@ -184,7 +184,7 @@ impl Client {
         match self.stream.peek(&mut said) {
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) if is_whole(&said[..length]) => self.sender.receive(&said[..length]),
-            // The rest of it fires an event of its own.
+            // An event comes with the rest.
             Ok(_) => return Next::Wait(None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait(None),
             Err(error) => return Next::End(Ending::Failed(Trouble::Network(error.kind()))),
@@ -193,8 +193,9 @@ impl Client {
         Next::Again
     }
 
-    /// Sends some of `bytes`: how many, or what is to be done instead. With `more` to come at once the kernel does not make
-    /// a segment of its own of a short end (send(2)): many small files would cost the server three reads each.
+    /// Sends some of `bytes`. Returns how many, or what to do instead. With `more`, which says that more follows at once,
+    /// the kernel does not send a short end as a segment of its own (send(2)): small files would cost the server three reads
+    /// each.
     fn send(&mut self, bytes: &[u8], more: bool, now: Moment) -> Result<usize, Next> {
         let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
         let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
@@ -217,14 +218,14 @@ impl Client {
         }
     }
 
-    /// Sends no more, and reads all that the server has said until then.
+    /// Sends nothing more, and reads what the server has sent so far.
     fn fail_send(&mut self, error: ErrorKind) {
         self.send_error = Some(error);
         self.readiness.readable = true;
     }
 }
 
-/// What is asked for. In the dialects whose content ends with the stream it ends where its client wants it to.
+/// The request of an upload. In a dialect whose content ends with the stream, its size is what the client will send.
 fn request(flight: &Flight, plan: &Plan) -> Request {
     let file = flight.file;
     let request = Request::until_end_of_stream(plan.dialect, plan.workload.name(file.named));
