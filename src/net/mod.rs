@@ -61,11 +61,12 @@ use nix::net::if_::if_nametoindex;
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
+pub use crate::reactor::Readiness;
 pub use descriptors::{inherited_descriptors, raise_descriptor_limit};
 pub use echo::{Echo, EchoStats};
 pub use listener::{Accept, Listener};
 pub use pipe::Pipe;
-pub use readiness::{Flags, Readiness};
+pub use readiness::Flags;
 pub use signals::{Signal, Signals, unblock_signals};
 pub use stream::Stream;
 pub use timer::{Timer, now};

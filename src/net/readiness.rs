@@ -11,14 +11,7 @@
 //! | `EPOLLHUP` | both directions have ended | that there is nothing left to read |
 //! | `EPOLLERR` | an error is pending | which one; and it may come alone, so it must count as worth a try |
 
-/// Which operations are worth a try.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// A read finds bytes, the end or an error.
-    pub readable: bool,
-    /// A write finds room or an error.
-    pub writable: bool,
-}
+use crate::reactor::Readiness;
 
 /// What an event says, in mio's words, for people to read. The server acts on [`Readiness`] only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

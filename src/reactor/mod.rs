@@ -1,4 +1,4 @@
-//! What a turn of the event loop is made of: slots, a ready queue, moments and deadlines, and a budget.
+//! What a turn of the event loop is made of: slots, a ready queue, moments and deadlines, a table of them, and a budget.
 //!
 //! ```text
 //!   event ---> Slots: whose is it? a stale event finds nothing
@@ -20,11 +20,15 @@
 mod budget;
 mod deadlines;
 mod moment;
+mod readiness;
 mod ready;
 mod slots;
+mod table;
 
 pub use budget::Budget;
 pub use deadlines::Deadlines;
 pub use moment::Moment;
+pub use readiness::Readiness;
 pub use ready::ReadyQueue;
 pub use slots::{Id, Slots};
+pub use table::{Guest, Table};

@@ -40,9 +40,9 @@ use super::pace::{Clock, Lapse, Pace};
 use super::stats::Stats;
 use super::trace::{Scene, Trace};
 use super::trickle::Trickle;
-use crate::net::{Pipe, Readiness, Stream};
+use crate::net::{Pipe, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
-use crate::reactor::{Budget, Id, Moment};
+use crate::reactor::{Budget, Guest, Id, Moment, Readiness};
 use crate::store::{Claim, Partial, Store};
 use upload::{Task, Upload};
 
@@ -109,6 +109,17 @@ pub struct Connection<S, D: Store> {
     ending: Option<Box<CloseReason>>,
 }
 
+impl<S: Stream, D: Store> Guest for Connection<S, D> {
+    fn absorb(&mut self, readiness: Readiness) -> bool {
+        self.readiness.add(readiness);
+        self.can_advance()
+    }
+
+    fn is_ready(&self, _: Moment) -> bool {
+        self.can_advance()
+    }
+}
+
 impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
@@ -129,16 +140,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Notes what an event said; returns whether there is something to do about it.
-    pub fn absorb(&mut self, readiness: Readiness) -> bool {
-        self.readiness.readable |= readiness.readable;
-        self.readiness.writable |= readiness.writable;
-        self.is_ready()
-    }
-
-    /// Whether serving it would get it further. One that is ready stands in the ready queue: its edge has been told, and
-    /// will not be told again.
-    pub fn is_ready(&self) -> bool {
+    /// Whether serving it would get it further.
+    fn can_advance(&self) -> bool {
         if self.has_unsent() {
             return self.readiness.writable;
         }
@@ -253,7 +256,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 Some(farewell) => return self.depart(farewell, &mut cx.trace),
                 None => {}
             }
-            if !self.is_ready() {
+            if !self.can_advance() {
                 if cx.rules.is_draining && self.leaves(cx) {
                     continue;
                 }

@@ -1,8 +1,7 @@
 //! All connections: who is ready, who is due, and the one place that closes.
 //!
 //! This is the turn without the operating system: readiness and time are handed in, so that the simulation drives the
-//! very code that the poll drives. **A connection that could get further stands in the ready queue**: its edge has been
-//! told and will not be told again. Everything here either keeps that promise or checks it.
+//! very code that the poll drives. The [`Table`] sees to it that a connection that could get further is queued.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,9 +15,9 @@ use super::ending::{CloseReason, Filed};
 use super::pace::Clock;
 use super::stats::Stats;
 use super::trace::{Scene, Trace, Tracer};
-use crate::net::{Pipe, Readiness, Stream};
+use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Rules};
-use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
+use crate::reactor::{Budget, Id, Moment, Readiness, ReadyQueue, Table};
 use crate::store::{Claim, Store, StoreError};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
@@ -40,11 +39,9 @@ pub struct Connections<S, D: Store> {
     store: D,
     rules: Rules,
     limits: Limits,
-    slots: Slots<Connection<S, D>>,
-    ready: ReadyQueue,
+    table: Table<Connection<S, D>>,
     /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
     waiting_for_room: ReadyQueue,
-    deadlines: Deadlines,
     /// Files that the disk is busy with. Their connections may have gone.
     filed: BTreeMap<Claim, Filed>,
     buffer: Box<[u8]>,
@@ -60,10 +57,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             store,
             rules: config.rules.clone(),
             limits: config.limits.clone(),
-            slots: Slots::default(),
-            ready: ReadyQueue::default(),
+            table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
-            deadlines: Deadlines::default(),
             filed: BTreeMap::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
@@ -92,32 +87,29 @@ impl<S: Stream, D: Store> Connections<S, D> {
         now: Moment,
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
-        let id = self.slots.next_id();
+        let id = self.table.next_id();
         let stream = register(id)?;
         if let Some(tracer) = &mut self.tracer {
             tracer.accepted(id, stream.local_addr().ok(), peer);
         }
-        self.slots.insert(Connection::new(stream, peer, now));
+        self.table.admit(Connection::new(stream, peer, now));
         self.stats.accepted += 1;
-        self.ready.push(id);
         Ok(())
     }
 
     /// Notes what an event said about `id`. Nothing is read, written or closed yet.
     pub fn absorb(&mut self, id: Id, readiness: Readiness) {
-        if self.slots.get_mut(id).is_some_and(|connection| connection.absorb(readiness)) {
-            self.ready.push(id);
-        }
+        self.table.absorb(id, readiness);
     }
 
     /// Passes on what the store has published since.
     pub fn settle(&mut self) {
         for (claim, result) in self.store.settled() {
             let filed = self.filed.remove(&claim);
-            if let Some(connection) = self.slots.get_mut(claim.id) {
+            if let Some(connection) = self.table.get_mut(claim.id) {
                 let mut trace = Trace::of(&mut self.tracer, claim.id);
                 connection.settle(claim.ticket, filed, result, &mut self.stats, &mut trace);
-                self.ready.push(claim.id);
+                self.table.queue(claim.id);
             } else if let Some(filed) = filed {
                 self.settle_orphan(&filed, &result);
             }
@@ -147,11 +139,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
             let spent = self.visit(id, clock, Connection::begin_now);
             turn.spend(spent.max(VISIT_MIN_BYTES));
         }
-        for _ in 0..self.ready.len() {
+        for _ in 0..self.table.ready() {
             if turn.is_spent() {
                 break;
             }
-            let Some(id) = self.ready.pop() else { break };
+            let Some(id) = self.table.pop_ready() else { break };
             let spent = self.visit(id, clock, Connection::serve);
             turn.spend(spent.max(VISIT_MIN_BYTES));
         }
@@ -167,13 +159,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn expire(&mut self, clock: Clock) {
         let mut turn = Budget::new(TURN_BYTES);
         while !turn.is_spent()
-            && let Some(id) = self.deadlines.pop_due(clock.asked)
+            && let Some(id) = self.table.pop_due(clock.asked)
         {
-            // One in the ready queue gets its deadline anew when it has been served.
-            if !self.ready.contains(id) {
-                let spent = self.visit(id, clock, Connection::expire);
-                turn.spend(spent.max(VISIT_MIN_BYTES));
-            }
+            let spent = self.visit(id, clock, Connection::expire);
+            turn.spend(spent.max(VISIT_MIN_BYTES));
         }
     }
 
@@ -183,16 +172,16 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.rules.is_draining = true;
         // What has come since the last event counts as sent before.
         let look = Readiness { readable: true, writable: false };
-        for id in self.slots.ids().collect::<Vec<_>>() {
-            self.slots.get_mut(id).expect("the id was just listed").absorb(look);
-            self.ready.push(id);
+        for id in self.table.ids() {
+            self.table.absorb(id, look);
+            self.table.queue(id);
         }
     }
 
     /// Ends all connections now. Returns how many uploads that cut off.
     pub fn abort(&mut self, clock: Clock) -> usize {
         let uploading = self.uploading();
-        for id in self.slots.ids().collect::<Vec<_>>() {
+        for id in self.table.ids() {
             self.visit(id, clock, Connection::abort);
         }
         uploading
@@ -200,32 +189,32 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// How many have begun an upload that is not stored yet.
     pub fn uploading(&self) -> usize {
-        self.slots.ids().filter(|id| self.slots.get(*id).is_some_and(Connection::is_uploading)).count()
+        self.table.iter().filter(|(_, connection)| connection.is_uploading()).count()
     }
 
     /// Whether there is nobody left but clients that have been told everything.
     pub fn are_lingering(&self) -> bool {
-        self.slots.ids().all(|id| self.slots.get(id).is_some_and(Connection::is_lingering))
+        self.table.iter().all(|(_, connection)| connection.is_lingering())
     }
 
     /// When somebody has to be looked at, at the latest.
     pub fn first_deadline(&self) -> Option<Moment> {
-        self.deadlines.first()
+        self.table.first_deadline()
     }
 
     /// Whether somebody can be served at once.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || self.may_begin_one()
+        self.table.ready() > 0 || self.may_begin_one()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.table.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.table.is_empty()
     }
 
     /// Where files go.
@@ -248,7 +237,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let share = self.share_bytes();
         // Over with half of it, as what is left would make for a short read.
         let mut budget = Budget::new(share / 2);
-        let Some(connection) = self.slots.get_mut(id) else { return 0 };
+        let Some(connection) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
             id,
             store: &mut self.store,
@@ -265,15 +254,15 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let verdict = act(connection, &mut cx, &mut budget);
         match verdict {
             Verdict::Wait | Verdict::Room => {
-                debug_assert!(!connection.is_ready(), "would wait for an edge that has been told already");
-                connection.deadline(&self.limits).inspect(|at| self.deadlines.arm(id, *at));
+                let deadline = connection.deadline(&self.limits).unwrap_or(Moment::NEVER);
+                self.table.wait(id, deadline, clock.now);
                 if matches!(verdict, Verdict::Room) {
                     self.waiting_for_room.push(id);
                 }
             }
             Verdict::Yield => {
                 cx.trace.tell(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });
-                self.ready.push(id);
+                self.table.queue(id);
             }
             Verdict::Contend => self.contend(id, clock),
             Verdict::Close(reason) => self.close(id, &reason, clock.now),
@@ -283,7 +272,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// What one connection may read before the others have their turn.
     fn share_bytes(&self) -> usize {
-        (ROUND_BYTES / self.slots.len().max(1)).clamp(SHARE_MIN_BYTES, BUFFER_BYTES)
+        (ROUND_BYTES / self.table.len().max(1)).clamp(SHARE_MIN_BYTES, BUFFER_BYTES)
     }
 
     /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
@@ -293,11 +282,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
             // It is about to begin a file.
             return self.waiting_for_room.push(id);
         }
-        let wanted = self.slots.get(id).and_then(Connection::contended);
-        let rival = wanted.and_then(|wanted| {
-            self.slots.ids().find(|other| self.slots.get(*other).is_some_and(|other| other.holds(wanted)))
-        });
-        if let Some(rival) = rival {
+        let wanted = self.table.get(id).and_then(Connection::contended);
+        let rival = wanted.and_then(|wanted| self.table.iter().find(|(_, other)| other.holds(wanted)));
+        if let Some((rival, _)) = rival {
             self.visit(rival, clock, Connection::evict);
         }
         self.visit(id, clock, Connection::claim);
@@ -305,8 +292,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
-        let Some(mut connection) = self.slots.remove(id) else { return };
-        self.deadlines.disarm(id);
+        let Some(mut connection) = self.table.remove(id) else { return };
         self.stats.count(reason);
         let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
         if log::log_enabled!(level) {

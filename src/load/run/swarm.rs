@@ -14,7 +14,7 @@ use super::outcome::{Finished, LoadError};
 use crate::load::judge::{Ended, Ending, Moments, Tally, Trouble};
 use crate::load::plan::{Plan, Schedule};
 use crate::net::{self, Readiness, now};
-use crate::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
+use crate::reactor::{Budget, Id, Moment, Table};
 
 /// Content is made and sent in pieces of at most this size, in bytes: small enough to be in the processor's cache still when
 /// the kernel copies it.
@@ -60,9 +60,7 @@ struct Swarm<'a> {
     sources: Sources,
     poll: Poll,
     events: Events,
-    slots: Slots<Client>,
-    ready: ReadyQueue,
-    deadlines: Deadlines,
+    table: Table<Client>,
     buffer: Box<[u8]>,
     /// Uploads that are over and not counted yet.
     ended: Vec<Ended>,
@@ -88,9 +86,7 @@ impl<'a> Swarm<'a> {
             sources: Sources::to(plan.target),
             poll: Poll::new()?,
             events: Events::with_capacity(plan.clients),
-            slots: Slots::default(),
-            ready: ReadyQueue::default(),
-            deadlines: Deadlines::default(),
+            table: Table::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             ended: Vec::new(),
             tally: Tally::default(),
@@ -115,7 +111,7 @@ impl<'a> Swarm<'a> {
             }
         }
         let interrupted = !self.is_over();
-        for id in self.slots.ids().collect::<Vec<_>>() {
+        for id in self.table.ids() {
             self.end(id, &Ending::Failed(Trouble::Interrupted));
         }
         self.count_ended();
@@ -145,44 +141,39 @@ impl<'a> Swarm<'a> {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.ready.is_empty() {
+        if self.table.ready() > 0 {
             return Duration::ZERO;
         }
-        let start = self.schedule.next_start(self.slots.len(), self.since_start()).map(|at| self.start + at);
-        let first = [self.deadlines.first(), start].into_iter().flatten().min();
+        let start = self.schedule.next_start(self.table.len(), self.since_start()).map(|at| self.start + at);
+        let first = [self.table.first_deadline(), start].into_iter().flatten().min();
         first.map_or(TICK, |at| at.since(self.asked).min(TICK))
     }
 
     fn absorb(&mut self) {
         for event in &self.events {
             let Some(id) = Id::from_bits(event.token().0 as u64) else { continue };
-            if self.slots.get_mut(id).is_some_and(|client| client.absorb(Readiness::from(event))) {
-                self.ready.push(id);
-            }
+            self.table.absorb(id, Readiness::from(event));
         }
     }
 
     /// Serves those that are ready now, once each.
     fn serve(&mut self) {
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop() else { break };
+        for _ in 0..self.table.ready() {
+            let Some(id) = self.table.pop_ready() else { break };
             self.visit(id);
         }
     }
 
     fn expire(&mut self) {
-        while let Some(id) = self.deadlines.pop_due(self.asked) {
-            // A client in the ready queue gets a new deadline when it is served.
-            if !self.ready.contains(id) {
-                self.visit(id);
-            }
+        while let Some(id) = self.table.pop_due(self.asked) {
+            self.visit(id);
         }
     }
 
     fn visit(&mut self, id: Id) {
         let (plan, since) = (self.plan, self.since_start());
-        let others = self.slots.len().saturating_sub(1);
-        let Some(client) = self.slots.get_mut(id) else { return };
+        let others = self.table.len().saturating_sub(1);
+        let Some(client) = self.table.get_mut(id) else { return };
         let (bytes_before, was_connected) = (client.sent_bytes(), client.is_connected());
         let (schedule, started) = (&mut self.schedule, &mut self.tally.started);
         let mut next_file = || {
@@ -202,8 +193,8 @@ impl<'a> Swarm<'a> {
         self.tally.sent_bytes += client.sent_bytes() - bytes_before;
         self.tally.connected += u64::from(client.is_connected() && !was_connected);
         match served {
-            Served::Wait(at) => self.deadlines.arm(id, at),
-            Served::Yield => self.ready.push(id),
+            Served::Wait(at) => self.table.wait(id, at, self.now),
+            Served::Yield => self.table.queue(id),
             Served::End(ending) => self.end(id, &ending),
         }
         self.count_ended();
@@ -211,8 +202,7 @@ impl<'a> Swarm<'a> {
 
     /// The one place where clients end.
     fn end(&mut self, id: Id, ending: &Ending) {
-        let Some(client) = self.slots.remove(id) else { return };
-        self.deadlines.disarm(id);
+        let Some(client) = self.table.remove(id) else { return };
         self.ended.extend(client.close(self.plan, ending));
     }
 
@@ -225,7 +215,7 @@ impl<'a> Swarm<'a> {
     fn begin(&mut self) {
         for _ in 0..STARTS_PER_TURN {
             let since = self.since_start();
-            match self.schedule.next_start(self.slots.len(), since) {
+            match self.schedule.next_start(self.table.len(), since) {
                 Some(at) if at <= since => self.begin_one(since),
                 _ => break,
             }
@@ -238,8 +228,8 @@ impl<'a> Swarm<'a> {
         self.tally.started += 1;
         match self.connect(self.plan.target) {
             Ok(stream) => {
-                let id = self.slots.insert(Client::new(stream, self.plan, file, intended, self.now));
-                self.deadlines.arm(id, self.now + self.plan.patience);
+                let client = Client::new(stream, self.plan, file, intended, self.now);
+                self.table.admit_waiting(client, self.now + self.plan.patience);
             }
             Err(error) => {
                 let ending = Ending::Failed(Trouble::Connect(error.kind()));
@@ -253,7 +243,7 @@ impl<'a> Swarm<'a> {
     /// Begins a connection that reports as the next client.
     fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = self.sources.connect(target)?;
-        let token = Token(self.slots.next_id().to_bits() as usize);
+        let token = Token(self.table.next_id().to_bits() as usize);
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(stream)
     }
@@ -271,12 +261,12 @@ impl<'a> Swarm<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.slots.is_empty() && self.schedule.next_start(0, self.since_start()).is_none()
+        self.table.is_empty() && self.schedule.next_start(0, self.since_start()).is_none()
     }
 
     fn live(&self) -> Live<'_> {
         let mut live = Live { elapsed: self.since_start(), tally: &self.tally, connecting: 0, sending: 0, waiting: 0 };
-        for client in self.slots.ids().filter_map(|id| self.slots.get(id)) {
+        for (_, client) in self.table.iter() {
             *match client.state() {
                 State::Connecting => &mut live.connecting,
                 State::Sending => &mut live.sending,
