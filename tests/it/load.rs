@@ -192,7 +192,7 @@ const EVERY_MISBEHAVIOUR: &str = "slow=10%:200k,stall=10%:200ms,abort=10%,reset=
 #[test]
 fn every_misbehaviour_ends_as_it_should() {
     for dialect in ["classic", "line", "put", "ask", "put --per-connection 10"] {
-        let server = Server::start(&["--name-quiet", "200ms"]);
+        let server = Server::start(&["--name-quiet", "1s"]);
         let verify = format!("--verify {}", server.dir().display());
         let run = Run::load(
             server.tcp(),
