@@ -50,7 +50,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "src/cli/serve.rs",
     ],
     &["src/client/send.rs", "src/client/send/conversation.rs", "src/client/send/job.rs"],
-    &["src/proto/dialect/bare.rs", "src/proto/dialect/mod.rs", "src/proto/dialect/verbs.rs", "src/proto/request.rs"],
     &["src/server/connection.rs", "src/server/connection/upload.rs"],
     &["src/server/trace.rs", "src/server/trace/json.rs"],
     &["src/store/commit.rs", "src/store/mod.rs"],

@@ -3,7 +3,8 @@
 //! Nothing stands before the name, so nothing can be said of the file but that. A line feed after it makes it the line
 //! dialect's; where the burst ends without one it is the tutorials' classic dialect, whose name has no end of its own.
 
-use super::{Dialect, Grammar, Head};
+use super::grammar::{Grammar, Head};
+use super::manners::Dialect;
 use crate::proto::{Code, Name, NameError, NamePolicy, Refusal, Request};
 
 pub(super) const GRAMMAR: Grammar = Grammar {

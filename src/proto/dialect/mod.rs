@@ -10,81 +10,19 @@
 //! Knows one head and one reply at a time. What may come next is the conversation's.
 
 mod bare;
+mod grammar;
+mod manners;
 mod verbs;
 
 use std::mem;
 
 use super::{NamePolicy, Refusal, Reply, Request};
-use crate::proto::request::Promise;
-
-/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
-/// first bytes tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// The network tutorials': a bare name; `ok`; content until FIN; never another word.
-    #[default]
-    Classic,
-    /// `NAME LF`; content at once, until FIN; one receipt line.
-    Line,
-    /// `/put ATTRS NAME LF`; content at once, as long as the request says; a receipt line; the next request.
-    Put,
-    /// `/ask ATTRS NAME LF`; `ok OFFSET LF`; then as put.
-    Ask,
-}
-
-/// What the two sides of a dialect may expect of one another.
-#[derive(Debug)]
-pub(super) struct Manners {
-    /// The content tells its own end, so that an end is not mistaken for a broken connection, and another request may
-    /// follow.
-    pub(super) is_framed: bool,
-    /// When the client is told to send.
-    pub(super) ok: Ok,
-    /// The outcome is told in words. Without them only the end of the stream tells it.
-    pub(super) has_receipt: bool,
-}
-
-/// When the client is told to send its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ok {
-    /// Before any content: the client waits for it.
-    AtOnce,
-    /// Only where the client falls silent: one that sends on may not be reading.
-    AfterSilence,
-    /// Never: the client does not wait.
-    Never,
-}
+use grammar::Grammar;
+pub(super) use grammar::Head;
+pub use manners::Dialect;
+pub(super) use manners::Ok;
 
 impl Dialect {
-    /// All of them, as command lines and logs spell them.
-    pub const WORDS: &[(&str, Self)] =
-        &[("classic", Self::Classic), ("line", Self::Line), ("put", Self::Put), ("ask", Self::Ask)];
-
-    /// How command lines and logs spell it.
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, dialect)| *dialect == self).expect("every dialect has a word").0
-    }
-
-    /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
-    /// another request may follow.
-    pub fn is_framed(self) -> bool {
-        self.manners().is_framed
-    }
-
-    /// Whether the client sends no content before it has its answer. After a refusal none follows.
-    pub(super) fn waits_for_ok(self) -> bool {
-        self.manners().ok == Ok::AtOnce
-    }
-
-    pub(super) fn manners(self) -> &'static Manners {
-        match self {
-            Self::Classic => &Manners { is_framed: false, ok: Ok::AtOnce, has_receipt: false },
-            Self::Line => &Manners { is_framed: false, ok: Ok::AfterSilence, has_receipt: true },
-            Self::Put => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
-            Self::Ask => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
-        }
-    }
-
     /// Appends `request` to `out` as a client sends it.
     pub(super) fn spell_request(self, request: &Request, out: &mut Vec<u8>) {
         match self {
@@ -100,33 +38,6 @@ impl Dialect {
             _ => reply.spell_line(out),
         }
     }
-}
-
-/// What the head of a request says.
-#[derive(Debug)]
-pub(super) enum Head {
-    /// There is a file to hand over.
-    Upload(Request),
-    /// There would be, under a name that is refused. Its content can be read past.
-    BadName { dialect: Dialect, size: Option<u64>, digest: Option<Promise>, refusal: Refusal },
-    /// The client asks for nothing more.
-    Bye,
-    /// No request.
-    Bad(Refusal),
-}
-
-/// How the heads of some dialects are read. All of them are lines.
-struct Grammar {
-    /// Whether a head that begins with these bytes, one at least, is read by it.
-    reads: fn(&[u8]) -> bool,
-    /// Whether a head of it may come after an earlier request.
-    may_follow: Result<(), &'static str>,
-    /// Whether a head of it is whole when the client pauses.
-    ends_with_burst: bool,
-    /// Why no line that begins with these bytes can be a head of it.
-    refuse_early: fn(&[u8]) -> Option<Refusal>,
-    /// Reads a whole head, its LF and a CR before it taken off. `true`: the burst ended it, and no LF came.
-    read: fn(&[u8], bool, NamePolicy) -> Head,
 }
 
 /// In the order in which they are asked.

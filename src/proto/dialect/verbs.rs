@@ -8,7 +8,8 @@
 
 use std::num::NonZeroU64;
 
-use super::{Dialect, Grammar, Head};
+use super::grammar::{Grammar, Head};
+use super::manners::Dialect;
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
 use crate::proto::{Algorithm, Code, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId};

@@ -1,0 +1,72 @@
+//! The rows of the dialects: what ends the content, and what the client may hear.
+//!
+//! Knows no grammar.
+
+/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
+/// first bytes tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The network tutorials': a bare name; `ok`; content until FIN; never another word.
+    #[default]
+    Classic,
+    /// `NAME LF`; content at once, until FIN; one receipt line.
+    Line,
+    /// `/put ATTRS NAME LF`; content at once, as long as the request says; a receipt line; the next request.
+    Put,
+    /// `/ask ATTRS NAME LF`; `ok OFFSET LF`; then as put.
+    Ask,
+}
+
+/// What the two sides of a dialect may expect of one another.
+#[derive(Debug)]
+pub(in crate::proto) struct Manners {
+    /// The content tells its own end, so that an end is not mistaken for a broken connection, and another request may
+    /// follow.
+    pub(in crate::proto) is_framed: bool,
+    /// When the client is told to send.
+    pub(in crate::proto) ok: Ok,
+    /// The outcome is told in words. Without them only the end of the stream tells it.
+    pub(in crate::proto) has_receipt: bool,
+}
+
+/// When the client is told to send its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proto) enum Ok {
+    /// Before any content: the client waits for it.
+    AtOnce,
+    /// Only where the client falls silent: one that sends on may not be reading.
+    AfterSilence,
+    /// Never: the client does not wait.
+    Never,
+}
+
+impl Dialect {
+    /// All of them, as command lines and logs spell them.
+    pub const WORDS: &[(&str, Self)] =
+        &[("classic", Self::Classic), ("line", Self::Line), ("put", Self::Put), ("ask", Self::Ask)];
+
+    /// How command lines and logs spell it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, dialect)| *dialect == self).expect("every dialect has a word").0
+    }
+
+    /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
+    /// another request may follow.
+    pub fn is_framed(self) -> bool {
+        self.manners().is_framed
+    }
+
+    /// Whether the client sends no content before it has its answer. After a refusal none follows.
+    pub(in crate::proto) fn waits_for_ok(self) -> bool {
+        self.manners().ok == Ok::AtOnce
+    }
+
+    pub(in crate::proto) fn manners(self) -> &'static Manners {
+        match self {
+            Self::Classic => &Manners { is_framed: false, ok: Ok::AtOnce, has_receipt: false },
+            Self::Line => &Manners { is_framed: false, ok: Ok::AfterSilence, has_receipt: true },
+            Self::Put => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
+            Self::Ask => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
+        }
+    }
+}
