@@ -23,7 +23,7 @@ use super::ending::CloseReason;
 use super::pace::Lapse;
 use crate::net::Flags;
 use crate::net::diag::{Diag, Tcp};
-use crate::proto::{Awaits, Dialect, Event, Farewell, Name};
+use crate::proto::{Awaits, Event, Farewell, Name};
 use crate::reactor::Id;
 use crate::store::StoreError;
 
@@ -290,15 +290,6 @@ impl Format {
     }
 }
 
-fn dialect_word(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Classic => "classic",
-        Dialect::Line => "line",
-        Dialect::Put => "put",
-        Dialect::Ask => "ask",
-    }
-}
-
 fn excerpt(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(EXCERPT_BYTES)];
     let more = if start.len() < bytes.len() { "…" } else { "" };
@@ -312,7 +303,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::proto::{Code, NamePolicy, Refusal, Request, Ticket, Whole};
+    use crate::proto::{Code, Dialect, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Scene, Side, dialect_word, excerpt};
+use super::{Scene, Side, excerpt};
 use crate::proto::{Event, Refusal, Request};
 
 /// The scene as an object, which its `scene` names.
@@ -49,7 +49,7 @@ pub fn object(scene: &Scene) -> Value {
 fn heard(event: &Event) -> Value {
     match event {
         Event::Request(Request { dialect, name, size, .. }) => {
-            json!({ "scene": "request", "dialect": dialect_word(*dialect), "name": name.as_str(), "size": size })
+            json!({ "scene": "request", "dialect": dialect.word(), "name": name.as_str(), "size": size })
         }
         Event::Content(bytes) => json!({ "scene": "content", "bytes": bytes.len() }),
         Event::End(whole) => json!({ "scene": "whole", "size": whole.size }),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Scene, Side, dialect_word, excerpt};
+use super::{Scene, Side, excerpt};
 use crate::net::diag::Tcp;
 use crate::proto::{Awaits, Event, Farewell, Refusal, Request};
 use crate::server::pace::Lapse;
@@ -55,7 +55,7 @@ impl fmt::Display for Scene<'_> {
 fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match event {
         Event::Request(Request { dialect, name, size, .. }) => {
-            write!(f, "request, {}: {name:?}", dialect_word(*dialect))?;
+            write!(f, "request, {}: {name:?}", dialect.word())?;
             size.map_or(Ok(()), |size| write!(f, ", {size} bytes"))
         }
         Event::Content(bytes) => write!(f, "{} bytes of content", bytes.len()),
