@@ -49,7 +49,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "src/cli/send/report.rs",
         "src/cli/serve.rs",
     ],
-    &["src/client/send.rs", "src/client/send/conversation.rs", "src/client/send/job.rs"],
     &["src/server/connection.rs", "src/server/connection/upload.rs"],
     &["src/server/trace.rs", "src/server/trace/json.rs"],
     &["src/store/commit.rs", "src/store/mod.rs"],

@@ -1,7 +1,7 @@
 //! `intake send` against the real server, against broken connections, and against other receivers.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::fixture::*;
-use crate::tools::leave_out;
+use crate::tools::{Strace, leave_out};
 
 /// Where the files to send are.
 struct Sender {
@@ -363,4 +363,226 @@ fn a_receiver_of_the_tutorials_is_recognised_and_left_without_a_file() {
         assert!(stderr(&output).ends_with("send with --dialect classic\n"), "{output:?}");
         assert!(receiver.join().expect("it ends").is_err(), "a clean end would make a file of what came");
     }
+}
+
+/// `args`, after a redirection by a shell.
+fn redirected(sender: &Sender, to: SocketAddr, args: &[&str], redirection: &str) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec \"$@\" {redirection}"), "sh", env!("CARGO_BIN_EXE_intake"), "send"]);
+    command.args(["--to", &to.to_string()]).args(args).current_dir(sender.path());
+    command.output().expect("a shell can be started")
+}
+
+#[test]
+fn a_file_that_tells_size_0_and_is_not_empty_arrives_whole_in_every_dialect() {
+    let sender = Sender::new();
+    let version = fs::read("/proc/version").expect("every Linux has it");
+    assert!(fs::metadata("/proc/version").expect("it is there").len() == 0 && !version.is_empty());
+    for dialect in [&[][..], &["put"], &["ask"], &["line"], &["classic"]] {
+        let server = Server::start(&[]);
+        let option = if dialect.is_empty() { &[][..] } else { &["--dialect"] };
+        let output = sender.run(server.tcp(), &[&["/proc/version"], option, dialect].concat());
+        assert_exit(&output, 0);
+        server.await_file("version", &version);
+    }
+}
+
+#[test]
+fn a_file_that_tells_size_0_is_sent_again_after_a_lost_receipt_and_stored_once() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let output = sender.run(Proxy::new(server.tcp(), &[Cut::Reply(0)]).address, &["/proc/version"]);
+    assert_exit(&output, 0);
+    assert_eq!(server.files().into_keys().collect::<Vec<_>>(), ["version"]);
+}
+
+#[test]
+fn a_file_that_has_less_than_its_size_says_is_refused_in_words() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    // Every file of sysfs tells the size of a page.
+    let output = sender.run(server.tcp(), &["/sys/kernel/fscaps"]);
+    assert_exit(&output, 1);
+    assert!(stderr(&output).contains("its size says 4096, as in /sys; it is not stored"), "{output:?}");
+    assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_manifest_that_is_one_of_the_inputs_is_refused() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("precious", b"precious\n");
+    std::os::unix::fs::symlink("precious", sender.path().join("symlink")).expect("a link can be made");
+    fs::hard_link(sender.path().join("precious"), sender.path().join("hard link")).expect("a link can be made");
+    for manifest in ["precious", "./precious", "symlink", "hard link"] {
+        for args in [&["precious"][..], &["symlink"], &["--files-from", "precious"], &["missing", "precious"]] {
+            let output = sender.run(server.tcp(), &[args, &["--manifest", manifest]].concat());
+            assert_exit(&output, 2);
+            assert!(stderr(&output).contains("it would be overwritten"), "{output:?}");
+        }
+        let output = redirected(&sender, server.tcp(), &["-", "--name", "a", "--manifest", manifest], "< precious");
+        assert_exit(&output, 2);
+    }
+    assert_eq!(fs::read(sender.path().join("precious")).expect("it is there"), b"precious\n");
+    assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_manifest_is_replaced_by_what_was_stored_and_by_nothing_else() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let list = || fs::read_to_string(sender.path().join("list")).expect("the list is there");
+    sender.write("a", b"1");
+    sender.write("list", b"yesterday\n");
+    let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
+    assert_exit(&sender.run(nowhere, &["a", "--manifest", "list", "--retry", "0"]), 3);
+    assert_exit(&sender.run(server.tcp(), &["missing", "--manifest", "list"]), 1);
+    assert_eq!(list(), "yesterday\n");
+    let output = sender.run(server.tcp(), &["a", "missing", "--manifest", "list"]);
+    assert_exit(&output, 1);
+    assert!(list().ends_with("  a\n") && list().lines().count() == 1, "{}", list());
+    assert_eq!(fs::read_dir(sender.path()).expect("it can be listed").count(), 2, "no part of a list is left");
+    assert_exit(&sender.run(server.tcp(), &["a", "--manifest", "/dev/full"]), 1);
+}
+
+#[test]
+fn results_that_cannot_be_written_are_told_once_and_fail_the_run_that_still_sends_everything() {
+    let (server, sender) = (Server::start(&["--on-exists", "replace"]), Sender::new());
+    sender.write("a", b"1");
+    sender.write("b", b"2");
+    for args in [&["a", "b"][..], &["a", "b", "--json"]] {
+        server.remove_files();
+        let output = redirected(&sender, server.tcp(), args, "> /dev/full");
+        assert_exit(&output, 1);
+        assert_eq!(stderr(&output).matches("cannot write the results").count(), 1, "{output:?}");
+        assert_eq!(server.files(), files_of([("a", b"1"), ("b", b"2")]));
+    }
+}
+
+#[test]
+fn a_reader_of_the_results_may_go_away() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("a", b"1");
+    let mut command = sender.command(server.tcp(), &["a"]);
+    let (reader, writer) = io::pipe().expect("a pipe can be made");
+    drop(reader);
+    let output = command.stdout(writer).output().expect("intake can be started");
+    assert_exit(&output, 0);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn what_the_results_are_written_to_is_not_sent() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("a", b"1");
+    sender.write("log", b"before\n");
+    let output = redirected(&sender, server.tcp(), &["a", "log"], ">> log");
+    assert_exit(&output, 1);
+    assert!(stderr(&output).contains("\"log\": is where standard output goes"), "{output:?}");
+    assert_eq!(server.files(), files_of([("a", b"1")]));
+}
+
+#[test]
+fn files_that_cannot_be_sent_do_not_stop_the_others() {
+    let (server, sender) = (Server::start(&["--on-exists", "replace"]), Sender::new());
+    sender.write("good", b"1");
+    sender.write(".hidden", b"2");
+    sender.write("odd\tname", b"3");
+    sender.write("also good", b"4");
+    let list = b"good\nmissing\n.hidden\nodd\tname\n.\nalso good\n";
+    let output = sender.pipe(server.tcp(), &["--files-from", "-"], list);
+    assert_exit(&output, 1);
+    assert_eq!((stdout(&output).len(), stderr(&output).lines().count()), (2, 4), "{output:?}");
+    assert!(!stderr(&output).contains("--name"), "a name cannot be given to one of several files: {output:?}");
+    assert_eq!(server.files(), files_of([("good", b"1"), ("also good", b"4")]));
+
+    let output = sender.pipe(server.tcp(), &["--files-from", "-", "--json"], list);
+    assert_exit(&output, 1);
+    let told: Vec<Value> =
+        stdout(&output).iter().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
+    let failed: Vec<_> =
+        told.iter().filter(|file| file["status"] == "failed").filter_map(|file| file["file"].as_str()).collect();
+    assert_eq!((told.len(), failed), (6, vec!["missing", ".hidden", "odd\tname", "."]));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn what_is_wrong_with_a_list_is_told() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("a", b"1");
+    for (list, word, code) in [
+        (&b"a\r\n"[..], "a carriage return ends the path", 1),
+        (b"\xef\xbb\xbfa\n", "the list begins with a byte order mark", 1),
+        (b"\xff\xfea\0\n\0", "UTF-16", 1),
+        (b"", "is empty: there is nothing to send", 0),
+        (b"\n\n", "is empty: there is nothing to send", 0),
+    ] {
+        let output = sender.pipe(server.tcp(), &["--files-from", "-"], list);
+        assert_exit(&output, code);
+        assert!(stderr(&output).contains(word), "{output:?}");
+    }
+    assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_slow_producer_is_told_from_a_slow_network() {
+    let (server, sender) = (Server::start(&["--idle-timeout", "200ms"]), Sender::new());
+    let mut command = sender.command(server.tcp(), &["-", "--name", "stream"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("intake can be started");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(b"some").expect("intake reads its input");
+    // It stays open until the server has lost its patience.
+    child.wait().expect("a child can be waited for");
+    drop(stdin);
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert_exit(&output, 1);
+    assert!(stderr(&output).contains("(408)") && stderr(&output).contains("the input came more slowly"), "{output:?}");
+    assert!(server.files().is_empty());
+}
+
+#[test]
+fn a_closed_standard_input_is_not_an_empty_file() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    for args in [&["-", "--name", "a"][..], &["--files-from", "-"]] {
+        let output = redirected(&sender, server.tcp(), args, "<&-");
+        assert_exit(&output, 1);
+        assert!(stderr(&output).contains("is closed; pipe the content in"), "{output:?}");
+    }
+    assert!(server.files().is_empty());
+    assert_exit(&redirected(&sender, server.tcp(), &["-", "--name", "empty"], "< /dev/null"), 0);
+    server.await_file("empty", b"");
+}
+
+#[test]
+fn a_file_that_another_run_has_under_way_is_stored_once() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    sender.write("nine", &content(9_000_000, 21));
+    let delayed = "inject=fdatasync:delay_enter=3000000:when=1";
+    let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", "trace=fdatasync", "-e", delayed]) else {
+        return;
+    };
+    let proxy = Proxy::new(server.tcp(), &[]);
+    let first = sender.command(proxy.address, &["nine"]).spawn().expect("intake can be started");
+    await_until("all of it to be sent", || proxy.passed.load(Ordering::Relaxed) > 9_000_000);
+    let second = sender.run(server.tcp(), &["nine", "--retry", "1"]);
+    assert_exit(&second, 0);
+    first.wait_with_output().expect("a child can be waited for");
+    assert_eq!(server.files().into_keys().collect::<Vec<_>>(), ["nine"]);
+}
+
+#[test]
+fn a_server_that_restarts_is_waited_for() {
+    let sender = Sender::new();
+    sender.write("a", b"1");
+    let stopping = TcpListener::bind("127.0.0.1:0").expect("a server can listen");
+    let address = stopping.local_addr().expect("a listener has an address");
+    let mut child = sender.command(address, &["a", "--retry", "1"]).spawn().expect("intake can be started");
+    let (mut stream, _) = stopping.accept().expect("a client connects");
+    drop(stopping);
+    reply(&stream);
+    stream.write_all(b"no 503 the server is shutting down\n").expect("a refusal can be said");
+    drop(stream);
+    // More refused connections than --retry allows.
+    let words = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    let refused = words.map_while(Result::ok).filter(|line| line.contains("cannot connect")).take(3).count();
+    assert_eq!(refused, 3);
+    let server = Server::start(&["--listen", &address.to_string()]);
+    assert_exit(&child.wait_with_output().expect("a child can be waited for"), 0);
+    server.await_file("a", b"1");
 }

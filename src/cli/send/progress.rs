@@ -1,4 +1,5 @@
-//! How far it is, on a terminal: a bar for each connection's file, and one for all. Hidden where standard error is none.
+//! Progress bars: one for the file of each connection, and one for all files. They are hidden unless standard error is a
+//! terminal. Knows nothing of how files are sent.
 
 use std::sync::Mutex;
 
@@ -14,17 +15,17 @@ pub struct Progress {
 }
 
 struct State {
-    /// How much of each upload is dealt with, in bytes.
+    /// How far each upload is, in bytes.
     positions: Vec<u64>,
     /// The upload that each job's bar shows.
     shown: Vec<Option<usize>>,
 }
 
-/// What a bar says about its file.
+/// What a bar shows of a file.
 pub struct Shown<'a> {
     /// Which upload it is.
     pub upload: usize,
-    /// What it is called.
+    /// The name at the server.
     pub name: &'a str,
     /// In bytes, where that is known.
     pub size: Option<u64>,
@@ -34,13 +35,13 @@ const SIZED: &str = "{msg:20!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} 
 const UNSIZED: &str = "{msg:20!} {spinner} {bytes} {bytes_per_sec}";
 
 impl Progress {
-    /// For files of these sizes, over so many connections.
+    /// Bars for files of these sizes, sent over this many connections.
     pub fn new(sizes: &[Option<u64>], jobs: usize) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let total = ProgressBar::hidden().with_message(format!("{} files", sizes.len()));
         total.set_style(style(SIZED));
         total.set_length(sizes.iter().flatten().sum());
-        // For a single file its own bar says it all.
+        // A single file has its own bar, and needs no second.
         let total = if sizes.len() > 1 { bars.add(total) } else { total };
         let jobs: Vec<_> =
             (0..jobs.min(sizes.len())).map(|_| bars.add(ProgressBar::no_length().with_style(style("")))).collect();
@@ -48,7 +49,7 @@ impl Progress {
         Self { bars, jobs, total, state: Mutex::new(state) }
     }
 
-    /// So much of it is dealt with.
+    /// Shows that an upload has got to `position`, in bytes.
     pub fn set(&self, job: usize, shown: &Shown<'_>, position: u64) {
         let mut state = self.state.lock().expect("no holder panics");
         let before = std::mem::replace(&mut state.positions[shown.upload], position);
@@ -70,7 +71,7 @@ impl Progress {
 
     /// Takes the bars away.
     pub fn clear(&self) {
-        // Fails only where nobody looks.
+        // Fails only if the terminal is gone.
         let _ = self.bars.clear();
     }
 }

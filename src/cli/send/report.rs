@@ -1,36 +1,62 @@
-//! How each upload ended: for people, for programs, and as a list for `sha256sum -c`.
+//! Reports how each upload ended, for people or for programs, and how that makes the run end.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use intake::client::send::{SendError, Sent, Source, Upload};
-use intake::proto::{Algorithm, Digest, Failure, Receipt, Stored};
+use intake::proto::{Failure, Receipt, Refusal, Stored};
 use serde_json::{Value, json};
 
-use super::super::{Exit, complain, say};
-use super::STDIN;
+use super::super::{Exit, Output, complain};
+use super::list::STDIN;
+use super::manifest::Manifest;
 
-/// Tells how each file ended, and remembers how that makes the whole end.
+/// Reports how each file ended, and remembers what that makes of the run.
 pub struct Teller<'a> {
     uploads: &'a [Upload],
     json: bool,
+    output: Output,
     manifest: Option<Manifest>,
+    /// The manifest could not be written.
+    is_manifest_broken: bool,
     /// Which files have ended.
     told: Vec<bool>,
-    /// It has not been shown yet that the server knows the dialect.
+    /// The server may not know the dialect: so far no reply shows that it does.
     may_be_classic: bool,
     exit: Exit,
 }
 
 impl<'a> Teller<'a> {
-    /// `may_be_classic`: the server is spoken to in a dialect that not all know.
-    pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool, manifest: Option<Manifest>) -> Self {
-        Self { uploads, json, manifest, told: vec![false; uploads.len()], may_be_classic, exit: Exit::Done }
+    /// `may_be_classic`: the dialect is one that not every server knows.
+    pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool) -> Self {
+        Self {
+            uploads,
+            json,
+            output: Output::default(),
+            manifest: None,
+            is_manifest_broken: false,
+            told: vec![false; uploads.len()],
+            may_be_classic,
+            exit: Exit::Done,
+        }
     }
 
-    /// Tells how one of them ended.
+    /// From now on stored files are listed in `manifest`.
+    pub fn list_in(&mut self, manifest: Option<Manifest>) {
+        self.manifest = manifest;
+    }
+
+    /// Reports a file that cannot be sent.
+    pub fn reject(&mut self, file: &Path, words: &str) {
+        self.exit = Exit::Failed;
+        match self.json {
+            true => self.output.say(failed(file, None, words)),
+            false => complain(format_args!("{file:?}: {words}")),
+        }
+    }
+
+    /// Reports how an upload ended.
     pub fn tell(&mut self, upload: usize, result: &Result<Sent, SendError>) {
         let file = typed(&self.uploads[upload].source);
         self.told[upload] = true;
@@ -38,20 +64,33 @@ impl<'a> Teller<'a> {
             self.may_be_classic = false;
         }
         match result {
-            _ if self.json => say(json(file, Some(result))),
-            Ok(sent) => say(format_args!("{file:?}: {}", Words(sent))),
+            _ if self.json => self.output.say(json(file, Some(result))),
+            Ok(sent) => self.output.say(format_args!("{file:?}: {}", Words(sent))),
             Err(error) => complain(format_args!("{file:?}: {error}{}", self.advice(error))),
         }
         match result {
             Ok(sent) => {
-                if let Some(Err(error)) = self.manifest.as_mut().map(|manifest| manifest.add(sent)) {
-                    complain(format_args!("the manifest cannot be written: {error}"));
-                    self.exit = Exit::Failed;
-                }
+                let listed = self.manifest.as_mut().map_or(Ok(()), |manifest| manifest.add(sent));
+                self.note_manifest(listed);
             }
             Err(error) if error.is_unreachable() => self.exit = Exit::Unreachable,
-            Err(_) if self.exit == Exit::Done => self.exit = Exit::Failed,
-            Err(_) => {}
+            Err(_) => self.fail(),
+        }
+    }
+
+    fn fail(&mut self) {
+        if self.exit == Exit::Done {
+            self.exit = Exit::Failed;
+        }
+    }
+
+    /// Reports the first failure to write the manifest.
+    fn note_manifest(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.is_manifest_broken, true)
+        {
+            complain(format_args!("the manifest cannot be written: {error}; it is left as it was"));
+            self.fail();
         }
     }
 
@@ -66,15 +105,23 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// Tells of what was not tried, and how the whole ended.
-    pub fn finish(self) -> Exit {
+    /// Reports what was not tried, gives the manifest its name, and returns how the run ended.
+    pub fn finish(mut self) -> Exit {
         let untried: Vec<_> = self.uploads.iter().zip(&self.told).filter(|(_, told)| !**told).collect();
         if self.json {
-            untried.iter().for_each(|(upload, _)| say(json(typed(&upload.source), None)));
-        } else if !untried.is_empty() {
+            untried.iter().for_each(|(upload, _)| self.output.say(json(typed(&upload.source), None)));
+        } else if !untried.is_empty() && self.told.contains(&true) {
             complain(format_args!("{} more files were not tried", untried.len()));
         }
-        self.exit
+        if let Some(manifest) = self.manifest.take() {
+            match manifest.finish(self.is_manifest_broken) {
+                Ok(false) if !self.is_manifest_broken => {
+                    complain("nothing is stored, so the manifest is left as it was")
+                }
+                result => self.note_manifest(result.map(drop)),
+            }
+        }
+        self.output.exit(self.exit)
     }
 }
 
@@ -86,7 +133,7 @@ fn typed(source: &Source) -> &Path {
     }
 }
 
-/// How an upload went, for people. The stored name is the peer's word: quoted and escaped.
+/// How an upload ended, for people. The stored name comes from the server: it is quoted and escaped.
 struct Words<'a>(&'a Sent);
 
 impl fmt::Display for Words<'_> {
@@ -104,10 +151,9 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// How an upload went, for programs; without a result it was not tried. A path that is not UTF-8 is shown as near as can
-/// be.
-fn json(file: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
-    let file = file.to_string_lossy();
+/// How an upload ended, for programs; without a result it was not tried. Bytes of a path that are not UTF-8 are replaced.
+fn json(path: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
+    let file = path.to_string_lossy();
     match result {
         Some(Ok(Sent { size, elapsed, stored })) => {
             let receipt = receipt(stored);
@@ -120,11 +166,13 @@ fn json(file: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
                 "digest": receipt.and_then(|receipt| receipt.digest).map(|digest| digest.to_string()),
             })
         }
-        Some(Err(error)) => {
-            json!({ "file": file, "status": "failed", "code": code(error), "error": error.to_string() })
-        }
+        Some(Err(error)) => failed(path, code(error), &error.to_string()),
         None => json!({ "file": file, "status": "untried" }),
     }
+}
+
+fn failed(path: &Path, code: Option<u16>, words: &str) -> Value {
+    json!({ "file": path.to_string_lossy(), "status": "failed", "code": code, "error": words })
 }
 
 fn receipt(stored: &Stored) -> Option<&Receipt> {
@@ -136,46 +184,11 @@ fn receipt(stored: &Stored) -> Option<&Receipt> {
 
 fn code(error: &SendError) -> Option<u16> {
     match error {
-        SendError::Failed(Failure::Refused(refusal)) => Some(refusal.code.0),
+        SendError::Failed(Failure::Refused(Refusal { code, .. })) | SendError::SlowSource(Refusal { code, .. }) => {
+            Some(code.0)
+        }
         _ => None,
     }
-}
-
-/// The digests of what is stored, under the names that it is stored by, as sha256sum(1) checks them in the directory of
-/// the server.
-pub struct Manifest(File);
-
-impl Manifest {
-    /// The digest that it lists.
-    pub const ALGORITHM: Algorithm = Algorithm::Sha256;
-
-    /// Makes an empty one.
-    ///
-    /// # Errors
-    /// In words.
-    pub fn create(path: &Path) -> Result<Self, String> {
-        File::create(path).map(Self).map_err(|error| format!("{path:?} cannot be written: {error}"))
-    }
-
-    /// Lists a file.
-    ///
-    /// # Errors
-    /// What write(2) says.
-    pub fn add(&mut self, sent: &Sent) -> io::Result<()> {
-        match receipt(&sent.stored) {
-            Some(Receipt { digest: Some(digest), stored_name, .. }) => {
-                self.0.write_all(manifest_line(digest, stored_name).as_bytes())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A backslash in front says that the name has some escaped, as coreutils does it.
-fn manifest_line(digest: &Digest, name: &str) -> String {
-    let escaped = name.replace('\\', r"\\").replace('\r', r"\r");
-    let mark = if escaped == name { "" } else { "\\" };
-    format!("{mark}{}  {escaped}\n", digest.to_hex())
 }
 
 #[cfg(test)]
@@ -183,7 +196,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::time::Duration;
 
-    use intake::proto::{Code, Refusal};
+    use intake::proto::{Code, Digest};
 
     use super::*;
 
@@ -212,15 +225,9 @@ mod tests {
         assert_eq!(done["file"], json!("dir/a \"b\""));
         let refused = SendError::Failed(Failure::Refused(Refusal::new(Code::CONFLICT, "taken")));
         assert_eq!(json(file, Some(&Err(refused)))["code"], json!(409));
-        let failed = json(file, Some(&Err(SendError::Connect(ErrorKind::ConnectionRefused))));
+        let gone = SendError::Connect { kind: ErrorKind::ConnectionRefused, worked_before: false };
+        let failed = json(file, Some(&Err(gone)));
         assert_eq!((&failed["status"], &failed["code"]), (&json!("failed"), &Value::Null));
         assert_eq!(json(file, None)["status"], json!("untried"));
-    }
-
-    #[test]
-    fn manifests_escape_as_coreutils_does() {
-        let digest = Digest::Crc32c(1);
-        assert_eq!(manifest_line(&digest, "a b"), "00000001  a b\n");
-        assert_eq!(manifest_line(&digest, r"a\b"), "\\00000001  a\\\\b\n");
     }
 }

@@ -1,21 +1,25 @@
-//! What is sent: a file, or a stream whose end nobody knows before.
+//! What is sent: a file of a known size, or a stream that is read until it ends.
+//!
+//! A file whose size is 0 need not be empty: files in `/proc`, and in some file systems in user space, tell 0 and have
+//! content. Such a file is read once before its size is believed, and what it has is sent as a stream.
 //!
 //! Knows files only, not what is done with their bytes.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
 use rustix::system::uname;
 
 use crate::proto::{Algorithm, Digest, Hasher, ResumeId};
 
-/// What is read at a time: large enough that system calls cost nothing beside the copying.
+/// How much is read at a time: enough that the system calls cost next to nothing beside the copying.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Where content comes from.
@@ -23,7 +27,7 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 pub enum Source {
     /// A regular file.
     File(PathBuf),
-    /// Standard input, whatever it is.
+    /// Standard input, of whatever kind it is.
     Stdin,
 }
 
@@ -37,12 +41,16 @@ pub enum Content {
         /// In bytes.
         size: u64,
     },
-    /// What can be read once only.
+    /// Content that is read from its start to its end, as its size is not known.
     Stream {
         /// Open for reading.
         file: File,
-        /// What was read last.
+        /// The bytes that were read last.
         chunk: Vec<u8>,
+        /// `chunk` was read when the file was opened, and is still to be supplied.
+        is_preloaded: bool,
+        /// It can be opened again, and read from its start.
+        is_repeatable: bool,
     },
 }
 
@@ -55,6 +63,15 @@ pub enum SourceError {
     NotRegular,
     /// It is missing, may not be read, or reading fails.
     Io(io::Error),
+    /// It is standard input, which was closed when the program was started.
+    Closed,
+    /// It has less content than its size says, and its size has not changed: a file of `/sys`, for instance.
+    Short {
+        /// In bytes, as the file system tells it.
+        size: u64,
+        /// In bytes, as far as it could be read.
+        read: u64,
+    },
     /// It has become shorter.
     Shrunk {
         /// In bytes, when it was opened.
@@ -73,16 +90,36 @@ impl Source {
         match self {
             Self::File(path) => open_regular(path),
             Self::Stdin => {
-                let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-                Ok(Content::Stream { file, chunk: Vec::new() })
+                let file = open_stdin()?;
+                Ok(Content::Stream { file, chunk: Vec::new(), is_preloaded: false, is_repeatable: false })
             }
         }
     }
-}
 
-impl Source {
-    /// The same in every run for the same file as it is now, and another for any other: made of the machine, the path, the
-    /// size, and the time of the last change.
+    /// Opens it and reads nothing, as some content can be read only once. Returns the size in bytes where that is known.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn check(&self) -> Result<Option<u64>, SourceError> {
+        match self {
+            Self::File(path) => Ok(Some(open_sized(path)?.1).filter(|size| *size > 0)),
+            Self::Stdin => open_stdin().map(|_| None),
+        }
+    }
+
+    /// What the system tells of it.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    pub fn metadata(&self) -> io::Result<fs::Metadata> {
+        match self {
+            Self::File(path) => fs::metadata(path),
+            Self::Stdin => File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata(),
+        }
+    }
+
+    /// Identifies the file in its present state, in every run: made of the host's name, the path, the size, and the time of
+    /// the last change. A stream has no id.
     pub(super) fn resume_id(&self, content: &Content) -> io::Result<Option<ResumeId>> {
         let (Self::File(path), Content::File { file, size }) = (self, content) else { return Ok(None) };
         let metadata = file.metadata()?;
@@ -97,7 +134,24 @@ impl Source {
 }
 
 fn open_regular(path: &Path) -> Result<Content, SourceError> {
-    // Looked at before it is opened: opening a FIFO waits for somebody to write to it.
+    let (mut file, size) = open_sized(path)?;
+    if size > 0 {
+        return Ok(Content::File { file, size });
+    }
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let length = retry(|| file.read(&mut chunk))?;
+    chunk.truncate(length);
+    if chunk.is_empty() {
+        return Ok(Content::File { file, size });
+    }
+    // A file that cannot seek gives each byte once, such as the trace_pipe of the kernel.
+    let is_repeatable = file.stream_position().is_ok();
+    Ok(Content::Stream { file, chunk, is_preloaded: true, is_repeatable })
+}
+
+/// Opens a regular file. The size is what the file system tells.
+fn open_sized(path: &Path) -> Result<(File, u64), SourceError> {
+    // The type is looked at first: to open a FIFO is to wait for a writer.
     let file_type = fs::metadata(path)?.file_type();
     if file_type.is_dir() {
         return Err(SourceError::Directory);
@@ -107,7 +161,23 @@ fn open_regular(path: &Path) -> Result<Content, SourceError> {
     }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
-    Ok(Content::File { file, size })
+    Ok((file, size))
+}
+
+/// Standard input, unless it was closed. The standard library opens /dev/null in its place then, for reading and writing;
+/// a shell that redirects from /dev/null opens it for reading only, and means an empty file.
+///
+/// # Errors
+/// [`SourceError`].
+fn open_stdin() -> Result<File, SourceError> {
+    let stdin = io::stdin();
+    let stat = fstat(&stdin).map_err(io::Error::from)?;
+    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3);
+    let mode = fcntl_getfl(&stdin).map_err(io::Error::from)? & OFlags::ACCMODE;
+    if is_null && mode == OFlags::RDWR {
+        return Err(SourceError::Closed);
+    }
+    Ok(File::from(stdin.as_fd().try_clone_to_owned()?))
 }
 
 impl Content {
@@ -127,7 +197,7 @@ impl Content {
         let wanted = buffer.len().min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         match self {
             Self::File { file, size } => match retry(|| file.read_at(&mut buffer[..wanted], range.start))? {
-                0 => Err(SourceError::Shrunk { size: *size, read: range.start }),
+                0 => Err(ended_early(file, *size, range.start)),
                 length => Ok(length),
             },
             Self::Stream { chunk, .. } => {
@@ -138,16 +208,29 @@ impl Content {
         }
     }
 
-    /// Reads more of a stream, which may wait; returns how much came, in bytes. 0 is its end.
+    /// Reads more of a stream, which may wait. Returns how much it read, in bytes; 0 at the end.
     ///
     /// # Errors
     /// [`SourceError`].
     pub(super) fn supply(&mut self) -> Result<u64, SourceError> {
-        let Self::Stream { file, chunk } = self else { unreachable!("the size of a file is known") };
+        let Self::Stream { file, chunk, is_preloaded, .. } = self else { unreachable!("the size of a file is known") };
+        if std::mem::take(is_preloaded) {
+            return Ok(chunk.len() as u64);
+        }
         chunk.resize(CHUNK_BYTES, 0);
         let length = retry(|| file.read(chunk))?;
         chunk.truncate(length);
         Ok(length as u64)
+    }
+
+    /// Whether there is more of a stream without reading its descriptor.
+    pub(super) fn is_preloaded(&self) -> bool {
+        matches!(self, Self::Stream { is_preloaded: true, .. })
+    }
+
+    /// Whether it can be opened again, and read from its start.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Stream { is_repeatable: true, .. })
     }
 
     /// What to poll for more of a stream.
@@ -175,6 +258,13 @@ impl Content {
     }
 }
 
+fn ended_early(file: &File, size: u64, read: u64) -> SourceError {
+    match file.metadata() {
+        Ok(metadata) if metadata.len() >= size => SourceError::Short { size, read },
+        _ => SourceError::Shrunk { size, read },
+    }
+}
+
 fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match read() {
@@ -196,6 +286,12 @@ impl fmt::Display for SourceError {
             Self::Directory => f.write_str("is a directory; send its files one by one"),
             Self::NotRegular => f.write_str("is not a regular file; pipe its content into `send - --name NAME`"),
             Self::Io(error) => write!(f, "cannot be read: {error}"),
+            Self::Closed => f.write_str("is closed; pipe the content in, or send an empty file from `< /dev/null`"),
+            Self::Short { size, read } => write!(
+                f,
+                "has {read} bytes, and its size says {size}, as in /sys; it is not stored. Pipe its content into \
+                 `send - --name NAME`"
+            ),
             Self::Shrunk { size, read } => {
                 write!(f, "has shrunk while it was sent, from {size} bytes to {read}; it is not stored")
             }
@@ -243,6 +339,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_tells_size_0_is_read_before_that_is_believed() {
+        let cpus = Source::File("/proc/cpuinfo".into());
+        assert_eq!(fs::metadata("/proc/cpuinfo").unwrap().len(), 0);
+        assert_eq!(cpus.check().unwrap(), None);
+        let mut content = cpus.open().unwrap();
+        assert_eq!((content.size(), content.is_repeatable()), (None, true));
+        let mut read = Vec::new();
+        while let length @ 1.. = content.supply().unwrap() {
+            let start = read.len() as u64;
+            read.resize(read.len() + length as usize, 0);
+            assert_eq!(content.read(start..start + length, &mut read[start as usize..]).unwrap() as u64, length);
+        }
+        assert!(!read.is_empty());
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(Source::File(empty.path().into()).open().unwrap().size(), Some(0));
+    }
+
+    #[test]
+    fn a_file_that_has_less_than_its_size_says_is_told_from_one_that_shrinks() {
+        // Every file of sysfs tells the size of a page.
+        let path = "/sys/kernel/profiling";
+        let path = if Path::new(path).exists() { path } else { "/sys/kernel/fscaps" };
+        let content = Source::File(path.into()).open().unwrap();
+        let error = content.digest(Algorithm::Crc32c).unwrap_err();
+        assert!(matches!(error, SourceError::Short { size: 4096, read: 1..=100 }), "{error:?}");
+    }
+
+    #[test]
     fn a_file_keeps_its_id_until_it_changes() {
         let directory = tempfile::tempdir().unwrap();
         let (path, other) = (directory.path().join("file"), directory.path().join("other"));
@@ -257,13 +381,13 @@ mod tests {
         assert_ne!(id(&other), first);
         File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_ne!(id(&path), first);
-        assert_eq!(Source::Stdin.resume_id(&Source::Stdin.open().unwrap()).unwrap(), None);
     }
 
     #[test]
     fn a_stream_comes_in_chunks() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut content = Content::Stream { file: File::from(std::os::fd::OwnedFd::from(reader)), chunk: Vec::new() };
+        let file = File::from(std::os::fd::OwnedFd::from(reader));
+        let mut content = Content::Stream { file, chunk: Vec::new(), is_preloaded: false, is_repeatable: false };
         io::Write::write_all(&mut writer, b"hello").unwrap();
         drop(writer);
         let mut buffer = [0; 3];

@@ -1,9 +1,11 @@
 //! One connection: the socket that drives a [`Sender`] through as many uploads as there are.
 //!
-//! The socket never blocks, so that what the server says is read while content is being sent: a server whose replies
-//! nobody reads stops reading too. The connection is set to end with RST until nothing more is to be sent. A sender that
-//! is killed, interrupted or at a loss in mid-file thus never looks like one that has finished: in the classic and line
-//! dialects a clean end is all that tells a whole file from half of one.
+//! The socket never blocks, so that replies are read while content is sent: a server whose replies are not read stops
+//! reading too. Until all is sent the connection is set to end with a reset. So a sender that is killed or interrupted in
+//! mid-file never looks like one that has finished: in the classic and line dialects only a clean end tells a whole file
+//! from half of one.
+//!
+//! This module does not know where uploads come from, or what becomes of failed ones: that is its [`Work`].
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,48 +17,66 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
 use super::content::{CHUNK_BYTES, Content, SourceError};
-use super::job::{Job, Pending};
-use super::{SendError, Sent};
-use crate::proto::{Failure, Outcome, Sender, Step};
+use super::error::SendError;
+use super::pending::Pending;
+use super::plan::Sent;
+use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step};
 
-/// How long each address is given to accept: a lost SYN is repeated after 1, 3 and 7 s.
+/// How long each address has to accept the connection: a lost SYN is repeated after 1, 3 and 7 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most uploads that wait for their outcome at once: twice what a server gathers for one write to its disk.
 const IN_FLIGHT_MAX: usize = 128;
-/// How long the rest of a reply may be on its way. Servers write theirs in one piece.
+/// How long the rest of a reply may take. Servers write a reply in one piece.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
+
+/// Where a conversation gets its uploads from, and where it reports how they went.
+pub(super) trait Work {
+    /// The next upload that can be opened.
+    fn next(&mut self) -> Option<(Pending, Content)>;
+    /// How to ask for it.
+    fn request(&self, pending: &Pending, content: &Content) -> Request;
+    /// The first `position` bytes of it were read.
+    fn report_progress(&self, pending: &Pending, position: u64);
+    /// This attempt has ended.
+    fn settle(&mut self, pending: Pending, result: Result<Sent, SendError>);
+}
 
 /// One connection, and what goes over it.
 pub(super) struct Conversation {
     stream: TcpStream,
     sender: Sender,
-    /// What has no outcome yet, in the order of the requests.
+    /// How long the server may be silent, and take nothing more.
+    patience: Duration,
+    /// The uploads without an outcome, in the order of their requests.
     flights: VecDeque<Flight>,
-    /// Of the last one of them, while it is being sent.
+    /// The content of the last of them, while it is sent.
     content: Option<Content>,
-    /// Why no more of it can be read. The connection is of no use then, but what was sent before gets its outcomes.
+    /// Why the content cannot be read to its end. The connection cannot be used for more then, but the uploads that were
+    /// sent before get their outcomes.
     spoiled: Option<SourceError>,
-    /// To be sent; the first `written` bytes are.
+    /// To be sent, except for the first `written` bytes, which are sent already.
     out: Vec<u8>,
     written: usize,
     /// When a byte last moved.
     moved: Instant,
+    /// The last wait was for the source to have more, not for the network.
+    awaits_source: bool,
     /// The start of what the server said last.
     said: Vec<u8>,
     trouble: Option<Trouble>,
 }
 
-/// One upload that has no outcome yet.
+/// An upload without an outcome.
 struct Flight {
     pending: Pending,
     began: Instant,
-    /// The content that is dealt with, in bytes.
+    /// How much of the content was read, in bytes.
     position: u64,
-    /// Content is being sent.
+    /// Some content was sent.
     is_sending: bool,
 }
 
-/// Why a connection can be used no more, apart from what the server says.
+/// Why a connection can no longer be used, apart from what the server says.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     /// For so long.
@@ -89,37 +109,40 @@ fn configure(stream: TcpStream) -> io::Result<TcpStream> {
 
 impl Conversation {
     /// A conversation over a connection of [`connect`].
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, patience: Duration) -> Self {
         Self {
             stream,
             sender: Sender::new(),
+            patience,
             flights: VecDeque::new(),
             content: None,
             spoiled: None,
             out: Vec::with_capacity(CHUNK_BYTES),
             written: 0,
             moved: Instant::now(),
+            awaits_source: false,
             said: Vec::new(),
             trouble: None,
         }
     }
 
-    /// Sends what `job` has until it has no more and every outcome is known, or the conversation has ended.
-    pub(super) fn run(mut self, job: &mut Job<'_>) {
+    /// Sends what `work` has until it has no more and every outcome is known, or the conversation has ended.
+    pub(super) fn run(mut self, work: &mut impl Work) {
         loop {
-            // First, so that each connection is the chance of one upload at least, and none is made for ever in vain.
-            let filled = self.fill(job);
+            // First, so that each connection begins at least one upload: otherwise connections could be made for ever in
+            // vain.
+            let filled = self.fill(work);
             let sent = self.flush();
             let heard = self.hear();
-            self.settle(job);
+            self.settle(work);
             if self.is_over() {
                 break;
             }
             if !(heard || filled || sent) {
-                self.wait(job.patience());
+                self.wait();
             }
         }
-        self.settle(job);
+        self.settle(work);
     }
 
     /// Whether nothing more will come of it.
@@ -138,7 +161,7 @@ impl Conversation {
         }
     }
 
-    /// Hands in what one read brings. Returns whether there was something.
+    /// Reads once, and hands the bytes in. Returns whether there were any.
     fn hear(&mut self) -> bool {
         let mut said = [0; 4096];
         match self.stream.read(&mut said) {
@@ -165,8 +188,8 @@ impl Conversation {
         self.sender.reset();
     }
 
-    /// Passes on the outcomes that are known.
-    fn settle(&mut self, job: &mut Job<'_>) {
+    /// Reports the outcomes that are known.
+    fn settle(&mut self, work: &mut impl Work) {
         while let Some(outcome) = self.sender.outcome() {
             let flight = self.flights.pop_front().expect("there is one outcome for each upload");
             let spoiled = self.spoiled.take_if(|_| self.flights.is_empty());
@@ -174,7 +197,7 @@ impl Conversation {
                 Some(error) => Err(error.into()),
                 None => self.explain(&flight, outcome),
             };
-            job.settle(flight.pending, result);
+            work.settle(flight.pending, result);
         }
     }
 
@@ -186,6 +209,9 @@ impl Conversation {
         let may_be_stored = failure.may_be_stored();
         Err(match (failure, self.trouble) {
             (Failure::Foreign, _) => SendError::Foreign(first_line(&self.said)),
+            (Failure::Refused(refusal @ Refusal { code: Code::TIMEOUT, .. }), _) if self.awaits_source => {
+                SendError::SlowSource(refusal)
+            }
             (Failure::Reset | Failure::Unknown, Some(Trouble::Silence(patience))) => {
                 SendError::Silence { patience, may_be_stored }
             }
@@ -196,8 +222,8 @@ impl Conversation {
         })
     }
 
-    /// Makes something to send, up to a limit. Returns whether something was done.
-    fn fill(&mut self, job: &mut Job<'_>) -> bool {
+    /// Reads content and begins uploads until there is enough to send. Returns whether something was done.
+    fn fill(&mut self, work: &mut impl Work) -> bool {
         let mut filled = false;
         while self.written == 0 && self.out.len() < CHUNK_BYTES && self.spoiled.is_none() {
             match self.sender.step() {
@@ -206,17 +232,17 @@ impl Conversation {
                     let length = bytes.len();
                     self.sender.transmitted(length);
                 }
-                Step::Send(range) => self.read_content(range, true, job),
+                Step::Send(range) => self.read_content(range, true, work),
                 Step::Digest(range) => {
-                    self.read_content(range, false, job);
+                    self.read_content(range, false, work);
                     // There may be much of it: look at the server in between.
                     return true;
                 }
                 Step::Supply if self.is_supply_ready() => self.supply(),
                 Step::Idle if self.flights.len() < IN_FLIGHT_MAX => {
                     self.content = None;
-                    let Some((pending, content)) = job.next() else { break };
-                    self.sender.begin(&job.request(&pending, &content));
+                    let Some((pending, content)) = work.next() else { break };
+                    self.sender.begin(&work.request(&pending, &content));
                     self.content = Some(content);
                     self.flights.push_back(Flight { pending, began: Instant::now(), position: 0, is_sending: false });
                 }
@@ -227,7 +253,7 @@ impl Conversation {
         filled
     }
 
-    fn read_content(&mut self, range: Range<u64>, is_sent: bool, job: &Job<'_>) {
+    fn read_content(&mut self, range: Range<u64>, is_sent: bool, work: &impl Work) {
         let (Some(content), Some(flight)) = (&self.content, self.flights.back_mut()) else {
             unreachable!("content is that of the last upload")
         };
@@ -241,20 +267,23 @@ impl Conversation {
         self.out.truncate(if is_sent { filled + length } else { filled });
         flight.position = start + length as u64;
         if is_sent && !std::mem::replace(&mut flight.is_sending, true) {
-            flight.pending.went_on_from(start);
+            flight.pending.resumed_at(start);
         }
-        job.report_progress(&flight.pending, flight.position);
+        work.report_progress(&flight.pending, flight.position);
     }
 
     fn is_supply_ready(&self) -> bool {
         let Some(content) = &self.content else { return false };
+        if content.is_preloaded() {
+            return true;
+        }
         let mut descriptors = [PollFd::from_borrowed_fd(content.descriptor(), PollFlags::IN)];
         matches!(poll(&mut descriptors, Some(&Timespec::default())), Ok(1..))
     }
 
     fn supply(&mut self) {
         let content = self.content.as_mut().expect("a stream is being sent");
-        if let Some(flight) = self.flights.back_mut() {
+        if let Some(flight) = self.flights.back_mut().filter(|_| !content.is_repeatable()) {
             flight.pending.consume();
         }
         match content.supply() {
@@ -263,7 +292,7 @@ impl Conversation {
         }
     }
 
-    /// Sends what there is to send. Returns whether something was done.
+    /// Sends as much as the socket takes. Returns whether something was done.
     fn flush(&mut self) -> bool {
         if self.out.is_empty() {
             return self.sender.step() == Step::HalfClose && self.half_close();
@@ -295,8 +324,8 @@ impl Conversation {
         true
     }
 
-    /// After a failed send the server's reason may still wait to be read; the end that follows it is no clean one, since
-    /// the kernel reports a reset only once.
+    /// After a failed write the server's reason may still be there to read. An end of the stream behind it is not a clean
+    /// one: the kernel reports a reset only once.
     fn hear_last_words(&mut self, error: ErrorKind) {
         let mut said = [0; 4096];
         while let Ok(length @ 1..) = self.stream.read(&mut said) {
@@ -308,12 +337,14 @@ impl Conversation {
         }
     }
 
-    /// Waits until something can be done, or for as long as a server is waited for.
-    fn wait(&mut self, patience: Duration) {
+    /// Waits until something can be done, or until the server has been silent for too long.
+    fn wait(&mut self) {
+        let patience = self.patience;
         let writable = if self.out.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut descriptors = vec![PollFd::new(&self.stream, PollFlags::IN | writable)];
         let mut timeout = Some(patience.saturating_sub(self.moved.elapsed()));
-        if let (Step::Supply, Some(content), true) = (self.sender.step(), &self.content, self.out.is_empty()) {
+        self.awaits_source = self.sender.step() == Step::Supply && self.out.is_empty();
+        if let (true, Some(content)) = (self.awaits_source, &self.content) {
             descriptors.push(PollFd::from_borrowed_fd(content.descriptor(), PollFlags::IN));
             timeout = None;
         }
@@ -327,7 +358,7 @@ impl Conversation {
                 self.break_off(Trouble::Silence(patience));
             }
         } else if descriptors.len() > 1 {
-            // It was not the server that kept us waiting.
+            // The wait was for the source, so the server was not silent.
             self.moved = Instant::now();
         }
     }

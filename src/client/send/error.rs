@@ -1,0 +1,195 @@
+//! Why an upload failed, in words, and whether another attempt can help. Knows nothing of how attempts are made.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::content::SourceError;
+use crate::proto::{Code, Failure, Refusal};
+
+/// Why an upload failed.
+#[derive(Debug)]
+pub enum SendError {
+    /// No address accepted the connection.
+    Connect {
+        /// The last address's error.
+        kind: ErrorKind,
+        /// An earlier connection of the same run was accepted.
+        worked_before: bool,
+    },
+    /// The server neither said anything nor took more.
+    Silence {
+        /// For how long.
+        patience: Duration,
+        /// Whether all was sent.
+        may_be_stored: bool,
+    },
+    /// The network failed.
+    Network {
+        /// How.
+        kind: ErrorKind,
+        /// Whether all was sent.
+        may_be_stored: bool,
+    },
+    /// The conversation ended in a failure.
+    Failed(Failure),
+    /// The server refused the upload as too slow, while this side waited for the source and not for the network.
+    SlowSource(Refusal),
+    /// The server does not speak this protocol; the start of what it said.
+    Foreign(String),
+    /// The content cannot be read, or not to its end.
+    Source(SourceError),
+}
+
+/// What another attempt costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// It cannot help.
+    Never,
+    /// One of the allowed failures.
+    Counted,
+    /// Time: the server said when to come back, or that it is shutting down.
+    Busy,
+    /// Time: a server that was there is gone, and may be restarting.
+    Restart,
+    /// Nothing: another upload failed, and this one was on the same connection.
+    Free,
+}
+
+impl SendError {
+    /// Whether there is no server to talk to, as far as is known.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Silence { .. })
+    }
+
+    /// Whether the server may have stored the file all the same.
+    pub fn may_be_stored(&self) -> bool {
+        match self {
+            Self::Silence { may_be_stored, .. } | Self::Network { may_be_stored, .. } => *may_be_stored,
+            // Another connection has the same upload open, and may finish it.
+            Self::Failed(Failure::Refused(Refusal { code: Code::CONFLICT, retry_seconds, .. })) => {
+                retry_seconds.is_some()
+            }
+            Self::Failed(failure) => failure.may_be_stored(),
+            Self::Connect { .. } | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => false,
+        }
+    }
+
+    /// Whether every other upload would fail like this one.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::Foreign(_) | Self::Failed(Failure::OnlyClassic))
+    }
+
+    /// Whether another attempt can help, and what it costs.
+    pub(super) fn retry(&self) -> Retry {
+        match self {
+            // EINVAL: the address itself is not one that can be connected to.
+            Self::Connect { kind: ErrorKind::InvalidInput, .. } => Retry::Never,
+            Self::Connect { worked_before: true, .. } => Retry::Restart,
+            Self::Connect { .. } | Self::Silence { .. } | Self::Network { .. } => Retry::Counted,
+            Self::Failed(Failure::Unserved) => Retry::Free,
+            Self::Failed(Failure::Refused(refusal)) => match refusal.code {
+                _ if refusal.retry_seconds.is_some() => Retry::Busy,
+                Code::SHUTTING_DOWN => Retry::Busy,
+                // The server has dropped what arrived damaged, or was damaged there by a power cut: it is sent from the start.
+                Code::TIMEOUT | Code::MISMATCH => Retry::Counted,
+                _ => Retry::Never,
+            },
+            Self::Failed(Failure::OnlyClassic | Failure::Foreign | Failure::WrongReceipt(_)) => Retry::Never,
+            Self::Failed(_) => Retry::Counted,
+            Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => Retry::Never,
+        }
+    }
+
+    /// The shortest pause that the server asks for.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Failed(Failure::Refused(Refusal { retry_seconds, .. })) => {
+                Duration::from_secs(retry_seconds.unwrap_or(0).into())
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn fate(&self) -> &'static str {
+        if self.may_be_stored() { "the file may be stored or not" } else { "the file is not stored" }
+    }
+}
+
+impl From<SourceError> for SendError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect { kind: kind @ ErrorKind::InvalidInput, .. } => write!(
+                f,
+                "cannot connect: {kind}; a link-local IPv6 address needs its interface: [fe80::1%INTERFACE]:PORT"
+            ),
+            Self::Connect { kind, .. } => write!(f, "cannot connect: {kind}"),
+            Self::Silence { patience, .. } => {
+                write!(f, "the server was silent for {} s; {}", patience.as_secs_f64(), self.fate())
+            }
+            Self::Network { kind, .. } => write!(f, "the connection failed: {kind}; {}", self.fate()),
+            Self::Failed(failure) => failure.fmt(f),
+            Self::SlowSource(refusal) => write!(
+                f,
+                "{}; the input came more slowly than the server waits (its --idle-timeout and --min-rate), not the \
+                 network: nothing is stored. Write the input to a file first, and send that",
+                Failure::Refused(refusal.clone())
+            ),
+            Self::Foreign(said) => write!(f, "{}; it said {said:?}", Failure::Foreign),
+            Self::Source(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: Code, retry_seconds: Option<u32>) -> SendError {
+        SendError::Failed(Failure::Refused(Refusal { retry_seconds, ..Refusal::new(code, "words") }))
+    }
+
+    #[test]
+    fn what_the_server_asks_to_wait_for_costs_time_and_not_attempts() {
+        for error in [
+            refused(Code::CONFLICT, Some(5)),
+            refused(Code::SHUTTING_DOWN, Some(1)),
+            refused(Code::SHUTTING_DOWN, None),
+            refused(Code::NO_SPACE, Some(60)),
+        ] {
+            assert_eq!(error.retry(), Retry::Busy, "{error}");
+        }
+        assert_eq!(refused(Code::CONFLICT, None).retry(), Retry::Never);
+        assert_eq!(refused(Code::TIMEOUT, None).retry(), Retry::Counted);
+    }
+
+    #[test]
+    fn only_a_server_that_was_there_is_waited_for() {
+        let connect = |kind, worked_before| SendError::Connect { kind, worked_before };
+        assert_eq!(connect(ErrorKind::ConnectionRefused, true).retry(), Retry::Restart);
+        assert_eq!(connect(ErrorKind::ConnectionRefused, false).retry(), Retry::Counted);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_connected_to_is_not_tried_again() {
+        for worked_before in [false, true] {
+            let error = SendError::Connect { kind: ErrorKind::InvalidInput, worked_before };
+            assert_eq!(error.retry(), Retry::Never);
+            assert!(error.to_string().contains("%INTERFACE"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_upload_that_another_connection_has_open_may_be_stored() {
+        assert!(refused(Code::CONFLICT, Some(5)).may_be_stored());
+        assert!(!refused(Code::CONFLICT, None).may_be_stored());
+    }
+}
