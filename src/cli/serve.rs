@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use intake::proto::{NamePolicy, OnExists, Rules};
 use intake::server::config::{Config, Durability, Limits, Udp};
-use intake::server::trace::{Format, Tracer};
+use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError};
 use log::LevelFilter;
 

@@ -28,28 +28,22 @@
 mod upload;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use super::config::Limits;
-use super::ending::{CloseReason, Filed, Summary};
 use super::pace::{Clock, Lapse, Pace};
-use super::stats::Stats;
-use super::trace::{Scene, Trace};
+use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use crate::net::{Pipe, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
-use crate::reactor::{Budget, Guest, Id, Moment, Readiness};
+use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Claim, Partial, Store};
 use upload::{Task, Upload};
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
-    /// Under which the connection is known.
-    pub id: Id,
     /// Where files go.
     pub store: &'a mut D,
     /// What every conversation goes by.
@@ -64,12 +58,10 @@ pub struct Context<'a, D> {
     pub others_wait: bool,
     /// Files that the disk is busy with, of all connections.
     pub filed: &'a mut BTreeMap<Claim, Filed>,
-    /// What files become of it is counted here.
-    pub stats: &'a mut Stats,
     /// The turn's clock.
     pub clock: Clock,
-    /// Where its story is told.
-    pub trace: Trace<'a>,
+    /// Where it tells what happens.
+    pub story: Story<'a>,
 }
 
 /// What the loop is to do with a connection that it has served.
@@ -100,7 +92,6 @@ pub struct Connection<S, D: Store> {
     /// What was read and cannot be followed before something is settled. Boxed twice, as most hold nothing and the outer
     /// pointer is thin.
     held: Option<Box<Box<[u8]>>>,
-    summary: Summary,
     lingering: bool,
     /// A close of the socket is a reset, by whatever it is closed.
     resets_on_close: bool,
@@ -123,7 +114,7 @@ impl<S: Stream, D: Store> Guest for Connection<S, D> {
 impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
     /// may be there already, and trying costs less than another turn.
-    pub fn new(stream: S, peer: SocketAddr, now: Moment) -> Self {
+    pub fn new(stream: S, now: Moment) -> Self {
         Self {
             stream,
             readiness: Readiness { readable: true, writable: true },
@@ -132,7 +123,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
             upload: None,
             task: None,
             held: None,
-            summary: Summary::begin(peer, now),
             lingering: false,
             resets_on_close: false,
             trickle: Trickle::default(),
@@ -160,9 +150,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
             Err(error) => {
-                cx.trace.tell(|| Scene::Failed(&error));
+                cx.story.scene(|| Scene::Failed(&error));
                 let lost = self.lost(error);
-                self.ended(lost)
+                self.ended(lost, cx)
             }
         }
     }
@@ -174,11 +164,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         let due = self.next_lapse(cx.limits).filter(|(at, _)| *at <= cx.clock.asked);
         if let Some((_, lapse)) = due {
-            cx.trace.tell(|| Scene::Lapsed(lapse));
+            cx.story.scene(|| Scene::Lapsed(lapse));
         }
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
-            Break(()) => self.ended(CloseReason::Silent),
+            Break(()) => self.ended(CloseReason::Silent, cx),
         }
     }
 
@@ -217,17 +207,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
             // Whether or not all that is known can be sent before.
             let _ = self.reset_on_close(true);
         } else {
-            self.refuse(Refusal::shutting_down(), Peer::Silent, cx.stats);
+            self.refuse(Refusal::shutting_down(), Peer::Silent, &mut cx.story);
         }
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent, cx),
         }
     }
 
-    /// The one line that tells its story.
-    pub fn summary(&self, reason: &CloseReason, now: Moment) -> String {
-        self.summary.line(reason, self.upload.as_ref().map(Upload::name), now)
+    /// The name of the upload that is under way.
+    pub fn uploading(&self) -> Option<&Name> {
+        self.upload.as_ref().map(Upload::name)
     }
 
     fn has_unsent(&self) -> bool {
@@ -246,21 +236,21 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
-            cx.trace.tell_state(|| self.receiver.awaits());
+            cx.story.state(|| self.receiver.awaits());
             if budget.is_spent() || !self.may_say_more() {
-                self.flush(cx.clock.now, &mut cx.trace)?;
+                self.flush(cx)?;
             }
             match self.receiver.farewell() {
                 Some(Farewell::Linger) if self.lingering => {}
-                Some(Farewell::Linger) => self.begin_linger(cx.clock.now, &mut cx.trace)?,
-                Some(farewell) => return self.depart(farewell, &mut cx.trace),
+                Some(Farewell::Linger) => self.begin_linger(cx)?,
+                Some(farewell) => return self.depart(farewell, cx),
                 None => {}
             }
             if !self.can_advance() {
                 if cx.rules.is_draining && self.leaves(cx) {
                     continue;
                 }
-                self.set_low_water(&mut cx.trace);
+                self.set_low_water(cx);
                 return Ok(if self.waits_for_room() { Verdict::Room } else { Verdict::Wait });
             }
             if budget.is_spent() {
@@ -277,16 +267,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Sends what is owed, as far as the peer takes it.
-    fn flush(&mut self, now: Moment, trace: &mut Trace) -> io::Result<()> {
+    fn flush(&mut self, cx: &mut Context<D>) -> io::Result<()> {
         while self.has_unsent() && self.readiness.writable {
             match self.stream.write(self.receiver.transmit()) {
                 Ok(sent) => {
-                    trace.tell(|| Scene::Wrote(&self.receiver.transmit()[..sent]));
+                    cx.story.scene(|| Scene::Wrote(&self.receiver.transmit()[..sent]));
                     self.receiver.transmitted(sent);
-                    self.pace.sent(now);
+                    self.pace.sent(cx.clock.now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    trace.tell(|| Scene::WriteWouldBlock);
+                    cx.story.scene(|| Scene::WriteWouldBlock);
                     self.readiness.writable = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -327,7 +317,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Err(error) => return Err(error),
         };
         if count > 0 {
-            cx.trace.tell(|| Scene::Spliced { bytes: count });
+            cx.story.scene(|| Scene::Spliced { bytes: count });
             budget.spend(count);
             self.pace.received(count, cx.clock.now);
             self.trickle.received(count);
@@ -343,12 +333,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let appetite = appetite.min(buffer.len());
         match self.stream.read(&mut buffer[..appetite]) {
             Ok(0) => {
-                cx.trace.tell(|| Scene::ReadEnd);
+                cx.story.scene(|| Scene::ReadEnd);
                 let event = self.receiver.end_of_stream();
                 self.act_on(event, cx);
             }
             Ok(count) => {
-                cx.trace.tell(|| Scene::Read { bytes: count, room: appetite });
+                cx.story.scene(|| Scene::Read { bytes: count, room: appetite });
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
                 if self.receiver.content_left() > 0 {
@@ -357,7 +347,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.follow(&buffer[..count], cx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                cx.trace.tell(|| Scene::ReadWouldBlock);
+                cx.story.scene(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
                 if cx.limits.name_quiet.is_zero() {
                     let event = self.receiver.end_of_burst(cx.rules);
@@ -371,10 +361,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Before it waits: what the next edge has to tell of.
-    fn set_low_water(&mut self, trace: &mut Trace) {
+    fn set_low_water(&mut self, cx: &mut Context<D>) {
         if let Some(bytes) = self.trickle.mark(self.receiver.content_left()) {
             self.stream.set_low_water(bytes);
-            trace.tell(|| Scene::LowWater { bytes });
+            cx.story.scene(|| Scene::LowWater { bytes });
         }
     }
 
@@ -406,7 +396,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
-        cx.trace.tell(|| Scene::Heard(&event));
+        cx.story.scene(|| Scene::Heard(&event));
         match event {
             Event::Request(request) if cx.others_wait || cx.store.is_congested() => {
                 self.task = Some(Box::new(Task::Begin(request)));
@@ -416,16 +406,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
                 let name = self.end_upload(refusal.code.keeps_partial());
-                self.note_refusal(refusal, name, cx.stats);
+                self.note_refusal(refusal, name, &mut cx.story);
             }
-            Event::Refused(refusal, request) => self.note_refusal(refusal, Some(request.name), cx.stats),
+            Event::Refused(refusal, request) => self.note_refusal(refusal, Some(request.name), &mut cx.story),
             Event::NotARequest(refusal, head) if self.receiver.is_over() => {
                 self.end(CloseReason::NotARequest(refusal, head));
             }
             Event::NotARequest(refusal, head) => {
-                cx.stats.refuse(refusal.code);
-                self.summary.refused += 1;
-                self.log_file(CloseReason::NotARequest(refusal, head));
+                cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head });
             }
             // Enough is enough: as if it had ended.
             Event::Discarded(_) if self.lingering && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
@@ -436,15 +424,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
-    fn refuse(&mut self, refusal: Refusal, peer: Peer, stats: &mut Stats) {
+    fn refuse(&mut self, refusal: Refusal, peer: Peer, story: &mut Story) {
         self.receiver.refuse(&refusal, peer);
         let name = self.end_upload(refusal.code.keeps_partial());
-        self.note_refusal(refusal, name, stats);
+        self.note_refusal(refusal, name, story);
     }
 
-    /// Counts a refusal, and sees to it that the log names the file: in a line of its own, or in that of the connection if
-    /// that ends with it.
-    fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, stats: &mut Stats) {
+    /// Tells a refusal, at once or, if the connection ends with it, as the reason for that.
+    fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
         let is_over = self.receiver.is_over();
         if is_over {
             // The upload that was in progress behind a failed one is not followed any more.
@@ -453,18 +440,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if is_over && self.ending.is_none() {
             return self.end(CloseReason::Refused(refusal, name));
         }
-        if !is_over {
-            self.summary.refused += 1;
-            stats.refuse(refusal.code);
-        }
-        if name.is_some() {
-            self.log_file(CloseReason::Refused(refusal, name));
-        }
-    }
-
-    /// What the log says of one file.
-    fn log_file(&self, words: impl fmt::Display) {
-        log::info!("{}: {words}", self.summary.peer());
+        story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref() });
     }
 
     /// The first reason is the one that counts: what follows from it is no news.
@@ -473,9 +449,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// How it ended, or `otherwise` where nothing has been said of that and nothing was done.
-    fn ended(&mut self, otherwise: CloseReason) -> Verdict {
+    fn ended(&mut self, otherwise: CloseReason, cx: &Context<D>) -> Verdict {
         let otherwise = match otherwise {
-            CloseReason::Silent if self.summary.has_answered() => CloseReason::Finished,
+            CloseReason::Silent if cx.story.whom.has_answered() => CloseReason::Finished,
             otherwise => otherwise,
         };
         Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
@@ -492,44 +468,42 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Lapse::Linger => return Break(()),
             // It was told what it is owed and does not read it, or it is owed nothing.
             Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),
-            Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx.stats),
+            Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx),
             Lapse::Header if awaits == Awaits::Header => {
-                self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx.stats);
+                self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx);
             }
             Lapse::Header if awaits == Awaits::RestOfName => {
-                self.too_slow("the name did not end", cx.limits.header_timeout, Peer::Sending, cx.stats);
+                self.too_slow("the name did not end", cx.limits.header_timeout, Peer::Sending, cx);
             }
-            Lapse::Header => {
-                self.too_slow("the request did not end", cx.limits.header_timeout, Peer::Sending, cx.stats)
-            }
+            Lapse::Header => self.too_slow("the request did not end", cx.limits.header_timeout, Peer::Sending, cx),
             Lapse::RateWindow => {
                 let min_rate = cx.limits.min_rate.unwrap_or(0);
                 if self.pace.close_window(min_rate, cx.clock.now) {
                     let words = format!("slower than {min_rate} bytes a second for {:?}", Limits::RATE_WINDOW);
-                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, cx.stats);
+                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, &mut cx.story);
                 }
             }
         }
         Continue(())
     }
 
-    fn too_slow(&mut self, what: &str, span: Option<Duration>, peer: Peer, stats: &mut Stats) {
+    fn too_slow(&mut self, what: &str, span: Option<Duration>, peer: Peer, cx: &mut Context<D>) {
         let words = format!("{what} within {:?}", span.unwrap_or_default());
-        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, stats);
+        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, &mut cx.story);
     }
 
-    fn begin_linger(&mut self, now: Moment, trace: &mut Trace) -> io::Result<()> {
+    fn begin_linger(&mut self, cx: &mut Context<D>) -> io::Result<()> {
         self.lingering = true;
-        self.pace = Pace::begin(now);
+        self.pace = Pace::begin(cx.clock.now);
         self.stream.shutdown_write()?;
-        trace.tell(|| Scene::Parting(Farewell::Linger));
+        cx.story.scene(|| Scene::Parting(Farewell::Linger));
         Ok(())
     }
 
-    fn depart(&mut self, farewell: Farewell, trace: &mut Trace) -> io::Result<Verdict> {
-        trace.tell(|| Scene::Parting(farewell));
+    fn depart(&mut self, farewell: Farewell, cx: &mut Context<D>) -> io::Result<Verdict> {
+        cx.story.scene(|| Scene::Parting(farewell));
         self.reset_on_close(farewell == Farewell::Reset)?;
-        Ok(self.ended(CloseReason::Silent))
+        Ok(self.ended(CloseReason::Silent, cx))
     }
 
     /// Makes the close of the socket a reset, or an end again, however it comes to be closed.
@@ -562,12 +536,13 @@ mod tests {
     use mio::net::TcpStream;
 
     use super::*;
+    use crate::server::story::Whom;
     use crate::store::Directory;
 
     #[test]
     fn one_that_only_waits_is_small() {
         // Less the stream: a debug build's is larger.
-        let bytes = size_of::<Connection<TcpStream, Directory>>() - size_of::<TcpStream>();
+        let bytes = size_of::<Connection<TcpStream, Directory>>() + size_of::<Whom>() - size_of::<TcpStream>();
         assert!(
             bytes <= 232,
             "{bytes} bytes, which thousands that only wait take each: what few of them have goes in a box"

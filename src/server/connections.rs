@@ -7,17 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
-use log::{Level, log};
-
 use super::config::{Config, Limits};
 use super::connection::{Connection, Context, Verdict};
-use super::ending::{CloseReason, Filed};
 use super::pace::Clock;
-use super::stats::Stats;
-use super::trace::{Scene, Trace, Tracer};
+use super::story::trace::Tracer;
+use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Rules};
-use crate::reactor::{Budget, Id, Moment, Readiness, ReadyQueue, Table};
+use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
 use crate::store::{Claim, Store, StoreError};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
@@ -39,15 +36,30 @@ pub struct Connections<S, D: Store> {
     store: D,
     rules: Rules,
     limits: Limits,
-    table: Table<Connection<S, D>>,
+    table: Table<Seat<S, D>>,
     /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
     waiting_for_room: ReadyQueue,
     /// Files that the disk is busy with. Their connections may have gone.
     filed: BTreeMap<Claim, Filed>,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
-    stats: Stats,
-    tracer: Option<Tracer>,
+    ears: Ears,
+}
+
+/// A connection, and who it is with.
+struct Seat<S, D: Store> {
+    connection: Connection<S, D>,
+    whom: Whom,
+}
+
+impl<S: Stream, D: Store> Guest for Seat<S, D> {
+    fn absorb(&mut self, readiness: Readiness) -> bool {
+        self.connection.absorb(readiness)
+    }
+
+    fn is_ready(&self, now: Moment) -> bool {
+        self.connection.is_ready(now)
+    }
 }
 
 impl<S: Stream, D: Store> Connections<S, D> {
@@ -62,19 +74,18 @@ impl<S: Stream, D: Store> Connections<S, D> {
             filed: BTreeMap::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
-            stats: Stats::default(),
-            tracer: None,
+            ears: Ears::default(),
         }
     }
 
-    /// Has the story of every connection told from now on.
+    /// Has the trace of every connection written from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
-        self.tracer = Some(tracer);
+        self.ears.trace_to(tracer);
     }
 
-    /// Where the story of `id` is told.
-    pub fn trace(&mut self, id: Id) -> Trace<'_> {
-        Trace::of(&mut self.tracer, id)
+    /// Shows a step of `id` in the trace.
+    pub fn scene<'s>(&mut self, id: Id, scene: impl FnOnce() -> Scene<'s>) {
+        self.ears.scene(id, scene);
     }
 
     /// Takes on a new connection; `register` makes the poll report it under the [`Id`] that it is given.
@@ -89,11 +100,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
     ) -> io::Result<()> {
         let id = self.table.next_id();
         let stream = register(id)?;
-        if let Some(tracer) = &mut self.tracer {
-            tracer.accepted(id, stream.local_addr().ok(), peer);
-        }
-        self.table.admit(Connection::new(stream, peer, now));
-        self.stats.accepted += 1;
+        let whom = Whom::new(peer, now);
+        self.ears.accepted(id, || stream.local_addr().ok(), &whom);
+        self.table.admit(Seat { connection: Connection::new(stream, now), whom });
         Ok(())
     }
 
@@ -106,9 +115,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn settle(&mut self) {
         for (claim, result) in self.store.settled() {
             let filed = self.filed.remove(&claim);
-            if let Some(connection) = self.table.get_mut(claim.id) {
-                let mut trace = Trace::of(&mut self.tracer, claim.id);
-                connection.settle(claim.ticket, filed, result, &mut self.stats, &mut trace);
+            if let Some(Seat { connection, whom }) = self.table.get_mut(claim.id) {
+                let mut story = Story { id: claim.id, whom, ears: &mut self.ears };
+                connection.settle(claim.ticket, filed, result, &mut story);
                 self.table.queue(claim.id);
             } else if let Some(filed) = filed {
                 self.settle_orphan(&filed, &result);
@@ -116,16 +125,13 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// A file is stored, or not, whose client has gone: nobody hears of it but the log.
+    /// A file is stored, or not, whose client has gone.
     fn settle_orphan(&mut self, filed: &Filed, result: &Result<Name, StoreError>) {
-        let Filed { peer, asked, .. } = filed;
-        match result {
-            Ok(stored) => {
-                self.stats.stored += 1;
-                log::info!("{peer}, which has gone: {}", filed.line(stored));
-            }
-            Err(error) => log::info!("{peer}, which has gone: {asked:?} not stored: {error}"),
-        }
+        let fact = match result {
+            Ok(stored) => Fact::StoredForNobody { filed, stored },
+            Err(error) => Fact::LostForNobody { filed, error },
+        };
+        self.ears.hear(&Whom::new(filed.peer, Moment::default()), &fact);
     }
 
     /// Serves those that are ready now, once each, as far as the turn's budget goes. Those that have waited for room come
@@ -189,12 +195,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// How many have begun an upload that is not stored yet.
     pub fn uploading(&self) -> usize {
-        self.table.iter().filter(|(_, connection)| connection.is_uploading()).count()
+        self.table.iter().filter(|(_, seat)| seat.connection.is_uploading()).count()
     }
 
     /// Whether there is nobody left but clients that have been told everything.
     pub fn are_lingering(&self) -> bool {
-        self.table.iter().all(|(_, connection)| connection.is_lingering())
+        self.table.iter().all(|(_, seat)| seat.connection.is_lingering())
     }
 
     /// When somebody has to be looked at, at the latest.
@@ -229,7 +235,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// What has been counted.
     pub fn stats(&self) -> &Stats {
-        &self.stats
+        self.ears.stats()
     }
 
     /// Lets `act` get a connection further and does what its verdict says. Returns the bytes that were spent.
@@ -237,19 +243,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let share = self.share_bytes();
         // Over with half of it, as what is left would make for a short read.
         let mut budget = Budget::new(share / 2);
-        let Some(connection) = self.table.get_mut(id) else { return 0 };
+        let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
-            id,
             store: &mut self.store,
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
             pipe: self.pipe.as_ref(),
-            stats: &mut self.stats,
             clock,
             filed: &mut self.filed,
             others_wait: !self.waiting_for_room.is_empty(),
-            trace: Trace::of(&mut self.tracer, id),
+            story: Story { id, whom, ears: &mut self.ears },
         };
         let verdict = act(connection, &mut cx, &mut budget);
         match verdict {
@@ -261,7 +265,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 }
             }
             Verdict::Yield => {
-                cx.trace.tell(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });
+                cx.story.scene(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });
                 self.table.queue(id);
             }
             Verdict::Contend => self.contend(id, clock),
@@ -282,8 +286,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             // It is about to begin a file.
             return self.waiting_for_room.push(id);
         }
-        let wanted = self.table.get(id).and_then(Connection::contended);
-        let rival = wanted.and_then(|wanted| self.table.iter().find(|(_, other)| other.holds(wanted)));
+        let wanted = self.table.get(id).and_then(|seat| seat.connection.contended());
+        let rival = wanted.and_then(|wanted| self.table.iter().find(|(_, other)| other.connection.holds(wanted)));
         if let Some((rival, _)) = rival {
             self.visit(rival, clock, Connection::evict);
         }
@@ -292,18 +296,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
-        let Some(mut connection) = self.table.remove(id) else { return };
-        self.stats.count(reason);
-        let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
-        if log::log_enabled!(level) {
-            log!(level, "{}", connection.summary(reason, now));
-        }
+        let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
+        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.uploading(), now });
         connection.keep_upload();
-        if let Some(tracer) = &mut self.tracer {
-            tracer.closing(id);
-            drop(connection);
-            tracer.closed(id, reason);
-        }
+        self.ears.closing(id);
+        drop(connection);
+        self.ears.closed(id, reason);
     }
 }
 

@@ -34,11 +34,9 @@ pub mod config;
 mod connection;
 mod connections;
 mod digesting;
-mod ending;
 mod pace;
 mod start;
-mod stats;
-pub mod trace;
+pub mod story;
 mod trickle;
 
 use std::fmt;
@@ -51,7 +49,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
 use config::{Config, Durability};
-use trace::{Scene, Tracer};
+use story::Scene;
+use story::trace::Tracer;
 
 use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
@@ -60,7 +59,7 @@ use crate::store::{Directory, TEND_EVERY};
 pub use connections::Connections;
 pub use pace::Clock;
 pub use start::StartError;
-pub use stats::Stats;
+pub use story::Stats;
 
 /// Datagrams answered in one turn: a full batch or a few, so that a flood leaves the uploads most of the time.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -296,7 +295,7 @@ impl Server {
                 TIMER => self.timer.ran_out(),
                 Token(bits) => match Id::from_bits(bits as u64) {
                     Some(id) => {
-                        self.connections.trace(id).tell(|| Scene::Event(event.into()));
+                        self.connections.scene(id, || Scene::Event(event.into()));
                         self.connections.absorb(id, Readiness::from(event));
                     }
                     None => self.acceptor.absorb(bits),

@@ -50,7 +50,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "src/cli/serve.rs",
     ],
     &["src/server/connection.rs", "src/server/connection/upload.rs"],
-    &["src/server/trace.rs", "src/server/trace/json.rs"],
     &["src/store/commit.rs", "src/store/mod.rs"],
 ];
 

@@ -23,7 +23,7 @@ use intake::net::Readiness;
 use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
 use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
-use intake::server::trace::{Format, Tracer};
+use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
 use intake::store::{Claim, Partial, Store, StoreError, Target};
 

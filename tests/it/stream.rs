@@ -27,7 +27,7 @@ fn trickle<'a>(server: &Server, stream: &mut TcpStream, content: &'a [u8]) -> &'
         stream.write_all(drop).expect("a drop can be sent");
         await_until("it to be read", || server.log().matches("read 100 bytes").count() == number + 1);
     }
-    await_until("the mark to go up", || server.log().contains("low-water mark: what comes in drops"));
+    await_until("the mark to go up", || server.log().contains("low-water mark: small reads"));
     rest
 }
 
@@ -47,7 +47,7 @@ fn content_in_drops_is_read_by_the_cupful_and_to_its_last_drop() {
     stream.read_exact(&mut receipt).expect("the last drop is read");
     assert_eq!(String::from_utf8_lossy(&receipt), "done 20000 - drops.bin\n");
     let log = server.log();
-    assert!(log.contains("low-water mark: any byte tells of itself again"), "{log}");
+    assert!(log.contains("low-water mark: the kernel wakes us at any byte again"), "{log}");
     let reads = log.matches("bytes of content").count();
     assert!(reads < 100, "{reads} reads of 200 drops");
     server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));

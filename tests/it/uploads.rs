@@ -102,5 +102,5 @@ fn the_log_names_every_file_once_whatever_came_of_it() {
         assert_eq!(log.matches(told).count(), times, "{told}: {log}");
     }
     // One for each of the nine files, and one for each connection of several.
-    assert_eq!(log.lines().filter(|line| line.contains("server::connection")).count(), 11, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("intake::server] 127.0.0.1:")).count(), 11, "{log}");
 }

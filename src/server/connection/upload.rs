@@ -20,10 +20,8 @@ use crate::net::Stream;
 use crate::proto::{Code, Hasher, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
 use crate::reactor::Budget;
 use crate::server::digesting::Digesting;
-use crate::server::ending::{CloseReason, Filed};
 use crate::server::pace::Pace;
-use crate::server::stats::Stats;
-use crate::server::trace::{Scene, Trace};
+use crate::server::story::{CloseReason, Fact, Filed, Scene, Story};
 use crate::store::{Claim, Partial, Store, StoreError, Target};
 
 /// After how long it makes sense to come back where another upload is in the way, in seconds.
@@ -117,7 +115,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
         self.receiver.dismiss(&refusal);
         let name = self.end_upload(true);
-        self.note_refusal(refusal, name, cx.stats);
+        self.note_refusal(refusal, name, &mut cx.story);
         self.serve(cx, budget)
     }
 
@@ -127,7 +125,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.task.take_if(|task| matches!(**task, Task::Contend(_))).map(|task| *task)
         {
             if let Err(error) = self.open(&request, cx) {
-                self.refuse_to_begin(&error, request.name, cx.stats);
+                self.refuse_to_begin(&error, request.name, cx);
             }
             self.follow_held(cx);
         }
@@ -166,56 +164,52 @@ impl<S: Stream, D: Store> Connection<S, D> {
         ticket: Ticket,
         filed: Option<Filed>,
         result: Result<Name, StoreError>,
-        stats: &mut Stats,
-        trace: &mut Trace,
+        story: &mut Story,
     ) {
         match self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) {
             Some(Task::Sync(_, held)) => {
-                trace.tell(|| Scene::Held { offset: held.offset, result: &result });
+                story.scene(|| Scene::Held { offset: held.offset, result: &result });
                 match result {
                     Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
-                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, stats),
+                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, story),
                 }
             }
             _ => {
                 if let Some(filed) = filed {
-                    self.tell_outcome(filed, result, stats, trace);
+                    self.tell_outcome(filed, result, story);
                 }
             }
         }
     }
 
-    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, stats: &mut Stats, trace: &mut Trace) {
+    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, story: &mut Story) {
         let outcome = result.as_ref().map_err(refusal_for);
         if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied()) {
             // It was held for an upload that has been given up since.
             return;
         }
-        trace.tell(|| Scene::Settled(&result));
+        story.scene(|| Scene::Settled(&result));
         match outcome {
             Ok(stored) => {
-                self.summary.stored += 1;
-                stats.stored += 1;
+                story.tell(&Fact::Stored { filed: &filed, stored });
                 if filed.is_alone {
                     self.end(CloseReason::Stored { asked: filed.asked, stored: stored.clone() });
-                } else {
-                    self.log_file(filed.line(stored));
                 }
             }
-            Err(refusal) => self.note_refusal(refusal, Some(filed.asked), stats),
+            Err(refusal) => self.note_refusal(refusal, Some(filed.asked), story),
         }
     }
 
-    fn filed(&self, whole: Whole, asked: Name) -> Filed {
+    fn filed(&self, whole: Whole, asked: Name, story: &Story) -> Filed {
         // A conversation that is over with the content has had only this one.
-        Filed { peer: self.summary.peer(), whole, asked, is_alone: self.receiver.is_over() }
+        Filed { peer: story.whom.peer(), whole, asked, is_alone: self.receiver.is_over() }
     }
 
     /// Tells what became of the file, where that is known at once. Else [`Connection::settle`] will.
     fn file(&mut self, filed: Filed, result: Option<Result<Name, StoreError>>, cx: &mut Context<D>) {
         match result {
-            Some(result) => self.tell_outcome(filed, result, cx.stats, &mut cx.trace),
-            None => drop(cx.filed.insert(Claim { id: cx.id, ticket: filed.whole.ticket }, filed)),
+            Some(result) => self.tell_outcome(filed, result, &mut cx.story),
+            None => drop(cx.filed.insert(Claim { id: cx.story.id, ticket: filed.whole.ticket }, filed)),
         }
     }
 
@@ -223,14 +217,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match self.open(&request, cx) {
             Ok(()) => {}
             Err(StoreError::Busy(_)) if request.resume.is_some() => self.task = Some(Box::new(Task::Contend(request))),
-            Err(error) => self.refuse_to_begin(&error, request.name, cx.stats),
+            Err(error) => self.refuse_to_begin(&error, request.name, cx),
         }
     }
 
-    fn refuse_to_begin(&mut self, error: &StoreError, name: Name, stats: &mut Stats) {
+    fn refuse_to_begin(&mut self, error: &StoreError, name: Name, cx: &mut Context<D>) {
         let refusal = refusal_for(error);
         self.receiver.refuse(&refusal, Peer::Sending);
-        self.note_refusal(refusal, Some(name), stats);
+        self.note_refusal(refusal, Some(name), &mut cx.story);
     }
 
     /// Makes a place to write, or finds what is held, unless the whole file may be there already.
@@ -261,7 +255,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
-        cx.stats.resumed += u64::from(held.is_some());
+        if held.is_some() {
+            cx.story.tell(&Fact::Resumed);
+        }
         self.receiver.accept(held);
         if self.receiver.tells_by_ending() {
             // From here on only what is stored ends well, even if this process is killed. Refused, it would be no worse.
@@ -276,17 +272,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
         cx: &mut Context<D>,
         append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
     ) {
-        self.summary.content_bytes += count as u64;
-        cx.stats.content_bytes += count as u64;
+        cx.story.tell(&Fact::Received { bytes: count });
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
         if let Err(error) = append(&mut upload.partial) {
-            self.refuse(refusal_for(&error), Peer::Sending, cx.stats);
+            self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story);
         }
     }
 
     pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
         let upload = self.upload.take().expect("content ends between begin and publish only");
-        let filed = self.filed(whole, upload.name.clone());
+        let filed = self.filed(whole, upload.name.clone(), &cx.story);
         match self.publish_or_compare(whole, upload, cx) {
             Ok(Published::Compare) => {}
             Ok(Published::Filed(result)) => self.file(filed, result, cx),
@@ -307,7 +302,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return Ok(Published::Compare);
         }
         mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
-        Ok(Published::Filed(cx.store.publish(Claim { id: cx.id, ticket: whole.ticket }, partial, name)))
+        Ok(Published::Filed(cx.store.publish(Claim { id: cx.story.id, ticket: whole.ticket }, partial, name)))
     }
 
     fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
@@ -343,9 +338,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match (task, result) {
             (Task::Compare { whole, name, content, digesting }, result) => {
                 let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
-                let filed = self.filed(whole, name.clone());
+                let filed = self.filed(whole, name.clone(), &cx.story);
                 let result = match result {
-                    Ok(()) if is_same() => cx.store.confirm(Claim { id: cx.id, ticket: whole.ticket }, content, name),
+                    Ok(()) if is_same() => {
+                        cx.store.confirm(Claim { id: cx.story.id, ticket: whole.ticket }, content, name)
+                    }
                     Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
                     Err(error) => Some(Err(error)),
                 };
@@ -360,7 +357,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             (Task::Begin(_) | Task::Contend(_) | Task::Sync(..), Ok(())) => {
                 unreachable!("others bring these to their end")
             }
-            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.stats),
+            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story),
         }
     }
 
@@ -369,8 +366,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let ticket = self.receiver.ticket();
         let upload = self.upload.as_ref().expect("what is held is its content");
         self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
-        if let Some(result) = cx.store.hold(Claim { id: cx.id, ticket }, &upload.partial, upload.name.clone()) {
-            self.settle(ticket, None, result, cx.stats, &mut cx.trace);
+        if let Some(result) = cx.store.hold(Claim { id: cx.story.id, ticket }, &upload.partial, upload.name.clone()) {
+            self.settle(ticket, None, result, &mut cx.story);
         }
     }
 

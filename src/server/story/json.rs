@@ -1,11 +1,11 @@
-//! A scene as a JSON object, for tools: `scene` names it, states are spelt as the code spells them.
+//! A scene as a JSON object, for programs. `scene` names it; states are spelled as in the code.
 
 use serde_json::{Value, json};
 
-use super::{Scene, Side, excerpt};
+use super::scene::{Scene, Side, excerpt};
 use crate::proto::{Event, Refusal, Request};
 
-/// The scene as an object, which its `scene` names.
+/// The scene as an object.
 pub fn object(scene: &Scene) -> Value {
     match scene {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),

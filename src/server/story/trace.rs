@@ -1,15 +1,10 @@
-//! The story of each connection as it happens, line by line: for people in words, for tools as one JSON object a line.
+//! The trace: every step of every connection, one line each, in words for people or as JSON for programs.
 //!
-//! The turn and the connections tell scenes; a [`Tracer`] adds what it can find out beside them (the time, the state
-//! before, the kernel's own view, who closed first) and writes each as one line. Where there is no tracer a scene is
-//! not even made: [`Trace::tell`] is one branch. Nothing here has a say in what happens.
+//! A [`Tracer`] hears scenes. It adds what it can find out besides (the time, the state before, the kernel's view, which
+//! side closed first) and writes each as one line.
 //!
-//! Who closed first is not remembered by a socket, but its TCP state says so while it lasts (RFC 9293, 3.3.2): the
-//! kernel is asked where the state may have changed, when the peer's end is read and when ours is said, and never for a
-//! read.
-
-mod json;
-mod words;
+//! A socket does not remember which side closed first, but its TCP state shows it while it lasts (RFC 9293, 3.3.2). The
+//! kernel is asked where that state may have changed: when the end of the peer's stream is read and when ours is sent.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,196 +15,82 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::ending::CloseReason;
-use super::pace::Lapse;
-use crate::net::Flags;
-use crate::net::diag::{Diag, Tcp};
-use crate::proto::{Awaits, Event, Farewell, Name};
+use super::json;
+use super::scene::{Scene, Side};
+use crate::net::diag::Diag;
+use crate::proto::{Awaits, Farewell};
 use crate::reactor::Id;
-use crate::store::StoreError;
 
-/// How much is quoted of what was said, in bytes, so that no line is too long for whoever writes it.
-const EXCERPT_BYTES: usize = 200;
-
-/// How the story is told.
+/// How the trace is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Words,
-    /// For tools.
+    /// For programs.
     Json,
 }
 
-/// Something that happened on one connection.
-#[derive(Debug)]
-pub enum Scene<'a> {
-    /// It was taken from the backlog.
-    Accepted {
-        /// Our address on it.
-        local: Option<SocketAddr>,
-    },
-    /// The poll told of it.
-    Event(Flags),
-    /// A read found bytes.
-    Read {
-        /// So many.
-        bytes: usize,
-        /// As many as could have been read.
-        room: usize,
-    },
-    /// So many bytes went from the socket to the file, unseen.
-    Spliced {
-        /// So many.
-        bytes: usize,
-    },
-    /// A read found the end: the client sends no more.
-    ReadEnd,
-    /// A read found nothing: the socket is drained.
-    ReadWouldBlock,
-    /// From now on the kernel tells of content when so many bytes have come.
-    LowWater {
-        /// How many.
-        bytes: usize,
-    },
-    /// This was written.
-    Wrote(&'a [u8]),
-    /// A write found no room: the client does not take what we say.
-    WriteWouldBlock,
-    /// A read or a write failed, for good.
-    Failed(&'a io::Error),
-    /// What the conversation makes of what was read.
-    Heard(&'a Event<'a>),
-    /// What the conversation waits for has changed.
-    State {
-        /// What it waited for.
-        from: Awaits,
-        /// What it waits for.
-        to: Awaits,
-    },
-    /// Whether the disk has what is held of an upload that is to be gone on with.
-    Held {
-        /// How much that is, in bytes.
-        offset: u64,
-        /// What the disk says, under the name that the file will have.
-        result: &'a Result<Name, StoreError>,
-    },
-    /// What became of a file.
-    Settled(&'a Result<Name, StoreError>),
-    /// A deadline has passed.
-    Lapsed(Lapse),
-    /// It goes back into the ready queue, others first.
-    Yielded {
-        /// What it has read of its budget.
-        spent_bytes: usize,
-    },
-    /// The last word is sent, and this is how to part.
-    Parting(Farewell),
-    /// What the kernel has under the two addresses, or why it is not asked any more.
-    Kernel(&'a io::Result<Tcp>),
-    /// The socket is closed.
-    Closed {
-        /// Why.
-        reason: &'a CloseReason,
-        /// Who ended its side first.
-        first: Side,
-    },
-}
-
-/// The two ends of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Who sends files.
-    Client,
-    /// Who takes them.
-    Server,
-}
-
-/// Where the story of one connection is told, or nowhere.
-#[derive(Debug)]
-pub struct Trace<'a>(Option<(&'a mut Tracer, Id)>);
-
-impl<'a> Trace<'a> {
-    /// For the connection that is known under `id`.
-    pub fn of(tracer: &'a mut Option<Tracer>, id: Id) -> Self {
-        Self(tracer.as_mut().map(|tracer| (tracer, id)))
-    }
-
-    /// Tells what `scene` makes, which is not even called where nobody listens.
-    #[inline]
-    pub fn tell<'s>(&mut self, scene: impl FnOnce() -> Scene<'s>) {
-        if let Some((tracer, id)) = &mut self.0 {
-            tracer.tell(*id, &scene());
-        }
-    }
-
-    /// Tells what the conversation waits for, where that is news.
-    #[inline]
-    pub fn tell_state(&mut self, awaits: impl FnOnce() -> Awaits) {
-        if let Some((tracer, id)) = &mut self.0 {
-            tracer.tell_state(*id, awaits());
-        }
-    }
-}
-
-/// Tells the stories of all connections.
+/// Writes the trace of all connections.
 pub struct Tracer {
     format: Format,
-    /// Takes one whole line a write.
+    /// Gets one whole line a write.
     out: Box<dyn Write + Send>,
-    /// `None` once it has failed and that has been told.
+    /// `None` once it has failed and that has been written.
     kernel: Option<io::Result<Diag>>,
-    stories: HashMap<Id, Story>,
+    traces: HashMap<Id, Traced>,
 }
 
 /// What is kept of one connection.
 #[derive(Clone, Copy, Debug)]
-struct Story {
+struct Traced {
     local: Option<SocketAddr>,
     peer: SocketAddr,
     accepted: Instant,
     awaits: Awaits,
-    /// Who ended its side first, where that is known.
+    /// Which side ended first, if that is known.
     first: Option<Side>,
 }
 
 impl fmt::Debug for Tracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracer").field("format", &self.format).field("stories", &self.stories).finish_non_exhaustive()
+        f.debug_struct("Tracer").field("format", &self.format).field("traces", &self.traces).finish_non_exhaustive()
     }
 }
 
 impl Tracer {
-    /// Tells everything to `out`, one whole line a write. What `out` makes of it is its own affair.
+    /// Writes to `out`, one whole line a write. Errors of `out` are ignored.
     pub fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
-        Self { format, out, kernel: Some(Diag::open()), stories: HashMap::new() }
+        Self { format, out, kernel: Some(Diag::open()), traces: HashMap::new() }
     }
 
-    /// Begins the story of a connection.
+    /// Begins the trace of a connection.
     pub(super) fn accepted(&mut self, id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
         #[expect(clippy::disallowed_methods, reason = "a trace tells when things happened, not when the turn began")]
-        let story = Story { local, peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
-        self.stories.insert(id, story);
-        self.write(&story, &Scene::Accepted { local });
+        let traced = Traced { local, peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
+        self.traces.insert(id, traced);
+        self.write(&traced, &Scene::Accepted { local });
         self.ask_kernel(id);
     }
 
-    /// The socket will be closed. Who is first has to be found out before.
+    /// The socket is about to be closed: finds out which side ended first.
     pub(super) fn closing(&mut self, id: Id) {
-        if self.stories.get(&id).is_some_and(|story| story.first.is_none()) {
+        if self.traces.get(&id).is_some_and(|traced| traced.first.is_none()) {
             self.ask_kernel(id);
         }
     }
 
-    /// Ends the story: the socket is closed.
+    /// Ends the trace of a connection: its socket is closed.
     pub(super) fn closed(&mut self, id: Id, reason: &CloseReason) {
         let first = self.first_is(id, Side::Server);
-        self.tell(id, &Scene::Closed { reason, first });
+        self.hear(id, &Scene::Closed { reason, first });
         self.ask_kernel(id);
-        self.stories.remove(&id);
+        self.traces.remove(&id);
     }
 
-    fn tell(&mut self, id: Id, scene: &Scene) {
-        let Some(&story) = self.stories.get(&id) else { return };
-        self.write(&story, scene);
+    /// Writes a scene, and what the kernel says where that may have changed.
+    pub(super) fn hear(&mut self, id: Id, scene: &Scene) {
+        let Some(&traced) = self.traces.get(&id) else { return };
+        self.write(&traced, scene);
         match scene {
             Scene::ReadEnd => {
                 self.ask_kernel(id);
@@ -229,24 +110,25 @@ impl Tracer {
         }
     }
 
-    fn tell_state(&mut self, id: Id, to: Awaits) {
-        let Some(story) = self.stories.get_mut(&id) else { return };
-        let from = std::mem::replace(&mut story.awaits, to);
+    /// Writes what the conversation waits for, if that has changed.
+    pub(super) fn hear_state(&mut self, id: Id, to: Awaits) {
+        let Some(traced) = self.traces.get_mut(&id) else { return };
+        let from = std::mem::replace(&mut traced.awaits, to);
         if from != to {
-            self.tell(id, &Scene::State { from, to });
+            self.hear(id, &Scene::State { from, to });
         }
     }
 
-    /// Notes who ended its side first, unless that is known; returns who it was.
+    /// Notes which side ended first, unless that is known. Returns it.
     fn first_is(&mut self, id: Id, side: Side) -> Side {
-        self.stories.get_mut(&id).map_or(side, |story| *story.first.get_or_insert(side))
+        self.traces.get_mut(&id).map_or(side, |traced| *traced.first.get_or_insert(side))
     }
 
-    /// Tells the kernel's view where the TCP state may have changed.
+    /// Writes the kernel's view.
     fn ask_kernel(&mut self, id: Id) {
-        let Some(&story) = self.stories.get(&id) else { return };
-        let (Some(local), Some(kernel)) = (story.local, self.kernel.take()) else { return };
-        let answer = kernel.and_then(|mut diag| Ok((diag.connection(local, story.peer)?, diag)));
+        let Some(&traced) = self.traces.get(&id) else { return };
+        let (Some(local), Some(kernel)) = (traced.local, self.kernel.take()) else { return };
+        let answer = kernel.and_then(|mut diag| Ok((diag.connection(local, traced.peer)?, diag)));
         let found = answer.map(|(found, diag)| {
             self.kernel = Some(Ok(diag));
             found
@@ -254,19 +136,19 @@ impl Tracer {
         if let Some(side) = found.as_ref().ok().and_then(|found| first_to_close(found.state)) {
             self.first_is(id, side);
         }
-        self.write(&story, &Scene::Kernel(&found));
+        self.write(&traced, &Scene::Kernel(&found));
     }
 
-    fn write(&mut self, story: &Story, scene: &Scene) {
-        let mut line = self.format.line(story.accepted.elapsed(), story.peer, scene);
+    fn write(&mut self, traced: &Traced, scene: &Scene) {
+        let mut line = self.format.line(traced.accepted.elapsed(), traced.peer, scene);
         line.push('\n');
         // A line that cannot be written is no reason to stop working.
         let _ = self.out.write(line.as_bytes()).and_then(|_| self.out.flush());
     }
 }
 
-/// Who ended its side first, where a TCP state says so (RFC 9293, 3.3.2). Whoever is first has a TIME_WAIT in the end, so
-/// as long as we have not reset it, CLOSED says that it was the client: its FIN came before ours, or a reset.
+/// Which side ended first, if a TCP state shows it (RFC 9293, 3.3.2). The first one has a TIME_WAIT in the end. So CLOSED means
+/// that the client was first, with a FIN or a reset, unless we have reset the connection.
 fn first_to_close(state: &str) -> Option<Side> {
     match state {
         "CLOSE_WAIT" | "LAST_ACK" | "CLOSED" => Some(Side::Client),
@@ -276,7 +158,7 @@ fn first_to_close(state: &str) -> Option<Side> {
 }
 
 impl Format {
-    /// A scene so long after the accept, without the line feed.
+    /// The line of a scene, `at` after the accept, without the line feed.
     fn line(self, at: Duration, peer: SocketAddr, scene: &Scene) -> String {
         match self {
             Self::Words => format!("{:10.6} {peer} {scene}", at.as_secs_f64()),
@@ -290,12 +172,6 @@ impl Format {
     }
 }
 
-fn excerpt(bytes: &[u8]) -> String {
-    let start = &bytes[..bytes.len().min(EXCERPT_BYTES)];
-    let more = if start.len() < bytes.len() { "…" } else { "" };
-    format!("{}{more}", String::from_utf8_lossy(start))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -303,14 +179,18 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::proto::{Code, Dialect, NamePolicy, Refusal, Request, Ticket, Whole};
+    use crate::net::Flags;
+    use crate::net::diag::Tcp;
+    use crate::proto::{Code, Dialect, Event, Name, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
+    use crate::server::pace::Lapse;
+    use crate::store::StoreError;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
     /// A tracer, what it has written, and a connection.
     struct Stage {
-        tracer: Option<Tracer>,
+        tracer: Tracer,
         written: Written,
         id: Id,
     }
@@ -340,17 +220,16 @@ mod tests {
             let (written, id) = (Written::default(), Slots::default().insert(()));
             let mut tracer = Tracer::new(format, Box::new(written.clone()));
             tracer.accepted(id, local, PEER);
-            Self { tracer: Some(tracer), written, id }
+            Self { tracer, written, id }
         }
 
         fn tell(&mut self, scene: Scene) {
-            Trace::of(&mut self.tracer, self.id).tell(|| scene);
+            self.tracer.hear(self.id, &scene);
         }
 
         fn close(&mut self) {
-            let tracer = self.tracer.as_mut().unwrap();
-            tracer.closing(self.id);
-            tracer.closed(self.id, &CloseReason::Finished);
+            self.tracer.closing(self.id);
+            self.tracer.closed(self.id, &CloseReason::Finished);
         }
 
         fn text(&self) -> String {
@@ -440,17 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_tracer_no_scene_is_made() {
-        let id = Slots::default().insert(());
-        Trace::of(&mut None, id).tell(|| unreachable!("nobody listens"));
-        Trace::of(&mut None, id).tell_state(|| unreachable!("nobody listens"));
-    }
-
-    #[test]
     fn a_state_is_told_when_it_changes() {
         let mut stage = Stage::new(Format::Words);
         for awaits in [Awaits::Header, Awaits::Content, Awaits::Content, Awaits::EndOfStream] {
-            Trace::of(&mut stage.tracer, stage.id).tell_state(|| awaits);
+            stage.tracer.hear_state(stage.id, awaits);
         }
         let scenes = stage.scenes();
         assert_eq!(scenes[2..], ["waits for a name -> content", "waits for content -> the end"]);
@@ -498,7 +370,7 @@ mod tests {
     #[test]
     fn a_kernel_that_does_not_answer_is_told_of_once() {
         let mut stage = Stage::new(Format::Words);
-        stage.tracer.as_mut().unwrap().kernel = Some(Err(io::ErrorKind::PermissionDenied.into()));
+        stage.tracer.kernel = Some(Err(io::ErrorKind::PermissionDenied.into()));
         stage.tell(Scene::ReadEnd);
         stage.close();
         let scenes = stage.scenes();
@@ -512,6 +384,6 @@ mod tests {
         stage.close();
         let length = stage.text().len();
         stage.tell(Scene::Event(Flags::default()));
-        assert_eq!((stage.text().len(), stage.tracer.unwrap().stories.len()), (length, 0));
+        assert_eq!((stage.text().len(), stage.tracer.traces.len()), (length, 0));
     }
 }

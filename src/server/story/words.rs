@@ -1,8 +1,8 @@
-//! A scene in words, for people. What a peer has said is quoted, so that it cannot forge a line.
+//! A scene in words, for people. What a peer sent is quoted and escaped, so that it cannot forge a line.
 
 use std::fmt;
 
-use super::{Scene, Side, excerpt};
+use super::scene::{Scene, Side, excerpt};
 use crate::net::diag::Tcp;
 use crate::proto::{Awaits, Event, Farewell, Refusal, Request};
 use crate::server::pace::Lapse;
@@ -17,9 +17,9 @@ impl fmt::Display for Scene<'_> {
             Self::Spliced { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
             Self::ReadEnd => write!(f, "read the end: the client sends no more"),
             Self::ReadWouldBlock => write!(f, "read: WouldBlock, there is no more for now"),
-            Self::LowWater { bytes: 1 } => write!(f, "low-water mark: any byte tells of itself again"),
+            Self::LowWater { bytes: 1 } => write!(f, "low-water mark: the kernel wakes us at any byte again"),
             Self::LowWater { bytes } => {
-                write!(f, "low-water mark: what comes in drops is told of from {bytes} bytes on")
+                write!(f, "low-water mark: small reads, so the kernel now wakes us only from {bytes} bytes on")
             }
             Self::Wrote(bytes) => write!(f, "wrote {} bytes: {:?}", bytes.len(), excerpt(bytes)),
             Self::WriteWouldBlock => write!(f, "write: WouldBlock, the client has to read first"),
@@ -27,7 +27,7 @@ impl fmt::Display for Scene<'_> {
             Self::Heard(event) => heard(event, f),
             Self::State { from, to } => write!(f, "waits for {} -> {}", awaited(*from), awaited(*to)),
             Self::Held { offset, result: Ok(_) } => {
-                write!(f, "the disk has the first {offset} bytes, to be gone on with")
+                write!(f, "the disk has the first {offset} bytes, to be resumed")
             }
             Self::Held { result: Err(error), .. } => write!(f, "the disk does not have what is held: {error}"),
             Self::Settled(Ok(name)) => write!(f, "the disk has it, as {name:?}"),

@@ -1,33 +1,47 @@
-//! What the server has done so far, in numbers.
+//! What the server has done since its start, in numbers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::ending::CloseReason;
+use super::{Ear, Fact, Whom};
 use crate::proto::Code;
 
 /// Counters since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// Connections taken on.
+    /// Connections accepted.
     pub accepted: u64,
-    /// Files published, or found to be there already.
+    /// Files published, or found to be stored already.
     pub stored: u64,
-    /// Uploads gone on with.
+    /// Uploads resumed.
     pub resumed: u64,
     /// Bytes of content received.
     pub content_bytes: u64,
-    /// Requests refused and uploads cut off by us, by code.
+    /// Requests refused and uploads cut off by the server, by code.
     pub refused: BTreeMap<Code, u64>,
-    /// Connections reset by the peer or the network in mid-upload.
+    /// Connections reset by the peer or the network.
     pub lost: u64,
-    /// Connections that ended without a byte.
+    /// Connections that ended before a byte came.
     pub silent: u64,
 }
 
+impl Ear for Stats {
+    fn hear(&mut self, _: &Whom, fact: &Fact) {
+        match fact {
+            Fact::Accepted => self.accepted += 1,
+            Fact::Resumed => self.resumed += 1,
+            Fact::Received { bytes } => self.content_bytes += *bytes as u64,
+            Fact::Stored { .. } | Fact::StoredForNobody { .. } => self.stored += 1,
+            Fact::Refused { refusal, .. } | Fact::NotARequest { refusal, .. } => self.refuse(refusal.code),
+            Fact::LostForNobody { .. } => {}
+            Fact::Closed { reason, .. } => self.close(reason),
+        }
+    }
+}
+
 impl Stats {
-    /// Counts one connection's ending.
-    pub fn count(&mut self, reason: &CloseReason) {
+    fn close(&mut self, reason: &CloseReason) {
         match reason {
             CloseReason::Stored { .. } | CloseReason::Finished | CloseReason::Undecided => {}
             CloseReason::Refused(refusal, _) | CloseReason::NotARequest(refusal, _) => self.refuse(refusal.code),
@@ -36,8 +50,7 @@ impl Stats {
         }
     }
 
-    /// Counts one refusal.
-    pub fn refuse(&mut self, code: Code) {
+    fn refuse(&mut self, code: Code) {
         *self.refused.entry(code).or_default() += 1;
     }
 }

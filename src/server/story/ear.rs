@@ -1,0 +1,111 @@
+//! What is told of a connection, and to whom.
+
+use std::net::SocketAddr;
+
+use super::ending::{CloseReason, Filed};
+use crate::proto::{Name, Refusal};
+use crate::reactor::Moment;
+use crate::store::StoreError;
+
+/// Something that happened to a connection, told once.
+#[derive(Clone, Copy, Debug)]
+pub enum Fact<'a> {
+    /// It was taken from the backlog.
+    Accepted,
+    /// It resumes an upload.
+    Resumed,
+    /// Content has come.
+    Received {
+        /// How much.
+        bytes: usize,
+    },
+    /// A file is stored.
+    Stored {
+        /// What was asked for.
+        filed: &'a Filed,
+        /// The name that it got.
+        stored: &'a Name,
+    },
+    /// A request was refused or an upload cut off, and the connection does not end for that reason.
+    Refused {
+        /// Why.
+        refusal: &'a Refusal,
+        /// The name that was asked for, if it is known.
+        name: Option<&'a Name>,
+    },
+    /// Bytes that are not a request were refused, and the connection goes on.
+    NotARequest {
+        /// Why.
+        refusal: &'a Refusal,
+        /// What came.
+        head: &'a [u8],
+    },
+    /// A file is stored whose connection has gone.
+    StoredForNobody {
+        /// What was asked for.
+        filed: &'a Filed,
+        /// The name that it got.
+        stored: &'a Name,
+    },
+    /// A file could not be stored whose connection has gone.
+    LostForNobody {
+        /// What was asked for.
+        filed: &'a Filed,
+        /// Why.
+        error: &'a StoreError,
+    },
+    /// It ends.
+    Closed {
+        /// Why.
+        reason: &'a CloseReason,
+        /// The upload that was under way.
+        uploading: Option<&'a Name>,
+        /// When.
+        now: Moment,
+    },
+}
+
+/// Something that listens to the story of all connections.
+pub trait Ear {
+    /// Hears a fact about `whom`.
+    fn hear(&mut self, whom: &Whom, fact: &Fact);
+}
+
+/// Who a connection is with, since when, and what it has done.
+#[derive(Debug)]
+pub struct Whom {
+    pub(super) peer: SocketAddr,
+    pub(super) accepted: Moment,
+    /// Bytes of content, of all its uploads.
+    pub(super) content_bytes: u64,
+    /// Files stored.
+    pub(super) stored: u32,
+    /// Requests refused that did not end it.
+    pub(super) refused: u32,
+}
+
+impl Whom {
+    /// A connection that was accepted at `now`.
+    pub fn new(peer: SocketAddr, now: Moment) -> Self {
+        Self { peer, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
+    }
+
+    /// The address of the peer.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether any of its requests has been answered.
+    pub fn has_answered(&self) -> bool {
+        self.stored + self.refused > 0
+    }
+
+    pub(super) fn note(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Received { bytes } => self.content_bytes += *bytes as u64,
+            Fact::Stored { .. } => self.stored += 1,
+            Fact::Refused { .. } | Fact::NotARequest { .. } => self.refused += 1,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How a connection ends.
+//!
+//! Every connection ends for one [`CloseReason`]. What is logged and counted follows from it. Knows nothing of how it came
+//! to that.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::proto::{Name, Refusal, Whole};
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// Its one file is stored. Only its sender knows whether it is whole: the end of the stream was the end of the file.
+    Stored {
+        /// What the client calls it.
+        asked: Name,
+        /// What it is called here.
+        stored: Name,
+    },
+    /// All its requests were answered.
+    Finished,
+    /// It was refused, or cut off in the upload of this name.
+    Refused(Refusal, Option<Name>),
+    /// What it sent is not a request. The bytes are escaped wherever they are quoted.
+    NotARequest(Refusal, Box<[u8]>),
+    /// The server had to end while the disk was busy with its files: nobody knows what becomes of them.
+    Undecided,
+    /// The peer reset it, or the network did.
+    Lost(io::Error),
+    /// The peer left before it sent anything.
+    Silent,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stored { asked, stored } => {
+                write!(f, "{asked:?} stored as {stored:?}, unverified: the end of the stream was the end of the file")
+            }
+            Self::Finished => f.write_str("finished"),
+            Self::Refused(refusal, name) => write!(f, "{}", refused(refusal, name.as_ref())),
+            Self::NotARequest(refusal, head) => write!(f, "{}", not_a_request(refusal, head)),
+            Self::Undecided => f.write_str(
+                "reset, as the server had to end before the disk had its files: whether they are stored is not known",
+            ),
+            Self::Lost(error) => write!(f, "lost: {error}"),
+            Self::Silent => f.write_str("closed before a name came"),
+        }
+    }
+}
+
+/// A file that is whole, and that the disk is busy with.
+#[derive(Debug)]
+pub struct Filed {
+    /// Who it is from.
+    pub peer: SocketAddr,
+    /// What has come of it.
+    pub whole: Whole,
+    /// What the client calls it.
+    pub asked: Name,
+    /// The connection carries no other file: the line at its end is that of the file, too.
+    pub is_alone: bool,
+}
+
+impl Filed {
+    /// What the log says of it when it is stored.
+    pub fn line(&self, stored: &Name) -> impl fmt::Display {
+        fmt::from_fn(move |f| {
+            let Self { whole: Whole { size, digest, .. }, asked, .. } = self;
+            write!(f, "{asked:?} stored as {stored:?}, {size} bytes, ")?;
+            match digest {
+                Some(digest) => write!(f, "{digest}"),
+                None => f.write_str("no digest"),
+            }
+        })
+    }
+}
+
+/// What the log says of a refused request.
+pub fn refused(Refusal { code, words, .. }: &Refusal, name: Option<&Name>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match name {
+        Some(name) => write!(f, "refused {name:?}, {} {words}", code.0),
+        None => write!(f, "refused, {} {words}", code.0),
+    })
+}
+
+/// What the log says of bytes that are not a request.
+pub fn not_a_request(Refusal { code, words, .. }: &Refusal, head: &[u8]) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "refused, {} {words}: \"{}\"", code.0, head.escape_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Code, NamePolicy};
+
+    fn name(name: &str) -> Name {
+        Name::parse(name.as_bytes(), NamePolicy::default()).unwrap()
+    }
+
+    #[test]
+    fn what_a_peer_has_sent_is_quoted_only_escaped() {
+        let refusal = || Refusal::new(Code::BAD_REQUEST, "no name");
+        let reason = CloseReason::NotARequest(refusal(), b"a\n\x1b\"".as_slice().into());
+        assert_eq!(reason.to_string(), r#"refused, 400 no name: "a\n\x1b\"""#);
+        let reason = CloseReason::Refused(refusal(), Some(name("a \"b\"")));
+        assert_eq!(reason.to_string(), r#"refused "a \"b\"", 400 no name"#);
+    }
+}

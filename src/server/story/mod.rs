@@ -1,0 +1,152 @@
+//! The story of each connection: one stream of facts, and all that listen to it.
+//!
+//! A connection tells each [`Fact`] once. Every [`Ear`] hears it: the statistics count, the log writes a line, and a new
+//! listener is one more ear. The trace hears more: every single step, as a [`Scene`].
+//!
+//! ```text
+//!   Connection --tell--> Story --+--> Whom    what this connection has done
+//!                                +--> Stats   what the server has done
+//!                                +--> Line    the log
+//!              --scene-> Story -----> Tracer  the trace, if there is one
+//! ```
+//!
+//! [`Whom`] owns the peer's address and the time of the accept. Nothing here has a say in what happens.
+
+mod ear;
+mod ending;
+mod json;
+mod line;
+mod scene;
+mod stats;
+pub mod trace;
+mod words;
+
+use std::net::SocketAddr;
+
+pub use ear::{Ear, Fact, Whom};
+pub use ending::{CloseReason, Filed};
+use line::Line;
+pub use scene::Scene;
+pub use stats::Stats;
+use trace::Tracer;
+
+use crate::proto::Awaits;
+use crate::reactor::Id;
+
+/// All that listen, on behalf of all connections.
+#[derive(Debug, Default)]
+pub struct Ears {
+    stats: Stats,
+    tracer: Option<Tracer>,
+}
+
+impl Ears {
+    /// Has the trace of every connection written from now on.
+    pub fn trace_to(&mut self, tracer: Tracer) {
+        self.tracer = Some(tracer);
+    }
+
+    /// What has been counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// A fact about `whom`.
+    pub fn hear(&mut self, whom: &Whom, fact: &Fact) {
+        self.stats.hear(whom, fact);
+        Line.hear(whom, fact);
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&mut self, id: Id, local: impl FnOnce() -> Option<SocketAddr>, whom: &Whom) {
+        self.hear(whom, &Fact::Accepted);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.accepted(id, local(), whom.peer());
+        }
+    }
+
+    /// A step of a connection. `scene` is not even called where nobody listens.
+    #[inline]
+    pub fn scene<'s>(&mut self, id: Id, scene: impl FnOnce() -> Scene<'s>) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.hear(id, &scene());
+        }
+    }
+
+    /// A connection is about to be closed.
+    pub fn closing(&mut self, id: Id) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.closing(id);
+        }
+    }
+
+    /// The socket of a connection is closed.
+    pub fn closed(&mut self, id: Id, reason: &CloseReason) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.closed(id, reason);
+        }
+    }
+}
+
+/// Where one connection tells what happens.
+#[derive(Debug)]
+pub struct Story<'a> {
+    /// The connection.
+    pub id: Id,
+    /// Who it is with, and what it has done.
+    pub whom: &'a mut Whom,
+    /// All that listen.
+    pub ears: &'a mut Ears,
+}
+
+impl Story<'_> {
+    /// Tells a fact.
+    pub fn tell(&mut self, fact: &Fact) {
+        self.whom.note(fact);
+        self.ears.hear(self.whom, fact);
+    }
+
+    /// Shows a step. `scene` is not even called where nobody listens.
+    #[inline]
+    pub fn scene<'s>(&mut self, scene: impl FnOnce() -> Scene<'s>) {
+        self.ears.scene(self.id, scene);
+    }
+
+    /// Shows what the conversation waits for, if that has changed.
+    #[inline]
+    pub fn state(&mut self, awaits: impl FnOnce() -> Awaits) {
+        if let Some(tracer) = &mut self.ears.tracer {
+            tracer.hear_state(self.id, awaits());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Code, Name, NamePolicy, Refusal};
+    use crate::reactor::{Moment, Slots};
+
+    #[test]
+    fn every_listener_hears_a_fact_once() {
+        let (mut whom, mut ears) =
+            (Whom::new(SocketAddr::from(([192, 0, 2, 1], 9)), Moment::default()), Ears::default());
+        let id = Slots::default().insert(());
+        let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+        let refusal = Refusal::new(Code::CONFLICT, "taken");
+        let mut story = Story { id, whom: &mut whom, ears: &mut ears };
+        story.tell(&Fact::Received { bytes: 7 });
+        story.tell(&Fact::Refused { refusal: &refusal, name: Some(&name) });
+        assert!(whom.has_answered());
+        let Whom { content_bytes, stored, refused, .. } = whom;
+        assert_eq!((content_bytes, stored, refused), (7, 0, 1));
+        let stats = ears.stats();
+        assert_eq!((stats.content_bytes, stats.refused[&Code::CONFLICT]), (7, 1));
+    }
+
+    #[test]
+    fn without_a_tracer_no_scene_is_made() {
+        let id = Slots::default().insert(());
+        Ears::default().scene(id, || unreachable!("nobody listens"));
+    }
+}
