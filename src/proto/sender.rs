@@ -11,10 +11,10 @@
 //!                                           Listen --> Over
 //! ```
 //!
-//! The one who drives it does what [`Sender::step`] says, hands in what the server says ([`Sender::receive`]) whenever
-//! that comes, and takes the outcomes ([`Sender::outcome`]): one for each request, in their order. Requests may be
-//! begun without waiting for the outcomes of earlier ones. The driver may block or be an event loop: nothing here knows
-//! a socket, a file or a clock, and any split of the same bytes ends in the same outcomes.
+//! The driver does what [`Sender::step`] says, hands in the server's bytes when they arrive ([`Sender::receive`]), and
+//! takes the outcomes ([`Sender::outcome`]): one for each request, in their order. It may begin a request before the
+//! earlier ones have their outcomes. It may block or be an event loop: this module knows no socket, no file and no clock,
+//! and any split of the same bytes gives the same outcomes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,9 +25,9 @@ use super::reply::REPLY_MAX_BYTES;
 use super::request::Promise;
 use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
 
-/// The client's half of one conversation. Begin, do what each step says, hand in what comes.
+/// The client's half of one conversation.
 ///
-/// What the tutorials call a sender, driven by hand; a driver does the same in a loop.
+/// A sender of the network tutorials, step by step; a driver does the same in a loop:
 ///
 /// ```
 /// use intake::proto::{Dialect, Name, NamePolicy, Request, Sender, Step, Stored};
@@ -50,13 +50,13 @@ use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
 #[derive(Debug, Default)]
 pub struct Sender {
     phase: Phase,
-    /// What is to be sent and is no content: request lines, the sizes of chunks, trailers.
+    /// Bytes to send that are not content: request lines, the sizes of chunks, trailers.
     unsent: Vec<u8>,
-    /// What has no outcome yet, the oldest first. Content is being sent of the last one at most.
+    /// The uploads without an outcome, the oldest first. Only the last one can have content to send.
     uploads: VecDeque<Upload>,
     /// The received bytes that are not yet a reply.
     heard: Vec<u8>,
-    /// The server goes on with nothing that it has not replied to by the end of its stream.
+    /// The server has said its last word: an upload without a reply by the end of the stream is not served.
     last_word_heard: bool,
     outcomes: VecDeque<Outcome>,
 }
@@ -64,15 +64,15 @@ pub struct Sender {
 /// What the driver does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Send these bytes, a name without an end in one write, and call [`Sender::transmitted`].
+    /// Send these bytes, in one write if they are a classic name, and call [`Sender::transmitted`].
     Transmit(&'a [u8]),
-    /// Send content of this range of the file, from its start on, and hand it to [`Sender::content`].
+    /// Send content from the start of this range, and hand the same bytes to [`Sender::content`].
     Send(Range<u64>),
-    /// The server holds this range of the file: hand it to [`Sender::content`], but do not send it.
+    /// The server has this range of the content: hand it to [`Sender::content`], but do not send it.
     Digest(Range<u64>),
-    /// Say how much more content there is for now: [`Sender::supply`].
+    /// Report how much more content there is so far: [`Sender::supply`].
     Supply,
-    /// Nothing is to be sent: [`Sender::begin`] another upload, or wait for the server.
+    /// There is nothing to send: [`Sender::begin`] another upload, or wait for the server.
     Idle,
     /// Shut down the write side of the stream, and call [`Sender::half_closed`].
     HalfClose,
@@ -88,7 +88,7 @@ pub type Outcome = Result<Stored, Failure>;
 /// How the server confirmed that the file is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// By a clean close after the end of the content, which is all that the classic dialect has.
+    /// By a clean close after the end of the content: the classic dialect has no receipt.
     Closed,
     /// By a receipt for what was sent.
     Receipt(Receipt),
@@ -97,11 +97,11 @@ pub enum Stored {
 /// Why an upload failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The server said so.
+    /// The server refused it.
     Refused(Refusal),
-    /// What came is nothing that a server of this protocol says, or not when it says it.
+    /// The answer is not one of this protocol, or not one that is possible here.
     Foreign,
-    /// The server answered as one that speaks only the classic dialect, and was spoken to in another.
+    /// The server knows only the classic dialect, and the request was in another.
     OnlyClassic,
     /// The stream ended before `ok`: nothing is stored.
     Unanswered,
@@ -111,7 +111,7 @@ pub enum Failure {
     Reset,
     /// The server ended the conversation over an earlier upload: nothing is stored.
     Unserved,
-    /// The receipt is for something else than what was sent.
+    /// The size or the digest of the receipt is not that of the content.
     WrongReceipt(Receipt),
     /// All was sent, and the connection ended without the receipt: the file may be stored or not.
     Unknown,
@@ -122,30 +122,30 @@ pub enum Failure {
 enum Phase {
     #[default]
     Open,
-    /// All is sent that ever will be; the stream shall say so.
+    /// Nothing more will be sent: the write side is to be shut down.
     Closing,
     HalfClosed,
     Over,
 }
 
-/// One upload that has no outcome yet.
+/// An upload without an outcome.
 #[derive(Debug)]
 struct Upload {
     dialect: Dialect,
-    /// As declared, in bytes.
+    /// The declared size in bytes.
     size: Option<u64>,
     /// Whether the server has said `ok`.
     ok_heard: bool,
-    /// How much of the content is sent, or need not be, in bytes.
+    /// How much of the content is sent or need not be sent, in bytes.
     position: u64,
-    /// Whether the server may hold some of it.
+    /// Whether the server may have some of it.
     may_be_held: bool,
-    /// How much of the content the server holds from an earlier connection, in bytes.
+    /// How much of the content the server has from an earlier connection, in bytes.
     held: u64,
-    /// Up to where the content is known to go, in bytes.
+    /// The end of the content as far as it is known, in bytes.
     goal: u64,
     hasher: Option<Hasher>,
-    /// Known before, or once the content is whole.
+    /// Known from the start, or once the content is whole.
     digest: Option<Digest>,
     is_whole: bool,
 }
@@ -156,11 +156,11 @@ impl Sender {
         Self::default()
     }
 
-    /// Asks to hand over a file. In the classic and line dialects a conversation is one upload; their `size` is not
-    /// told to the server, but where it is set here the content ends there.
+    /// Begins an upload. In the classic and line dialects a conversation is one upload, and the server is not told its
+    /// `size`; if it is set here, the content ends there.
     ///
     /// # Panics
-    /// If the step is not [`Step::Idle`], apart from what is still to be transmitted.
+    /// If the step, after everything is transmitted, would not be [`Step::Idle`].
     pub fn begin(&mut self, request: &Request) {
         assert!(
             self.phase == Phase::Open && self.current().is_none(),
@@ -171,7 +171,7 @@ impl Sender {
         self.end_whole();
     }
 
-    /// What to do next. May change with every call of the others.
+    /// What to do next. Any other call may change it.
     pub fn step(&self) -> Step<'_> {
         match self.phase {
             Phase::Over => Step::Over,
@@ -187,7 +187,7 @@ impl Sender {
         self.unsent.drain(..sent);
     }
 
-    /// These bytes, the first of [`Step::Send`] or [`Step::Digest`], are sent or read.
+    /// These bytes, from the start of [`Step::Send`] or [`Step::Digest`], are sent or read.
     pub fn content(&mut self, bytes: &[u8]) {
         let Some(upload) = self.current_mut() else { return };
         upload.position += bytes.len() as u64;
@@ -197,7 +197,7 @@ impl Sender {
         self.end_whole();
     }
 
-    /// Answers [`Step::Supply`]: there are `size` more bytes for now; 0 is the end of the content.
+    /// Answers [`Step::Supply`]: there are `size` more bytes so far; 0 is the end of the content.
     pub fn supply(&mut self, size: u64) {
         let Some(upload) = self.current_mut() else { return };
         upload.goal += size;
@@ -229,12 +229,12 @@ impl Sender {
         }
     }
 
-    /// Whether a reply has begun that is not whole. Servers say theirs in one piece, so that the rest follows at once.
+    /// Whether part of a reply has arrived. Servers write a reply in one piece, so the rest should follow at once.
     pub fn is_mid_reply(&self) -> bool {
         !self.heard.is_empty()
     }
 
-    /// What the server has begun to say did not go on for a while.
+    /// A reply has begun, and nothing more of it arrived for a while.
     pub fn end_of_burst(&mut self) {
         if self.has_heard_bare_ok() {
             self.end_with(Failure::OnlyClassic);
@@ -257,12 +257,12 @@ impl Sender {
         self.end(Upload::reset);
     }
 
-    /// How the oldest upload ended whose outcome has not been taken yet.
+    /// The next outcome: that of the oldest upload whose outcome was not taken yet.
     pub fn outcome(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
     }
 
-    /// The upload whose content is being sent.
+    /// The upload whose content is sent now.
     fn current(&self) -> Option<&Upload> {
         self.uploads.back().filter(|upload| self.phase == Phase::Open && !upload.is_whole)
     }
@@ -271,7 +271,7 @@ impl Sender {
         self.uploads.back_mut().filter(|upload| self.phase == Phase::Open && !upload.is_whole)
     }
 
-    /// Ends the content where its last byte is sent.
+    /// Ends the content if its last byte is sent.
     fn end_whole(&mut self) {
         let Some(upload) = self.current_mut().filter(|upload| upload.is_at_its_end()) else { return };
         upload.is_whole = true;
@@ -284,7 +284,7 @@ impl Sender {
         }
     }
 
-    /// `ok` is whole without an LF, and nothing follows it; in its place there may be a line.
+    /// `ok` has no LF, and nothing follows it. A refusal in its place is a line.
     fn hear_classic(&mut self) {
         let upload = self.uploads.front_mut().expect("a classic upload is being sent");
         match self.heard.as_slice() {
@@ -323,7 +323,7 @@ impl Sender {
         }
     }
 
-    /// Whether the server said `ok` without an offset to a request that has none.
+    /// Whether the server said `ok` without an offset, which only a classic server does.
     fn has_heard_bare_ok(&self) -> bool {
         let is_framed = self.uploads.front().is_some_and(|upload| upload.dialect.is_framed());
         is_framed && self.heard.trim_ascii_end() == b"ok"
@@ -331,8 +331,8 @@ impl Sender {
 
     fn hear_ok(&mut self, offset: u64) {
         match self.uploads.front_mut() {
-            Some(upload) if upload.may_go_on_from(offset) => {
-                upload.go_on_from(offset);
+            Some(upload) if upload.may_resume_at(offset) => {
+                upload.resume_at(offset);
                 self.end_whole();
             }
             _ => self.end_with(Failure::Foreign),
@@ -350,7 +350,7 @@ impl Sender {
         }
     }
 
-    /// Sends no more: the server would throw it away, and closes as soon as it hears the end.
+    /// Stops sending: the server would discard it, and closes when it sees the end.
     fn hear_last_word(&mut self) {
         self.last_word_heard = true;
         self.unsent.clear();
@@ -375,7 +375,7 @@ impl Sender {
         self.end(|_| Err(failure.clone()));
     }
 
-    /// Ends the conversation: what has no outcome yet gets this one.
+    /// Ends the conversation: each upload without an outcome gets this one.
     fn end(&mut self, outcome: impl Fn(&Upload) -> Outcome) {
         self.outcomes.extend(self.uploads.drain(..).map(|upload| outcome(&upload)));
         self.phase = Phase::Over;
@@ -424,13 +424,13 @@ impl Upload {
         !self.waits_for_ok() && self.size == Some(self.position)
     }
 
-    fn may_go_on_from(&self, offset: u64) -> bool {
+    fn may_resume_at(&self, offset: u64) -> bool {
         let is_possible = offset == 0 || (self.may_be_held && offset <= self.goal);
         is_possible && !self.ok_heard && self.dialect != Dialect::Put
     }
 
-    /// What the server holds has to be read all the same where its digest is still to be computed.
-    fn go_on_from(&mut self, offset: u64) {
+    /// The content that the server has must still be read if its digest is not known yet.
+    fn resume_at(&mut self, offset: u64) {
         self.ok_heard = true;
         if self.dialect == Dialect::Ask {
             self.held = offset;
@@ -438,7 +438,7 @@ impl Upload {
         }
     }
 
-    /// Of a digest that is known before, the server may have the file already.
+    /// Whether a receipt is possible now. If the digest is known from the start, the server may have the file already.
     fn may_be_done(&self) -> bool {
         self.is_whole || (self.waits_for_ok() && self.digest.is_some())
     }
@@ -488,7 +488,7 @@ impl fmt::Display for Failure {
                 return write!(f, "as {stored_name:?}; look at the stored file");
             }
             Self::Foreign => "the answer is not one of this protocol; is it the right server and port?",
-            Self::OnlyClassic => "the server speaks only the classic dialect, which was not spoken to it",
+            Self::OnlyClassic => "the server speaks only the classic dialect, and the request was in another",
             Self::Unanswered => "the server closed the connection without an answer; nothing is stored",
             Self::ClosedEarly => "the server closed the connection before all was sent; the file is not stored",
             Self::Reset => "the server reset the connection; the file is not stored",

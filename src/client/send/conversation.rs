@@ -20,7 +20,7 @@ use super::content::{CHUNK_BYTES, Content, SourceError};
 use super::error::SendError;
 use super::pending::Pending;
 use super::plan::Sent;
-use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step};
+use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step, Stored};
 
 /// How long each address has to accept the connection: a lost SYN is repeated after 1, 3 and 7 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ struct Flight {
 /// Why a connection can no longer be used, apart from what the server says.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
-    /// For so long.
+    /// The server was silent for this long.
     Silence(Duration),
     Network(ErrorKind),
 }
@@ -87,7 +87,7 @@ enum Trouble {
 /// Connects to the first address that accepts.
 ///
 /// # Errors
-/// The last address's.
+/// The error of the last address.
 pub(super) fn connect(to: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut refused = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in to {
@@ -101,7 +101,7 @@ pub(super) fn connect(to: &[SocketAddr]) -> io::Result<TcpStream> {
 
 fn configure(stream: TcpStream) -> io::Result<TcpStream> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    // What is written is as much as there is to write: to hold back the end of it only delays the receipt.
+    // Each write has all that there is to send: to hold back its end (Nagle) would only delay the receipt.
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     Ok(stream)
@@ -145,7 +145,7 @@ impl Conversation {
         self.settle(work);
     }
 
-    /// Whether nothing more will come of it.
+    /// Whether the conversation has ended, or has nothing more to do.
     fn is_over(&mut self) -> bool {
         if self.spoiled.is_some() && self.flights.len() == 1 {
             self.sender.reset();
@@ -203,7 +203,14 @@ impl Conversation {
 
     fn explain(&self, flight: &Flight, outcome: Outcome) -> Result<Sent, SendError> {
         let failure = match outcome {
-            Ok(stored) => return Ok(Sent { size: flight.position, elapsed: flight.began.elapsed(), stored }),
+            Ok(stored) => {
+                // A file that the server has already is not read.
+                let size = match &stored {
+                    Stored::Receipt(receipt) => receipt.size,
+                    Stored::Closed => flight.position,
+                };
+                return Ok(Sent { size, elapsed: flight.began.elapsed(), stored });
+            }
             Err(failure) => failure,
         };
         let may_be_stored = failure.may_be_stored();
@@ -235,7 +242,7 @@ impl Conversation {
                 Step::Send(range) => self.read_content(range, true, work),
                 Step::Digest(range) => {
                     self.read_content(range, false, work);
-                    // There may be much of it: look at the server in between.
+                    // There may be much to read: look for replies in between.
                     return true;
                 }
                 Step::Supply if self.is_supply_ready() => self.supply(),
@@ -364,7 +371,7 @@ impl Conversation {
     }
 }
 
-/// The first line, as much of it as a person needs to recognise the server.
+/// The start of the first line, enough for a person to recognise the server.
 fn first_line(said: &[u8]) -> String {
     String::from_utf8_lossy(said).lines().next().unwrap_or_default().chars().take(60).collect()
 }

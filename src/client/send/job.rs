@@ -40,6 +40,8 @@ pub(super) struct Job<'a> {
     /// To be sent over another connection, after a pause.
     again: VecDeque<Pending>,
     pause: Duration,
+    /// From 0 to 1, for all uploads that fail before the next pause: so they count the same time.
+    share: f64,
     /// Why there is a pause.
     failed: Option<SendError>,
 }
@@ -78,7 +80,15 @@ impl<'a> Shared<'a> {
 
 impl<'a> Job<'a> {
     pub(super) fn new(number: usize, shared: &'a Shared<'a>) -> Self {
-        Self { number, shared, mine: VecDeque::new(), again: VecDeque::new(), pause: Duration::ZERO, failed: None }
+        Self {
+            number,
+            shared,
+            mine: VecDeque::new(),
+            again: VecDeque::new(),
+            pause: Duration::ZERO,
+            share: random_share(),
+            failed: None,
+        }
     }
 
     /// Sends until nothing is left that it can do.
@@ -105,6 +115,7 @@ impl<'a> Job<'a> {
 
     fn pause_and_retry(&mut self) {
         let pause = std::mem::take(&mut self.pause);
+        self.share = random_share();
         if let Some(error) = self.failed.take() {
             (self.shared.on_event)(Event::Again { uploads: self.again.len(), error: &error, pause });
             thread::sleep(pause);
@@ -160,7 +171,7 @@ impl Work for Job<'_> {
             Err(error) => {
                 pending.may_be_stored |= error.may_be_stored();
                 if pending.may_try_again(self.shared.plan, &error) {
-                    self.pause = self.pause.max(pending.failed(&error, random_share()));
+                    self.pause = self.pause.max(pending.failed(&error, self.share));
                     self.again.push_back(pending);
                     if error.retry() != Retry::Free {
                         self.failed.get_or_insert(error);
