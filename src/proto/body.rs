@@ -91,6 +91,11 @@ impl Body {
         check.hasher = hasher;
     }
 
+    /// Has taken in all of the content so far, where a digest was promised and is still to be compared.
+    pub(super) fn hasher(&self) -> Option<&Hasher> {
+        self.framed.as_ref()?.check.as_ref().map(|check| &check.hasher)
+    }
+
     /// The bytes of content that have come, on this connection and earlier ones.
     pub(super) fn received(&self) -> u64 {
         self.received

@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 
 /// A digest that the wire knows.
@@ -64,8 +65,8 @@ impl Digest {
     /// Lower-case hex.
     pub fn to_hex(&self) -> String {
         match self {
-            Self::Crc32c(sum) => format!("{sum:08x}"),
-            Self::Sha256(sum) => sum.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::Crc32c(sum) => to_hex(&sum.to_be_bytes()),
+            Self::Sha256(sum) => to_hex(sum),
         }
     }
 }
@@ -103,6 +104,33 @@ impl Hasher {
         }
     }
 
+    /// Which digest it computes.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Crc32c(_) => Algorithm::Crc32c,
+            Self::Sha256(_) => Algorithm::Sha256,
+        }
+    }
+
+    /// Its state as hex, from which [`Hasher::restore`] makes one that takes the bytes that come next.
+    pub fn state(&self) -> String {
+        match self {
+            Self::Crc32c(sum) => to_hex(&sum.to_be_bytes()),
+            Self::Sha256(sum) => to_hex(&sum.serialize()),
+        }
+    }
+
+    /// A hasher in the state that [`Hasher::state`] told. `None` where it is no state of this algorithm.
+    pub fn restore(algorithm: Algorithm, state: &str) -> Option<Self> {
+        match algorithm {
+            Algorithm::Crc32c => parse_hex(state).map(u32::from_be_bytes).map(Self::Crc32c),
+            Algorithm::Sha256 => {
+                let state = SerializedState::<Sha256>::from(parse_hex(state)?);
+                Sha256::deserialize(&state).ok().map(Box::new).map(Self::Sha256)
+            }
+        }
+    }
+
     /// The digest of all bytes taken in.
     pub fn finish(self) -> Digest {
         match self {
@@ -110,6 +138,10 @@ impl Hasher {
             Self::Sha256(sum) => Digest::Sha256(sum.finalize().into()),
         }
     }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
@@ -141,6 +173,35 @@ mod tests {
         assert_eq!(digest(Algorithm::Crc32c, &[&[0xff; 20], &[0xff; 12]]), "crc32c:62a8ab43");
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest(Algorithm::Sha256, &[b"a", b"", b"bc"]), abc);
+    }
+
+    #[test]
+    fn a_state_goes_on_where_it_was_told_wherever_that_is() {
+        let content: Vec<u8> = (0..=255).collect();
+        for algorithm in [Algorithm::Crc32c, Algorithm::Sha256] {
+            let expected = digest(algorithm, &[&content]);
+            for at in 0..=content.len() {
+                let mut before = Hasher::new(algorithm);
+                before.update(&content[..at]);
+                let mut after = Hasher::restore(algorithm, &before.state()).unwrap();
+                assert_eq!(after.algorithm(), algorithm);
+                after.update(&content[at..]);
+                assert_eq!(after.finish().to_string(), expected, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_state_of_the_algorithm_is_none() {
+        let state = |algorithm| Hasher::new(algorithm).state();
+        let (crc32c, sha256) = (state(Algorithm::Crc32c), state(Algorithm::Sha256));
+        assert!(Hasher::restore(Algorithm::Crc32c, &sha256).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &crc32c).is_none());
+        // The last byte is how much of a block is buffered.
+        for broken in ["", &crc32c[1..], &format!("{}ff", &sha256[..sha256.len() - 2])] {
+            assert!(Hasher::restore(Algorithm::Sha256, broken).is_none(), "{broken}");
+            assert!(Hasher::restore(Algorithm::Crc32c, broken).is_none(), "{broken}");
+        }
     }
 
     #[test]

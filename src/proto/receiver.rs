@@ -117,7 +117,7 @@ pub enum Peer {
 }
 
 /// What the server holds of an upload that is resumed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Held {
     /// The size of it, in bytes.
     pub offset: u64,
@@ -426,6 +426,14 @@ impl Receiver {
             (Err(_), _) => self.phase = Phase::Over(Farewell::Linger),
         }
         true
+    }
+
+    /// Has taken in the content so far of the upload in progress, where that promised a digest.
+    pub fn hasher(&self) -> Option<&Hasher> {
+        match &self.phase {
+            Phase::Content(content) => content.body.hasher(),
+            Phase::Head(_) | Phase::Opening(_) | Phase::Over(_) => None,
+        }
     }
 
     /// How many bytes to read at once, at most.

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use super::config::Limits;
 use super::pace::{Clock, Lapse, Pace};
+use super::published::Published;
 use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use crate::net::{Pipe, Stream};
@@ -46,6 +47,8 @@ use upload::{Task, Upload};
 pub struct Context<'a, D> {
     /// Where files go.
     pub store: &'a mut D,
+    /// What was published of late.
+    pub published: &'a mut Published,
     /// What every conversation goes by.
     pub rules: &'a Rules,
     /// How patient to be.

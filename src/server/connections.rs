@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use super::config::{Config, Limits};
 use super::connection::{Connection, Context, Verdict};
 use super::pace::Clock;
+use super::published::Published;
 use super::story::trace::Tracer;
 use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use crate::net::{Pipe, Stream};
@@ -41,6 +42,9 @@ pub struct Connections<S, D: Store> {
     waiting_for_room: ReadyQueue,
     /// Files that the disk is busy with. Their connections may have gone.
     filed: BTreeMap<Claim, Filed>,
+    /// Those who wait until the disk is done with the upload that they want to resume.
+    awaiting: Vec<Id>,
+    published: Published,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
     ears: Ears,
@@ -72,6 +76,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
             filed: BTreeMap::new(),
+            awaiting: Vec::new(),
+            published: Published::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
             ears: Ears::default(),
@@ -114,6 +120,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Passes on what the store has published since.
     pub fn settle(&mut self) {
         for (claim, result) in self.store.settled() {
+            self.published.settle(claim, &result);
             let filed = self.filed.remove(&claim);
             if let Some(Seat { connection, whom }) = self.table.get_mut(claim.id) {
                 let mut story = Story { id: claim.id, whom, ears: &mut self.ears };
@@ -123,6 +130,20 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 self.settle_orphan(&filed, &result);
             }
         }
+        self.stop_awaiting();
+    }
+
+    /// Lets those go on whose upload the disk is done with.
+    fn stop_awaiting(&mut self) {
+        let Self { awaiting, table, store, .. } = self;
+        awaiting.retain(|id| {
+            let Some(seat) = table.get_mut(*id) else { return false };
+            let is_ready = seat.connection.stop_awaiting(store);
+            if is_ready {
+                table.queue(*id);
+            }
+            !is_ready
+        });
     }
 
     /// A file is stored, or not, whose client has gone.
@@ -246,6 +267,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
             store: &mut self.store,
+            published: &mut self.published,
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
@@ -279,8 +301,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
         (ROUND_BYTES / self.table.len().max(1)).clamp(SHARE_MIN_BYTES, BUFFER_BYTES)
     }
 
-    /// The newest claim wins: ends the connection that has what `id` wants to go on with. Where none of ours has it, `id` is
-    /// told to come back. Looks through all connections: a table by resume id would cost every upload what only this one needs.
+    /// The newest claim wins: ends the connection that has the upload that `id` wants to resume. Then, and where only the disk
+    /// is still busy with it, `id` waits for the disk. Where another server has it, `id` is told to come back. Looks
+    /// through all connections: a table by resume id would cost every upload what only this one needs.
     fn contend(&mut self, id: Id, clock: Clock) {
         if self.store.is_congested() {
             // It is about to begin a file.
@@ -292,6 +315,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
             self.visit(rival, clock, Connection::evict);
         }
         self.visit(id, clock, Connection::claim);
+        if self.table.get(id).is_some_and(|seat| seat.connection.is_awaiting()) {
+            self.awaiting.push(id);
+        }
     }
 
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.

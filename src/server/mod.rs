@@ -35,6 +35,7 @@ mod connection;
 mod connections;
 mod digesting;
 mod pace;
+mod published;
 mod start;
 pub mod story;
 mod trickle;
@@ -54,7 +55,7 @@ use story::trace::Tracer;
 
 use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
-use crate::store::{Directory, TEND_EVERY};
+use crate::store::{Directory, Store, TEND_EVERY};
 
 pub use connections::Connections;
 pub use pace::Clock;
@@ -351,9 +352,9 @@ impl Server {
             Shutdown::By(at) => at <= self.clock.asked,
             Shutdown::AtOnce => true,
         };
-        // Who was told its last word does not hold up the end.
-        let all_is_told = self.connections.are_lingering();
-        let cut_off = (all_is_told || patience_is_over).then(|| self.connections.abort(self.clock))?;
+        // Lingering connections do not delay the end. What the disk still has to do for a later resume does.
+        let all_is_done = self.connections.are_lingering() && self.connections.store().is_idle();
+        let cut_off = (all_is_done || patience_is_over).then(|| self.connections.abort(self.clock))?;
         Some(if cut_off == 0 { Outcome::Clean } else { Outcome::Aborted })
     }
 

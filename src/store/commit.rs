@@ -13,10 +13,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::slice;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Claim, Partial, StoreError};
+use super::{Claim, Owned, Partial, Patch, StoreError};
 use crate::proto::Name;
 
 /// What it takes of a disk to make files last.
@@ -38,6 +38,12 @@ pub trait Disk {
     /// Empties a kept file whose sync has failed: its content may look whole and not be on the disk.
     fn discard(&self, file: &Self::File);
 
+    /// Writes `patch` to the record of a kept file.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn write_record(&self, record: &Self::File, patch: &Patch) -> io::Result<()>;
+
     /// Returns when the final names would survive a power cut.
     ///
     /// # Errors
@@ -53,8 +59,8 @@ pub trait Disk {
 
 /// Something that is to last.
 pub struct Job<D: Disk> {
-    /// Whose it is.
-    pub claim: Claim,
+    /// Whose it is, if somebody waits for it.
+    pub claim: Option<Claim>,
     /// What is to be done with it.
     pub work: Work<D>,
     /// The name that it has or is to have.
@@ -67,17 +73,38 @@ pub enum Work<D: Disk> {
     Publish(D::Partial),
     /// A file that has its name already. Another server, or this one just now, may not have synced it.
     Confirm(D::File),
-    /// What is kept of an upload that is resumed, and the record of whose it is. The client will be told how much is held.
-    Hold(Vec<D::File>),
+    /// What has come of an upload so far: it is to be kept, to be resumed from here.
+    Hold(Hold<D::File>),
+}
+
+/// What is kept of an upload. First the content is synced, then the state of its digest is written to its record and synced:
+/// a state never covers content that may be lost.
+pub struct Hold<F> {
+    /// The content so far.
+    pub content: F,
+    /// What the file is to become, and the states of its digest.
+    pub record: F,
+    /// The state after that content.
+    pub state: Patch,
+    /// Dropped after the files, as their close gives up the lock.
+    pub upload: Arc<Owned>,
 }
 
 impl<D: Disk> Work<D> {
-    /// The files to sync.
-    pub(super) fn files(&self) -> &[D::File] {
+    /// The content to sync.
+    fn content(&self) -> &D::File {
         match self {
-            Self::Publish(partial) => slice::from_ref(D::file(partial)),
-            Self::Confirm(file) => slice::from_ref(file),
-            Self::Hold(files) => files,
+            Self::Publish(partial) => D::file(partial),
+            Self::Confirm(file) => file,
+            Self::Hold(hold) => &hold.content,
+        }
+    }
+
+    /// How many files it holds open.
+    pub(super) fn files(&self) -> usize {
+        match self {
+            Self::Publish(_) | Self::Confirm(_) => 1,
+            Self::Hold(_) => 2,
         }
     }
 }
@@ -98,7 +125,7 @@ pub struct Synced<D: Disk> {
 impl<D: Disk> Synced<D> {
     /// How many files it holds open.
     pub(super) fn files(&self) -> usize {
-        self.job.work.files().len()
+        self.job.work.files()
     }
 
     /// Whether no earlier job of the same name is still syncing.
@@ -107,7 +134,17 @@ impl<D: Disk> Synced<D> {
     }
 }
 
-/// What has become of a job.
+/// A job after its last step but the sync of a directory.
+struct Named {
+    /// Whose it is, if somebody waits for it.
+    claim: Option<Claim>,
+    /// Its name is among the kept ones.
+    is_kept: bool,
+    /// Its name, if nothing has failed yet.
+    result: Result<Name, StoreError>,
+}
+
+/// What has become of a job that somebody waits for.
 pub type Settled = (Claim, Result<Name, StoreError>);
 
 /// Where each job stands on its way: it waits, it is being synced, it is synced.
@@ -213,9 +250,16 @@ impl<D: Disk> Commit<D> {
 
     fn sync_files(&self, work: &Work<D>) -> Result<(), StoreError> {
         self.check()?;
-        let Err(error) = work.files().iter().try_for_each(|file| self.disk.sync_data(file)) else { return Ok(()) };
-        if let Work::Hold(files) = work {
-            files.iter().for_each(|file| self.disk.discard(file));
+        let synced = self.disk.sync_data(work.content()).and_then(|()| match work {
+            Work::Publish(_) | Work::Confirm(_) => Ok(()),
+            Work::Hold(hold) => self.write_state(hold),
+        });
+        let Err(error) = synced else { return Ok(()) };
+        if let Work::Hold(hold) = work {
+            // The upload may still be under way, or wait to be published.
+            hold.upload.lose();
+            self.disk.discard(&hold.content);
+            self.disk.discard(&hold.record);
         }
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match work {
@@ -225,13 +269,18 @@ impl<D: Disk> Commit<D> {
         }
     }
 
+    fn write_state(&self, hold: &Hold<D::File>) -> io::Result<()> {
+        self.disk.write_record(&hold.record, &hold.state)?;
+        self.disk.sync_data(&hold.record)
+    }
+
     /// Gives synced files their names, makes the names last, and returns what has become of each job. Waits for the disk.
     /// Only one thread at a time.
     ///
     /// `take_ready` is called until it returns none or the batch is full: the more names one sync of the directory covers,
     /// the better.
     pub fn finish(&self, mut take_ready: impl FnMut() -> Vec<Synced<D>>) -> Vec<Settled> {
-        let mut named: Vec<(bool, Settled)> = Vec::new();
+        let mut named: Vec<Named> = Vec::new();
         while named.len() < Self::BATCH_MAX {
             let ready = take_ready();
             if ready.is_empty() {
@@ -239,24 +288,23 @@ impl<D: Disk> Commit<D> {
             }
             named.extend(ready.into_iter().map(|synced| self.name(synced)));
         }
-        let is_due = |kept: bool| named.iter().any(|(is_kept, (_, result))| *is_kept == kept && result.is_ok());
+        let is_due = |kept: bool| named.iter().any(|named| named.is_kept == kept && named.result.is_ok());
         let lasts = self.make_last(is_due(false), || self.disk.sync_directory());
         let kept_lasts = self.make_last(is_due(true), || self.disk.sync_kept());
-        let settle = |(is_kept, (claim, result)): (bool, Settled)| match if is_kept { kept_lasts } else { lasts } {
-            true => (claim, result),
-            false => (claim, result.and(Err(StoreError::Failed))),
+        let settle = |Named { claim, is_kept, result }: Named| match if is_kept { kept_lasts } else { lasts } {
+            true => Some((claim?, result)),
+            false => Some((claim?, result.and(Err(StoreError::Failed)))),
         };
-        named.into_iter().map(settle).collect()
+        named.into_iter().filter_map(settle).collect()
     }
 
-    /// Returns whether it is a kept file, and its name as far as nothing has failed yet.
-    fn name(&self, Synced { job: Job { claim, work, name }, result, .. }: Synced<D>) -> (bool, Settled) {
+    fn name(&self, Synced { job: Job { claim, work, name }, result, .. }: Synced<D>) -> Named {
         let is_kept = matches!(work, Work::Hold(_));
         let result = result.and_then(|()| self.check()).and_then(|()| match work {
             Work::Publish(partial) => partial.publish(name),
             Work::Confirm(_) | Work::Hold(_) => Ok(name),
         });
-        (is_kept, (claim, result))
+        Named { claim, is_kept, result }
     }
 
     /// Returns whether the names would survive a power cut, as far as that is due.

@@ -18,10 +18,11 @@
 //! may be done when is [`Lineup`]'s and [`Commit`]'s.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken};
 
@@ -30,6 +31,8 @@ use super::commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken};
 const SYNCING_MAX: usize = 32;
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of the server waits for what the disk is busy with. A disk that works needs less.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 /// The stack of a thread, in bytes. None of them calls deeply.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -40,10 +43,10 @@ type Report = (usize, Vec<Settled>);
 pub(super) struct Committer<D: Disk> {
     shared: Arc<Shared<D>>,
     reports: Receiver<Report>,
-    /// Files that wait.
-    pending: usize,
-    backlog_max: usize,
 }
+
+/// A way to submit jobs that nobody waits for. Uploads have one. It does not keep the threads' state alive: jobs hold uploads.
+pub(super) struct Queue<D: Disk>(Weak<Shared<D>>);
 
 impl<D> Committer<D>
 where
@@ -58,10 +61,12 @@ where
         let shared = Arc::new(Shared {
             commit: Commit::new(disk),
             state: Mutex::new(State { lineup: Lineup::default(), syncing: 0, threads: Vec::new(), end: End::NotYet }),
+            pending: AtomicUsize::new(0),
+            backlog_max,
             to_sync: Condvar::new(),
             to_finish: Condvar::new(),
         });
-        let committer = Self { shared: shared.clone(), reports, pending: 0, backlog_max };
+        let committer = Self { shared: shared.clone(), reports };
         let mut state = shared.state();
         let finishing = shared.clone();
         state.spawn("committer", move || finishing.finish_all(&sender, wake))?;
@@ -71,17 +76,30 @@ where
     }
 
     /// Submits `job`. [`Committer::settled`] tells what becomes of it.
-    pub(super) fn submit(&mut self, job: Job<D>) {
-        self.pending += job.work.files().len();
-        let mut state = self.shared.state();
-        state.lineup.submit(job);
-        if state.lineup.unsynced() <= state.syncing {
-            self.shared.to_sync.notify_one();
-        } else if state.syncing < SYNCING_MAX
-            && let Err(error) = self.shared.spawn_syncing(&mut state)
-        {
-            log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);
+    pub(super) fn submit(&self, job: Job<D>) {
+        self.shared.submit(job);
+    }
+
+    /// For jobs that nobody waits for.
+    pub(super) fn queue(&self) -> Queue<D> {
+        Queue(Arc::downgrade(&self.shared))
+    }
+}
+
+impl<D> Queue<D>
+where
+    D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
+{
+    /// Submits `job`, unless the server has ended.
+    pub(super) fn submit(&self, job: Job<D>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.submit(job);
         }
+    }
+
+    /// Whether one more job would not be too many.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| !shared.is_congested())
     }
 }
 
@@ -90,7 +108,7 @@ impl<D: Disk> Committer<D> {
     pub(super) fn settled(&mut self) -> Vec<Settled> {
         let mut all = Vec::new();
         for (files, settled) in self.reports.try_iter() {
-            self.pending -= files;
+            self.shared.pending.fetch_sub(files, Ordering::Relaxed);
             all.extend(settled);
         }
         all
@@ -98,7 +116,24 @@ impl<D: Disk> Committer<D> {
 
     /// Whether as many files wait as may wait: each holds a descriptor.
     pub(super) fn is_congested(&self) -> bool {
-        self.pending >= self.backlog_max
+        self.shared.is_congested()
+    }
+
+    /// Whether no file waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.pending.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits until no file waits, for `patience` at most. Returns whether none does.
+    #[expect(clippy::disallowed_methods, reason = "the loop has ended, and nobody hands down the time any more")]
+    fn wait_until_idle(&mut self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while !self.is_idle()
+            && let Ok((files, _)) = self.reports.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            self.shared.pending.fetch_sub(files, Ordering::Relaxed);
+        }
+        self.is_idle()
     }
 
     /// Whether a sync has ever failed.
@@ -108,11 +143,11 @@ impl<D: Disk> Committer<D> {
 }
 
 impl<D: Disk> Drop for Committer<D> {
-    /// Ends the threads. It waits for them only if they have nothing to do: a sync may hang in the kernel for minutes, and
-    /// nobody is left to be told its outcome.
+    /// Ends the threads. What they have begun gets a moment, as it may be what an upload can be resumed from. It is no more
+    /// than a moment: a sync may hang in the kernel for minutes, and nobody is left to be told its outcome.
     fn drop(&mut self) {
+        let is_idle = self.wait_until_idle(END_PATIENCE);
         let mut state = self.shared.state();
-        let is_idle = self.pending == 0;
         state.end = if is_idle { End::Finished } else { End::Abandoned };
         let threads = std::mem::take(&mut state.threads);
         drop(state);
@@ -131,6 +166,9 @@ impl<D: Disk> Drop for Committer<D> {
 struct Shared<D: Disk> {
     commit: Commit<D>,
     state: Mutex<State<D>>,
+    /// Files that wait.
+    pending: AtomicUsize,
+    backlog_max: usize,
     /// A job waits, or the end has come.
     to_sync: Condvar,
     /// A sync is back, or the end has come.
@@ -157,6 +195,10 @@ enum End {
 impl<D: Disk> Shared<D> {
     fn state(&self) -> MutexGuard<'_, State<D>> {
         self.state.lock().expect("no thread panics while it holds the lock")
+    }
+
+    fn is_congested(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) >= self.backlog_max
     }
 
     fn wake_all(&self) {
@@ -191,6 +233,19 @@ impl<D> Shared<D>
 where
     D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
 {
+    fn submit(self: &Arc<Self>, job: Job<D>) {
+        self.pending.fetch_add(job.work.files(), Ordering::Relaxed);
+        let mut state = self.state();
+        state.lineup.submit(job);
+        if state.lineup.unsynced() <= state.syncing {
+            self.to_sync.notify_one();
+        } else if state.syncing < SYNCING_MAX
+            && let Err(error) = self.spawn_syncing(&mut state)
+        {
+            log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);
+        }
+    }
+
     fn spawn_syncing(self: &Arc<Self>, state: &mut State<D>) -> io::Result<()> {
         let shared = self.clone();
         state.spawn("syncing", move || shared.sync_all())?;
@@ -237,7 +292,13 @@ impl<D: Disk> State<D> {
 
 impl<D: Disk> std::fmt::Debug for Committer<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committer").field("pending", &self.pending).finish_non_exhaustive()
+        f.debug_struct("Committer").field("pending", &self.shared.pending).finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> std::fmt::Debug for Queue<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
     }
 }
 

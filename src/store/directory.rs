@@ -9,6 +9,7 @@
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +26,10 @@ use super::handles::Handles;
 use super::kept::KeptFile;
 use super::method::{Method, make};
 use super::naming;
-use super::partial::{self, Origin, PartialFile};
+use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
 use super::space::{Reservation, Space};
-use super::{Claim, Partial, Store, StoreError, Target, cannot};
+use super::{Claim, Partial, Patch, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
@@ -131,20 +132,24 @@ impl Directory {
         let is_named = target.on_exists == OnExists::Replace;
         let (file, origin) = Origin::create(&self.handles, self.method, is_named)?;
         let blocks = self.blocks(&file, target.size, reservation)?;
-        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), blocks))
+        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), blocks, None))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
         let size = target.size.unwrap_or(0);
         let directory = self.handles.directory.as_fd();
         let make = |place: BorrowedFd<'_>, name: &str| make(directory, self.method, place, name);
-        let (intake, KeptFile { file, name, size: held }) =
+        let (intake, kept) =
             self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target, &make)?)))?;
+        let KeptFile { file, name, record, held, owned } = kept;
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
-        let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(held)))?;
+        let at = held.as_ref().map_or(0, |held| held.offset);
+        let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(at)))?;
         let blocks = self.blocks(&file, target.size, reservation)?;
-        let origin = Origin::kept(&self.handles, intake, name);
-        Ok(PartialFile::new(file, origin, held, target.on_exists, self.committer.is_some(), blocks))
+        let queue = self.committer.as_ref().map(Committer::queue);
+        let kept = KeptAs { name, final_name: target.name.clone(), record, state: held, written: at, queue };
+        let origin = Origin::kept(&self.handles, intake, kept);
+        Ok(PartialFile::new(file, origin, at, target.on_exists, self.committer.is_some(), blocks, Some(owned)))
     }
 
     fn blocks(&self, file: &File, size: Option<u64>, reservation: Reservation) -> Result<Blocks, StoreError> {
@@ -189,8 +194,8 @@ impl Store for Directory {
 
     fn publish(&mut self, claim: Claim, mut partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
         partial.give_back();
-        let Some(committer) = &mut self.committer else { return Some(partial.publish(name)) };
-        committer.submit(Job { claim, work: Work::Publish(partial), name });
+        let Some(committer) = &self.committer else { return Some(partial.publish(name)) };
+        committer.submit(Job { claim: Some(claim), work: Work::Publish(partial), name });
         None
     }
 
@@ -199,18 +204,25 @@ impl Store for Directory {
     }
 
     fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
-        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
-        committer.submit(Job { claim, work: Work::Confirm(content), name });
+        let Some(committer) = &self.committer else { return Some(Ok(name)) };
+        committer.submit(Job { claim: Some(claim), work: Work::Confirm(content), name });
         None
     }
 
-    fn hold(&mut self, claim: Claim, partial: &PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
-        let Some(committer) = &mut self.committer else { return Some(Ok(name)) };
-        match partial.held_files() {
-            Ok(files) => committer.submit(Job { claim, work: Work::Hold(files), name }),
-            Err(error) => return Some(Err(error.into())),
+    fn hold(&mut self, claim: Claim, partial: &mut PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
+        let Some(committer) = &self.committer else { return Some(Ok(name)) };
+        match partial.hold() {
+            Ok(Some(hold)) => {
+                committer.submit(Job { claim: Some(claim), work: Work::Hold(hold), name });
+                None
+            }
+            Ok(None) => Some(Ok(name)),
+            Err(error) => Some(Err(error.into())),
         }
-        None
+    }
+
+    fn is_busy_with(&self, id: &ResumeId) -> bool {
+        self.handles.intake().kept.has(id)
     }
 
     fn settled(&mut self) -> Vec<Settled> {
@@ -219,6 +231,10 @@ impl Store for Directory {
 
     fn is_congested(&self) -> bool {
         self.committer.as_ref().is_some_and(Committer::is_congested)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.committer.as_ref().is_none_or(Committer::is_idle)
     }
 }
 
@@ -236,8 +252,11 @@ impl Disk for Arc<Handles> {
     }
 
     fn discard(&self, file: &File) {
-        // The claim on it is open for reading only, and stays.
         let _ = file.set_len(0);
+    }
+
+    fn write_record(&self, record: &File, patch: &Patch) -> io::Result<()> {
+        record.write_all_at(&patch.bytes, patch.at)
     }
 
     fn sync_directory(&self) -> io::Result<()> {

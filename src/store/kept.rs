@@ -1,20 +1,23 @@
 //! Partial files that outlive their connection and their server, to be gone on with: `.intake/kept/`.
 //!
-//! A file is named by a hash of its resume id. Beside it, in `….claim`, stands what it is to become. **Who holds the lock on
-//! the file owns both** (flock(2)). The lock holds between hosts (see `lockdir`), and goes with the last descriptor, so a killed
-//! server holds none. A claim that is missing, torn or another upload's makes a new file begin: nothing has to be written in
-//! any order for that to be safe, and what is resumed by mistake fails its digest. If the digest becomes known later it is
-//! appended as a new line.
+//! A file is named by a hash of its resume id. Beside it, in `….claim`, stands its [`Record`]: what it is to become, and
+//! the state of its digest. **Who holds the lock on the file owns both** (flock(2)). The lock holds between hosts (see
+//! `lockdir`), and goes with the last descriptor, so a killed server holds none. A record that is missing, torn or another
+//! upload's makes a new file begin.
+//!
+//! **What is held is never read again.** The upload is resumed from a state of its digest, and what the file holds beyond
+//! that is cut off. So a resume takes no longer for a large file than for a small one.
 //!
 //! A network file system remembers names for a second or so. A file that another host has just published may then still be
 //! found here under its old name, and be locked. So what is not resumed is never truncated: it is removed by its name, which
 //! the file system looks up anew, and another file is made.
 
 use std::ffi::CStr;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
@@ -22,18 +25,18 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::method::{FILE_MODE, Method, make};
-use super::{StoreError, Target, blocks};
-use crate::proto::{Algorithm, Hasher, ResumeId};
-
-const BUSY: StoreError = StoreError::Busy("another upload goes on under this resume id");
+use super::{Content, Found, Owned, Owners, Patch, Record, StoreError, Target, blocks};
+use crate::proto::{Algorithm, Hasher, Held, ResumeId};
 
 /// The directory of kept files, in `.intake`.
 pub(super) const KEPT: &CStr = c"kept";
 
-/// What ends the name of a claim, after that of its file.
+/// What ends the name of a record, after that of its file.
 const CLAIM: &str = ".claim";
-/// Longer than any claim, in bytes.
-const CLAIM_MAX_BYTES: u64 = 1024;
+/// What names a boot of the system (proc_sys_kernel(5)), and how long such a name is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The length of such an id, in bytes: a UUID in text.
+const BOOT_ID_BYTES: usize = 36;
 
 const NOT_OURS: &str = "something else has the name of a kept partial file";
 
@@ -42,15 +45,23 @@ pub(super) type Make<'a> = &'a dyn Fn(BorrowedFd<'_>, &str) -> rustix::io::Resul
 
 /// The directory of kept files.
 #[derive(Debug)]
-pub(super) struct Kept(OwnedFd);
+pub(super) struct Kept {
+    directory: OwnedFd,
+    owners: Owners,
+    /// Which boot of the system this is, where it tells.
+    boot: Option<String>,
+}
 
 /// A kept file that is ours until it is closed.
 #[derive(Debug)]
 pub(super) struct KeptFile {
+    /// Ready for what is to be appended.
     pub(super) file: File,
     pub(super) name: Box<str>,
-    /// What it holds already, in bytes.
-    pub(super) size: u64,
+    pub(super) record: Record,
+    /// What it holds already: all of its content.
+    pub(super) held: Option<Held>,
+    pub(super) owned: Arc<Owned>,
 }
 
 /// An open file that nobody else has locked.
@@ -63,41 +74,55 @@ struct Locked {
 
 impl Kept {
     pub(super) fn new(directory: OwnedFd) -> Self {
-        Self(directory)
+        let boot = fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned());
+        Self { directory, owners: Owners::default(), boot: boot.filter(|id| id.len() == BOOT_ID_BYTES) }
     }
 
-    /// The file that is kept for `target`, or a new one that `make` makes: locked, and at its beginning.
+    /// Which boot of the system this is, where it tells.
+    pub(super) fn boot(&self) -> Option<&str> {
+        self.boot.as_deref()
+    }
+
+    /// Whether the file that is kept under `id` is ours.
+    pub(super) fn has(&self, id: &ResumeId) -> bool {
+        self.owners.has(&name_of(id))
+    }
+
+    /// The file that is kept for `target`, or a new one that `make` makes: locked, and at its end.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
     pub(super) fn claim(&self, id: &ResumeId, target: &Target, make: Make) -> Result<KeptFile, StoreError> {
         let name = name_of(id);
         let mut file = self.lock(&name, make)?;
-        let wanted = claim_for(target);
-        let found = self.read_claim(&name);
-        let latest = found.split_inclusive('\n').next_back();
-        let agrees = latest.is_some_and(|latest| agree(latest, &wanted));
-        let held = file.file.metadata()?.len();
-        let size = if agrees && target.size.is_some_and(|size| held <= size) { held } else { 0 };
-        if size == 0 && !file.is_new {
+        let record = self.read_record(&name);
+        let content = content_of(&file.file)?;
+        let mut found = Record::find(&record, target, content, self.boot());
+        if found.held.is_none() && !file.is_new {
             file = self.replace(&name, file, make)?;
+            found = Record::find(&record, target, content_of(&file.file)?, self.boot());
         }
-        if !agrees {
-            self.write_claim(&name, "", &wanted)?;
-        } else if target.digest.is_some() && latest != Some(&wanted) {
-            self.write_claim(&name, &found, &wanted)?;
+        let Found { record, held, patch } = found;
+        let size = held.as_ref().map_or(0, |held| held.offset);
+        if size < content.length {
+            file.file.set_len(size)?;
         }
-        Ok(KeptFile { file: file.file, name: name.into(), size })
+        file.file.seek(SeekFrom::Start(size))?;
+        if let Some(patch) = patch {
+            self.write_record(&name, &patch)?;
+        }
+        let owned = self.owners.own(&name);
+        Ok(KeptFile { file: file.file, name: name.into(), record, held, owned })
     }
 
-    /// Removes the file `name` and its claim. For its owner only.
+    /// Removes the file `name` and its record. For its owner only.
     pub(super) fn remove(&self, name: &str) {
-        self.remove_claim(name);
+        self.remove_record(name);
         self.unlink(name);
     }
 
-    /// Removes the claim of `name`. For its owner only.
-    pub(super) fn remove_claim(&self, name: &str) {
+    /// Removes the record of `name`. For its owner only.
+    pub(super) fn remove_record(&self, name: &str) {
         self.unlink(&claim_of(name));
     }
 
@@ -107,7 +132,7 @@ impl Kept {
     /// That the directory cannot be read.
     pub(super) fn expire(&self, ttl: Duration) -> io::Result<()> {
         let mut removed = 0;
-        for entry in Dir::read_from(&self.0)? {
+        for entry in Dir::read_from(&self.directory)? {
             if let Some(name) = file_of(entry?.file_name())
                 && self.may_be_abandoned(name, ttl)
                 && let Ok(Locked { file, .. }) = self.lock(name, &make_plainly)
@@ -128,7 +153,7 @@ impl Kept {
     /// # Errors
     /// That the directory cannot be read.
     pub(super) fn give_back_blocks(&self) -> io::Result<()> {
-        for entry in Dir::read_from(&self.0)? {
+        for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
             if let Some(name) = file_of(entry.file_name())
                 && entry.file_name().count_bytes() == name.len()
@@ -142,7 +167,7 @@ impl Kept {
     }
 
     fn unlink(&self, name: &str) {
-        match unlinkat(&self.0, name, AtFlags::empty()) {
+        match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => log::warn!("{name} cannot be removed from what is kept: {errno}"),
         }
@@ -150,7 +175,7 @@ impl Kept {
 
     /// Whether `name` is worth being locked to see whether it is abandoned. A claim without its file is.
     fn may_be_abandoned(&self, name: &str, ttl: Duration) -> bool {
-        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => is_abandoned(stat.st_size.cast_unsigned(), stat.st_mtime, ttl),
             Err(errno) => errno == Errno::NOENT,
         }
@@ -165,10 +190,10 @@ impl Kept {
             check_ours(&meta)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(BUSY),
+                Err(Errno::WOULDBLOCK) => return Err(StoreError::BUSY),
                 Err(errno) => return Err(errno.into()),
             }
-            match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 // It has another name as well, which may be a final one: only the name here is given up.
                 Ok(named) if named.st_ino == meta.ino() && named.st_nlink > 1 => self.unlink(name),
                 Ok(named) if named.st_ino == meta.ino() => return Ok(Locked { file, is_new }),
@@ -184,7 +209,7 @@ impl Kept {
             Err(Errno::EXIST) => {
                 let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 // Without EXCL it may be made here all the same, where it has just gone. It counts as found.
-                let fd = openat(&self.0, name, flags | OFlags::CREATE, FILE_MODE)?;
+                let fd = openat(&self.directory, name, flags | OFlags::CREATE, FILE_MODE)?;
                 Ok(Locked { file: fd.into(), is_new: false })
             }
             Err(errno) => Err(errno),
@@ -193,54 +218,55 @@ impl Kept {
 
     /// A new file in the place of `found`, which is locked and is not to be resumed.
     fn replace(&self, name: &str, found: Locked, make: Make) -> Result<Locked, StoreError> {
-        match unlinkat(&self.0, name, AtFlags::empty()) {
+        match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
         // Found again: another upload was quicker, or the name is one that the file system only remembers.
         let file = self.lock(name, make)?;
         drop(found);
-        if file.is_new { Ok(file) } else { Err(BUSY) }
+        if file.is_new { Ok(file) } else { Err(StoreError::BUSY) }
     }
 
-    /// Opens the claim of `name`, to be read or synced.
-    pub(super) fn open_claim(&self, name: &str) -> io::Result<File> {
-        self.open_claim_with(name, OFlags::RDONLY)
+    /// Opens the record of `name`, which is there. For its owner only.
+    pub(super) fn open_record(&self, name: &str) -> io::Result<File> {
+        self.open_record_with(name, OFlags::RDWR)
     }
 
     /// Never waits for what has the name, if that is a pipe.
-    fn open_claim_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
+    fn open_record_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.0, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
+        let file = File::from(openat(&self.directory, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
         let meta = file.metadata()?;
         check_ours(&meta)?;
         if meta.nlink() > 1 { Err(io::Error::other(NOT_OURS)) } else { Ok(file) }
     }
 
-    /// The whole lines of the claim of `name`: the last one counts, what is torn does not.
-    fn read_claim(&self, name: &str) -> String {
-        let file = self.open_claim(name);
-        let claim = file.and_then(|file| io::read_to_string(file.take(CLAIM_MAX_BYTES))).unwrap_or_default();
-        let whole = claim.rfind('\n').map_or(0, |end| end + 1);
-        claim[..whole].to_owned()
+    /// As much as there is of the record of `name`.
+    fn read_record(&self, name: &str) -> Vec<u8> {
+        let mut record = Vec::new();
+        if let Ok(file) = self.open_record_with(name, OFlags::RDONLY) {
+            // What cannot be read counts as missing.
+            let _ = file.take(Record::MAX_BYTES as u64).read_to_end(&mut record);
+        }
+        record
     }
 
-    /// Adds `line` to what is to stay of the claim. That may have been synced, and told as held: it is never overwritten.
-    fn write_claim(&self, name: &str, stays: &str, line: &str) -> io::Result<()> {
-        if stays.is_empty() {
+    /// Writes to the record of `name`. For its owner only. What the patch does not cover stays as it is: it may have been
+    /// synced, and told as held.
+    pub(super) fn write_record(&self, name: &str, patch: &Patch) -> io::Result<()> {
+        if patch.at == 0 {
             // Whatever has the name, it is not this upload's.
-            self.remove_claim(name);
+            self.remove_record(name);
         }
-        let file = self.open_claim_with(name, OFlags::CREATE | OFlags::WRONLY)?;
-        let end = stays.len() as u64;
-        file.set_len(end)?;
-        file.write_all_at(line.as_bytes(), end)
+        let file = self.open_record_with(name, OFlags::CREATE | OFlags::RDWR)?;
+        file.write_all_at(&patch.bytes, patch.at)
     }
 }
 
 impl AsFd for Kept {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.directory.as_fd()
     }
 }
 
@@ -273,6 +299,15 @@ fn file_of(entry: &CStr) -> Option<&str> {
     (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
+/// How much a file holds, and what tells it from others: its number may be given to another one when it is removed.
+fn content_of(file: &File) -> io::Result<Content> {
+    let meta = file.metadata()?;
+    let made = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let identity =
+        [meta.ino().to_be_bytes(), made.as_secs().to_be_bytes(), u64::from(made.subsec_nanos()).to_be_bytes()];
+    Ok(Content { id: crc32c::crc32c(identity.as_flattened()), length: meta.len() })
+}
+
 /// Whether a file of `size` bytes is one that nobody resumes any more, `changed` being in seconds since the epoch.
 fn is_abandoned(size: u64, changed: i64, ttl: Duration) -> bool {
     #[expect(clippy::disallowed_methods, reason = "the file's own time is of the wall clock")]
@@ -281,35 +316,15 @@ fn is_abandoned(size: u64, changed: i64, ttl: Duration) -> bool {
     size == 0 || age > ttl
 }
 
-/// A line of a claim, `SIZE DIGEST NAME LF`: the LF tells that it is whole.
-fn claim_for(&Target { name, size, digest, .. }: &Target) -> String {
-    let digest = digest.map_or("-".to_owned(), |digest| digest.to_string());
-    format!("{} {digest} {name}\n", size.unwrap_or(0))
-}
-
-/// Whether two lines are for the same file. A digest that one of them does not know yet is no difference.
-fn agree(a: &str, b: &str) -> bool {
-    let parts = |line: &str| -> Option<[String; 3]> {
-        let parts: Vec<String> = line.strip_suffix('\n')?.splitn(3, ' ').map(Into::into).collect();
-        parts.try_into().ok()
-    };
-    let (Some([size, digest, name]), Some([other_size, other_digest, other_name])) = (parts(a), parts(b)) else {
-        return false;
-    };
-    let digests_agree = digest == other_digest || digest == "-" || other_digest == "-";
-    size == other_size && name == other_name && digests_agree
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::Write;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use rustix::fs::{CWD, FileType, mknodat};
 
     use super::*;
-    use crate::proto::{Digest, Name, NamePolicy, OnExists};
+    use crate::proto::{Digest, Name, NamePolicy, OnExists, Promise};
 
     fn open(path: &Path) -> Kept {
         Kept::new(File::open(path).unwrap().into())
@@ -320,51 +335,76 @@ mod tests {
     }
 
     /// Claims `id` for a file, and returns what it holds.
-    fn claim(kept: &Kept, as_id: &str, name: &str, size: u64, digest: Option<Digest>) -> Result<KeptFile, StoreError> {
+    fn claim(kept: &Kept, as_id: &str, name: &str, size: u64, promise: Promise) -> Result<KeptFile, StoreError> {
         let name = Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
-        let target = Target { size: Some(size), digest, ..Target::new(&name, OnExists::Rename) };
+        let target = Target { size: Some(size), promise: Some(promise), ..Target::new(&name, OnExists::Rename) };
         kept.claim(&id(as_id), &target, &make_plainly)
     }
 
+    fn sum(content: &[u8]) -> Hasher {
+        let mut hasher = Hasher::new(Algorithm::Crc32c);
+        hasher.update(content);
+        hasher
+    }
+
+    fn add_state(kept: &Kept, claimed: &mut KeptFile, offset: u64, hasher: &Hasher) {
+        let patch = claimed.record.add(&Held { offset, hasher: hasher.clone() }, None);
+        kept.write_record(&claimed.name, &patch).unwrap();
+    }
+
+    /// What is resumed, after a look at the file and at the state.
     fn held(claimed: Result<KeptFile, StoreError>) -> String {
         let mut claimed = claimed.unwrap();
+        let offset = claimed.held.as_ref().map_or(0, |held| held.offset);
+        assert_eq!((claimed.file.metadata().unwrap().len(), claimed.file.stream_position().unwrap()), (offset, offset));
         let mut content = String::new();
+        claimed.file.rewind().unwrap();
         claimed.file.read_to_string(&mut content).unwrap();
-        assert_eq!(content.len() as u64, claimed.size);
+        let state = claimed.held.map_or_else(|| sum(b"").state(), |held| held.hasher.state());
+        assert_eq!(state, sum(content.as_bytes()).state());
         content
     }
 
-    const DIGEST: Option<Digest> = Some(Digest::Crc32c(7));
-    const OTHER: Option<Digest> = Some(Digest::Crc32c(8));
+    const LATER: Promise = Promise::Trailer(Algorithm::Crc32c);
+    const DIGEST: Promise = Promise::Known(Digest::Crc32c(7));
+    const OTHER: Promise = Promise::Known(Digest::Crc32c(8));
+
+    fn record_of(base: &Path, as_id: &str) -> PathBuf {
+        base.join(claim_of(&name_of(&id(as_id))))
+    }
 
     /// Leaves `abc` of a file `a` of 9 bytes under the id `x`.
-    fn leave(kept: &Kept, digest: Option<Digest>) {
+    fn leave(kept: &Kept, promise: Promise) {
         kept.remove(&name_of(&id("x")));
-        claim(kept, "x", "a", 9, digest).unwrap().file.write_all(b"abc").unwrap();
+        let mut claimed = claim(kept, "x", "a", 9, promise).unwrap();
+        claimed.file.write_all(b"abc").unwrap();
+        add_state(kept, &mut claimed, 3, &sum(b"abc"));
     }
 
     #[test]
-    fn the_same_claim_goes_on_and_any_other_starts_anew() {
+    fn the_same_claim_is_resumed_and_any_other_begins_anew() {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
-        for (left, name, size, digest, expected) in [
-            (None, "a", 9, None, "abc"),
-            (None, "a", 9, DIGEST, "abc"),
-            (DIGEST, "a", 9, None, "abc"),
+        for (left, name, size, promise, expected) in [
+            (LATER, "a", 9, LATER, "abc"),
+            (LATER, "a", 9, DIGEST, "abc"),
+            (DIGEST, "a", 9, LATER, "abc"),
             (DIGEST, "a", 9, DIGEST, "abc"),
             (DIGEST, "a", 9, OTHER, ""),
-            (None, "b", 9, None, ""),
-            (None, "a", 8, None, ""),
-            (None, "a", 2, None, ""),
+            (LATER, "b", 9, LATER, ""),
+            (LATER, "a", 8, LATER, ""),
+            (LATER, "a", 2, LATER, ""),
+            (LATER, "a", 9, Promise::Trailer(Algorithm::Sha256), ""),
+            (LATER, "a", 9, Promise::Known(Digest::Sha256([0; 32])), ""),
         ] {
             leave(&kept, left);
-            assert_eq!(held(claim(&kept, "x", name, size, digest)), expected, "{left:?} {name} {size} {digest:?}");
-            assert_eq!(held(claim(&kept, "y", name, size, digest)), "", "another id");
+            assert_eq!(held(claim(&kept, "x", name, size, promise)), expected, "{left:?} {name} {size} {promise:?}");
+            assert_eq!(held(claim(&kept, "y", name, size, promise)), "", "another id");
         }
         // A digest that came to be known stays known.
-        leave(&kept, None);
+        leave(&kept, LATER);
         assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc");
-        assert_eq!(held(claim(&kept, "x", "a", 9, None)), "abc");
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
         assert_eq!(held(claim(&kept, "x", "a", 9, OTHER)), "");
     }
 
@@ -373,68 +413,96 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
         for (name, size) in [("b", 9), ("a", 2)] {
-            leave(&kept, None);
+            leave(&kept, LATER);
             // As if the file had been published by another host, and its old name were only remembered here.
             let published = base.path().join("published");
             fs::hard_link(base.path().join(name_of(&id("x"))), &published).unwrap();
-            let mut claimed = claim(&kept, "x", name, size, None).unwrap();
+            let mut claimed = claim(&kept, "x", name, size, LATER).unwrap();
             claimed.file.write_all(b"another").unwrap();
             assert_eq!(fs::read(&published).unwrap(), b"abc");
-            assert!(matches!(claim(&kept, "x", name, size, None), Err(StoreError::Busy(_))), "the new file is locked");
+            assert!(matches!(claim(&kept, "x", name, size, LATER), Err(StoreError::Busy(_))), "the new file is locked");
             fs::remove_file(published).unwrap();
         }
     }
 
     #[test]
-    fn a_claim_that_is_torn_or_missing_starts_anew() {
+    fn what_goes_beyond_the_last_state_is_cut_off() {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
-        let path = base.path().join(claim_of(&name_of(&id("x"))));
+        let append = |bytes: &[u8]| {
+            let mut claimed = claim(&kept, "x", "a", 9, LATER).unwrap();
+            claimed.file.write_all(bytes).unwrap();
+            claimed
+        };
+        // As if the server had been killed.
+        leave(&kept, LATER);
+        drop(append(b"de"));
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
+        // As if it had been killed before its first state.
+        fs::remove_file(record_of(base.path(), "x")).unwrap();
+        drop(append(b"abc"));
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
+    }
+
+    #[test]
+    fn a_state_of_more_than_the_file_holds_does_not_count() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        leave(&kept, LATER);
+        let mut claimed = claim(&kept, "x", "a", 9, LATER).unwrap();
+        claimed.file.write_all(b"def").unwrap();
+        add_state(&kept, &mut claimed, 6, &sum(b"abcdef"));
+        // As a power cut leaves it.
+        claimed.file.set_len(5).unwrap();
+        drop(claimed);
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
+    }
+
+    #[test]
+    fn a_record_without_a_state_as_earlier_versions_left_it_begins_anew() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        leave(&kept, LATER);
+        fs::write(record_of(base.path(), "x"), "9 - a\n").unwrap();
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
+    }
+
+    #[test]
+    fn a_record_that_is_torn_or_missing_begins_anew_or_is_whole() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = open(base.path());
+        let path = record_of(base.path(), "x");
         leave(&kept, DIGEST);
         let whole = fs::read(&path).unwrap();
-        for torn in 0..whole.len() {
+        let mut resumed = 0;
+        // The padding in between is torn in one place each.
+        let is_telling = |at: &usize| whole[*at] != 0 || whole[at.saturating_sub(1)] != 0;
+        for torn in (0..whole.len()).filter(is_telling) {
             leave(&kept, DIGEST);
+            // What was left before was of another file.
+            let whole = fs::read(&path).unwrap();
             fs::write(&path, &whole[..torn]).unwrap();
-            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "", "{torn}");
+            let held = held(claim(&kept, "x", "a", 9, DIGEST));
+            assert!(held.is_empty() || whole[torn..].iter().all(|byte| *byte == 0), "{torn}");
+            resumed += usize::from(!held.is_empty());
         }
+        assert!(resumed > 0, "only the padding is torn off at the end");
         leave(&kept, DIGEST);
         fs::remove_file(&path).unwrap();
         assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "");
     }
 
     #[test]
-    fn what_comes_to_be_known_leaves_what_was_known_before() {
-        let base = tempfile::tempdir().unwrap();
-        let kept = open(base.path());
-        let path = base.path().join(claim_of(&name_of(&id("x"))));
-        leave(&kept, None);
-        let before = fs::read(&path).unwrap();
-        claim(&kept, "x", "a", 9, DIGEST).unwrap();
-        let after = fs::read(&path).unwrap();
-        assert!(after.starts_with(&before));
-        for torn in before.len()..after.len() {
-            fs::write(&path, &after[..torn]).unwrap();
-            assert_eq!(held(claim(&kept, "x", "a", 9, OTHER)), "abc", "{torn}: the digest is not known any more");
-            fs::write(&path, &after[..torn]).unwrap();
-            assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc", "{torn}");
-            assert_eq!(fs::read(&path).unwrap(), after);
-        }
-        // However often it is told.
-        claim(&kept, "x", "a", 9, DIGEST).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), after);
-    }
-
-    #[test]
     fn one_owns_it_at_a_time_and_a_file_that_has_moved_out_is_never_touched_again() {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
-        leave(&kept, None);
-        let owner = claim(&kept, "x", "a", 9, None).unwrap();
-        assert!(matches!(claim(&open(base.path()), "x", "a", 9, None), Err(StoreError::Busy(_))));
+        leave(&kept, LATER);
+        let owner = claim(&kept, "x", "a", 9, LATER).unwrap();
+        assert!(matches!(claim(&open(base.path()), "x", "a", 9, LATER), Err(StoreError::Busy(_))));
         // Published: the name is free, and whoever has the file open already must not take it for the kept one.
         fs::rename(base.path().join(&*owner.name), base.path().join("a")).unwrap();
-        let mut next = claim(&kept, "x", "a", 9, None).unwrap();
-        assert_eq!(next.size, 0);
+        let mut next = claim(&kept, "x", "a", 9, LATER).unwrap();
+        assert!(next.held.is_none());
         next.file.write_all(b"new").unwrap();
         assert_eq!(fs::read(base.path().join("a")).unwrap(), b"abc");
     }
@@ -477,17 +545,17 @@ mod tests {
         let kept = open(base.path());
         let left = || fs::read_dir(base.path()).unwrap().count();
         fs::write(base.path().join("notes"), "precious").unwrap();
-        leave(&kept, None);
+        leave(&kept, LATER);
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 3);
-        let owner = claim(&kept, "x", "a", 9, None).unwrap();
+        let owner = claim(&kept, "x", "a", 9, LATER).unwrap();
         owner.file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 3);
         drop(owner);
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 1);
-        fs::write(base.path().join(claim_of(&name_of(&id("x")))), "alone").unwrap();
+        fs::write(record_of(base.path(), "x"), "alone").unwrap();
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 1);
     }

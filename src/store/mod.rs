@@ -51,21 +51,25 @@ mod kept;
 mod lockdir;
 mod method;
 mod naming;
+mod owned;
 mod partial;
 mod permissions;
+mod record;
 mod space;
 
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-pub use commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken, Work};
+pub use commit::{Commit, Disk, Hold, Job, Lineup, Settled, Synced, Taken, Work};
 pub use directory::{Directory, TEND_EVERY};
 pub use method::{Link, Method};
+pub use owned::{Owned, Owners};
 pub use partial::PartialFile;
+pub use record::{Content, Found, Patch, Record};
 use rustix::io::{Errno, read, retry_on_intr};
 
-use crate::proto::{Digest, Name, OnExists, ResumeId, Ticket};
+use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId, Ticket};
 use crate::reactor::Id;
 
 /// A place that uploads are stored in.
@@ -96,7 +100,10 @@ pub trait Store {
     fn confirm(&mut self, claim: Claim, content: Self::Content, name: Name) -> Option<Result<Name, StoreError>>;
 
     /// Makes what `partial` holds as durable as what is published; tells the result as [`Store::publish`] does.
-    fn hold(&mut self, claim: Claim, partial: &Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
+    fn hold(&mut self, claim: Claim, partial: &mut Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
+
+    /// Whether an upload with this resume id is under way here, or the disk is still busy with one.
+    fn is_busy_with(&self, id: &ResumeId) -> bool;
 
     /// What has been published, confirmed or held since, in any order.
     fn settled(&mut self) -> Vec<Settled> {
@@ -107,6 +114,11 @@ pub trait Store {
     /// published.
     fn is_congested(&self) -> bool {
         false
+    }
+
+    /// Whether the disk has nothing left to do, for a client or for a later resume.
+    fn is_idle(&self) -> bool {
+        true
     }
 }
 
@@ -119,16 +131,16 @@ pub struct Target<'a> {
     pub on_exists: OnExists,
     /// In bytes, where it is known before.
     pub size: Option<u64>,
-    /// Of its content, where it is known before.
-    pub digest: Option<Digest>,
-    /// Under which it can be gone on with. Takes a size.
+    /// The digest that its content must have.
+    pub promise: Option<Promise>,
+    /// Under which it can be resumed. Takes a size and a promise.
     pub resume: Option<&'a ResumeId>,
 }
 
 impl<'a> Target<'a> {
     /// Of content that only its end tells more of.
     pub fn new(name: &'a Name, on_exists: OnExists) -> Self {
-        Self { name, on_exists, size: None, digest: None, resume: None }
+        Self { name, on_exists, size: None, promise: None, resume: None }
     }
 }
 
@@ -143,16 +155,16 @@ pub struct Claim {
 
 /// An upload's bytes before they have a final name. Dropping it removes it.
 pub trait Partial {
-    /// What it holds, in bytes. All that it held already when it was begun is to be reread before anything is appended.
+    /// What it holds, in bytes.
     fn held(&self) -> u64;
 
-    /// Reads on in what it held.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// All that it holds, and the state of its digest. `None` where it has no resume id, or holds nothing.
+    fn state(&self) -> Option<Held>;
 
-    /// Leaves it to be gone on with, if it was begun with a resume id; else removes it.
+    /// `hasher` has taken in all that it holds. What is kept of it can be resumed from the last such state.
+    fn summed(&mut self, hasher: &Hasher);
+
+    /// Leaves it to be resumed, if it was begun with a resume id; else removes it.
     fn keep(self);
 
     /// Appends all of `bytes`.
@@ -205,6 +217,8 @@ pub trait Partial {
 impl StoreError {
     /// What has the name is not the file that was uploaded.
     pub const NOT_THE_SAME: Self = Self::Taken("the name is taken by another file");
+    /// What has the resume id is under way, here or at another server.
+    pub const BUSY: Self = Self::Busy("another upload goes on under this resume id");
 }
 
 /// Why an upload cannot be stored.

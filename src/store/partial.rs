@@ -8,7 +8,7 @@
 //! A long upload is written back as it comes (posix_fadvise(2)), so that little is left for the sync at its end.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,11 +20,12 @@ use rustix::path::{Arg, DecInt};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::blocks::Blocks;
+use super::committer::Queue;
 use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
 use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
-use super::{Partial, StoreError, cannot, naming, permissions};
-use crate::proto::{Name, OnExists};
+use super::{Hold, Job, Owned, Partial, Record, StoreError, Work, cannot, naming, permissions};
+use crate::proto::{Hasher, Held, Name, OnExists};
 
 /// A file under way in a [`super::Directory`].
 #[derive(Debug)]
@@ -38,10 +39,16 @@ pub struct PartialFile {
     will_sync: bool,
     /// Boxed, so that an idle connection stays small.
     blocks: Box<Blocks>,
+    /// Of a kept one. After the file, whose close gives up the lock on it.
+    owned: Option<Arc<Owned>>,
 }
 
 /// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
+
+/// How much of a kept upload is appended, in bytes, before the state of its digest is written. So much is sent again when
+/// the server is killed, and what the disk did not have by then.
+const STATE_EVERY_BYTES: u64 = 16 << 20;
 
 /// What a final name is made from.
 #[derive(Debug)]
@@ -63,9 +70,16 @@ impl Origin {
         }
     }
 
+    /// It stays where it is.
+    fn release(&mut self) {
+        if let Self::Named(entry) = self {
+            entry.released = true;
+        }
+    }
+
     /// Of a file that is kept in `intake` and was claimed there.
-    pub(super) fn kept(handles: &Arc<Handles>, intake: Arc<Intake>, name: Box<str>) -> Self {
-        Self::Named(Entry::new(handles, intake, Place::Kept(name)).into())
+    pub(super) fn kept(handles: &Arc<Handles>, intake: Arc<Intake>, kept: KeptAs) -> Self {
+        Self::Named(Entry::new(handles, intake, Place::Kept(kept)).into())
     }
 }
 
@@ -77,8 +91,9 @@ impl PartialFile {
         on_exists: OnExists,
         will_sync: bool,
         blocks: Blocks,
+        owned: Option<Arc<Owned>>,
     ) -> Self {
-        Self { origin, file, size, on_exists, will_sync, blocks: blocks.into() }
+        Self { origin, file, size, on_exists, will_sync, blocks: blocks.into(), owned }
     }
 
     fn appended(&mut self, count: usize) {
@@ -100,15 +115,57 @@ impl PartialFile {
         &self.file
     }
 
-    /// All that has to last if it is to be gone on with after a power cut: its content, and the claim on that.
-    pub(super) fn held_files(&self) -> io::Result<Vec<File>> {
-        let mut files = vec![self.file.try_clone()?];
-        if let Origin::Named(entry) = &self.origin
-            && let Place::Kept(name) = &entry.place
-        {
-            files.push(entry.intake.kept.open_claim(name)?);
+    /// What there is to be held of it, if anything.
+    pub(super) fn hold(&mut self) -> io::Result<Option<Hold<File>>> {
+        let (Origin::Named(entry), Some(upload)) = (&mut self.origin, &self.owned) else { return Ok(None) };
+        let Place::Kept(kept) = &mut entry.place else { return Ok(None) };
+        let Some(state) = &kept.state else { return Ok(None) };
+        Ok(Some(Hold {
+            content: self.file.try_clone()?,
+            record: entry.intake.kept.open_record(&kept.name)?,
+            state: kept.record.add(state, None),
+            upload: upload.clone(),
+        }))
+    }
+
+    /// Writes the state of its digest to its record, as soon as what it holds is synced. Without a sync, at once.
+    fn write_state(&mut self) -> io::Result<()> {
+        let Origin::Named(entry) = &mut self.origin else { return Ok(()) };
+        let Place::Kept(kept) = &mut entry.place else { return Ok(()) };
+        let Some(state) = kept.state.as_ref().filter(|state| state.offset != kept.written) else { return Ok(()) };
+        kept.written = state.offset;
+        if kept.queue.is_none() {
+            let Some(boot) = entry.intake.kept.boot() else { return Ok(()) };
+            let patch = kept.record.add(state, Some(boot));
+            return entry.intake.kept.write_record(&kept.name, &patch);
         }
-        Ok(files)
+        let hold = self.hold()?;
+        if let (Some(hold), Some(KeptAs { final_name, queue: Some(queue), .. })) = (hold, self.kept_as()) {
+            queue.submit(Job { claim: None, work: Work::Hold(hold), name: final_name.clone() });
+        }
+        Ok(())
+    }
+
+    fn write_state_or_warn(&mut self) {
+        if let Err(error) = self.write_state() {
+            log::warn!("an upload may have to be resumed from further back, as its state cannot be written: {error}");
+        }
+    }
+
+    fn kept_as(&mut self) -> Option<&mut KeptAs> {
+        match &mut self.origin {
+            Origin::Named(entry) => entry.kept_as(),
+            Origin::Unnamed(..) => None,
+        }
+    }
+
+    /// # Errors
+    /// What came of it before could not be stored.
+    fn check_lost(&self) -> Result<(), StoreError> {
+        match &self.owned {
+            Some(owned) if owned.has_lost() => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -124,19 +181,34 @@ impl Partial for PartialFile {
         self.size
     }
 
-    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Leaves the file at its end, where appending goes on.
-        self.file.read(buffer)
+    fn state(&self) -> Option<Held> {
+        let Origin::Named(entry) = &self.origin else { return None };
+        let Place::Kept(kept) = &entry.place else { return None };
+        kept.state.clone().filter(|state| state.offset == self.size)
+    }
+
+    fn summed(&mut self, hasher: &Hasher) {
+        let offset = self.size;
+        let is_idle = self.owned.as_ref().is_some_and(Owned::is_idle);
+        let Some(kept) = self.kept_as() else { return };
+        kept.state = Some(Held { offset, hasher: hasher.clone() });
+        let has_room = kept.queue.as_ref().is_none_or(Queue::has_room);
+        if is_idle && has_room && offset - kept.written >= STATE_EVERY_BYTES {
+            self.write_state_or_warn();
+        }
     }
 
     fn keep(mut self) {
-        if let Origin::Named(entry) = &mut self.origin {
-            entry.released = entry.is_kept() && self.size > 0;
-            self.give_back();
+        self.give_back();
+        let is_worth_it = self.size > 0 && self.check_lost().is_ok();
+        if self.kept_as().is_some() && is_worth_it {
+            self.write_state_or_warn();
+            self.origin.release();
         }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_lost()?;
         self.blocks.cover(&self.file, self.size, bytes.len())?;
         self.file.write_all(bytes)?;
         self.appended(bytes.len());
@@ -144,6 +216,7 @@ impl Partial for PartialFile {
     }
 
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
+        self.check_lost()?;
         self.blocks.cover(&self.file, self.size, count)?;
         let mut left = count;
         while left > 0 {
@@ -169,7 +242,9 @@ impl Partial for PartialFile {
     }
 
     fn publish(self, name: Name) -> Result<Name, StoreError> {
-        let Self { file, size, on_exists, origin, .. } = self;
+        self.check_lost()?;
+        // Ours until the file is closed.
+        let Self { file, size, on_exists, origin, owned: _owned, .. } = self;
         match origin {
             Origin::Unnamed(handles, link) => {
                 let directory = handles.directory.as_fd();
@@ -282,7 +357,22 @@ enum Place {
     /// In the lock directory, under a number.
     LockDir(u64),
     /// Among what outlives its server.
-    Kept(Box<str>),
+    Kept(KeptAs),
+}
+
+/// A kept file of ours.
+#[derive(Debug)]
+pub(super) struct KeptAs {
+    pub(super) name: Box<str>,
+    /// What it is to become.
+    pub(super) final_name: Name,
+    pub(super) record: Record,
+    /// Of the digest of all its content.
+    pub(super) state: Option<Held>,
+    /// Up to where its record tells the state, or will, in bytes.
+    pub(super) written: u64,
+    /// Where it is synced.
+    pub(super) queue: Option<Queue<Arc<Handles>>>,
 }
 
 impl Entry {
@@ -310,15 +400,22 @@ impl Entry {
         matches!(self.place, Place::Kept(_))
     }
 
+    fn kept_as(&mut self) -> Option<&mut KeptAs> {
+        match &mut self.place {
+            Place::Kept(kept) => Some(kept),
+            Place::LockDir(_) => None,
+        }
+    }
+
     fn publish(mut self, name: Name, on_exists: OnExists) -> Result<Name, StoreError> {
         let handles = self.handles.clone();
         let directory = handles.directory.as_fd();
         if on_exists == OnExists::Replace {
             naming::check(directory, &name, on_exists)?;
         }
-        if let Place::Kept(own_name) = &self.place {
-            // As soon as the file has moved out its old name may be somebody else's, and so may the claim.
-            self.intake.kept.remove_claim(own_name);
+        if let Place::Kept(kept) = &self.place {
+            // As soon as the file has moved out its old name may be somebody else's, and so may the record.
+            self.intake.kept.remove_record(&kept.name);
         }
         naming::claim(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
@@ -351,7 +448,7 @@ impl Entry {
     fn path(&self) -> (BorrowedFd<'_>, String) {
         match &self.place {
             Place::LockDir(number) => (self.intake.lockdir.as_fd(), number.to_string()),
-            Place::Kept(name) => (self.intake.kept.as_fd(), name.to_string()),
+            Place::Kept(kept) => (self.intake.kept.as_fd(), kept.name.to_string()),
         }
     }
 }
@@ -360,7 +457,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         match &self.place {
             _ if self.released => {}
-            Place::Kept(name) => self.intake.kept.remove(name),
+            Place::Kept(kept) => self.intake.kept.remove(&kept.name),
             Place::LockDir(number) => match unlinkat(&self.intake.lockdir, DecInt::new(*number), AtFlags::empty()) {
                 Err(errno) if !is_gone(errno) => log::warn!("a partial file is left in the lock directory: {errno}"),
                 _ => {}

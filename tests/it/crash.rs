@@ -550,7 +550,9 @@ const FAILING: [Operation; 7] = [
 
 /// The first of these days on which something is found wrong.
 fn assert_found(mut plans: impl Iterator<Item = Plan>, words: &str) {
-    let found = plans.find_map(violation).expect("what is wrong is found");
+    let first = plans.next().expect("there is a day");
+    let found = violation(first).or_else(|| plans.find_map(violation));
+    let found = found.unwrap_or_else(|| panic!("{:?} is not found", first.mistake));
     assert!(found.contains(words), "{found}");
 }
 
@@ -617,7 +619,8 @@ fn going_on_after_a_failed_sync_is_found() {
 
 #[test]
 fn an_offset_that_is_told_before_all_of_it_lasts_is_found() {
-    for mistake in [Mistake::NoKeptSync, Mistake::NoClaimSync, Mistake::ClaimOverwritten] {
+    let of_claims = [Mistake::NoKeptSync, Mistake::NoClaimSync, Mistake::ClaimOverwritten];
+    for mistake in of_claims.into_iter().chain([Mistake::ToldStateOverwritten]) {
         assert_found(days_with(mistake), NOT_HELD);
     }
 }
@@ -633,4 +636,16 @@ fn what_is_told_at_a_shutdown_that_is_cut_short_survives_a_crash() {
 fn an_end_although_the_outcome_is_owed_is_found() {
     let found = (0..400).find_map(|seed| check_stop(seed, true).err()).expect("what is wrong is found");
     assert!(found.contains(LOST), "{found}");
+}
+
+#[test]
+fn a_state_of_content_that_does_not_last_is_found() {
+    assert_found(days_with(Mistake::StateBeforeContent), WRONG);
+}
+
+#[test]
+fn a_state_that_counts_for_another_file_is_found() {
+    let mistake = Some(Mistake::StateOfAnotherFile);
+    let days = days_with_faults(0, Operation::SyncData, true);
+    assert_found(days.map(|plan| Plan { mistake, ..plan }), WRONG);
 }

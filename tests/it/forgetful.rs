@@ -12,15 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::panic;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
-use intake::proto::{Name, NamePolicy, OnExists, ResumeId};
-use intake::store::{Claim, Commit, Disk, Job, Lineup, Partial, Settled, Store, StoreError, Synced, Target, Work};
+use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, ResumeId};
+use intake::store::{
+    Claim, Commit, Content, Disk, Found, Hold, Job, Lineup, Owned, Owners, Partial, Patch, Record, Settled, Store,
+    StoreError, Synced, Target, Work,
+};
 
 use crate::wire::Chance;
 
-/// Small, so that small files have several.
-const PAGE_BYTES: usize = 64;
+/// Small, so that small files have several, and so has the state of a digest.
+const PAGE_BYTES: usize = 24;
 /// How many files may wait for a commit.
 const BACKLOG_MAX: usize = 6;
 
@@ -80,6 +84,12 @@ pub enum Mistake {
     NoClaimSync,
     /// What tells whose it is is written anew when more is known, and not added to.
     ClaimOverwritten,
+    /// The state of a digest is written before the content that it covers is synced.
+    StateBeforeContent,
+    /// The state of a digest counts for any file that has the name, and not only for the one that it was written for.
+    StateOfAnotherFile,
+    /// The state of which the client was told is overwritten by later ones.
+    ToldStateOverwritten,
 }
 
 /// Where a name stands.
@@ -130,10 +140,21 @@ impl Data {
         self.size_is_dirty = true;
     }
 
-    fn truncate(&mut self, size: usize) {
-        self.cached.truncate(size);
-        self.dirty_pages.retain(|page| page * PAGE_BYTES < size);
-        self.size_is_dirty = true;
+    fn set_len(&mut self, size: usize) {
+        if self.cached.len() != size {
+            self.cached.resize(size, 0);
+            self.dirty_pages.retain(|page| page * PAGE_BYTES < size);
+            self.size_is_dirty = true;
+        }
+    }
+
+    /// Writes over what is there, and beyond it.
+    fn write_at(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        self.size_is_dirty |= end > self.cached.len();
+        self.cached.resize(self.cached.len().max(end), 0);
+        self.cached[at..end].copy_from_slice(bytes);
+        self.dirty_pages.extend(at / PAGE_BYTES..end.div_ceil(PAGE_BYTES));
     }
 
     /// Those of what is dirty that `reaches` picks reach the disk.
@@ -177,6 +198,8 @@ pub struct State {
     durable_names: BTreeMap<Key, Inode>,
     /// From the durable names to the others, the oldest first.
     changes: Vec<Change>,
+    /// Nothing tells one file from another.
+    has_no_identities: bool,
 }
 
 fn apply(names: &mut BTreeMap<Key, Inode>, change: &Change) {
@@ -218,7 +241,8 @@ impl State {
         let mut names = self.durable_names.clone();
         self.changes.iter().filter(|_| change()).for_each(|change| apply(&mut names, change));
         let files = self.files.iter().cloned().map(|file| file.after_power_cut(&mut page)).collect();
-        Self { files, durable_names: names.clone(), names, changes: Vec::new() }
+        let has_no_identities = self.has_no_identities;
+        Self { files, durable_names: names.clone(), names, changes: Vec::new(), has_no_identities }
     }
 
     /// What a program reads under a name.
@@ -226,12 +250,24 @@ impl State {
         Some(&self.files[*self.names.get(&(place, name.to_owned()))?].cached)
     }
 
-    /// What goes on if an upload of this name and size is asked for under a resume id.
+    /// What a record has to know of a file.
+    fn identify(&self, inode: Inode) -> Content {
+        let id = if self.has_no_identities { 0 } else { inode as u32 };
+        Content { id, length: self.files[inode].cached.len() as u64 }
+    }
+
+    /// What is resumed if an upload of this name and size is asked for under a resume id.
     pub fn held(&self, id: &str, name: &str, size: usize) -> &[u8] {
         let name = Name::parse(name.as_bytes(), NamePolicy::default()).expect("it was taken before");
-        let claim = self.content(Place::Kept, &claim_of(id)).map(whole_lines).unwrap_or_default();
-        let is_claimed = is_claimed(&claim, &name, Some(size as u64));
-        self.content(Place::Kept, id).filter(|_| is_claimed).unwrap_or_default()
+        let promise = Some(Promise::Trailer(Algorithm::Crc32c));
+        let target = Target { size: Some(size as u64), promise, ..Target::new(&name, OnExists::Rename) };
+        let content = self.content(Place::Kept, id).unwrap_or_default();
+        let record = self.content(Place::Kept, &record_of(id)).unwrap_or_default();
+        let held = self.names.get(&(Place::Kept, id.to_owned())).and_then(|inode| {
+            let file = self.identify(*inode);
+            Record::find(record, &target, file, None).held
+        });
+        &content[..held.map_or(0, |held| held.offset as usize)]
     }
 
     /// All final names.
@@ -251,13 +287,14 @@ pub struct ForgetfulDisk {
     fault: Option<Fault>,
     mistake: Option<Mistake>,
     /// The resume ids that have an owner.
-    owned: RefCell<BTreeSet<String>>,
+    owners: Owners,
     /// The resume ids whose upload was given up, or is given its name: what is held of it is no longer promised.
     ended: RefCell<BTreeSet<String>>,
 }
 
 impl ForgetfulDisk {
-    pub fn new(state: State, chance: Chance, fault: Option<Fault>, mistake: Option<Mistake>) -> Rc<Self> {
+    pub fn new(mut state: State, chance: Chance, fault: Option<Fault>, mistake: Option<Mistake>) -> Rc<Self> {
+        state.has_no_identities |= mistake == Some(Mistake::StateOfAnotherFile);
         Rc::new(Self {
             state: RefCell::new(state),
             chance,
@@ -265,7 +302,7 @@ impl ForgetfulDisk {
             power_is_cut_at: Cell::new(None),
             fault,
             mistake,
-            owned: RefCell::default(),
+            owners: Owners::default(),
             ended: RefCell::default(),
         })
     }
@@ -301,6 +338,11 @@ impl ForgetfulDisk {
             Some(fault) => Err(fault.error()),
             None => Ok(()),
         }
+    }
+
+    fn is_kept(&self, inode: Inode, is_such: impl Fn(&str) -> bool) -> bool {
+        let state = self.state.borrow();
+        state.names.iter().any(|((place, name), of)| *place == Place::Kept && *of == inode && is_such(name))
     }
 
     fn coin(&self) -> bool {
@@ -342,26 +384,54 @@ impl ForgetfulDisk {
         Ok(inode)
     }
 
-    /// What is kept for `target`, or a new file.
-    fn claim(&self, id: &str, target: &Target) -> Result<Inode, StoreError> {
-        if self.owned.borrow().contains(id) {
+    /// What is kept for `target`, or a new file; and its record.
+    fn claim(&self, id: &str, target: &Target) -> Result<(Inode, Found), StoreError> {
+        if self.owners.has(id) {
             return Err(StoreError::Busy("another upload goes on under this resume id"));
         }
-        let found = self.state.borrow().content(Place::Kept, &claim_of(id)).map(whole_lines).unwrap_or_default();
-        let wanted = format!("{}{}\n", claim_for(target.name, target.size), target.digest.is_some());
-        let agrees = is_claimed(&found, target.name, target.size);
-        let inode = self.find_or_create(Place::Kept, id)?;
-        if !agrees {
-            self.state.borrow_mut().files[inode].truncate(0);
+        let record = self.state.borrow().content(Place::Kept, &record_of(id)).unwrap_or_default().to_owned();
+        let find = |inode: Inode| Record::find(&record, target, self.state.borrow().identify(inode), None);
+        let before = self.find(Place::Kept, id);
+        let found = before.map(|inode| (inode, find(inode))).filter(|(_, found)| found.held.is_some());
+        let (inode, found) = match found {
+            Some(found) => found,
+            None => {
+                if before.is_some() {
+                    self.set_name(Place::Kept, id, None)?;
+                }
+                let inode = self.find_or_create(Place::Kept, id)?;
+                (inode, find(inode))
+            }
+        };
+        let size = found.held.as_ref().map_or(0, |held| held.offset as usize);
+        self.state.borrow_mut().files[inode].set_len(size);
+        if let Some(patch) = &found.patch {
+            self.write_record(id, patch)?;
         }
-        if !agrees || (target.digest.is_some() && !found.ends_with(&wanted)) {
-            let claim = self.find_or_create(Place::Kept, &claim_of(id))?;
-            let stays = if agrees && self.mistake != Some(Mistake::ClaimOverwritten) { found.len() } else { 0 };
-            self.state.borrow_mut().files[claim].truncate(stays);
-            self.append(claim, wanted.as_bytes())?;
+        Ok((inode, found))
+    }
+
+    fn write_record(&self, id: &str, patch: &Patch) -> io::Result<()> {
+        let inode = self.find_or_create(Place::Kept, &record_of(id))?;
+        self.patch(inode, patch)
+    }
+
+    fn patch(&self, inode: Inode, patch: &Patch) -> io::Result<()> {
+        let mut bytes = self.state.borrow().files[inode].cached.clone();
+        let (mut at, mut piece) = (patch.at as usize, &patch.bytes[..]);
+        let is_state = piece.len() == Record::STATE_BYTES;
+        match self.mistake {
+            Some(Mistake::ToldStateOverwritten) if is_state => at = Record::MAX_BYTES - Record::STATE_BYTES,
+            Some(Mistake::ClaimOverwritten) if at > 0 && !is_state => {
+                bytes[at..at + piece.len()].copy_from_slice(piece);
+                self.state.borrow_mut().files[inode].set_len(0);
+                (at, piece) = (0, &bytes);
+            }
+            _ => {}
         }
-        self.owned.borrow_mut().insert(id.to_owned());
-        Ok(inode)
+        self.step(Operation::Append)?;
+        self.state.borrow_mut().files[inode].write_at(at, piece);
+        Ok(())
     }
 
     fn start_write_back(&self, inode: Inode) {
@@ -394,23 +464,8 @@ impl ForgetfulDisk {
     }
 }
 
-/// How each line of a claim begins; then comes whether the digest is known.
-fn claim_for(name: &Name, size: Option<u64>) -> String {
-    format!("{} {name} ", size.unwrap_or_default())
-}
-
-fn claim_of(id: &str) -> String {
+fn record_of(id: &str) -> String {
     format!("{id}.claim")
-}
-
-fn whole_lines(claim: &[u8]) -> String {
-    let whole = claim.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    String::from_utf8_lossy(&claim[..whole]).into_owned()
-}
-
-/// Whether the last line says so.
-fn is_claimed(claim: &str, name: &Name, size: Option<u64>) -> bool {
-    claim.lines().next_back().is_some_and(|line| line.starts_with(&claim_for(name, size)))
 }
 
 /// The disk as the commit sees it: with a mistake in between, if one is planted.
@@ -442,6 +497,8 @@ impl Disk for Mistaken {
 
     fn sync_data(&self, file: &ForgetfulFile) -> io::Result<()> {
         match self.disk.mistake {
+            Some(Mistake::NoClaimSync) if self.disk.is_kept(file.inode, |name| name.ends_with(".claim")) => {}
+            Some(Mistake::StateBeforeContent) if self.disk.is_kept(file.inode, |name| !name.ends_with(".claim")) => {}
             Some(Mistake::PublishBeforeDataSync) => self.put_off.borrow_mut().push(file.inode),
             Some(Mistake::SyncOfAnother) => {
                 let before = self.put_off.replace(vec![file.inode]);
@@ -455,9 +512,13 @@ impl Disk for Mistaken {
         Ok(())
     }
 
+    fn write_record(&self, record: &ForgetfulFile, patch: &Patch) -> io::Result<()> {
+        self.disk.patch(record.inode, patch)
+    }
+
     fn discard(&self, file: &ForgetfulFile) {
         let mut state = self.disk.state.borrow_mut();
-        state.files[file.inode].truncate(0);
+        state.files[file.inode].set_len(0);
         let names = state.names.iter().filter(|((place, _), inode)| *place == Place::Kept && **inode == file.inode);
         self.disk.ended.borrow_mut().extend(names.map(|((_, id), _)| id.clone()));
     }
@@ -510,12 +571,47 @@ pub struct ForgetfulPartial {
     file: ForgetfulFile,
     name: Name,
     on_exists: OnExists,
-    resume: Option<String>,
+    /// Under which id it can be resumed, and its record.
+    resume: Option<(String, Record)>,
+    owned: Option<Arc<Owned>>,
+    /// What lines up for the commit, where there is one.
+    jobs: Option<Jobs>,
+    /// Of the digest of all its content.
+    state: Option<Held>,
     /// It has its final name, or is kept.
     released: bool,
 }
 
 impl ForgetfulPartial {
+    /// What there is to be held of it.
+    fn hold(&mut self) -> Option<Hold<ForgetfulFile>> {
+        let (Some((id, record)), Some(upload), Some(state)) = (&mut self.resume, &self.owned, &self.state) else {
+            return None;
+        };
+        let disk = &self.file.disk;
+        let of_record = disk.find(Place::Kept, &record_of(id))?;
+        Some(Hold {
+            content: ForgetfulFile::open(disk, self.file.inode),
+            record: ForgetfulFile::open(disk, of_record),
+            state: record.add(state, None),
+            upload: upload.clone(),
+        })
+    }
+
+    /// Lines up what makes it last as far as it has come.
+    fn write_state(&mut self) {
+        if let (Some(jobs), Some(hold)) = (self.jobs.clone(), self.hold()) {
+            jobs.borrow_mut().submit(Job { claim: None, work: Work::Hold(hold), name: self.name.clone() });
+        }
+    }
+
+    fn check_lost(&self) -> Result<(), StoreError> {
+        match &self.owned {
+            Some(owned) if owned.has_lost() => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
+            _ => Ok(()),
+        }
+    }
+
     /// The name that it gets.
     fn choose(&self, name: Name) -> Result<Name, StoreError> {
         let is_taken = |name: &Name| self.file.disk.find(Place::Uploads, name.as_str()).is_some();
@@ -538,13 +634,23 @@ impl Partial for ForgetfulPartial {
         self.file.disk.state.borrow().files[self.file.inode].cached.len() as u64
     }
 
-    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+    fn state(&self) -> Option<Held> {
+        self.state.clone().filter(|state| state.offset == self.held())
+    }
+
+    fn summed(&mut self, hasher: &Hasher) {
+        self.state = Some(Held { offset: self.held(), hasher: hasher.clone() });
+        if self.file.disk.chance.one_in(3) && self.owned.as_ref().is_some_and(Owned::is_idle) {
+            self.write_state();
+        }
     }
 
     fn keep(mut self) {
         if self.resume.is_some() {
-            self.released = true;
+            if self.check_lost().is_ok() {
+                self.write_state();
+                self.released = true;
+            }
         } else if self.file.disk.mistake == Some(Mistake::PublishOnReset) {
             let name = self.name.clone();
             drop(self.publish(name));
@@ -552,6 +658,7 @@ impl Partial for ForgetfulPartial {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_lost()?;
         Ok(self.file.disk.append(self.file.inode, bytes)?)
     }
 
@@ -560,10 +667,11 @@ impl Partial for ForgetfulPartial {
     }
 
     fn publish(mut self, name: Name) -> Result<Name, StoreError> {
+        self.check_lost()?;
         let (disk, mut change) = (self.file.disk.clone(), Change::new());
-        if let Some(id) = &self.resume {
+        if let Some((id, _)) = &self.resume {
             disk.ended.borrow_mut().insert(id.clone());
-            disk.set_name(Place::Kept, &claim_of(id), None)?;
+            disk.set_name(Place::Kept, &record_of(id), None)?;
             change.push(((Place::Kept, id.clone()), None));
         }
         let name = self.choose(name)?;
@@ -581,18 +689,20 @@ impl Drop for ForgetfulPartial {
             // Without power nothing is tidied up.
             return;
         }
-        let Some(id) = &self.resume else { return };
+        let Some((id, _)) = &self.resume else { return };
         let disk = &self.file.disk;
-        disk.owned.borrow_mut().remove(id);
         if !self.released {
             disk.ended.borrow_mut().insert(id.clone());
-            for name in [&claim_of(id), id] {
+            for name in [&record_of(id), id] {
                 // What cannot be removed is left.
                 let _ = disk.set_name(Place::Kept, name, None);
             }
         }
     }
 }
+
+/// What lines up for the commit.
+type Jobs = Rc<RefCell<Lineup<Mistaken>>>;
 
 // ---- the store -------------------------------------------------------------------------------------------------------
 
@@ -601,7 +711,7 @@ pub struct ForgetfulStore {
     disk: Rc<ForgetfulDisk>,
     /// `None`: nothing is synced.
     commit: Option<Rc<Commit<Mistaken>>>,
-    lineup: Rc<RefCell<Lineup<Mistaken>>>,
+    jobs: Jobs,
     /// Synced by threads that have not said so yet.
     unreported: Rc<RefCell<Vec<Synced<Mistaken>>>>,
     settled: Rc<RefCell<Vec<Settled>>>,
@@ -614,7 +724,7 @@ impl ForgetfulStore {
         Self {
             disk: disk.clone(),
             commit: syncs.then(|| Mistaken::commit(disk)),
-            lineup: Rc::default(),
+            jobs: Rc::default(),
             unreported: Rc::default(),
             settled: Rc::default(),
             pending: Rc::default(),
@@ -625,11 +735,11 @@ impl ForgetfulStore {
     pub fn commit(&mut self) {
         let Some(commit) = self.commit.clone() else { return };
         self.sync_some(&commit);
-        if self.lineup.borrow().has_ready() && self.disk.chance.one_in(2) {
+        if self.jobs.borrow().has_ready() && self.disk.chance.one_in(2) {
             let settled = commit.finish(|| {
                 // The others go on meanwhile.
                 self.sync_some(&commit);
-                let mut ready = self.lineup.borrow_mut().take_ready();
+                let mut ready = self.jobs.borrow_mut().take_ready();
                 if self.disk.mistake == Some(Mistake::NamesOutOfOrder) {
                     ready.reverse();
                 }
@@ -646,26 +756,26 @@ impl ForgetfulStore {
     fn sync_some(&self, commit: &Commit<Mistaken>) {
         let chance = &self.disk.chance;
         while chance.one_in(2) {
-            let Some(taken) = self.lineup.borrow_mut().take() else { break };
+            let Some(taken) = self.jobs.borrow_mut().take() else { break };
             let synced = commit.sync(taken);
             self.unreported.borrow_mut().push(synced);
         }
         while chance.one_in(2) && !self.unreported.borrow().is_empty() {
             let any = chance.below(self.unreported.borrow().len());
             let synced = self.unreported.borrow_mut().swap_remove(any);
-            self.lineup.borrow_mut().put_back(synced);
+            self.jobs.borrow_mut().put_back(synced);
         }
     }
 
     /// Whether nothing waits to last or to be told.
     pub fn is_idle(&self) -> bool {
-        self.lineup.borrow().is_empty() && self.settled.borrow().is_empty()
+        self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
     }
 
     /// Lines up what is to last; without a sync it is done at once.
     fn submit(&self, claim: Claim, work: Work<Mistaken>, name: Name) -> Option<Result<Name, StoreError>> {
         if self.commit.is_some() {
-            self.lineup.borrow_mut().submit(Job { claim, work, name });
+            self.jobs.borrow_mut().submit(Job { claim: Some(claim), work, name });
             self.pending.update(|pending| pending + 1);
             return None;
         }
@@ -685,17 +795,21 @@ impl Store for ForgetfulStore {
         if has_failed && self.disk.mistake != Some(Mistake::GoingOnAfterAFailedSync) {
             return Err(StoreError::Failed);
         }
-        let resume = target.resume.map(|id: &ResumeId| id.as_str().to_owned());
-        let inode = match &resume {
-            Some(id) => self.disk.claim(id, target)?,
+        let (inode, resume, state) = match target.resume.map(ResumeId::as_str) {
+            Some(id) => {
+                let (inode, found) = self.disk.claim(id, target)?;
+                (inode, Some((id.to_owned(), found.record)), found.held)
+            }
             None => {
                 self.disk.step(Operation::Create)?;
-                self.disk.state.borrow_mut().create()
+                (self.disk.state.borrow_mut().create(), None, None)
             }
         };
         let file = ForgetfulFile::open(&self.disk, inode);
         let (name, on_exists) = (target.name.clone(), target.on_exists);
-        Ok(ForgetfulPartial { file, name, on_exists, resume, released: false })
+        let owned = resume.as_ref().map(|(id, _)| self.disk.owners.own(id));
+        let jobs = self.commit.is_some().then(|| self.jobs.clone());
+        Ok(ForgetfulPartial { file, name, on_exists, resume, owned, jobs, state, released: false })
     }
 
     fn publish(&mut self, claim: Claim, partial: ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
@@ -713,13 +827,13 @@ impl Store for ForgetfulStore {
         self.submit(claim, Work::Confirm(content), name)
     }
 
-    fn hold(&mut self, claim: Claim, partial: &ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        let id = partial.resume.as_ref().expect("only what has a resume id is held");
-        let of_claim = self.disk.find(Place::Kept, &claim_of(id)).expect("its owner has written it");
-        let mut inodes = vec![partial.file.inode];
-        inodes.extend((self.disk.mistake != Some(Mistake::NoClaimSync)).then_some(of_claim));
-        let files = inodes.into_iter().map(|inode| ForgetfulFile::open(&self.disk, inode)).collect();
-        self.submit(claim, Work::Hold(files), name)
+    fn hold(&mut self, claim: Claim, partial: &mut ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
+        let hold = partial.hold().expect("only what has a resume id is held");
+        self.submit(claim, Work::Hold(hold), name)
+    }
+
+    fn is_busy_with(&self, id: &ResumeId) -> bool {
+        self.disk.owners.has(id.as_str())
     }
 
     fn settled(&mut self) -> Vec<Settled> {

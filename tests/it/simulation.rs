@@ -14,18 +14,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use intake::net::Readiness;
-use intake::proto::{Algorithm, Digest, Hasher, Name, OnExists};
+use intake::proto::{Algorithm, Digest, Hasher, Held, Name, NamePolicy, OnExists, ResumeId};
 use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
-use intake::store::{Claim, Partial, Store, StoreError, Target};
+use intake::store::{Claim, Owned, Owners, Partial, Store, StoreError, Target};
 
 use crate::wire::{Chance, SimStream, Wire};
 
@@ -63,7 +64,7 @@ const BACKLOG_MAX: usize = 3;
 
 #[derive(Default)]
 struct SimDisk {
-    waiting: RefCell<Vec<(Claim, Work, Name)>>,
+    waiting: RefCell<Vec<(Option<Claim>, Work, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
     /// The most connections that there were at once.
@@ -75,7 +76,7 @@ struct SimDisk {
     /// What is to be gone on with, by resume id.
     kept: RefCell<BTreeMap<String, Kept>>,
     /// The resume ids that have an owner.
-    owned: RefCell<BTreeSet<String>>,
+    owners: Owners,
     /// How much of what has a resume id would survive a power cut, in bytes.
     lasting: RefCell<BTreeMap<String, u64>>,
 }
@@ -84,6 +85,7 @@ struct Kept {
     name: String,
     size: Option<u64>,
     bytes: Vec<u8>,
+    state: Option<Held>,
 }
 
 /// What is to last.
@@ -92,6 +94,8 @@ enum Work {
     Confirm,
     /// So many bytes under this resume id.
     Hold(String, u64),
+    /// What came of an upload that broke off. It is owned until then.
+    Keep(String, Kept, Arc<Owned>),
 }
 
 struct SimPartial {
@@ -100,21 +104,21 @@ struct SimPartial {
     size: Option<u64>,
     on_exists: OnExists,
     resume: Option<String>,
+    owned: Option<Arc<Owned>>,
     bytes: Vec<u8>,
-    held: usize,
-    /// How much of what was held has been read again.
-    reread: usize,
+    state: Option<Held>,
+    syncs: bool,
 }
 
 impl SimDisk {
     /// What an owner finds under a resume id.
-    fn claim(&self, id: &str, target: &Target) -> Result<Vec<u8>, StoreError> {
-        if !self.owned.borrow_mut().insert(id.into()) {
+    fn claim(&self, id: &str, target: &Target) -> Result<Option<Kept>, StoreError> {
+        if self.owners.has(id) {
             return Err(StoreError::Busy("another upload goes on under this resume id"));
         }
         let kept = self.kept.borrow_mut().remove(id);
         let agrees = |kept: &Kept| kept.name == target.name.as_str() && kept.size == target.size;
-        Ok(kept.filter(agrees).map(|kept| kept.bytes).unwrap_or_default())
+        Ok(kept.filter(agrees))
     }
 
     fn finish(&self, work: Work, name: Name) -> Result<Name, StoreError> {
@@ -122,6 +126,7 @@ impl SimDisk {
             Work::Publish(partial) => return partial.publish(name),
             Work::Confirm => {}
             Work::Hold(id, bytes) => drop(self.lasting.borrow_mut().insert(id, bytes)),
+            Work::Keep(id, kept, _owned) => drop(self.kept.borrow_mut().insert(id, kept)),
         }
         Ok(name)
     }
@@ -138,17 +143,19 @@ impl Store for SimStore {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         let resume = target.resume.map(|id| id.as_str().to_owned());
-        let bytes = resume.as_ref().map_or(Ok(Vec::new()), |id| self.disk.claim(id, target))?;
+        let kept = resume.as_ref().map_or(Ok(None), |id| self.disk.claim(id, target))?;
+        let (bytes, state) = kept.map(|kept| (kept.bytes, kept.state)).unwrap_or_default();
         self.disk.partials.set(self.disk.partials.get() + 1);
         Ok(SimPartial {
             disk: self.disk.clone(),
             name: target.name.to_string(),
             size: target.size,
             on_exists: target.on_exists,
+            owned: resume.as_ref().map(|id| self.disk.owners.own(id)),
             resume,
-            held: bytes.len(),
             bytes,
-            reread: 0,
+            state,
+            syncs: self.syncs,
         })
     }
 
@@ -167,9 +174,13 @@ impl Store for SimStore {
         self.work(claim, Work::Confirm, name)
     }
 
-    fn hold(&mut self, claim: Claim, partial: &SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
+    fn hold(&mut self, claim: Claim, partial: &mut SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
         let id = partial.resume.clone().expect("only what has a resume id is held");
         self.work(claim, Work::Hold(id, partial.bytes.len() as u64), name)
+    }
+
+    fn is_busy_with(&self, id: &ResumeId) -> bool {
+        self.disk.owners.has(id.as_str())
     }
 
     /// In any order but that of one name, and not all at once.
@@ -188,7 +199,8 @@ impl Store for SimStore {
             let first_of_name = waiting.iter().position(|(.., name)| *name == waiting[any].2).unwrap_or(any);
             let (claim, work, name) = waiting.remove(first_of_name);
             drop(waiting);
-            settled.push((claim, self.disk.finish(work, name)));
+            let result = self.disk.finish(work, name);
+            settled.extend(claim.map(|claim| (claim, result)));
         }
         settled
     }
@@ -206,7 +218,7 @@ impl SimStore {
         let open = self.disk.partials.get();
         let most = self.disk.connected.get() + BACKLOG_MAX;
         assert!(open < most, "{open} files are open: more than a connection has, and the backlog");
-        self.disk.waiting.borrow_mut().push((claim, work, name));
+        self.disk.waiting.borrow_mut().push((Some(claim), work, name));
         None
     }
 }
@@ -216,16 +228,28 @@ impl Partial for SimPartial {
         self.bytes.len() as u64
     }
 
-    fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (&self.bytes[self.reread..self.held]).read(buffer)?;
-        self.reread += count;
-        Ok(count)
+    fn state(&self) -> Option<Held> {
+        self.state.clone().filter(|state| state.offset == self.held())
+    }
+
+    fn summed(&mut self, hasher: &Hasher) {
+        self.state = Some(Held { offset: self.held(), hasher: hasher.clone() });
     }
 
     fn keep(mut self) {
         if let Some(id) = &self.resume {
-            let kept = Kept { name: self.name.clone(), size: self.size, bytes: std::mem::take(&mut self.bytes) };
-            self.disk.kept.borrow_mut().insert(id.clone(), kept);
+            let summed = self.state.as_ref().map_or(0, |state| state.offset);
+            assert_eq!(summed, self.held(), "the state of the digest is that of all that is kept");
+            let (bytes, state) = (std::mem::take(&mut self.bytes), self.state.take());
+            let kept = Kept { name: self.name.clone(), size: self.size, bytes, state };
+            let owned = self.owned.clone().expect("who has an id owns it");
+            let work = Work::Keep(id.clone(), kept, owned);
+            let name = Name::parse(self.name.as_bytes(), NamePolicy::default()).expect("it was taken before");
+            if self.syncs {
+                self.disk.waiting.borrow_mut().push((None, work, name));
+            } else {
+                self.disk.finish(work, name).expect("it is kept");
+            }
         }
     }
 
@@ -233,7 +257,6 @@ impl Partial for SimPartial {
         if self.name.starts_with(FAILS_TO_APPEND) {
             return Err(io::Error::other("the disk is on fire").into());
         }
-        assert_eq!(self.reread, self.held, "what is held is read again before anything is appended");
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -258,9 +281,6 @@ impl Partial for SimPartial {
 impl Drop for SimPartial {
     fn drop(&mut self) {
         self.disk.partials.set(self.disk.partials.get() - 1);
-        if let Some(id) = &self.resume {
-            self.disk.owned.borrow_mut().remove(id);
-        }
     }
 }
 
@@ -850,7 +870,7 @@ impl World {
         let names: BTreeSet<String> = self.clients.iter().flat_map(|client| client.check(&published)).collect();
         assert!(published.keys().all(|name| names.contains(name)));
         assert!(self.disk.disk.kept.borrow().is_empty(), "what is finished is kept no longer");
-        assert!(self.disk.disk.owned.borrow().is_empty());
+        assert!(self.disk.disk.owners.is_empty());
     }
 }
 

@@ -211,6 +211,12 @@ impl Resumable {
     }
 }
 
+/// Waits until the disk is done with everything that was left to it before.
+fn await_idle_disk(server: &Server) {
+    assert_eq!(Client::to(server.tcp()).ask("/put size=1 after\nx"), "done 1 - after");
+    fs::remove_file(server.dir().join("after")).expect("it is there");
+}
+
 /// Waits until so many bytes of an upload have been written.
 fn await_held(server: &Server, bytes: usize) {
     await_until("the content to be written", || {
@@ -250,7 +256,8 @@ fn a_kept_upload_takes_no_more_of_the_disk_than_it_holds() {
     let before = kept_at();
     let server = Server::start_in(&home, &[]);
     assert_eq!((kept_mib(&server), kept_at()), (5, before));
-    assert_eq!(upload.finish(&server), 5 * MIB);
+    // Up to there the state of its digest was written.
+    assert_eq!(upload.finish(&server), 3 * MIB);
     assert!(server.files()["a"] == upload.bytes);
 }
 
@@ -305,7 +312,8 @@ fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
         client.stream.shutdown(Shutdown::Write).expect("a stream can be half-closed");
         assert!(client.hear().starts_with("no 400 "));
 
-        for (ending, from, until) in [(Signal::KILL, 7 * MIB, 11 * MIB), (Signal::TERM, 11 * MIB, 15 * MIB)] {
+        // What came since the last state of its digest is lost with a server that is killed.
+        for (ending, from, until) in [(Signal::KILL, 7 * MIB, 11 * MIB), (Signal::TERM, 7 * MIB, 15 * MIB)] {
             let mut client = Client::to(server.tcp());
             assert_eq!(upload.send_until(&mut client, until), from);
             await_held(&server, until);
@@ -356,11 +364,20 @@ fn the_newest_claim_wins_and_the_older_one_hears_so() {
     await_until("every descriptor to be closed", || server.descriptors() == before);
 }
 
+/// A server that has begun no sync yet, and holds the first half of `upload`.
+fn start_after_break_off(upload: &Resumable) -> Server {
+    let home = Server::home();
+    let mut server = Server::start_in(&home, &[]);
+    upload.break_off(&server, MIB);
+    server.signal(Signal::TERM);
+    server.wait();
+    Server::start_in(&home, &[])
+}
+
 #[test]
 fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
-    let server = Server::start(&[]);
     let upload = Resumable::new(2 * MIB, "a");
-    upload.break_off(&server, MIB);
+    let server = start_after_break_off(&upload);
     let inject = "inject=fdatasync:delay_enter=1s:when=1";
     let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", inject]) else { return };
     let mut older = Client::to(server.tcp());
@@ -368,35 +385,164 @@ fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
     server.await_accepted();
     // While the older one waits for the disk; the lock is still with what the disk has of it.
     let mut newer = Client::to(server.tcp());
-    assert!(newer.ask(&upload.request).starts_with("no 409 retry=5 "));
+    assert_eq!(newer.ask(&upload.request), format!("ok {MIB}"));
     let words = older.hear();
     assert!(words.starts_with("no 409 ") && !words.contains("retry"), "{words}");
-    assert_eq!(newer.ask("/put size=1 b\nx"), "done 1 - b");
-    // Until the sync is over, and the older one is still there to be told.
-    await_until("what is held to be free", || newer.ask(&upload.request).starts_with("ok "));
+    // The newer one was told after the sync that the older one waited for, and that one is still there to be told.
+    assert_eq!(older.hear(), "");
     drop((older, newer));
     server.signal(Signal::USR1);
     await_until("the statistics", || server.log().contains("statistics: "));
-    assert!(server.log().contains(" accepted, 1 stored, 1 resumed, "), "{}", server.log());
+    assert!(server.log().contains(" accepted, 0 stored, 1 resumed, "), "{}", server.log());
 }
 
 #[test]
 fn content_whose_sync_has_failed_is_not_resumed() {
-    let server = Server::start(&[]);
     let upload = Resumable::new(2 * MIB, "a");
-    upload.break_off(&server, MIB);
+    let server = start_after_break_off(&upload);
     let inject = "inject=fdatasync:error=ENOSPC:delay_enter=1s:when=1";
     let Some(strace) = Strace::attach(server.syncing_thread(), &["-e", inject]) else { return };
     let mut older = Client::to(server.tcp());
     older.send(&upload.request);
     server.await_accepted();
     // While the older one waits for the disk, so that nobody is told that its sync has failed.
-    assert!(Client::to(server.tcp()).ask(&upload.request).starts_with("no 409 retry=5 "));
+    assert_eq!(Client::to(server.tcp()).ask(&upload.request), "ok 0");
     assert!(older.hear().starts_with("no 409 "));
     assert_eq!(Client::to(server.tcp()).ask("/put size=1 b\nx"), "done 1 - b");
     await_until("the sync to fail", || Client::to(server.tcp()).ask(&upload.request) == "ok 0");
     drop(strace);
     assert_eq!(upload.finish(&server), 0);
+    assert!(server.files()["a"] == upload.bytes);
+}
+
+#[test]
+fn nothing_of_what_is_held_is_read_to_resume_it() {
+    for sync in ["full", "none"] {
+        let home = Server::home();
+        let start = || Server::start_in(&home, &["--sync", sync]);
+        let upload = Resumable::new(20 * MIB, "a");
+        let mut server = start();
+        upload.break_off(&server, 19 * MIB);
+        server.signal(Signal::TERM);
+        server.wait();
+        let server = start();
+        let kept = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
+        let mut files = kept.map(|file| file.expect("and read").path());
+        let content = files.find(|path| path.extension().is_none()).expect("it is kept");
+        let reads = "trace=read,readv,pread64,preadv,preadv2,mmap";
+        let only = content.to_str().expect("it is text");
+        let Some(strace) = Strace::attach(server.pid(), &["-P", only, "-e", reads]) else { return };
+        assert_eq!(upload.finish(&server), 19 * MIB);
+        assert_eq!(strace.calls(), [""; 0]);
+        assert!(server.files()["a"] == upload.bytes);
+    }
+}
+
+#[test]
+fn what_a_killed_server_had_taken_in_is_resumed_from_the_last_state_of_its_digest() {
+    for sync in ["full", "none"] {
+        let home = Server::home();
+        let start = || Server::start_in(&home, &["--sync", sync]);
+        let upload = Resumable::new(80 * MIB, "a");
+        for (end, at_least) in [(40 * MIB, 0), (70 * MIB, 16 * MIB)] {
+            let mut server = start();
+            let mut client = Client::to(server.tcp());
+            let offset = upload.send_until(&mut client, end);
+            assert!((at_least..=end).contains(&offset), "{sync}: {offset}");
+            await_held(&server, end);
+            if sync == "full" {
+                // A state is written when its content is synced.
+                await_idle_disk(&server);
+            }
+            server.signal(Signal::KILL);
+            server.wait();
+        }
+        let server = start();
+        let offset = upload.finish(&server);
+        assert!((48 * MIB..=70 * MIB).contains(&offset), "{sync}: {offset}");
+        assert!(server.files()["a"] == upload.bytes);
+    }
+}
+
+#[test]
+fn an_upload_that_promises_another_digest_begins_anew() {
+    let server = Server::start(&[]);
+    let upload = Resumable::new(2 * MIB, "a");
+    upload.break_off(&server, MIB);
+    let request = upload.request.replace("crc32c", "sha256");
+    assert_eq!(Client::to(server.tcp()).ask(request), "ok 0");
+    assert_eq!(upload.finish(&server), 0, "and so does the first one then");
+    assert!(server.files()["a"] == upload.bytes);
+}
+
+/// Sends all of `upload`, and goes away while it is synced, for which `inject` sees to it.
+fn leave_in_its_sync(server: &Server, upload: &Resumable, inject: &str) -> Option<Strace> {
+    let mut client = Client::to(server.tcp());
+    upload.send_until(&mut client, upload.bytes.len());
+    await_held(server, upload.bytes.len());
+    await_idle_disk(server);
+    let strace = Strace::attach(server.pid(), &["-f", "-e", "trace=fdatasync", "-e", inject])?;
+    client.send(&upload.trailer);
+    await_until("all of it to be taken", || server.log().contains("the content is whole: 9437184"));
+    reset(client.stream);
+    Some(strace)
+}
+
+#[test]
+fn who_comes_back_while_the_disk_is_busy_hears_what_became_of_it() {
+    let known = |upload: &Resumable| upload.request.replace("crc32c=trailer", upload.trailer.trim());
+    for kind in ["known", "same", "trailer"] {
+        let server = Server::start(&["--trace"]);
+        let before = server.descriptors();
+        let upload = Resumable::new(9 * MIB, "a");
+        // So that it gets another name than the one that it was sent with.
+        fs::write(server.dir().join("a"), "old").expect("it can be written");
+        let inject = "inject=fdatasync:delay_enter=3s:when=1";
+        let Some(_strace) = leave_in_its_sync(&server, &upload, inject) else { return };
+        let mut client = Client::to(server.tcp());
+        match kind {
+            "known" => client.send(known(&upload)),
+            "same" => client.send(known(&upload).replace(" resume", " on-exists=same resume")),
+            _ => {
+                assert_eq!(client.ask(&upload.request), format!("ok {}", upload.bytes.len()));
+                client.send(&upload.trailer);
+            }
+        }
+        assert_eq!(client.hear(), format!("{}.1", upload.done), "{kind}");
+        assert_eq!(kept(&server), 0);
+        // Whoever has not heard that either.
+        assert_eq!(client.ask(known(&upload)), format!("{}.1", upload.done));
+        assert_eq!(server.files().len(), 2, "{kind}: there is no second copy");
+        assert!(server.files()["a.1"] == upload.bytes);
+        // It was removed since: then it is taken as any other.
+        fs::remove_file(server.dir().join("a.1")).expect("it is there");
+        assert_eq!(client.ask(known(&upload)), "ok 0");
+        drop(client);
+        await_until("every descriptor to be closed", || server.descriptors() == before);
+    }
+}
+
+#[test]
+fn who_comes_back_while_the_disk_is_busy_and_fails_gets_its_turn() {
+    let server = Server::start(&["--trace"]);
+    let upload = Resumable::new(9 * MIB, "a");
+    let inject = "inject=fdatasync:error=ENOSPC:delay_enter=3s:when=1";
+    let Some(_strace) = leave_in_its_sync(&server, &upload, inject) else { return };
+    assert_eq!(upload.finish(&server), 0);
+    assert!(server.files() == [("a".to_owned(), upload.bytes)].into());
+}
+
+#[test]
+fn a_trailer_that_is_not_that_of_what_was_published_is_refused() {
+    let server = Server::start(&["--trace"]);
+    let upload = Resumable::new(9 * MIB, "a");
+    let inject = "inject=fdatasync:delay_enter=3s:when=1";
+    let Some(_strace) = leave_in_its_sync(&server, &upload, inject) else { return };
+    let mut client = Client::to(server.tcp());
+    assert_eq!(client.ask(&upload.request), format!("ok {}", upload.bytes.len()));
+    client.send("crc32c=00000000\n");
+    assert!(client.hear().starts_with("no 422 "));
+    assert_eq!(client.ask("/put size=1 b\nx"), "done 1 - b");
     assert!(server.files()["a"] == upload.bytes);
 }
 
@@ -412,7 +558,7 @@ fn a_claim_of_another_living_server_is_left_alone() {
     assert!(refusal.starts_with("no 409 retry=5 "), "{refusal}");
     first.signal(Signal::KILL);
     first.wait();
-    assert_eq!(upload.finish(&second), MIB);
+    assert_eq!(upload.finish(&second), 0, "the state of its digest was not yet written");
     assert!(second.files() == [("a".to_owned(), upload.bytes)].into());
 }
 
@@ -493,6 +639,6 @@ fn what_another_server_holds_is_not_resumed_here() {
     assert!(reply.starts_with("no 409 retry=5 "), "{reply}");
     first.signal(Signal::KILL);
     first.wait();
-    assert_eq!(upload.finish(&second), MIB);
+    assert_eq!(upload.finish(&second), 0, "the state of its digest was not yet written");
     assert_eq!(second.files(), [("a".to_owned(), upload.bytes)].into());
 }

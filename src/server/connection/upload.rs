@@ -3,8 +3,10 @@
 //! ```text
 //!   begin --+-----------------------------------------> accept --> append ... --> publish --> settle
 //!           |     (while too many files wait for the disk: Begin, and then as here)
-//!           +-- some is held: Recall --> Sync --> Resume --^                         |
+//!           +-- some is held: Sync --> Resume -------------^                         |
 //!           +-- another has it: Contend --> claim, as at the beginning               |
+//!           |      the disk is busy with it: Await --^                               |
+//!           +-- it was published just now: done, and no content                      |
 //!           +-- it may be here already: Compare <----- on-exists=same ---------------+
 //! ```
 //!
@@ -17,10 +19,11 @@ use std::num::NonZeroU64;
 
 use super::{Connection, Context, Verdict};
 use crate::net::Stream;
-use crate::proto::{Code, Hasher, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
+use crate::proto::{Code, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
 use crate::reactor::Budget;
 use crate::server::digesting::Digesting;
 use crate::server::pace::Pace;
+use crate::server::published;
 use crate::server::story::{CloseReason, Fact, Filed, Scene, Story};
 use crate::store::{Claim, Partial, Store, StoreError, Target};
 
@@ -43,6 +46,8 @@ pub struct Upload<P> {
 struct Wishes {
     /// What has the name shall do, if it is the same.
     same_will_do: bool,
+    /// It is published already, under this name: only its digest is still to be compared.
+    stored: Option<Name>,
     resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
 }
@@ -53,10 +58,10 @@ pub enum Task<C> {
     Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
     /// Wait until there is room among the files that wait for the disk.
     Begin(Request),
-    /// Wait until whoever has the resume id has given it up.
-    Contend(Request),
-    /// Sum up what is held of the upload.
-    Recall(Digesting),
+    /// Wait until whoever has the resume id has given it up. `has_waited`: the disk was busy with it until now.
+    Contend { request: Request, has_waited: bool },
+    /// Wait until the disk is done with what has the resume id.
+    Await(Request),
     /// Wait until what is held would survive a power cut.
     Sync(Ticket, Held),
     /// Go on from what is held.
@@ -64,7 +69,7 @@ pub enum Task<C> {
 }
 
 /// What has been done with a file that is whole.
-enum Published {
+enum Ending {
     /// It is given to the disk; with the result where that is known at once.
     Filed(Option<Result<Name, StoreError>>),
     /// It may be there already: that is being found out.
@@ -76,6 +81,10 @@ impl<P: Partial> Upload<P> {
         &self.name
     }
 
+    fn is_resumable(&self) -> bool {
+        self.wishes.as_ref().is_some_and(|wishes| wishes.resume.is_some())
+    }
+
     /// Whether so much is there that the rest is likely to be worth the pipe.
     pub fn is_long(&self) -> bool {
         self.partial.held() >= SPLICE_AFTER_BYTES
@@ -85,7 +94,7 @@ impl<P: Partial> Upload<P> {
 impl<C> Task<C> {
     /// Whether the connection can do nothing about it: the disk is busy with it, or with too many others.
     pub fn waits_for_others(&self) -> bool {
-        matches!(self, Self::Begin(_) | Self::Sync(..))
+        matches!(self, Self::Begin(_) | Self::Await(_) | Self::Sync(..))
     }
 
     /// Whether it is what becomes of `ticket` that brings it on.
@@ -98,7 +107,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// The resume id that it wants and another upload has.
     pub fn contended(&self) -> Option<&ResumeId> {
         match self.task.as_deref()? {
-            Task::Contend(request) => request.resume.as_ref(),
+            Task::Contend { request, .. } => request.resume.as_ref(),
             _ => None,
         }
     }
@@ -119,15 +128,19 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.serve(cx, budget)
     }
 
-    /// Begins what it could not while another connection was in its way, if that one was.
+    /// Begins what it could not while another connection was in its way, if that one was. Where the disk is busy with it,
+    /// waits for the disk.
     pub fn claim(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
-        if let Some(Task::Contend(request)) =
-            self.task.take_if(|task| matches!(**task, Task::Contend(_))).map(|task| *task)
+        if let Some(Task::Contend { request, has_waited }) =
+            self.task.take_if(|task| matches!(**task, Task::Contend { .. })).map(|task| *task)
         {
-            if let Err(error) = self.open(&request, cx) {
-                self.refuse_to_begin(&error, request.name, cx);
+            match self.open(&request, has_waited, cx) {
+                Ok(()) => self.follow_held(cx),
+                Err(StoreError::Busy(_)) if request.resume.as_ref().is_some_and(|id| cx.store.is_busy_with(id)) => {
+                    self.task = Some(Box::new(Task::Await(request)));
+                }
+                Err(error) => self.refuse_to_begin(&error, request.name, cx),
             }
-            self.follow_held(cx);
         }
         Verdict::Yield
     }
@@ -150,6 +163,24 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.follow_held(cx);
         }
         Verdict::Yield
+    }
+
+    /// Whether it waits until the disk is done with the upload that it wants to resume.
+    pub fn is_awaiting(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| matches!(**task, Task::Await(_)))
+    }
+
+    /// Looks whether the disk is still busy. Returns whether there is nothing to wait for any more.
+    pub fn stop_awaiting(&mut self, store: &D) -> bool {
+        let is_done = |id: &ResumeId| !store.is_busy_with(id);
+        let task = self.task.take_if(|task| match &**task {
+            Task::Await(request) => request.resume.as_ref().is_none_or(is_done),
+            _ => false,
+        });
+        if let Some(Task::Await(request)) = task.map(|task| *task) {
+            self.task = Some(Box::new(Task::Contend { request, has_waited: true }));
+        }
+        !self.is_awaiting()
     }
 
     /// Before it is dropped: what nothing has been said against may be gone on with.
@@ -214,9 +245,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     pub(super) fn begin(&mut self, request: Request, cx: &mut Context<D>) {
-        match self.open(&request, cx) {
+        match self.open(&request, false, cx) {
             Ok(()) => {}
-            Err(StoreError::Busy(_)) if request.resume.is_some() => self.task = Some(Box::new(Task::Contend(request))),
+            Err(StoreError::Busy(_)) if request.resume.is_some() => {
+                self.task = Some(Box::new(Task::Contend { request, has_waited: false }));
+            }
             Err(error) => self.refuse_to_begin(&error, request.name, cx),
         }
     }
@@ -228,8 +261,14 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Makes a place to write, or finds what is held, unless the whole file may be there already.
-    fn open(&mut self, request: &Request, cx: &mut Context<D>) -> Result<(), StoreError> {
+    fn open(&mut self, request: &Request, has_waited: bool, cx: &mut Context<D>) -> Result<(), StoreError> {
         let &Request { ref name, size, mtime, .. } = request;
+        if request.resume.as_ref().is_some_and(|id| cx.store.is_busy_with(id)) {
+            return Err(StoreError::BUSY);
+        }
+        if self.open_published(request, has_waited, cx)? {
+            return Ok(());
+        }
         let on_exists = request.on_exists.unwrap_or(cx.rules.on_exists);
         if on_exists == OnExists::Same
             && let Some(size) = size
@@ -239,19 +278,46 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.compare(whole, name.clone(), content);
             return Ok(());
         }
-        let digest = request.known_digest();
-        let partial = cx.store.begin(&Target { name, on_exists, size, digest, resume: request.resume.as_ref() })?;
-        let held = partial.held();
-        let wishes = Wishes { same_will_do: on_exists == OnExists::Same, resume: request.resume.clone(), mtime };
+        let (promise, resume) = (request.digest, request.resume.as_ref());
+        let partial = cx.store.begin(&Target { name, on_exists, size, promise, resume })?;
+        let held = partial.state();
+        let same_will_do = on_exists == OnExists::Same;
+        let wishes = Wishes { same_will_do, resume: request.resume.clone(), mtime, stored: None };
         let wishes = (wishes != Wishes::default()).then(|| Box::new(wishes));
         self.upload = Some(Upload { name: name.clone(), partial, wishes });
-        match &request.digest {
-            Some(promise) if held > 0 => {
-                self.task = Some(Box::new(Task::Recall(Digesting::new(promise.algorithm(), held))));
-            }
-            _ => self.accept(None, cx),
+        match held {
+            Some(held) => self.hold(held, cx),
+            None => self.accept(None, cx),
         }
         Ok(())
+    }
+
+    /// Answers the request for an upload that was published just now, without its content. Returns whether it was one.
+    ///
+    /// Who does not tell the digest yet may mean another file, unless it has waited for that one. It is told that all is held,
+    /// and its digest is compared as always.
+    fn open_published(&mut self, request: &Request, has_waited: bool, cx: &mut Context<D>) -> Result<bool, StoreError> {
+        let Some(published) = cx.published.find(request) else { return Ok(false) };
+        let stored = published.stored.clone();
+        if !matches!(cx.store.find(&stored, published.held.offset), Ok(Some(_))) {
+            // Somebody has removed it since.
+            return Ok(false);
+        }
+        if request.known_digest().is_some() {
+            let Some(whole) = self.receiver.needs_no_content() else { return Ok(false) };
+            let filed = self.filed(whole, request.name.clone(), &cx.story);
+            self.file(filed, Some(Ok(stored)), cx);
+        } else if has_waited {
+            let held = published.held.clone();
+            // Nothing is written to it.
+            let partial = cx.store.begin(&Target::new(&request.name, OnExists::Rename))?;
+            let wishes = Wishes { stored: Some(stored), ..Wishes::default() };
+            self.upload = Some(Upload { name: request.name.clone(), partial, wishes: Some(Box::new(wishes)) });
+            self.task = Some(Box::new(Task::Resume(held)));
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
@@ -274,8 +340,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
     ) {
         cx.story.tell(&Fact::Received { bytes: count });
         let upload = self.upload.as_mut().expect("content comes between begin and publish only");
-        if let Err(error) = append(&mut upload.partial) {
-            self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story);
+        match append(&mut upload.partial) {
+            Ok(()) => {
+                if let Some(hasher) = self.receiver.hasher().filter(|_| upload.is_resumable()) {
+                    upload.partial.summed(hasher);
+                }
+            }
+            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story),
         }
     }
 
@@ -283,8 +354,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let upload = self.upload.take().expect("content ends between begin and publish only");
         let filed = self.filed(whole, upload.name.clone(), &cx.story);
         match self.publish_or_compare(whole, upload, cx) {
-            Ok(Published::Compare) => {}
-            Ok(Published::Filed(result)) => self.file(filed, result, cx),
+            Ok(Ending::Compare) => {}
+            Ok(Ending::Filed(result)) => self.file(filed, result, cx),
             Err(error) => self.file(filed, Some(Err(error)), cx),
         }
     }
@@ -294,15 +365,25 @@ impl<S: Stream, D: Store> Connection<S, D> {
         whole: Whole,
         upload: Upload<D::Partial>,
         cx: &mut Context<D>,
-    ) -> Result<Published, StoreError> {
+    ) -> Result<Ending, StoreError> {
         let Upload { name, mut partial, wishes } = upload;
-        let Wishes { same_will_do, mtime, .. } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
+        let Wishes { same_will_do, stored, resume, mtime } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
+        if let Some(stored) = stored {
+            return Ok(Ending::Filed(Some(Ok(stored))));
+        }
         if same_will_do && let Some(content) = cx.store.find(&name, whole.size)? {
             self.compare(whole, name, content);
-            return Ok(Published::Compare);
+            return Ok(Ending::Compare);
         }
         mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
-        Ok(Published::Filed(cx.store.publish(Claim { id: cx.story.id, ticket: whole.ticket }, partial, name)))
+        let claim = Claim { id: cx.story.id, ticket: whole.ticket };
+        if let (Some(id), Some(held), Some(digest)) = (resume, partial.state(), whole.digest) {
+            let (name, stored) = (name.clone(), name.clone());
+            cx.published.expect(claim, published::Upload { id, name, held, digest, stored });
+        }
+        let result = cx.store.publish(claim, partial, name);
+        result.iter().for_each(|result| cx.published.settle(claim, result));
+        Ok(Ending::Filed(result))
     }
 
     fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
@@ -317,11 +398,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Task::Compare { content, digesting, .. } => {
                 digesting.advance(|piece| content.read(piece), cx.buffer, budget)
             }
-            Task::Recall(digesting) => {
-                let partial = &mut self.upload.as_mut().expect("what is recalled is its content").partial;
-                digesting.advance(|piece| partial.reread(piece), cx.buffer, budget)
-            }
-            Task::Begin(_) | Task::Contend(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
+            Task::Begin(_) | Task::Contend { .. } | Task::Await(_) | Task::Sync(..) | Task::Resume(_) => Ok(true),
         };
         match piece {
             Ok(false) => self.task = Some(task),
@@ -348,13 +425,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 };
                 self.file(filed, result, cx);
             }
-            (Task::Recall(digesting), Ok(())) => self.hold(digesting.into_hasher(), cx),
             (Task::Resume(held), Ok(())) => {
                 self.accept(Some(held), cx);
                 // There may be nothing left to come.
                 self.follow_held(cx);
             }
-            (Task::Begin(_) | Task::Contend(_) | Task::Sync(..), Ok(())) => {
+            (Task::Begin(_) | Task::Contend { .. } | Task::Await(_) | Task::Sync(..), Ok(())) => {
                 unreachable!("others bring these to their end")
             }
             (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story),
@@ -362,11 +438,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// Sees to it that what is held lasts, before the client is told how much it is.
-    fn hold(&mut self, hasher: Hasher, cx: &mut Context<D>) {
+    fn hold(&mut self, held: Held, cx: &mut Context<D>) {
         let ticket = self.receiver.ticket();
-        let upload = self.upload.as_ref().expect("what is held is its content");
-        self.task = Some(Box::new(Task::Sync(ticket, Held { offset: upload.partial.held(), hasher })));
-        if let Some(result) = cx.store.hold(Claim { id: cx.story.id, ticket }, &upload.partial, upload.name.clone()) {
+        let upload = self.upload.as_mut().expect("what is held is its content");
+        self.task = Some(Box::new(Task::Sync(ticket, held)));
+        if let Some(result) = cx.store.hold(Claim { id: cx.story.id, ticket }, &mut upload.partial, upload.name.clone())
+        {
             self.settle(ticket, None, result, &mut cx.story);
         }
     }
