@@ -38,6 +38,18 @@ pub trait Stream: Read + Write {
         Ok(0)
     }
 
+    /// Whether it has bytes of its own to send, such as those of a handshake, or holds back what was written. A flush sends
+    /// them. A plain socket has none.
+    fn owes(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer itself has said that this is the end, once a read has found it. The FIN of a plain socket proves
+    /// nothing: the kernel of a killed program sends one, too.
+    fn end_is_proven(&self) -> bool {
+        false
+    }
+
     /// From now on the kernel reports an edge only when `bytes` are there to read, or the end (`SO_RCVLOWAT`, socket(7)). A
     /// read may still return less. Only a hint: where it is not supported, edges come as before.
     fn set_low_water(&mut self, bytes: usize);

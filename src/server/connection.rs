@@ -139,7 +139,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || self.held.is_some();
-        self.task.as_ref().is_some_and(|task| !task.waits_for_others())
+        (self.stream_owes() && self.readiness.writable)
+            || self.task.as_ref().is_some_and(|task| !task.waits_for_others())
             || (has_input && self.receiver.awaits() != Awaits::Verdict)
     }
 
@@ -223,8 +224,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.upload.as_ref().map(Upload::name)
     }
 
+    /// Whether the client has to read before anything else happens. It need not read what only the stream has to send,
+    /// unless that is the last.
     fn has_unsent(&self) -> bool {
-        !self.receiver.transmit().is_empty()
+        !self.receiver.transmit().is_empty() || self.receiver.is_over() && self.stream_owes()
+    }
+
+    /// Whether the stream has bytes of its own to send. After the last word nobody waits for them.
+    fn stream_owes(&self) -> bool {
+        !self.lingering && self.stream.owes()
     }
 
     /// Whether what comes next may add to what is to be said, so that one write does for both.
@@ -243,7 +251,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
             if budget.is_spent() || !self.may_say_more() {
                 self.flush(cx)?;
             }
-            match self.receiver.farewell() {
+            let may_part = |farewell: &Farewell| *farewell == Farewell::Reset || !self.stream_owes();
+            match self.receiver.farewell().filter(may_part) {
                 Some(Farewell::Linger) if self.lingering => {}
                 Some(Farewell::Linger) => self.begin_linger(cx)?,
                 Some(farewell) => return self.depart(farewell, cx),
@@ -271,8 +280,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Sends what is owed, as far as the peer takes it.
     fn flush(&mut self, cx: &mut Context<D>) -> io::Result<()> {
-        while self.has_unsent() && self.readiness.writable {
-            match self.stream.write(self.receiver.transmit()) {
+        while (self.has_unsent() || self.stream_owes()) && self.readiness.writable {
+            let outcome = match self.receiver.transmit() {
+                [] => self.stream.flush().map(|()| 0),
+                unsent => self.stream.write(unsent),
+            };
+            match outcome {
+                Ok(0) => {}
                 Ok(sent) => {
                     cx.story.scene(|| Scene::Wrote(&self.receiver.transmit()[..sent]));
                     self.receiver.transmitted(sent);

@@ -342,9 +342,9 @@ impl Day {
             if self.chance.one_in(2) && session.id.is_some() {
                 session.act();
             }
-            if let Some(id) = session.id
-                && let Some(readiness) = session.wire.borrow_mut().event()
-            {
+            // Its borrow ends before the connection looks at the wire.
+            let event = session.id.and_then(|id| Some((id, session.wire.borrow_mut().event()?)));
+            if let Some((id, readiness)) = event {
                 connections.absorb(id, readiness);
             }
         }

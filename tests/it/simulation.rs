@@ -388,6 +388,7 @@ impl Client {
         }
         steps.push_back((Duration::ZERO, Step::Read(1000)));
         let wire = Wire::with_room(chance.below(3));
+        wire.borrow_mut().is_chatty = chance.one_in(3);
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Bare { is_line, content, name, fate } }
     }
@@ -431,6 +432,7 @@ impl Client {
         steps.extend((0..4).map(|_| (chance.millis(500), Step::Read(1 + chance.below(100)))));
         steps.push_back((Duration::ZERO, Step::Read(10_000)));
         let wire = Wire::with_room(chance.below(3));
+        wire.borrow_mut().is_chatty = chance.one_in(3);
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Framed { requests, ending } }
     }
@@ -463,6 +465,7 @@ impl Client {
             }
             steps.push_back((chance.millis(500), Step::Read(10_000)));
             let wire = Wire::with_room(chance.below(3));
+            wire.borrow_mut().is_chatty = chance.one_in(3);
             let errand = Errand::Attempt { upload: upload.clone(), disk: disk.clone(), is_last };
             attempts.push(Self { wire, steps, next_at: start + chance.millis(3000), id: None, errand });
         }
@@ -1015,7 +1018,8 @@ impl Stalled {
     fn settle_down(&mut self, passed: Duration) {
         self.now = self.now + passed;
         for (id, wire) in &self.clients {
-            if let Some(readiness) = wire.borrow_mut().event() {
+            let event = wire.borrow_mut().event();
+            if let Some(readiness) = event {
                 self.connections.absorb(*id, readiness);
             }
         }

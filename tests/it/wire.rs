@@ -67,6 +67,10 @@ pub struct Wire {
     pub closed: bool,
     /// Less tells of itself only with an end.
     low_water: usize,
+    /// The stream has bytes of its own to send now and then, as one with a handshake has.
+    pub is_chatty: bool,
+    /// So many of those wait to be sent.
+    own: usize,
 }
 
 impl Wire {
@@ -110,6 +114,9 @@ impl Read for SimStream {
         if !wire.inbound.is_empty() {
             let short = if self.chance.one_in(3) { 1 + self.chance.below(40) } else { usize::MAX };
             let count = wire.inbound.len().min(buffer.len()).min(short);
+            if wire.is_chatty && self.chance.one_in(4) {
+                wire.own += 1 + self.chance.below(40);
+            }
             return wire.inbound.read(&mut buffer[..count]);
         }
         if wire.reset && !wire.error_was_told {
@@ -138,11 +145,28 @@ impl Write for SimStream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let mut wire = self.wire.borrow_mut();
+        assert!(!wire.write_was_shut_down, "nothing is sent after the last word");
+        if wire.reset {
+            wire.error_was_told = true;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = wire.room.min(wire.own);
+        wire.room -= count;
+        wire.own -= count;
+        if wire.own > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 }
 
 impl Stream for SimStream {
+    fn owes(&self) -> bool {
+        self.wire.borrow().own > 0
+    }
+
+    fn end_is_proven(&self) -> bool {
+        self.wire.borrow().is_chatty
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
     }
@@ -168,7 +192,9 @@ impl Stream for SimStream {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        self.wire.borrow_mut().write_was_shut_down = true;
+        let mut wire = self.wire.borrow_mut();
+        assert_eq!(wire.own, 0, "what the stream has to send itself is sent before");
+        wire.write_was_shut_down = true;
         Ok(())
     }
 

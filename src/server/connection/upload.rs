@@ -224,7 +224,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Ok(stored) => {
                 story.tell(&Fact::Stored { filed: &filed, stored });
                 if filed.is_alone {
-                    self.end(CloseReason::Stored { asked: filed.asked, stored: stored.clone() });
+                    self.end(CloseReason::Stored {
+                        asked: filed.asked,
+                        stored: stored.clone(),
+                        is_proven: filed.is_proven,
+                    });
                 }
             }
             Err(refusal) => self.note_refusal(refusal, Some(filed.asked), story),
@@ -233,7 +237,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn filed(&self, whole: Whole, asked: Name, story: &Story) -> Filed {
         // A conversation that is over with the content has had only this one.
-        Filed { peer: story.whom.peer(), whole, asked, is_alone: self.receiver.is_over() }
+        Filed {
+            peer: story.whom.peer(),
+            whole,
+            asked,
+            is_alone: self.receiver.is_over(),
+            is_proven: self.stream.end_is_proven(),
+        }
     }
 
     /// Tells what became of the file, where that is known at once. Else [`Connection::settle`] will.

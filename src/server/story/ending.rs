@@ -18,6 +18,8 @@ pub enum CloseReason {
         asked: Name,
         /// What it is called here.
         stored: Name,
+        /// The client itself has ended the stream.
+        is_proven: bool,
     },
     /// All its requests were answered.
     Finished,
@@ -36,8 +38,11 @@ pub enum CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stored { asked, stored } => {
+            Self::Stored { asked, stored, is_proven: false } => {
                 write!(f, "{asked:?} stored as {stored:?}, unverified: the end of the stream was the end of the file")
+            }
+            Self::Stored { asked, stored, is_proven: true } => {
+                write!(f, "{asked:?} stored as {stored:?}, whole: the client itself has ended the stream")
             }
             Self::Finished => f.write_str("finished"),
             Self::Refused(refusal, name) => write!(f, "{}", refused(refusal, name.as_ref())),
@@ -62,6 +67,8 @@ pub struct Filed {
     pub asked: Name,
     /// The connection carries no other file: the line at its end is that of the file, too.
     pub is_alone: bool,
+    /// The client itself has ended the stream. It says something only of a file that ends with it.
+    pub is_proven: bool,
 }
 
 impl Filed {

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_of_files_only_where_more_than_one_was_possible() {
-        let stored = CloseReason::Stored { asked: name("a"), stored: name("a.1") };
+        let stored = CloseReason::Stored { asked: name("a"), stored: name("a.1"), is_proven: false };
         let unverified = "stored as \"a.1\", unverified: the end of the stream was the end of the file";
         assert_eq!(line(1, &stored, None), format!(": 7 bytes in 1.500 s, \"a\" {unverified}"));
         assert_eq!(line(2, &CloseReason::Finished, None), ": 2 stored, 0 refused, 7 bytes in 1.500 s, finished");
