@@ -274,7 +274,7 @@ impl Server {
     }
 
     /// proc_pid_stat(5), behind the command, which may hold anything: a space, the state, and so on.
-    fn stat(&self) -> String {
+    pub fn stat(&self) -> String {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the server runs");
         stat.rsplit(')').next().expect("the command is in parentheses").to_owned()
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use rustix::process::Signal;
+
 use crate::fixture::*;
 use crate::tools::{Strace, leave_out};
 
@@ -112,11 +114,16 @@ fn a_file_with_a_name_is_synced_closed_and_renamed_and_the_directory_synced_befo
 
 #[test]
 fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
-    let server = Server::start(&[]);
+    let home = Server::home();
+    let mut server = Server::start_in(&home, &[]);
     let ask = "/ask size=5 crc32c=trailer resume=id-1 a\n";
     let broken_off = talk(&server, &[(ask, "ok 0\n"), ("he", "")]);
     broken_off.shutdown(Shutdown::Write).expect("a stream can be half-closed");
     assert!(io::read_to_string(broken_off).expect("the server ends").starts_with("no 400 "));
+    // Until what is held has been synced.
+    server.signal(Signal::TERM);
+    server.wait();
+    let server = Server::start_in(&home, &[]);
     let turns = [(ask, "ok 2\n"), ("llocrc32c=9a71bb4c\n", "done 5 crc32c:9a71bb4c a\n")];
     let Some(calls) = calls_of(&server, || drop(talk(&server, &turns))) else { return };
     let expected = [

@@ -388,7 +388,6 @@ impl Client {
         }
         steps.push_back((Duration::ZERO, Step::Read(1000)));
         let wire = Wire::with_room(chance.below(3));
-        wire.borrow_mut().is_chatty = chance.one_in(3);
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Bare { is_line, content, name, fate } }
     }
@@ -432,7 +431,6 @@ impl Client {
         steps.extend((0..4).map(|_| (chance.millis(500), Step::Read(1 + chance.below(100)))));
         steps.push_back((Duration::ZERO, Step::Read(10_000)));
         let wire = Wire::with_room(chance.below(3));
-        wire.borrow_mut().is_chatty = chance.one_in(3);
         let next_at = start + chance.millis(3000);
         Self { wire, steps, next_at, id: None, errand: Errand::Framed { requests, ending } }
     }
@@ -465,7 +463,6 @@ impl Client {
             }
             steps.push_back((chance.millis(500), Step::Read(10_000)));
             let wire = Wire::with_room(chance.below(3));
-            wire.borrow_mut().is_chatty = chance.one_in(3);
             let errand = Errand::Attempt { upload: upload.clone(), disk: disk.clone(), is_last };
             attempts.push(Self { wire, steps, next_at: start + chance.millis(3000), id: None, errand });
         }
@@ -1072,4 +1069,22 @@ fn while_the_disk_is_behind_content_flows_and_beginners_wait_in_their_turn_for_a
     let begun = server.disk.disk.begun.borrow();
     assert_eq!(begun[1 + BACKLOG_MAX..], ["first", "second", "third", "last"].map(str::to_owned));
     assert!(waiting.iter().chain([&last]).all(|client| server.heard(*client) == "ok"));
+}
+
+// ---- a stream with bytes of its own ----------------------------------------------------------------------------------
+
+#[test]
+fn a_handshake_goes_on_while_the_conversation_has_nothing_to_say() {
+    for seed in 0..40 {
+        let mut server = Stalled::new();
+        server.disk = SimStore { disk: Rc::default(), chance: Chance::new(seed), syncs: false };
+        server.connections = Connections::new(server.disk.clone(), &Config::default());
+        let client = server.connect(b"");
+        server.clients[client].1.borrow_mut().is_chatty = true;
+        server.settle_down(Duration::ZERO);
+        server.send(client, b"/put size=1 a\nx/bye\n");
+        // Room for its bytes, or the client's answer, is told by an event each time.
+        (0..20).for_each(|_| server.settle_down(Duration::ZERO));
+        assert_eq!(server.heard(client), "done 1 - a\n", "{seed}");
+    }
 }

@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::NamedTempFile;
@@ -66,6 +66,8 @@ pub fn unshare_loop_mounts(mkfs: &str) -> Option<[&'static str; 2]> {
 pub struct Strace {
     process: Child,
     output: NamedTempFile,
+    /// Held open: strace reports new threads here, and a closed pipe would end it.
+    _words: BufReader<ChildStderr>,
 }
 
 impl Strace {
@@ -80,7 +82,7 @@ impl Strace {
         let mut line = String::new();
         words.read_line(&mut line).expect("strace says how it went");
         if line.contains(" attached") {
-            return Some(Self { process, output });
+            return Some(Self { process, output, _words: words });
         }
         words.read_to_string(&mut line).expect("strace ends");
         process.wait().expect("a child can be waited for");
@@ -94,6 +96,11 @@ impl Strace {
         self.detach();
         let output = fs::read_to_string(self.output.path()).expect("strace writes text");
         output.lines().map(str::to_owned).collect()
+    }
+
+    /// Ends strace at once, for a server that has ended: a delayed thread of it would be held until its delay is over.
+    pub fn kill(mut self) {
+        self.process.kill().expect("a child can be killed");
     }
 
     fn detach(&mut self) {

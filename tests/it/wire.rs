@@ -67,9 +67,10 @@ pub struct Wire {
     pub closed: bool,
     /// Less tells of itself only with an end.
     low_water: usize,
-    /// The stream has bytes of its own to send now and then, as one with a handshake has.
+    /// The stream begins with a handshake: it has bytes of its own to send, and the client goes on when it has them.
     pub is_chatty: bool,
-    /// So many of those wait to be sent.
+    has_begun: bool,
+    /// Bytes of its own that wait to be sent.
     own: usize,
 }
 
@@ -92,7 +93,7 @@ impl Wire {
 
     /// What an event would say.
     pub fn readiness(&self) -> Readiness {
-        Readiness { readable: self.tells_of_input(), writable: true }
+        Readiness { readable: self.own == 0 && self.tells_of_input(), writable: true }
     }
 
     fn tells_of_input(&self) -> bool {
@@ -111,12 +112,16 @@ impl Read for SimStream {
         if self.chance.one_in(50) {
             return Err(io::ErrorKind::Interrupted.into());
         }
+        if wire.is_chatty && !wire.has_begun && !wire.inbound.is_empty() {
+            wire.has_begun = true;
+            wire.own = 1;
+        }
+        if wire.own > 0 && !wire.reset {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         if !wire.inbound.is_empty() {
             let short = if self.chance.one_in(3) { 1 + self.chance.below(40) } else { usize::MAX };
             let count = wire.inbound.len().min(buffer.len()).min(short);
-            if wire.is_chatty && self.chance.one_in(4) {
-                wire.own += 1 + self.chance.below(40);
-            }
             return wire.inbound.read(&mut buffer[..count]);
         }
         if wire.reset && !wire.error_was_told {
@@ -151,10 +156,16 @@ impl Write for SimStream {
             wire.error_was_told = true;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let count = wire.room.min(wire.own);
-        wire.room -= count;
-        wire.own -= count;
-        if wire.own > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        if wire.own == 0 {
+            return Ok(());
+        }
+        // Either there is no room for a moment, or it is sent and the client goes on. An event tells of both.
+        wire.edge = true;
+        if self.chance.one_in(3) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.own = 0;
+        Ok(())
     }
 }
 
