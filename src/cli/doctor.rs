@@ -7,7 +7,8 @@ use intake::load::run::{Requirement, requirements_with_server};
 use intake::net::{inherited_descriptors, raise_descriptor_limit};
 use intake::server::config::{Durability, descriptors_for};
 
-use super::{Exit, Output, complain};
+use super::exit::Exit;
+use super::output::{Output, complain};
 
 /// A server listens on one socket for TCP and one for UDP.
 const SERVER_SOCKETS: u64 = 2;

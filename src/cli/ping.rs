@@ -12,8 +12,11 @@ use intake::load::plan::{EchoPlan, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES};
 use intake::load::run::{Event, choose_address, send_datagrams};
 
 use super::address::Address;
+use super::exit::Exit;
+use super::interrupt::stop_on_interrupt;
+use super::output::{Output, complain};
+use super::seed::any_seed;
 use super::units::{Size, Span};
-use super::{Exit, Output, any_seed, complain, stop_on_interrupt};
 
 /// Measure UDP round trips to a receiver's echo: time, loss, duplicates
 #[derive(Debug, Args)]

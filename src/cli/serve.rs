@@ -11,9 +11,11 @@ use intake::server::{Outcome, Server, StartError};
 use log::LevelFilter;
 
 use super::address::{Address, listening};
+use super::exit::Exit;
 use super::logger::{self, Lines};
+use super::output::{complain, say};
 use super::units::{Count, Limit, Size, Span};
-use super::{Exit, Words, complain, one_of, say, word_of};
+use super::words::{Words, one_of, word_of};
 
 /// Receive files over TCP into a directory, and echo UDP datagrams
 #[derive(Debug, Args)]

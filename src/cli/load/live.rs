@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use intake::load::judge::Micros;
 use intake::load::run::Live;
 
-use crate::cli::complain;
+use crate::cli::output::complain;
 
 /// The shortest time that a rate is measured over.
 const RATE_SPAN: Duration = Duration::from_secs(1);

@@ -8,8 +8,10 @@ use intake::load::plan::{EchoPlan, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES, Sizes};
 use intake::load::run::{Echoed, choose_address, send_datagrams};
 use intake::load::tell::json_of_echo;
 
-use super::{Load, fail};
-use crate::cli::{Exit, usage_error};
+use super::options::{DEFAULT_DURATION, Load};
+use super::outcome::fail;
+use crate::cli::exit::Exit;
+use crate::cli::usage::usage_error;
 
 const DEFAULT_SIZE: u64 = 64;
 /// Beyond any round trip on earth.
@@ -31,7 +33,7 @@ pub fn plan(load: &Load, target: SocketAddr) -> Result<EchoPlan, String> {
         size: size as usize,
         pace: load.rate.map_or(Pace::Window(load.window.get()), Pace::Rate),
         count: None,
-        duration: Some(load.duration.map_or(super::DEFAULT_DURATION, |span| span.0)),
+        duration: Some(load.duration.map_or(DEFAULT_DURATION, |span| span.0)),
         timeout: load.timeout.map_or(DEFAULT_TIMEOUT, |span| span.0),
         seed: load.seed(),
     })
@@ -40,7 +42,7 @@ pub fn plan(load: &Load, target: SocketAddr) -> Result<EchoPlan, String> {
 /// Sends and reports.
 pub fn send(plan: &EchoPlan, targets: &[SocketAddr], stop: &AtomicBool, load: &Load) -> Exit {
     if let Err(words) = load.check_conditions(&json_of_echo(plan, &Echoed::default())) {
-        return usage_error("load", &words);
+        return usage_error::<Load>("load", words);
     }
     let plan = EchoPlan { target: choose_address(targets, stop), ..*plan };
     match send_datagrams(&plan, stop, &mut |_| {}) {

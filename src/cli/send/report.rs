@@ -8,9 +8,10 @@ use intake::client::send::{SendError, Sent, Source, Upload};
 use intake::proto::{Failure, Receipt, Refusal, Stored};
 use serde_json::{Value, json};
 
-use super::super::{Exit, Output, complain};
 use super::list::STDIN;
 use super::manifest::Manifest;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Output, complain};
 
 /// Reports how each file ended, and remembers what that makes of the run.
 pub struct Teller<'a> {

@@ -14,21 +14,22 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use clap::Args;
 use intake::client::send::{Event, Plan, Source, Upload, send};
 use intake::proto::{Dialect, Name, NamePolicy};
-use signal_hook::consts::SIGINT;
-use signal_hook::flag::register_conditional_shutdown;
 
 use self::list::STDIN;
 use self::manifest::Manifest;
 use self::progress::{Progress, Shown};
 use self::report::Teller;
-use super::address::Address;
-use super::{Exit, complain, one_of, usage_error};
+use crate::cli::address::Address;
+use crate::cli::exit::Exit;
+use crate::cli::interrupt::exit_on_interrupt;
+use crate::cli::output::complain;
+use crate::cli::usage::usage_error;
+use crate::cli::words::one_of;
 
 /// Sends files to a receiver
 #[derive(Debug, Args)]
@@ -100,7 +101,10 @@ impl Send {
     /// Checks every file, then sends those that can be sent.
     pub fn run(mut self) -> Exit {
         if self.manifest.is_some() && self.dialect.is_some_and(|dialect| !dialect.is_framed()) {
-            return usage_error("send", "--manifest lists digests, which the classic and line dialects do not have");
+            return usage_error::<Self>(
+                "send",
+                "--manifest lists digests, which the classic and line dialects do not have",
+            );
         }
         if let Some(list) = &self.files_from {
             match read_list(list) {
@@ -113,7 +117,7 @@ impl Send {
             }
         }
         if self.name.is_some() && self.files.len() != 1 {
-            return usage_error("send", "--name names one file, and several are given");
+            return usage_error::<Self>("send", "--name names one file, and several are given");
         }
         if let Some(path) = self.manifest.as_deref().filter(|path| self.is_input(path)) {
             complain(format_args!("the manifest {path:?} is one of the files to read: it would be overwritten"));
@@ -260,12 +264,6 @@ fn name_of(file: &Path) -> Result<Name, String> {
 
 fn parse_name(typed: &str) -> Result<Name, String> {
     Name::parse(typed.as_bytes(), NamePolicy::default()).map_err(|error| error.to_string())
-}
-
-/// The exit closes the connection, which ends with a reset if it is unfinished: half a file is not taken for a whole one.
-fn exit_on_interrupt() {
-    // If this fails, the signal itself ends the process, and shells report the same number.
-    let _ = register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, Arc::new(AtomicBool::new(true)));
 }
 
 #[cfg(test)]
