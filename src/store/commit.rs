@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Claim, Owned, Partial, Patch, StoreError};
+use super::{Claim, Owned, Partial, Patch, Settled, StoreError};
 use crate::proto::Name;
 
 /// What it takes of a disk to make files last.
@@ -143,9 +143,6 @@ struct Named {
     /// Its name, if nothing has failed yet.
     result: Result<Name, StoreError>,
 }
-
-/// What has become of a job that somebody waits for.
-pub type Settled = (Claim, Result<Name, StoreError>);
 
 /// Where each job stands on its way: it waits, it is being synced, it is synced.
 ///

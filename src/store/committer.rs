@@ -24,7 +24,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::commit::{Commit, Disk, Job, Lineup, Settled, Synced, Taken};
+use super::Settled;
+use super::commit::{Commit, Disk, Job, Lineup, Synced, Taken};
 
 /// The most threads that sync at once. On a disk whose flush takes 5 ms more of them gain little; on a fast one there is
 /// never work for as many.

@@ -20,7 +20,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, ope
 use rustix::io::{Errno, retry_on_intr};
 
 use super::blocks::{self, Blocks};
-use super::commit::{Disk, Job, Settled, Work};
+use super::commit::{Disk, Job, Work};
 use super::committer::Committer;
 use super::handles::Handles;
 use super::kept::KeptFile;
@@ -29,7 +29,7 @@ use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
 use super::space::{Reservation, Space};
-use super::{Claim, Partial, Patch, Store, StoreError, Target, cannot};
+use super::{Claim, Partial, Patch, Settled, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.

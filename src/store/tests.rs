@@ -1,7 +1,7 @@
 //! The contract of the store, kept by every way of storing a file, on every kind of file system at hand.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
+use rustix::io::Errno;
 
 use super::*;
 use crate::leave_out::leave_out;
-use crate::proto::NamePolicy;
+use crate::proto::{Name, NamePolicy, OnExists, Ticket};
 use crate::reactor::Slots;
 
 /// The kinds of things that may stand under an upload's name. Two of them lead to a victim.
