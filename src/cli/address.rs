@@ -1,7 +1,7 @@
-//! Addresses as they are typed: `HOST:PORT`, the host a name or a number.
+//! Typed addresses: `HOST:PORT`, where the host is a name or an IP address.
 //!
-//! One name may have several addresses. Every command treats them alike: a client tries them in turn, and a server listens
-//! on all of them that this machine has.
+//! A name may have several addresses. A client tries them in turn. A server listens on all of them that belong to this
+//! machine.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use intake::net::{interface_index, is_assignable};
 use intake::server::config::Config;
 
-/// What a link-local IPv6 address lacks where it is typed without its interface.
+/// The error for a link-local IPv6 address without an interface.
 const INTERFACE_MISSING: &str =
     "a link-local address is reached through one interface: name it, such as [fe80::1%eth0]:9000";
 
@@ -19,10 +19,10 @@ const INTERFACE_MISSING: &str =
 pub struct Address(String);
 
 impl Address {
-    /// The addresses that the host has, each once: at least one.
+    /// The addresses of the host, without duplicates: at least one.
     ///
     /// # Errors
-    /// In words, when the host is not found.
+    /// A message, if the host is not found.
     pub fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let mut addresses = match self.zoned() {
             Some((ip, interface, port)) => vec![scoped(ip, interface, port)?],
@@ -41,7 +41,7 @@ impl Address {
         Ok(without_doubles(addresses))
     }
 
-    /// The parts of `[fe80::1%eth0]:9000`. The standard library knows interfaces by number only.
+    /// The parts of `[fe80::1%eth0]:9000`. The standard library parses only numbers of interfaces.
     fn zoned(&self) -> Option<(Ipv6Addr, &str, u16)> {
         let (host, port) = self.0.rsplit_once(':')?;
         let (ip, interface) = host.strip_prefix('[')?.strip_suffix(']')?.split_once('%')?;
@@ -49,23 +49,23 @@ impl Address {
     }
 }
 
-/// Where a server listens that was given `all`. Of a name, the addresses that this machine does not have are left out, as
-/// long as it has one of them: a container without IPv6 still finds `::1` in its hosts file.
+/// The addresses that a server listens on for the options `all`. Addresses of a name that this machine does not have
+/// are left out if it has another one of them: a container without IPv6 may still have `::1` in its hosts file.
 ///
 /// # Errors
-/// In words, when a host is not found.
+/// A message, if a host is not found.
 pub fn listening(all: &[Address]) -> Result<Vec<SocketAddr>, String> {
     let mut addresses = Vec::new();
     for address in all {
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             address.resolve()?.into_iter().partition(|found| is_assignable(*found));
         if here.is_empty() {
-            // Kept, so that binding it says what is wrong.
+            // Keep them, so that bind reports what is wrong.
             addresses.extend(elsewhere);
             continue;
         }
         for left_out in elsewhere {
-            log::info!("{address}: {} is left out, it is not an address of this machine", left_out.ip());
+            log::info!("{address}: {} is left out: it is not an address of this machine", left_out.ip());
         }
         addresses.extend(here);
     }
@@ -75,7 +75,7 @@ pub fn listening(all: &[Address]) -> Result<Vec<SocketAddr>, String> {
     Ok(without_doubles(addresses))
 }
 
-/// The addresses in their order, each once.
+/// The addresses in the same order, without duplicates.
 fn without_doubles(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut once: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -86,8 +86,8 @@ fn without_doubles(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     once
 }
 
-/// Whether a socket that listens on `wildcard` takes what is sent to `address`. `[::]` leaves IPv4 to the addresses that are
-/// listened on beside it.
+/// Whether a socket on the wildcard address receives what is sent to `address`. `[::]` does not receive IPv4 if the
+/// server also listens on an IPv4 address.
 fn covers(wildcard: &SocketAddr, address: &SocketAddr) -> bool {
     wildcard.ip().is_unspecified()
         && !address.ip().is_unspecified()
@@ -106,13 +106,13 @@ fn scoped(ip: Ipv6Addr, interface: &str, port: u16) -> Result<SocketAddr, String
     Ok(SocketAddrV6::new(ip, port, 0, index).into())
 }
 
-/// The kernel answers EINVAL to such an address, whatever is done with it.
+/// Whether the address is link-local and has no interface: every system call with it fails with EINVAL.
 fn lacks_interface(address: &SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
 }
 
 impl Default for Address {
-    /// Where a server listens that was told nothing else.
+    /// The default address of a server.
     fn default() -> Self {
         Self(Config::default().listen[0].to_string())
     }
@@ -123,12 +123,12 @@ impl FromStr for Address {
 
     fn from_str(typed: &str) -> Result<Self, Self::Err> {
         let (host, port) =
-            typed.rsplit_once(':').ok_or("a port is missing: write HOST:PORT, such as 127.0.0.1:9000")?;
+            typed.rsplit_once(':').ok_or("the port is missing: write HOST:PORT, such as 127.0.0.1:9000")?;
         let port = port.parse::<u16>().map_err(|_| "the port is not a number from 0 to 65535")?;
         let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let ip: Option<IpAddr> = in_brackets.and_then(|ip| ip.parse().ok());
         match host {
-            "" => Err("a host is missing: write HOST:PORT, such as 0.0.0.0:9000 for every interface"),
+            "" => Err("the host is missing: write HOST:PORT, such as 0.0.0.0:9000 for every interface"),
             _ if host.contains(':') && in_brackets.is_none() => {
                 Err("write an IPv6 address in brackets, such as [::1]:9000")
             }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_interface_is_known_by_its_name() {
-        // The first interface of every network namespace.
+        // `lo` is the first interface of every network namespace.
         let lo = SocketAddrV6::new("fe80::1".parse().unwrap(), 9000, 0, 1);
         assert_eq!(address("[fe80::1%lo]:9000").resolve(), Ok(vec![lo.into()]));
         let words = address("[fe80::1%nowhere0]:9000").resolve().unwrap_err();
@@ -183,20 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn an_address_beside_a_wildcard_that_takes_it_is_left_out() {
+    fn an_address_that_a_wildcard_covers_is_left_out() {
         let typed = ["127.0.0.1:9000", "127.0.0.1:9001", "0.0.0.0:9000", "[::]:9001", "127.0.0.1:0", "0.0.0.0:0"];
         let expected = ["127.0.0.1:9001", "0.0.0.0:9000", "[::]:9001", "127.0.0.1:0", "0.0.0.0:0"];
         assert_eq!(listening(&typed.map(address)), Ok(expected.map(|address| address.parse().unwrap()).to_vec()));
     }
 
     #[test]
-    fn a_number_that_is_not_this_machines_is_kept_for_the_bind_to_refuse() {
-        // RFC 5737: no machine has it.
+    fn an_ip_address_of_another_machine_is_left_for_bind_to_refuse() {
+        // RFC 5737: an address for documentation, which no machine has.
         assert_eq!(listening(&[address("192.0.2.1:9")]), Ok(vec!["192.0.2.1:9".parse().unwrap()]));
     }
 
     #[test]
-    fn what_is_no_address_is_told_in_words() {
+    fn a_bad_address_is_an_error_that_says_why() {
         for (typed, word) in [
             ("localhost", "port"),
             ("127.0.0.1", "port"),

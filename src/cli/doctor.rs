@@ -1,4 +1,4 @@
-//! `intake doctor`: what a number of clients needs of this host, and what it has.
+//! `intake doctor`: checks whether this host can run a number of clients, and prints what it lacks.
 
 use std::num::NonZeroUsize;
 
@@ -38,7 +38,7 @@ impl Doctor {
             }
         };
         let clients = self.clients.get();
-        // A server that is started from here inherits the same.
+        // A server that is started from the same shell inherits the same descriptors.
         let of_server = inherited + descriptors_for(clients as u64, SERVER_SOCKETS, Durability::Full);
         let requirements = requirements_with_server(clients, of_server, descriptors);
         let mut output = Output::default();

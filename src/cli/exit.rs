@@ -5,19 +5,19 @@ use std::process::ExitCode;
 /// How a run ended, as scripts see it. Each subcommand's help lists its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All was done.
+    /// Success.
     Done = 0,
     /// Something failed or was refused.
     Failed = 1,
-    /// What was typed makes no sense. clap's own number for it.
+    /// Usage error. The same number as clap uses.
     Usage = 2,
-    /// There was nobody to talk to.
+    /// Could not connect.
     Unreachable = 3,
-    /// What was stored is not what was sent.
+    /// A stored file is not what was sent.
     Broken = 4,
-    /// What was named as a bad outcome has come about.
+    /// A `--fail-if` condition was met.
     BadOutcome = 5,
-    /// Ctrl-C; 128 and the number of the signal, as shells report it.
+    /// Ctrl-C: 128 plus the number of the signal, as shells report it.
     Interrupted = 130,
 }
 

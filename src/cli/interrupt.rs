@@ -11,13 +11,14 @@ use super::exit::Exit;
 /// The first Ctrl-C ends the run, which then reports what it has; a second one ends the program.
 pub fn stop_on_interrupt() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
-    // Should one fail, the signal itself ends the process, which shells report by the same number.
+    // If one fails, the signal itself ends the process, and shells report the same number.
     let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, stop.clone());
     let _ = flag::register(SIGINT, stop.clone());
     stop
 }
 
-/// The exit closes the connection, which ends with a reset if it is unfinished: half a file is not taken for a whole one.
+/// The exit closes the connection, which ends with a reset if it is unfinished: half a file is not taken for a whole
+/// one.
 pub fn exit_on_interrupt() {
     // If this fails, the signal itself ends the process, and shells report the same number.
     let _ = flag::register_conditional_shutdown(SIGINT, Exit::Interrupted as i32, Arc::new(AtomicBool::new(true)));

@@ -1,8 +1,9 @@
-//! The way out of the log and of the trace: standard error, without ever waiting for whoever reads it.
+//! Writes the log and the trace to standard error, and never blocks.
 //!
-//! The event loop logs. A reader that stalls (a full pipe, a terminal on hold) must not stop it, so lines that cannot be
-//! written at once are dropped and counted. Making standard error non-blocking instead would do so to every process that
-//! shares it. The lines of one turn leave together: one write for each would be a tenth of a small upload's system calls.
+//! The event loop logs. A reader that stalls (a full pipe, a paused terminal) must not stop it, so lines that cannot be
+//! written at once are dropped and counted. `O_NONBLOCK` is not used: it would change standard error for every process
+//! that shares it. The lines of one turn are written together: one write a line would be a tenth of a small upload's
+//! system calls.
 
 use std::borrow::Cow;
 use std::io::{self, Stderr, Write};
@@ -13,11 +14,11 @@ use env_logger::{Builder, Env, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What a pipe that polls as writable takes without blocking: PIPE_BUF (pipe(7)).
+/// A write of up to this size to a pipe that polls as writable does not block: PIPE_BUF (pipe(7)).
 const WRITE_MAX_BYTES: usize = 4096;
 
-/// Starts logging to standard error: from `level` up, else as `RUST_LOG` says, else from `info` up. Returns the same way
-/// out for other lines, which then keep their place among those of the log.
+/// Starts logging to standard error at `level`, or else as `RUST_LOG` says, or else at `info`. Returns the writer, for
+/// other lines: they keep their order among the lines of the log.
 pub fn init(level: Option<LevelFilter>) -> Lines {
     let lines = Lines(Arc::new(Mutex::new(Sink::new(io::stderr()))));
     let target = Target::Pipe(Box::new(Gathered(lines.clone())));
@@ -32,13 +33,13 @@ pub fn init(level: Option<LevelFilter>) -> Lines {
     lines
 }
 
-/// What is written to standard error, a whole line a write. A flush lets it out.
+/// A buffered writer to standard error. Each `write` must be one whole line.
 #[derive(Clone)]
 pub struct Lines(Arc<Mutex<Sink<Stderr>>>);
 
 impl Lines {
     fn sink(&self) -> MutexGuard<'_, Sink<Stderr>> {
-        // Whoever panicked has left whole lines.
+        // A thread that panicked has left whole lines.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +54,7 @@ impl Write for Lines {
     }
 }
 
-/// [`Lines`] for env_logger, which flushes after each of them.
+/// [`Lines`] for env_logger, which flushes after each line: those flushes are ignored.
 struct Gathered(Lines);
 
 impl Write for Gathered {
@@ -66,7 +67,7 @@ impl Write for Gathered {
     }
 }
 
-/// Lets warnings and errors out at once, and the rest when it is flushed.
+/// Writes warnings and errors at once, and other lines at the next flush.
 struct Logger {
     format: env_logger::Logger,
     lines: Lines,
@@ -90,13 +91,13 @@ impl Log for Logger {
     }
 }
 
-/// Takes one whole line a write, gathers as many as one write takes, and never fails.
+/// Collects whole lines up to the size of one write. It never fails: it drops and counts lines instead.
 struct Sink<W> {
     out: W,
     gathered: Vec<u8>,
-    /// How many are gathered.
+    /// The number of collected lines.
     lines: u64,
-    /// Lines since the last one that was written.
+    /// The number of lines that were dropped since the last successful write.
     dropped: u64,
 }
 
@@ -105,7 +106,7 @@ impl<W: AsFd + Write> Sink<W> {
         Self { out, gathered: Vec::new(), lines: 0, dropped: 0 }
     }
 
-    /// Whether they were written.
+    /// Writes if that does not block. Returns whether it did.
     fn try_write(&mut self, lines: &[u8]) -> bool {
         is_ready(&self.out, PollFlags::OUT) && self.out.write(lines).is_ok_and(|written| written == lines.len())
     }
@@ -150,7 +151,7 @@ fn is_ready(file: &impl AsFd, wanted: PollFlags) -> bool {
     matches!(poll(&mut [PollFd::new(file, wanted)], Some(&Timespec::default())), Ok(1..))
 }
 
-/// The line, or as much of it as never blocks, up to a whole character.
+/// The line, cut to the size of one write at a character boundary.
 fn cut(line: &[u8]) -> Cow<'_, [u8]> {
     let Some(start) = line.get(..WRITE_MAX_BYTES - 1).filter(|_| line.len() > WRITE_MAX_BYTES) else {
         return line.into();
@@ -187,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pipe_drops_lines_and_tells_how_many() {
+    fn lines_for_a_full_pipe_are_dropped_and_counted() {
         for length in [1, 100, 4095, 4096] {
             let (mut sink, reader) = sink();
             let line = [vec![b'x'; length - 1], vec![b'\n']].concat();
-            // A pipe holds 65,536 bytes (pipe(7)); a write that blocks hangs here.
+            // A pipe holds 65,536 bytes (pipe(7)). A write that blocks hangs the test here.
             let count = 2 * 65_536 / length + 100;
             (0..count).for_each(|_| write_line(&mut sink, &line));
             let kept = drain(&reader).len();
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_leave_in_order_when_they_are_let_out_or_when_no_more_fit_in_one_write() {
+    fn lines_are_written_in_order_at_a_flush_or_when_the_next_one_does_not_fit() {
         let (mut sink, reader) = sink();
         let lines: Vec<String> = (0..100).map(|number| format!("{number:099}")).collect();
         lines.iter().for_each(|line| sink.write_all(format!("{line}\n").as_bytes()).unwrap());
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_survived() {
+    fn a_closed_pipe_is_no_error() {
         let (mut sink, reader) = sink();
         drop(reader);
         (0..100).for_each(|_| write_line(&mut sink, b"line\n"));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_to_what_cannot_block() {
+    fn a_long_line_is_cut_to_the_size_of_one_write() {
         for character in ["x", "é", "語", "👩"] {
             let (mut sink, reader) = sink();
             write_line(&mut sink, format!("{}\n", character.repeat(5000)).as_bytes());

@@ -1,6 +1,7 @@
-//! The command line: what was typed -> what is meant, and how it went -> an exit code.
+//! The command line: parses the options, runs the subcommand, and turns its outcome into an exit code.
 //!
-//! One file a subcommand. Results go to standard output, everything else to standard error.
+//! Each subcommand has a file of its own, and what they share is in files beside them. Results go to standard output,
+//! everything else to standard error.
 
 mod address;
 mod doctor;
@@ -40,11 +41,11 @@ enum Command {
     Doctor(doctor::Doctor),
 }
 
-/// Does what was typed.
+/// Runs the subcommand that was typed.
 pub fn run() -> Exit {
     let command = Cli::parse().command;
     if let Err(error) = unblock_signals() {
-        complain(format_args!("signals that were blocked stay so: {error}"));
+        complain(format_args!("cannot unblock signals: {error}"));
     }
     match command {
         Command::Serve(serve) => serve.run(),

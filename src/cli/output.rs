@@ -5,20 +5,20 @@ use std::io::{self, Write};
 
 use super::exit::Exit;
 
-/// One line of results. Nobody reading it is no reason to stop working.
+/// Prints a line of results, and ignores errors: the program works on when nobody reads it.
 pub fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// Standard output of a command whose results must arrive: the first error in writing them is told, and makes the run a
-/// failure. A reader that has gone (EPIPE) has had what it wanted.
+/// Standard output of a command whose results must arrive. The first write error is reported and makes the run a
+/// failure. EPIPE is not an error: the reader has read all that it wanted.
 #[derive(Debug, Default)]
 pub struct Output {
     has_failed: bool,
 }
 
 impl Output {
-    /// One line of results.
+    /// Prints a line of results.
     pub fn say(&mut self, line: impl fmt::Display) {
         let written = writeln!(io::stdout().lock(), "{line}");
         if let Err(error) = written.or_else(unless_unread)
@@ -28,7 +28,7 @@ impl Output {
         }
     }
 
-    /// How the run ended: what failed otherwise is told first.
+    /// The exit code of the run. A failure of the run itself comes before a failure to print.
     pub fn exit(&self, exit: Exit) -> Exit {
         if self.has_failed && exit == Exit::Done { Exit::Failed } else { exit }
     }
@@ -38,7 +38,7 @@ fn unless_unread(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
-/// One line of what went wrong.
+/// Prints a line to standard error.
 pub fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "intake: {line}");
 }

@@ -1,5 +1,5 @@
-//! `intake ping`: UDP round trips to a receiver's echo. It is the load tester's run over UDP on one socket, told datagram by
-//! datagram.
+//! `intake ping`: UDP round trips to a receiver's echo. It runs the load tester's UDP load on one socket, and prints
+//! each answer.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -43,9 +43,9 @@ pub struct Ping {
     interval: Span,
 }
 
-/// The most datagrams: every round trip is remembered for the summary.
+/// The most datagrams: the summary needs every round trip time, so all are kept in memory.
 const COUNT_MAX: u32 = 1_000_000;
-/// An answer after this is late: longer than any usual round trip.
+/// An answer that takes longer than this is late. No usual round trip takes as long.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn parse_size(typed: &str) -> Result<Size, String> {
@@ -107,10 +107,10 @@ impl Ping {
     }
 }
 
-/// What came of all datagrams.
+/// The counts and times of all datagrams.
 struct Summary {
     counts: Counts,
-    /// Of the answers that came in time.
+    /// The round trip times of the answers that were not late.
     round_trips: Vec<Duration>,
     interrupted: bool,
 }
@@ -128,7 +128,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One that the system would not send is as lost as one that the network dropped.
+        // A datagram that the system refused to send also counts as lost.
         let Counts { tried, answered, late, duplicated, corrupted, .. } = self.counts;
         let lost = tried - answered - late;
         let lost_percent = 100.0 * lost as f64 / tried.max(1) as f64;
@@ -145,7 +145,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// An event in words. People count from 1.
+/// An event, printed for people: datagrams are numbered from 1.
 struct Told<'a>(&'a Event);
 
 impl fmt::Display for Told<'_> {
@@ -175,7 +175,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn sizes_that_no_datagram_has_are_told_why() {
+    fn a_size_that_no_datagram_can_have_is_refused_with_the_reason() {
         assert_eq!(parse_size("16"), Ok(Size(16)));
         assert_eq!(parse_size("65507"), Ok(Size(65_507)));
         for typed in ["0", "15", "65508", "64k"] {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn exits_tell_how_it_went() {
+    fn the_exit_code_depends_on_the_answers() {
         let answered = || Counts { tried: 2, answered: 1, ..Counts::default() };
         assert_eq!(summary(answered()).exit(), Exit::Done);
         assert_eq!(summary(Counts { tried: 1, late: 1, ..Counts::default() }).exit(), Exit::Done);

@@ -3,7 +3,8 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-/// Makes the names and contents of different runs differ. 32 bits, which every reader of JSON takes.
+/// A random seed, so that the names and contents of two runs differ. It has 32 bits, so that every JSON reader can read
+/// it.
 pub fn any_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
 }

@@ -1,4 +1,4 @@
-//! `intake serve`: the options of the receiver -> its [`Config`].
+//! `intake serve`: turns the options into the [`Config`] of a server, and runs it.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ SIGTERM, SIGINT and SIGQUIT shut down, a second one aborts. SIGUSR1 prints stati
 pub struct Serve {
     /// Address to take uploads on; can be given several times
     ///
-    /// A name stands for all its addresses that this machine has. With port 0 the system chooses one, and standard output
-    /// tells which.
+    /// A name stands for all its addresses that this machine has. With port 0 the system chooses a port, which is
+    /// printed on standard output.
     #[arg(short, long, help_heading = LISTENING, value_name = "HOST:PORT", default_values_t = [Address::default()])]
     listen: Vec<Address>,
     /// Address to echo datagrams on [default: those of --listen]
@@ -58,8 +58,8 @@ pub struct Serve {
     on_exists: OnExists,
     /// When to confirm a file: once it survives a power cut (full), or at once (none)
     ///
-    /// `full` syncs each file and its directory before the client gets its receipt. `none` leaves that to the system: it is
-    /// faster, and a power cut may lose files that were confirmed.
+    /// `full` syncs each file and its directory before the client gets its receipt. `none` leaves that to the system:
+    /// it is faster, and a power cut may lose files that were confirmed.
     #[arg(long, help_heading = FILES, value_parser = one_of(SYNC), default_value = word_of(SYNC, Durability::default()))]
     sync: Durability,
     /// Refuse uploads that do not declare their size
@@ -111,8 +111,8 @@ pub struct Serve {
     ok_grace: Limit<Span>,
     /// How long to wait for more of a name that has no end of its own
     ///
-    /// On a slow path TCP may deliver a name of the classic dialect in two pieces. Each classic upload then takes this much
-    /// longer.
+    /// On a slow path TCP may deliver a name of the classic dialect in two pieces. Each classic upload then takes this
+    /// much longer.
     #[arg(long, help_heading = LIMITS, hide_short_help = true)]
     #[arg(value_name = "TIME", default_value_t = Span(Limits::default().name_quiet))]
     name_quiet: Span,
@@ -141,7 +141,7 @@ const ON_EXISTS: &Words<OnExists> =
 
 const TRACE: &Words<Format> = &[("words", Format::Words), ("json", Format::Json)];
 
-/// What is typed for `--udp`.
+/// The value of `--udp`.
 #[derive(Clone, Debug)]
 enum Echo {
     Off,
@@ -167,7 +167,7 @@ impl Serve {
         })
     }
 
-    /// What is typed about the log. `None`: nothing.
+    /// The log level of `--quiet` or `--verbose`, if one is given.
     fn log_level(&self) -> Option<LevelFilter> {
         match (self.quiet, self.verbose) {
             (true, _) => Some(LevelFilter::Warn),
@@ -189,7 +189,7 @@ impl Serve {
         if let Some(format) = trace {
             server.trace_to(Tracer::new(format, Box::new(lines)));
         }
-        // Scripts that start it on port 0 wait for these lines, and then look at the log.
+        // Scripts that use port 0 wait for these lines, and then read the log.
         log::logger().flush();
         for endpoint in server.endpoints() {
             say(endpoint);
@@ -304,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn the_log_level_is_what_is_typed_if_anything() {
+    fn quiet_and_verbose_set_the_log_level() {
         let level = |typed| parse(typed).unwrap().log_level();
         assert_eq!((level(""), level("-q"), level("-v")), (None, Some(LevelFilter::Warn), Some(LevelFilter::Debug)));
         assert_eq!(parse("-q -v").unwrap_err().kind(), ErrorKind::ArgumentConflict);
     }
 
-    /// Short help is for the first minute, the long one for the rest; each option is in a section.
+    /// `-h` lists the common options, `--help` all of them. Each option is in a section.
     #[test]
     fn the_help_is_in_sections_and_short_help_is_short() {
         let mut command = Serve::augment_args(clap::Command::new("serve").disable_help_flag(true));
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn off_switches_off_whatever_has_an_off() {
+    fn off_switches_a_limit_off() {
         let Config { udp, rules, limits, udp_rate, .. } = config(
             "--udp off --max-file-size off --header-timeout off --idle-timeout off --min-rate off --ok-grace off \
              --udp-rate off",
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
+    fn a_bad_value_is_a_usage_error() {
         for typed in [
             "--max-connections 0",
             "--max-file-size 0",

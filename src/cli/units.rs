@@ -1,14 +1,14 @@
-//! Quantities as they are typed: sizes, durations, counts, and limits that can be `off`.
+//! Typed quantities: sizes, durations, counts, and limits that can be `off`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Bytes: `64k`, `10M`, `2GiB`.
+/// A number of bytes: `64k`, `10M`, `2GiB`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size(pub u64);
 
-/// Whole milliseconds: `250ms`, `10s`, `5m`, `2h`.
+/// A duration in whole milliseconds: `250ms`, `10s`, `5m`, `2h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -20,11 +20,11 @@ pub struct Count(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit<T>(pub Option<T>);
 
-/// The units of one kind of quantity, from the smallest.
+/// The units of one kind of quantity, the smallest first.
 struct Units {
-    /// How a unit may be written, and how many of the smallest it is. The first way is how it is printed.
+    /// The spellings of each unit, and its size in the smallest unit. The first spelling is used for printing.
     units: &'static [(&'static [&'static str], u64)],
-    /// What may be typed, for people.
+    /// A description of the valid input, for error messages.
     allowed: &'static str,
 }
 
@@ -60,7 +60,7 @@ impl Units {
         value.ok_or_else(|| format!("too large; {}", self.allowed))
     }
 
-    /// In the largest unit that divides it.
+    /// Prints the value in the largest unit that divides it.
     fn print(&self, value: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = |factor: u64| value.is_multiple_of(factor) && (value > 0 || factor == 1);
         let (ways, factor) = self.units.iter().rfind(|(_, factor)| whole(*factor)).expect("1 divides all");
@@ -102,7 +102,7 @@ impl<T: FromStr<Err = String> + Default + PartialEq> FromStr for Limit<T> {
         }
         let value = typed.parse().map_err(|error| format!("{error}, or `off`"))?;
         if value == T::default() {
-            return Err("0 would let nothing through; `off` switches the limit off".into());
+            return Err("0 would allow nothing; `off` switches the limit off".into());
         }
         Ok(Self(Some(value)))
     }

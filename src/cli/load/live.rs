@@ -1,4 +1,4 @@
-//! The progress of a load: a few lines that are redrawn on a terminal, or a line every few seconds elsewhere.
+//! The progress of a load: a few lines that are redrawn on a terminal, or else a line every few seconds.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::cli::output::complain;
 
 /// The shortest time that a rate is measured over.
 const RATE_SPAN: Duration = Duration::from_secs(1);
-/// How often a line is printed where there is no terminal.
+/// How often a line is printed if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-/// Reasons for failures that are shown, at most.
+/// How many reasons for failures are shown, at most.
 const REASONS_TOLD: usize = 3;
 
-/// Shows it on standard error.
+/// The progress display, on standard error.
 pub struct View {
     bar: ProgressBar,
-    /// Where the measurement of the current rates began.
+    /// The start of the current measurement of the rates.
     from: Mark,
     rates: Rates,
     next_line: Duration,
@@ -38,7 +38,7 @@ struct Rates {
 }
 
 impl View {
-    /// Before the start.
+    /// A display for a run that has not started.
     pub fn new() -> Self {
         let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
@@ -57,7 +57,7 @@ impl View {
         }
     }
 
-    /// Clears the lines, for the report.
+    /// Clears the lines to make room for the report.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn states_counts_and_reasons_are_told() {
+    fn states_counts_and_reasons_are_shown() {
         let reasons = [("reset by the server".to_owned(), Failed { count: 7, first: 3 })].into();
         let tally = Tally { acknowledged: 100, failed: 7, reasons, ..Tally::default() };
         let live = Live { elapsed: Duration::from_millis(1500), tally: &tally, connecting: 1, sending: 2, waiting: 3 };

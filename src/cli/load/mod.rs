@@ -1,4 +1,4 @@
-//! `intake load`: the options of a load -> its [`Plan`], and its report -> an exit code.
+//! `intake load`: runs a load, compares what was stored, and prints the report.
 
 mod live;
 mod options;
@@ -73,7 +73,7 @@ impl Load {
 
     fn conclude(&self, plan: &Plan, finished: &Finished) -> Exit {
         let compared = self.verify.as_ref().map(|directory| {
-            // A directory that cannot be read is found out when it is compared.
+            // If the directory cannot be read, the comparison reports it.
             let _ = await_quiet(directory);
             compare(&plan.workload, &finished.tally.expected, directory)
         });

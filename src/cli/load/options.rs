@@ -51,8 +51,8 @@ pub struct Load {
     /// How long to start new files or datagrams [default: 10s, without --files]
     #[arg(long, value_name = "TIME", value_parser = parse_some_time)]
     pub duration: Option<Span>,
-    /// Size of the files: `64k`, a range `1k..1M`, or `lognormal:64k,2` with a median and a deviation [default: 64k, or 64
-    /// bytes with --udp]
+    /// Size of the files: `64k`, a range `1k..1M`, or `lognormal:64k,2` with a median and a deviation [default: 64k, or
+    /// 64 bytes with --udp]
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
     /// Dialect to send in
@@ -70,8 +70,8 @@ pub struct Load {
     /// Bring in the clients, or raise the rate, over this time
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     pub ramp: Span,
-    /// Which side closes first. With `client`, put and ask close after their receipts; classic and line close as soon as
-    /// everything is sent, and do not hear the outcome. `reset` is for put and ask
+    /// Which side closes first. With `client`, put and ask close after their receipts; classic and line close as soon
+    /// as everything is sent, and do not hear the outcome. `reset` is for put and ask
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     pub closer: Closer,
     /// Share of the clients that misbehave, by kind; see below
@@ -110,16 +110,16 @@ const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];
 
 const DEFAULT_SIZE: u64 = 64 << 10;
-/// The patience of `send` with a server, and of a server with its clients.
+/// As long as `send` waits for a server, and a server for its clients.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a run that is not limited by --files.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 impl Load {
-    /// Refuses options that the dialect has no use for.
+    /// Refuses options that the dialect does not have.
     ///
     /// # Errors
-    /// In words.
+    /// A message that says what is wrong.
     pub fn check_dialect(&self) -> Result<(), &'static str> {
         if self.dialect.is_framed() {
             return Ok(());
@@ -133,10 +133,12 @@ impl Load {
         }
     }
 
+    /// The seed that was typed, or else a random one: a new one at each call.
     pub fn seed(&self) -> u64 {
         self.seed.map_or_else(any_seed, u64::from)
     }
 
+    /// The files to send.
     pub fn workload(&self) -> Workload {
         Workload {
             seed: self.seed(),
@@ -145,6 +147,7 @@ impl Load {
         }
     }
 
+    /// The plan for a run against `target`.
     pub fn plan(&self, target: SocketAddr) -> Plan {
         let duration = match (self.files, self.duration) {
             (None, None) => Some(DEFAULT_DURATION),
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_a_usage_error() {
+    fn options_that_exclude_each_other_are_a_usage_error() {
         for typed in
             ["--udp --files 5", "--udp --verify /", "--window 5 --udp --rate 1/s", "--verify / --verify-only /"]
         {

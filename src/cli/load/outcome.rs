@@ -1,4 +1,4 @@
-//! What a load reports, and the exit code of the run.
+//! Prints the report of a load, and derives its exit code.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ impl Load {
         self.fail_if.iter().try_for_each(|condition| condition.find(&figures).map(|_| ()))
     }
 
-    /// Prints the report, in words or as JSON. A bad outcome is worse than a failure, and not as bad as a broken file.
+    /// Prints the report as text or as JSON. The exit code of a `--fail-if` condition replaces that of a failed upload,
+    /// but not that of a broken file.
     pub fn tell(&self, text: impl Display, report: &Value, exit: Exit) -> Exit {
         let mut output = Output::default();
         if self.json {
@@ -31,7 +32,7 @@ impl Load {
         output.exit(if bad.is_empty() || exit == Exit::Broken { exit } else { Exit::BadOutcome })
     }
 
-    /// In words, every `--fail-if` condition that is met or cannot be checked: nothing shows that its limit was kept.
+    /// A message for every `--fail-if` condition that is met or cannot be checked.
     fn bad_outcomes(&self, report: &Value) -> Vec<String> {
         let figures = figures(report);
         let bad = |condition: &Condition| match condition.is_true_of(condition.find(&figures).ok()?) {

@@ -1,4 +1,4 @@
-//! What is typed for a load beyond plain quantities: sizes, rates and misbehaviour.
+//! Parsers for the option values of a load: sizes, rates and misbehaviour.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::cli::units::{Size, Span};
 /// `64k`, `1k..1M`, `lognormal:64k,2`.
 ///
 /// # Errors
-/// In words.
+/// A message that says what is wrong.
 pub fn parse_sizes(typed: &str) -> Result<Sizes, String> {
     let size = |typed: &str| typed.parse().map(|Size(bytes)| bytes);
     if let Some(rest) = typed.strip_prefix("lognormal:") {
@@ -28,7 +28,7 @@ pub fn parse_sizes(typed: &str) -> Result<Sizes, String> {
 /// A duration above zero.
 ///
 /// # Errors
-/// In words.
+/// A message that says what is wrong.
 pub fn parse_some_time(typed: &str) -> Result<Span, String> {
     match typed.parse()? {
         Span(Duration::ZERO) => Err("0 is no time to wait: write a duration above 0, such as 10s".into()),
@@ -39,7 +39,7 @@ pub fn parse_some_time(typed: &str) -> Result<Span, String> {
 /// `500/s`, or just `500`.
 ///
 /// # Errors
-/// In words.
+/// A message that says what is wrong.
 pub fn parse_rate(typed: &str) -> Result<f64, String> {
     let number = typed.strip_suffix("/s").unwrap_or(typed);
     let rate = number.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
@@ -49,7 +49,7 @@ pub fn parse_rate(typed: &str) -> Result<f64, String> {
 /// `slow=10%:16k,stall=5%:2s,reset=1%`: kinds with their shares, and a parameter where the kind has one.
 ///
 /// # Errors
-/// In words.
+/// A message that says what is wrong.
 pub fn parse_mix(typed: &str) -> Result<Mix, String> {
     let shares = typed.split(',').map(parse_share).collect::<Result<_, _>>()?;
     Mix::new(shares).map_err(|error| error.to_string())

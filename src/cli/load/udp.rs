@@ -1,4 +1,4 @@
-//! `intake load --udp`: its options -> its plan, and its report -> an exit code.
+//! `intake load --udp`: turns the options into a plan, runs it, and prints the report.
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -14,13 +14,13 @@ use crate::cli::exit::Exit;
 use crate::cli::usage::usage_error;
 
 const DEFAULT_SIZE: u64 = 64;
-/// Beyond any round trip on earth.
+/// Longer than any round trip on earth.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is to be done.
+/// The plan that the options describe.
 ///
 /// # Errors
-/// In words, when the sizes are not those of datagrams.
+/// A message, if the size is not one that a datagram can have.
 pub fn plan(load: &Load, target: SocketAddr) -> Result<EchoPlan, String> {
     let allowed = SIZE_MIN_BYTES as u64..=SIZE_MAX_BYTES as u64;
     let size = match load.size.unwrap_or(Sizes::Range(DEFAULT_SIZE, DEFAULT_SIZE)) {

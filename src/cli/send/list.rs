@@ -1,4 +1,4 @@
-//! Lists of paths, as `--files-from` takes them, and what is wrong with them where a path cannot be used.
+//! Reads the lists of paths for `--files-from`, and explains paths that cannot be used.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The path that stands for standard input.
 pub const STDIN: &str = "-";
-/// The mark that some editors put in front of UTF-8.
+/// The byte order mark, which some editors write in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a list; `-` is standard input.
@@ -39,11 +39,11 @@ fn is_utf16(bytes: &[u8]) -> bool {
     (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) && bytes.contains(&0)
 }
 
-/// What the list may be the cause of, if `path` cannot be used.
+/// If `path` cannot be used: what may be wrong with the list.
 pub fn advice(path: &Path) -> &'static str {
     let bytes = path.as_os_str().as_bytes();
     if bytes.ends_with(b"\r") {
-        "; a carriage return ends the path: has the list the line ends of Windows? `tr -d '\\r'` removes them"
+        "; a carriage return ends the path: does the list have Windows line ends? `tr -d '\\r'` removes them"
     } else if bytes.starts_with(BYTE_ORDER_MARK) {
         "; the list begins with a byte order mark: save it as UTF-8 without one"
     } else {

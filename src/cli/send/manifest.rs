@@ -1,4 +1,4 @@
-//! The list that `sha256sum -c` checks in the server's directory: the digests of what is stored, with the stored names.
+//! The list of stored files for `sha256sum -c` in the server's directory: a digest and a stored name for each.
 //!
 //! It is written beside its final path, and gets its name at the end of the run. So a run that is interrupted, or that
 //! stores nothing, leaves the list of an earlier run as it was.
@@ -15,7 +15,7 @@ use intake::proto::{Algorithm, Digest, Receipt, Stored};
 /// A list that is being written.
 pub struct Manifest {
     file: File,
-    /// Where it is written, and the path that it gets at the end. `None`: it is written in place, as it is no regular file.
+    /// The temporary path, and the final path. `None`: the final path is not a regular file, and is written in place.
     names: Option<(PathBuf, PathBuf)>,
     /// The number of files that it lists.
     listed: usize,
@@ -59,7 +59,7 @@ impl Manifest {
     /// Lists a file.
     ///
     /// # Errors
-    /// What write(2) says.
+    /// The error of write(2).
     pub fn add(&mut self, sent: &Sent) -> io::Result<()> {
         if let Stored::Receipt(Receipt { digest: Some(digest), stored_name, .. }) = &sent.stored {
             self.file.write_all(line(digest, stored_name).as_bytes())?;
@@ -68,10 +68,10 @@ impl Manifest {
         Ok(())
     }
 
-    /// Gives the list its name, unless it is empty or `is_broken`. Returns whether it has taken the place of what was there.
+    /// Renames the list to its final path, unless it is empty or `is_broken`. Returns whether it did.
     ///
     /// # Errors
-    /// What the system says; what was there is still there then.
+    /// The error of the system. The old list is then unchanged.
     pub fn finish(self, is_broken: bool) -> io::Result<bool> {
         let Some((part, path)) = self.names else { return Ok(true) };
         let published = match self.listed > 0 && !is_broken {
@@ -79,14 +79,14 @@ impl Manifest {
             false => Ok(false),
         };
         if !matches!(published, Ok(true)) {
-            // If it cannot be removed, a file that says by its name what it is stays there.
+            // If that fails, a file stays whose name says what it is.
             let _ = fs::remove_file(&part);
         }
         published
     }
 }
 
-/// As coreutils writes it: a backslash in front says that the name contains escapes.
+/// A line in the format of coreutils: a backslash in front says that the name contains escapes.
 fn line(digest: &Digest, name: &str) -> String {
     let escaped = name.replace('\\', r"\\").replace('\r', r"\r");
     let mark = if escaped == name { "" } else { "\\" };
