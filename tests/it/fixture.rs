@@ -1,7 +1,7 @@
-//! The real server on port 0 in a directory of its own, the smallest clients for it, and what must hold whatever happens
-//! ([`Server::withstands`]).
+//! The real server on port 0 in a directory of its own, the smallest clients for it, and the promises that hold after
+//! any fault ([`Server::withstands`]).
 //!
-//! Every wait has an end, so that a test fails instead of hanging. A failure prints the server's log.
+//! Every wait has a timeout, so that a test fails instead of hanging. A failure prints the server's log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +21,8 @@ use tempfile::TempDir;
 
 use crate::tools;
 
-/// How long a test waits for what must happen: far beyond what it takes on a busy machine, where it is not itself the
-/// subject.
+/// How long a test waits for an event: far longer than it takes on a busy machine. Tests whose subject is time have
+/// their own timeouts.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Files by name.
@@ -32,29 +32,29 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub struct Server {
     process: Child,
     home: Arc<TempDir>,
-    /// Where its files come up, as they are reached from here.
+    /// The directory of its files, as a path of this process.
     dir: PathBuf,
     stdout: Lines,
     stderr: Lines,
 }
 
 impl Server {
-    /// Starts a server with a new directory and `args` after those that every test needs.
+    /// Starts a server with a new directory. `args` follow the arguments that every test needs.
     pub fn start(args: &[&str]) -> Self {
         Self::start_in(&Self::home(), args)
     }
 
-    /// A place for a server to live in. Its inbox is not made yet, and nothing else may ever come up beside it.
+    /// A directory for a server. Its inbox does not exist yet, and no upload may create anything else in it.
     pub fn home() -> Arc<TempDir> {
         Arc::new(tempfile::tempdir().expect("a temporary directory can be made"))
     }
 
-    /// Starts a server in a home that another one has lived in, or still does.
+    /// Starts a server in the directory of another one, which may still run.
     pub fn start_in(home: &Arc<TempDir>, args: &[&str]) -> Self {
         Self::start_under(&[], home, args)
     }
 
-    /// Starts a server by way of a program that runs it as the same process (`prlimit --nofile=64`, `env RUST_LOG=debug`,
+    /// Starts a server by a program that executes it in the same process (`prlimit --nofile=64`, `env RUST_LOG=debug`,
     /// `strace -D -o …`).
     pub fn start_under(wrapper: &[&str], home: &Arc<TempDir>, args: &[&str]) -> Self {
         let mut process = serve(wrapper, home, args).spawn().expect("the server can be started");
@@ -65,29 +65,29 @@ impl Server {
         server
     }
 
-    /// Starts a server after these words of a shell, which are run beside its inbox and may mount what nobody else sees and
-    /// what is gone with the server, however that ends. `None`: it is left out.
+    /// Starts a server after a shell script, which runs in the directory of the inbox. The script may mount file
+    /// systems: only the server sees them, and they disappear with it. `None`: the test is left out.
     pub fn start_after(mount: &str, args: &[&str]) -> Option<Self> {
         Some(Self::start_secluded(&tools::unshare_mounts()?, mount, args))
     }
 
-    /// As [`Server::start_after`], where `unshare` gives it its own view of what is mounted.
+    /// As [`Server::start_after`], where `unshare` is the command that makes the mount namespace.
     pub fn start_secluded(unshare: &[&str], mount: &str, args: &[&str]) -> Self {
         let script = format!("mkdir inbox && {mount} && exec \"$@\"");
         let wrapper = [unshare, &["sh", "-c", &script, "sh"]].concat();
         let mut server = Self::start_under(&wrapper, &Self::home(), args);
         let home = server.home.path().strip_prefix("/").expect("a temporary directory has an absolute path");
-        // proc_pid_root(5): the file tree as the process sees it.
+        // proc_pid_root(5): the file tree of the process.
         server.dir = PathBuf::from(format!("/proc/{}/root", server.pid())).join(home).join("inbox");
         server
     }
 
-    /// What comes of a server that is to end by itself, because it cannot start.
+    /// The output of a server that cannot start, and therefore exits.
     pub fn fail_to_start(home: &Arc<TempDir>, args: &[&str]) -> Output {
         Self::fail_to_start_under(&[], home, args)
     }
 
-    /// As [`Server::fail_to_start`], by way of a program that runs it; see [`Server::start_under`].
+    /// As [`Server::fail_to_start`], under another program; see [`Server::start_under`].
     pub fn fail_to_start_under(wrapper: &[&str], home: &Arc<TempDir>, args: &[&str]) -> Output {
         serve(wrapper, home, args).output().expect("the server can be started")
     }
@@ -97,34 +97,34 @@ impl Server {
         self.process.id()
     }
 
-    /// Where it takes uploads: the first address that it printed.
+    /// The first TCP address that it printed.
     pub fn tcp(&self) -> SocketAddr {
         self.all_tcp()[0]
     }
 
-    /// Every address where it takes uploads.
+    /// All its TCP addresses.
     pub fn all_tcp(&self) -> Vec<SocketAddr> {
         self.printed("tcp ")
     }
 
-    /// Where it echoes datagrams.
+    /// Its UDP address.
     pub fn udp(&self) -> SocketAddr {
         self.printed("udp ")[0]
     }
 
-    /// The address of UDP comes last: with it, all are there.
+    /// The UDP address is printed last: after it, all addresses are known.
     fn printed(&self, protocol: &str) -> Vec<SocketAddr> {
         await_until("the server to print where it listens", || !self.stdout.matching("udp ").is_empty());
         let addresses = self.stdout.matching(protocol);
         addresses.iter().map(|address| address.parse().expect("an address is printed")).collect()
     }
 
-    /// Where its files come up.
+    /// The directory of its files.
     pub fn dir(&self) -> PathBuf {
         self.dir.clone()
     }
 
-    /// The published files. What is not a regular file was planted by the test, and is left out.
+    /// The published files. Anything but a regular file was made by the test, and is left out.
     pub fn files(&self) -> Files {
         let entries = fs::read_dir(self.dir()).expect("the inbox can be listed").map(|entry| entry.expect("and read"));
         let files = entries.filter(|entry| entry.file_type().expect("an entry has a type").is_file());
@@ -137,7 +137,7 @@ impl Server {
         self.files().keys().for_each(|name| fs::remove_file(self.dir().join(name)).expect("a file can be removed"));
     }
 
-    /// The partial files that have a name of their own, of all servers on the directory.
+    /// The named partial files of all servers on the directory.
     pub fn partials(&self) -> Vec<PathBuf> {
         let list =
             |path: PathBuf| fs::read_dir(path).into_iter().flatten().map(|entry| entry.expect("and read").path());
@@ -145,15 +145,15 @@ impl Server {
         files.filter(|path| !path.ends_with("lock")).collect()
     }
 
-    /// What stands beside the inbox, where no name may ever lead.
+    /// The entries beside the inbox, where no upload may create anything.
     pub fn strays(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.home.path()).expect("the home can be listed");
         entries.map(|entry| entry.expect("and read").path()).filter(|path| !path.ends_with("inbox")).collect()
     }
 
-    /// Runs `fault`, and checks what must hold whatever goes wrong: an honest upload that ran beside it is stored; the
-    /// inbox holds, byte for byte, what was there, what `fault` returns and nothing else; no partial file is left, and
-    /// nothing beside the inbox; every descriptor is closed again; the echo answers; nothing has panicked.
+    /// Runs `fault`, and checks the promises that hold after any fault. An honest upload beside it is stored. The inbox
+    /// holds, byte for byte, the earlier files and those that `fault` returns, and nothing else. No partial file is
+    /// left, and nothing beside the inbox. Every descriptor is closed. The echo answers. Nothing has panicked.
     pub fn withstands(&self, fault: impl FnOnce() -> Files) {
         let (descriptors, strays) = (self.descriptors(), self.strays());
         let mut expected = self.files();
@@ -168,15 +168,15 @@ impl Server {
         assert!(!self.log().contains("panicked"));
     }
 
-    /// Waits until all that have connected so far are accepted. The kernel hands them out in order, so the end of one more
-    /// tells it.
+    /// Waits until all clients that have connected so far are accepted. The kernel hands connections out in order, so
+    /// it is enough to wait for one more to be closed.
     pub fn await_accepted(&self) {
         let last = connect(self.tcp()).expect("the server accepts");
         last.shutdown(Shutdown::Write).expect("a stream can be shut down");
         assert_eq!(io::read_to_string(last).expect("a clean end"), "", "who says nothing is told nothing");
     }
 
-    /// Checks that the inbox holds `expected`, byte for byte, no other file and no partial one.
+    /// Checks that the inbox holds `expected`, byte for byte, and no other file, not even a partial one.
     pub fn assert_holds_only(&self, expected: &Files) {
         let sizes = |files: &Files| files.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect::<Vec<_>>();
         let files = self.files();
@@ -185,10 +185,10 @@ impl Server {
         assert_eq!(self.partials(), Vec::<PathBuf>::new());
     }
 
-    /// Checks that a datagram comes back as it was.
+    /// Checks that a datagram comes back unchanged.
     pub fn assert_echoes(&self, datagram: &[u8]) {
         let client = udp_client(self.udp());
-        // A datagram may get lost where the kernel's buffer is full.
+        // A datagram is lost if the kernel's buffer is full.
         let echo = await_some("the echo", || {
             client.send(datagram).expect("a datagram can be sent");
             let mut buffer = vec![0; 65_536];
@@ -219,7 +219,7 @@ impl Server {
         self.thread("syncing")
     }
 
-    /// A thread by its name, which it gives itself a moment after it has begun.
+    /// The thread with this name. A thread sets its name a moment after it starts.
     fn thread(&self, name: &str) -> u32 {
         let comm = |thread: &u32| fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.pid()));
         let is_named = |thread: &u32| comm(thread).is_ok_and(|comm| comm.trim_end() == name);
@@ -227,7 +227,7 @@ impl Server {
         self.threads().into_iter().find(is_named).expect("it was just seen")
     }
 
-    /// The ids of its threads, the loop's first: it is the process's.
+    /// The ids of its threads. The event loop's is the first: it is the id of the process.
     pub fn threads(&self) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server runs");
         let id = |task: fs::DirEntry| task.file_name().into_string().expect("text").parse().expect("a number");
@@ -236,7 +236,7 @@ impl Server {
         threads
     }
 
-    /// The processor time that it has taken so far.
+    /// The processor time that it has used so far.
     pub fn processor_time(&self) -> Duration {
         // proc_pid_stat(5): utime and stime are the 12th and 13th field after the command, in hundredths of a second.
         let stat = self.stat();
@@ -244,7 +244,7 @@ impl Server {
         Duration::from_millis(10) * ticks.sum()
     }
 
-    /// The memory that it holds for itself, in bytes: heap and stack.
+    /// Its private memory in bytes: heap and stack.
     pub fn memory_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server runs");
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("proc_pid_status(5)");
@@ -261,19 +261,19 @@ impl Server {
         kill_process(Pid::from_child(&self.process), signal).expect("a child can be signalled");
     }
 
-    /// Stops it, as a debugger or a frozen machine does, until [`Server::resume`]: what clients do meanwhile it finds all at
-    /// once.
+    /// Stops the process until [`Server::resume`], as a debugger does. It then finds everything that clients did
+    /// meanwhile at once.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         await_until("the server to stop", || self.stat().starts_with(" T "));
     }
 
-    /// Lets it go on after [`Server::stop`].
+    /// Continues the process after [`Server::stop`].
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// proc_pid_stat(5), behind the command, which may hold anything: a space, the state, and so on.
+    /// proc_pid_stat(5) after the command, which may contain anything: a space, the state, and so on.
     pub fn stat(&self) -> String {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the server runs");
         stat.rsplit(')').next().expect("the command is in parentheses").to_owned()
@@ -292,7 +292,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Neither fails for a process that has ended already.
+        // Neither fails for a process that has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if thread::panicking() {
@@ -311,9 +311,9 @@ fn serve(wrapper: &[&str], home: &TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// A classic upload that goes on for as long as something else does: a byte now and then, so that no clock runs out.
+/// A classic upload that runs as long as the fault: it sends a byte now and then, so that no timeout expires.
 struct Honest {
-    /// Dropped where the test has failed, which ends it as well.
+    /// Dropped when the test fails, which also ends the upload.
     finish: mpsc::Sender<()>,
     upload: JoinHandle<()>,
     file: (String, Vec<u8>),
@@ -350,7 +350,7 @@ impl Honest {
     }
 }
 
-/// What a process has printed, collected as it comes, so that no pipe is ever full.
+/// The output of a process, read as it is written, so that the pipe is never full.
 struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
@@ -365,14 +365,14 @@ impl Lines {
         Self(lines)
     }
 
-    /// What follows `start` in the lines that begin with it.
+    /// The rest of each line that begins with `start`.
     fn matching(&self, start: &str) -> Vec<String> {
         let lines = self.0.lock().expect("no reader panics");
         lines.iter().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
     }
 }
 
-/// Looks until there is a value. The one place that sleeps between two looks.
+/// Polls until `look` returns a value. The only function that sleeps between two polls.
 pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -384,12 +384,12 @@ pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Looks until it is so.
+/// Polls until the condition is true.
 pub fn await_until(what: &str, mut look: impl FnMut() -> bool) {
     await_some(what, || look().then_some(()));
 }
 
-/// A connection that gives up instead of hanging.
+/// A connection whose reads and writes time out.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -400,17 +400,17 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// A classic upload up to its `ok`.
 ///
 /// # Errors
-/// What the server said instead, or what the kernel says.
+/// The server's other answer, or the error of the kernel.
 pub fn classic_begin(address: SocketAddr, name: impl AsRef<[u8]>) -> io::Result<TcpStream> {
     let mut stream = connect(address)?;
     stream.write_all(name.as_ref())?;
     await_ok(stream)
 }
 
-/// What a classic client does when it has sent its name.
+/// Reads the answer to the name of a classic upload.
 ///
 /// # Errors
-/// What the server said instead, or what the kernel says.
+/// An answer other than `ok`, or the error of the kernel.
 pub fn await_ok(mut stream: TcpStream) -> io::Result<TcpStream> {
     let mut reply = [0; 2];
     let length = stream.read(&mut reply)?;
@@ -423,7 +423,8 @@ pub fn await_ok(mut stream: TcpStream) -> io::Result<TcpStream> {
     }
 }
 
-/// The rest of a classic upload: the content, the half-close, and the server's end, which must come without a word.
+/// The rest of a classic upload: the content, the half-close, and the server's end of stream, before which it sends
+/// nothing.
 ///
 /// # Errors
 /// A reset is the server's way to say that the upload failed.
@@ -440,16 +441,16 @@ pub fn classic(address: SocketAddr, name: impl AsRef<[u8]>, content: &[u8]) -> i
     classic_finish(classic_begin(address, name)?, content)
 }
 
-/// Whether a classic upload has ended as one that the server gives up, in the write, the shutdown or the read that met it.
+/// Whether the server has aborted a classic upload. The error is that of the first write, shutdown or read that met it.
 pub fn is_reset(upload: &io::Result<()>) -> bool {
     let kinds = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::NotConnected];
     upload.as_ref().is_err_and(|error| kinds.contains(&error.kind()))
 }
 
-/// A line upload. Returns the server's last line, its LF included.
+/// A line upload. Returns the server's last line with its LF.
 ///
 /// # Errors
-/// Whatever the kernel says, if the server said nothing.
+/// The error of the kernel, if the server sent nothing.
 pub fn line(address: SocketAddr, name: impl AsRef<[u8]>, content: &[u8]) -> io::Result<String> {
     let mut stream = connect(address)?;
     let request = [name.as_ref(), b"\n", content].concat();
@@ -458,16 +459,16 @@ pub fn line(address: SocketAddr, name: impl AsRef<[u8]>, content: &[u8]) -> io::
     if reply.is_empty() {
         sent?;
     }
-    // Comes before the receipt where this client was held up for longer than the server's patience.
+    // An `ok` comes before the receipt if this client was delayed for longer than `--ok-grace`.
     Ok(reply.strip_prefix("ok\n").map(Into::into).unwrap_or(reply))
 }
 
-/// Ends a connection with a reset, as a crashed machine or an abandoned transfer does.
+/// Resets a connection, as an aborted transfer does.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket can be told to linger");
 }
 
-/// A socket that asks the echo at `address`, and gives up instead of hanging.
+/// A socket that is connected to the echo at `address`, with a timeout.
 pub fn udp_client(address: SocketAddr) -> UdpSocket {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let client = UdpSocket::bind((any, 0)).expect("a socket can be bound");
@@ -476,7 +477,7 @@ pub fn udp_client(address: SocketAddr) -> UdpSocket {
     client
 }
 
-/// The states of the IPv4 connections whose local end is `address`, as proc_net_tcp(5) writes them: 06 is TIME_WAIT, 08
+/// The states of the IPv4 connections whose local address is `address`, as in proc_net_tcp(5): 06 is TIME_WAIT, 08 is
 /// CLOSE_WAIT.
 pub fn tcp_states(address: SocketAddr) -> Vec<String> {
     let table = fs::read_to_string("/proc/net/tcp").expect("this is Linux");
@@ -485,12 +486,12 @@ pub fn tcp_states(address: SocketAddr) -> Vec<String> {
     fields.filter(|fields| fields[1].ends_with(&port)).map(|fields| fields[3].to_owned()).collect()
 }
 
-/// Some files, by name.
+/// A map of files by name.
 pub fn files_of<const N: usize>(files: [(&str, &[u8]); N]) -> Files {
     files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).collect()
 }
 
-/// `size` bytes that look random and are the same in every run; each seed has its own.
+/// `size` pseudo-random bytes, which depend on the seed only.
 pub fn content(size: usize, seed: u64) -> Vec<u8> {
     // Marsaglia, "Xorshift RNGs", 2003; the triple 13, 7, 17.
     let mut state = seed.wrapping_mul(2).wrapping_add(1);

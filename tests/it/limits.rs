@@ -1,4 +1,4 @@
-//! Each limit of the server, made short: it holds, it is reported, and it concerns only the client that breaks it.
+//! Each limit of the server, set low: it is enforced and reported, and affects only the client that breaks it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::*;
 
-/// Most limits under test, long enough for the honest on a busy machine.
+/// The value of most limits under test. It is long enough for honest clients on a busy machine.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Far beyond any limit under test on a busy machine, and far below any default.
+/// Far longer than any limit under test, even on a busy machine, and far shorter than any default.
 const LATE: Duration = Duration::from_secs(8);
 
 fn assert_lasted(since: Instant, limit: Duration) {
@@ -19,7 +19,7 @@ fn assert_lasted(since: Instant, limit: Duration) {
 }
 
 #[test]
-fn who_sends_no_name_is_told_and_closed_at_the_header_timeout() {
+fn a_client_that_sends_no_name_is_refused_at_the_header_timeout() {
     let server = Server::start(&["--header-timeout", "1s"]);
     server.withstands(|| {
         let start = Instant::now();
@@ -50,7 +50,7 @@ fn a_byte_now_and_then_does_not_extend_the_header_timeout() {
 }
 
 #[test]
-fn who_falls_silent_in_mid_upload_is_cut_off_at_the_idle_timeout() {
+fn a_client_that_falls_silent_in_mid_upload_is_cut_off_at_the_idle_timeout() {
     let server = Server::start(&["--idle-timeout", "1s"]);
     server.withstands(|| {
         let start = Instant::now();
@@ -76,15 +76,15 @@ fn a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
         assert!(is_reset(&classic(server.tcp(), "more.bin", &more)));
         let words = "no 413 the file is larger than 65536 bytes, the most that this server takes\n";
         assert_eq!(line(server.tcp(), "more.bin", &more).expect("the words get through"), words);
-        // Refused long before its end, and read on to it.
+        // The refusal comes long before the end; the server reads on up to there.
         assert_eq!(line(server.tcp(), "much more.bin", &content(8 << 20, 1)).expect("the words get through"), words);
         files_of([("classic.bin", &bytes), ("line.bin", &bytes)])
     });
 }
 
 #[test]
-fn who_is_over_the_connection_limit_waits_and_is_served_when_one_ends() {
-    // One of the two is the honest upload.
+fn a_client_over_the_connection_limit_waits_and_is_served_when_one_ends() {
+    // One of the two connections is the honest upload.
     let server = Server::start(&["--max-connections", "2"]);
     server.withstands(|| {
         let second = classic_begin(server.tcp(), "second.bin").expect("the name is taken");
@@ -107,7 +107,7 @@ fn a_refused_client_that_never_ends_is_closed_at_the_linger_timeout() {
         let start = Instant::now();
         let mut stream = connect(server.tcp()).expect("the server accepts");
         stream.write_all(b"../outside\n").expect("a name can be sent");
-        // Closed with nothing unread is closed without a reset; the next byte then meets one.
+        // A close with nothing unread sends no reset. The next byte is answered by one.
         await_until("the server to close", || stream.write_all(b"more").is_err());
         assert_lasted(start, SPAN);
         Files::new()
@@ -123,7 +123,7 @@ fn a_refused_client_that_sends_for_ever_is_closed_long_before_the_linger_timeout
         stream.write_all(b"../outside\n").expect("a name can be sent");
         let more = vec![0; 1 << 20];
         let sent = (1..).find(|_| stream.write_all(&more).is_err()).expect("a number") - 1;
-        // 64 MiB are read; the buffers of both sides hold some more, which are not.
+        // The server reads 64 MiB. The buffers of both sides hold some more, which it does not read.
         assert!((64..96).contains(&sent), "{sent} MiB");
         assert!(start.elapsed() < Duration::from_secs(25), "the linger timeout is 30 s");
         Files::new()
@@ -131,7 +131,7 @@ fn a_refused_client_that_sends_for_ever_is_closed_long_before_the_linger_timeout
 }
 
 #[test]
-fn a_line_client_that_waits_after_its_name_is_told_to_go_on_once() {
+fn a_line_client_that_waits_after_its_name_gets_ok_once() {
     let server = Server::start(&["--ok-grace", "200ms"]);
     server.withstands(|| {
         let start = Instant::now();
@@ -157,7 +157,7 @@ fn more_connections_than_descriptors_are_refused_at_the_start_with_the_arithmeti
 }
 
 #[test]
-fn more_descriptors_are_kept_back_than_a_server_that_does_all_it_can_holds_by_itself() {
+fn the_reserved_descriptors_are_enough_for_everything_but_connections() {
     let output = Server::fail_to_start(&Server::home(), &["--sync", "none", "--max-connections", "100000000"]);
     let words = String::from_utf8(output.stderr).expect("it prints UTF-8");
     let (_, rest) = words.split_once("each and ").expect("the arithmetic is told");

@@ -1,4 +1,4 @@
-//! What a client may call its file, and what happens if the name is taken.
+//! Valid and invalid names of files, and names that are taken.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -14,7 +14,7 @@ use crate::tools::leave_out;
 
 const POLICIES: [&str; 3] = ["refuse", "rename", "replace"];
 
-/// Uploads under `name` in both dialects, and checks that each is refused with this code, in words.
+/// Uploads under `name` in both dialects, and checks that each is refused with this code.
 fn assert_refused(server: &Server, code: u16, name: &[u8]) {
     let (shown, start) = (name.escape_ascii(), format!("no {code} "));
     let error = classic(server.tcp(), name, b"content").expect_err("a classic upload is refused");
@@ -24,7 +24,7 @@ fn assert_refused(server: &Server, code: u16, name: &[u8]) {
 }
 
 #[test]
-fn bad_names_are_refused_in_words_and_lead_nowhere() {
+fn bad_names_are_refused_and_lead_nowhere() {
     let server = Server::start(&[]);
     let names: [&[u8]; 21] = [
         b"../x",
@@ -58,7 +58,7 @@ fn bad_names_are_refused_in_words_and_lead_nowhere() {
 }
 
 #[test]
-fn what_only_windows_cannot_store_is_refused_where_names_must_be_portable() {
+fn names_that_windows_cannot_store_are_refused_with_portable_names() {
     let names = ["CON", "nul.txt", "COM1", "LPT¹", "a.", "C:x", "a:b", "what?"];
     let server = Server::start(&["--portable-names"]);
     server.withstands(|| {
@@ -85,7 +85,7 @@ fn the_longest_names_are_taken_and_longer_ones_refused_at_the_byte_too_many() {
 }
 
 #[test]
-fn one_name_from_many_at_once_is_as_many_files_of_one_sender_each() {
+fn uploads_of_one_name_at_once_are_as_many_files() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let bytes = |sender| content(100_000, sender);
@@ -103,7 +103,7 @@ fn one_name_from_many_at_once_is_as_many_files_of_one_sender_each() {
 fn of_two_clients_with_one_name_each_stores_all_or_nothing() {
     const ROUNDS: u64 = 200;
     for policy in POLICIES {
-        // Without syncs, so that the rounds are short.
+        // No syncs, so that the rounds are short.
         let server = Server::start(&["--on-exists", policy, "--sync", "none"]);
         server.withstands(|| {
             let upload = |round: u64, client: u64| {
@@ -124,7 +124,7 @@ fn of_two_clients_with_one_name_each_stores_all_or_nothing() {
     }
 }
 
-/// `told`: whether each of the two clients was told that its file is stored.
+/// `told`: whether each of the two clients got a receipt.
 fn assert_each_is_one_upload(stored: &Files, policy: &str, round: u64, told: [bool; 2]) {
     let sent = [content(3000, 2 * round), content(3000, 2 * round + 1)];
     let by = |name: String| Some(sent.iter().position(|sent| *sent == stored[&name]).expect("a file is not mixed"));
@@ -137,14 +137,14 @@ fn assert_each_is_one_upload(stored: &Files, policy: &str, round: u64, told: [bo
     }
 }
 
-/// Makes one kind of thing at a path. A link leads to the victim.
+/// Creates one kind of file at a path. A link leads to the victim.
 struct Obstacle {
     kind: &'static str,
     plant: fn(&Path, &Path) -> std::io::Result<()>,
 }
 
 impl Obstacle {
-    /// Plants it under its kind as a name, which is returned, unless this user may not.
+    /// Creates it with its kind as the name, which is returned. `None`: this user may not.
     fn plant_in(&self, directory: &Path, victim: &Path) -> Option<&'static str> {
         match (self.plant)(&directory.join(self.kind), victim) {
             Err(error) if self.kind == "device" => {
@@ -170,7 +170,7 @@ const OBSTACLES: [Obstacle; 8] = [
     },
 ];
 
-/// What no upload may change: which thing it is, what kind, and when it was last written.
+/// The identity, the kind and the time of the last change of a file: no upload may change them.
 fn identity(path: &Path) -> (u64, u32, u64, i64, i64) {
     let meta = fs::symlink_metadata(path).expect("it is still there");
     (meta.ino(), meta.mode(), meta.size(), meta.mtime(), meta.mtime_nsec())
@@ -184,7 +184,7 @@ fn victim(home: &Path) -> PathBuf {
 }
 
 #[test]
-fn whatever_has_the_name_keeps_it_or_is_replaced_as_the_policy_says() {
+fn a_file_that_has_the_name_is_kept_or_replaced_as_the_policy_says() {
     for policy in POLICIES {
         let home = Server::home();
         let victim = victim(home.path());
@@ -197,7 +197,7 @@ fn whatever_has_the_name_keeps_it_or_is_replaced_as_the_policy_says() {
     }
 }
 
-/// Uploads under a name that is taken by this kind of thing, in both dialects, and returns what must then be stored.
+/// Uploads in both dialects under a name that a file of this kind has, and returns the files that must then be stored.
 fn upload_over(server: &Server, kind: &'static str, policy: &str) -> Files {
     let path = server.dir().join(kind);
     let before = identity(&path);
@@ -232,12 +232,12 @@ fn a_name_that_flips_to_a_link_and_back_during_uploads_never_leads_to_the_victim
                 scope.spawn(|| {
                     while !over.load(Ordering::Relaxed) {
                         symlink(&victim, &spare).and_then(|()| fs::rename(&spare, &name)).expect("it can be planted");
-                        // An upload may have replaced it meanwhile, or come up there.
+                        // An upload may have replaced it meanwhile, or have got this name.
                         fs::remove_file(&name).expect("it can be removed");
                         flips.fetch_add(1, Ordering::Relaxed);
                     }
                 });
-                // Some are refused, and some are stored and overwritten.
+                // Some uploads are refused, and some are stored and overwritten.
                 while uploads < 100 || flips.load(Ordering::Relaxed) < FLIPS {
                     drop(classic(server.tcp(), "name", &content(2000, uploads)));
                     uploads += 1;

@@ -1,4 +1,4 @@
-//! What the network adds: address families, urgent data, ports in TIME_WAIT.
+//! The network: address families, urgent data, ports in TIME_WAIT.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
@@ -56,7 +56,7 @@ fn a_listener_on_every_address_takes_ipv4_too() {
 }
 
 #[test]
-fn an_urgent_byte_is_no_content_and_harms_none() {
+fn an_urgent_byte_is_not_content_and_does_no_harm() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let (short, long) = (content(300_000, 2), content(5_000_000, 3));
@@ -64,7 +64,7 @@ fn an_urgent_byte_is_no_content_and_harms_none() {
             let mut stream = classic_begin(server.tcp(), name).expect("the name is taken");
             let (first, rest) = bytes.split_at(bytes.len() / 2);
             stream.write_all(first).expect("content can be sent");
-            // One only: for the kernel an urgent byte that another one overtakes is content (tcp(7)).
+            // Only one: if a second urgent byte follows, the first becomes content (tcp(7)).
             SockRef::from(&stream).send_out_of_band(b"!").expect("an urgent byte can be sent");
             classic_finish(stream, rest).expect("the upload is taken");
         }
@@ -77,7 +77,7 @@ fn a_restarted_server_has_its_port_again_at_once() {
     let home = Server::home();
     let mut server = Server::start_in(&home, &["--header-timeout", "300ms"]);
     let address = server.tcp();
-    // The server closes first here, so that it is its side that stays in TIME_WAIT.
+    // The server closes first here, so that its side stays in TIME_WAIT.
     let silent = connect(address).expect("the server accepts");
     io::read_to_string(&silent).expect("it is told to go");
     silent.shutdown(Shutdown::Write).expect("a stream can be shut down");
@@ -95,13 +95,13 @@ fn a_restarted_server_has_its_port_again_at_once() {
     });
 }
 
-/// A server in a network of its own, which `setup` has made in words of a shell. `None`: it is left out.
+/// A server in a network namespace of its own, which the shell script `setup` prepares. `None`: the test is left out.
 fn start_in_network(setup: &str, args: &[&str]) -> Option<Server> {
     let setup = format!("ip link set lo up && {setup}");
     Some(Server::start_secluded(&unshare_network()?, &setup, args))
 }
 
-/// Runs `intake ARGS` in the network of `server`, the arguments separated by spaces.
+/// Runs `intake ARGS` in the network namespace of `server`, with the arguments separated by spaces.
 fn intake_beside(server: &Server, args: &str) -> Output {
     let mut command = Command::new("nsenter");
     command.args(["--target", &server.pid().to_string(), "--user", "--mount", "--net", env!("CARGO_BIN_EXE_intake")]);
@@ -113,7 +113,7 @@ fn assert_succeeds(output: &Output) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&printed));
 }
 
-/// `localhost` as most hosts files have it.
+/// `localhost`, as in most hosts files.
 const LOCALHOST: &str = "printf '::1 localhost\\n127.0.0.1 localhost\\n' >hosts && mount --bind hosts /etc/hosts";
 
 #[test]
@@ -128,7 +128,7 @@ fn every_command_tries_each_address_of_a_name() {
 }
 
 #[test]
-fn nobody_at_any_address_of_a_name_is_told_of_each() {
+fn if_no_address_of_a_name_answers_the_error_lists_each() {
     let Some(server) = start_in_network(LOCALHOST, &["--listen", "127.0.0.1:9000"]) else { return };
     let output = intake_beside(&server, "load localhost:9001 --files 2");
     let words = String::from_utf8_lossy(&output.stderr);
@@ -137,7 +137,7 @@ fn nobody_at_any_address_of_a_name_is_told_of_each() {
 }
 
 #[test]
-fn a_name_is_listened_on_at_each_of_its_addresses_once() {
+fn the_server_listens_once_on_each_address_of_a_name() {
     let args = ["--listen", "localhost:9000", "--listen", "127.0.0.1:9000"];
     let Some(server) = start_in_network(LOCALHOST, &args) else { return };
     assert_eq!(server.all_tcp(), ["[::1]:9000".parse().unwrap(), "127.0.0.1:9000".parse().unwrap()]);
@@ -170,8 +170,8 @@ fn a_link_local_address_is_reached_through_its_interface() {
     }
 }
 
-/// Three addresses of each family, which are asked from a fourth one. To that one the kernel, left to itself, answers from
-/// itself.
+/// Three addresses of each family, which are asked from a fourth one. By default the kernel would answer with the
+/// fourth address as the source.
 const SEVERAL_ADDRESSES: &str = "for last in 100 101 102 103; do \
      ip address add 10.9.0.$last/32 dev lo && ip address add fd09::$last/128 dev lo nodad && \
      ip route replace local 10.9.0.$last dev lo src 10.9.0.100 table local && \
@@ -187,7 +187,7 @@ fn the_echo_answers_from_the_address_that_was_asked() {
         let Some(server) = start_in_network(SEVERAL_ADDRESSES, &args) else { return };
         for address in addresses {
             assert_succeeds(&intake_beside(&server, &format!("ping {address}:9000 --count 1")));
-            // What is answered in one call of several datagrams, too.
+            // Several datagrams that are answered in one call, too.
             let burst = intake_beside(&server, &format!("load {address}:9000 --udp --duration 50ms --json"));
             let report: Value = serde_json::from_slice(&burst.stdout).expect("a report is printed");
             assert_eq!(report["datagrams"]["lost"], 0, "{address}: {report}");

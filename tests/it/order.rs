@@ -1,4 +1,4 @@
-//! The order of the system calls of one upload, as strace(1) sees them: it is what a receipt relies on, on a real disk.
+//! The order of the system calls of one upload, recorded by strace(1): on a real disk, a receipt relies on it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -9,19 +9,19 @@ use rustix::process::Signal;
 use crate::fixture::*;
 use crate::tools::{Strace, leave_out};
 
-/// All that writes, makes last, gives a name, or tells.
+/// The calls that write, sync, name or send.
 const WATCHED: &str = "trace=write,/fadvise,fsync,fdatasync,sync,syncfs,sync_file_range,msync,linkat,/^rename,unlinkat,\
                        close,sendto";
 
-/// The calls about files and clients that `upload` makes the server do.
+/// The calls about files and clients that the server makes for `upload`.
 fn calls_of(server: &Server, upload: impl FnOnce()) -> Option<Vec<String>> {
-    // With all threads, and with what stands behind each descriptor.
+    // All threads, and the path of each descriptor.
     let strace = Strace::attach(server.pid(), &["-f", "-y", "-e", WATCHED])?;
     upload();
     Some(in_order(&strace.calls()))
 }
 
-/// Each call once, as a gist: a sync where it ended, all others where they began.
+/// A summary of each call, once: a sync when it ended, any other call when it began.
 fn in_order(lines: &[String]) -> Vec<String> {
     let mut interrupted = BTreeMap::new();
     let mut calls = Vec::new();
@@ -42,7 +42,7 @@ fn in_order(lines: &[String]) -> Vec<String> {
     calls
 }
 
-/// Which call it is, and of what; `None` if it is neither about files nor about clients.
+/// The name and the object of a call. `None`: it is neither about files nor about clients.
 fn gist(call: &str) -> Option<String> {
     let (name, arguments) = call.split_once('(')?;
     let quoted = |nth| arguments.split('"').nth(nth).unwrap_or_default();
@@ -50,13 +50,13 @@ fn gist(call: &str) -> Option<String> {
         "sendto" => quoted(1).split("\\n").next()?,
         "linkat" | "renameat" | "renameat2" => return Some(name.to_owned()),
         "unlinkat" => role(quoted(1))?,
-        // As `7</the/path>`, and of a file without a name `7</the/path>(deleted)`.
+        // `7</the/path>`, or for a file without a name `7</the/path>(deleted)`.
         _ => role(arguments.split_once('<')?.1.split_once('>')?.0)?,
     };
     Some(format!("{name} {of}"))
 }
 
-/// What a path of the server's is.
+/// The role of one of the server's paths.
 fn role(path: &str) -> Option<&'static str> {
     let (_, path) = path.split_once("inbox").unwrap_or(("", path));
     Some(match path {
@@ -69,7 +69,7 @@ fn role(path: &str) -> Option<&'static str> {
     })
 }
 
-/// A client that says this and hears that.
+/// A client that sends requests, each of which must get its answer.
 fn talk(server: &Server, turns: &[(&str, &str)]) -> TcpStream {
     let mut client = connect(server.tcp()).expect("the server listens");
     for (said, heard) in turns {
@@ -106,21 +106,21 @@ fn a_file_without_a_name_is_synced_and_linked_and_the_directory_synced_before_th
 fn a_file_with_a_name_is_synced_closed_and_renamed_and_the_directory_synced_before_the_receipt() {
     let server = Server::start(&["--on-exists", "replace"]);
     let Some(calls) = calls_of(&server, || drop(talk(&server, &PUT))) else { return };
-    // Made without a name, for the permissions of the directory, and linked among the server's own files.
+    // Created without a name, so that it gets the permissions of the directory, and linked into the lock directory.
     let made = "linkat";
     let expected = [made, "write partial", "fdatasync partial", "close partial", "renameat", "fsync directory", DONE];
     assert_eq!(calls, expected);
 }
 
 #[test]
-fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
+fn a_partial_file_is_synced_with_its_record_before_its_offset_is_sent() {
     let home = Server::home();
     let mut server = Server::start_in(&home, &[]);
     let ask = "/ask size=5 crc32c=trailer resume=id-1 a\n";
     let broken_off = talk(&server, &[(ask, "ok 0\n"), ("he", "")]);
     broken_off.shutdown(Shutdown::Write).expect("a stream can be half-closed");
     assert!(io::read_to_string(broken_off).expect("the server ends").starts_with("no 400 "));
-    // Until what is held has been synced.
+    // Until the partial file is synced.
     server.signal(Signal::TERM);
     server.wait();
     let server = Server::start_in(&home, &[]);
@@ -141,7 +141,7 @@ fn what_is_held_is_synced_with_its_claim_before_its_offset_is_told() {
         "close partial",
         "unlinkat claim",
         "renameat2",
-        // The one that holds the lock.
+        // The descriptor that holds the lock.
         "close file",
         "fsync directory",
         DONE,

@@ -1,4 +1,4 @@
-//! What a test needs of its machine: programs by other authors, and rights.
+//! Programs and rights that a test needs of its machine.
 //!
 //! A test without them says so and passes. If `INTAKE_REQUIRE_INTEROP` is set, it fails.
 
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 pub use crate::leave_out::leave_out;
 
-/// Where the program is, if it is anywhere.
+/// The path of a program, if it is installed.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
@@ -23,7 +23,7 @@ pub fn installed(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// The words that run a program where it may mount file systems that nobody else sees (unshare(1)), if that can be had.
+/// The command that runs a program in a mount namespace of its own (unshare(1)), if this user may have one.
 pub fn unshare_mounts() -> Option<[&'static str; 3]> {
     let unshare = ["unshare", "--map-root-user", "--mount"];
     installed(unshare[0])?;
@@ -37,8 +37,8 @@ pub fn unshare_mounts() -> Option<[&'static str; 3]> {
     can.then_some(unshare)
 }
 
-/// The words that run a program with a network of its own, whose loopback is up, and where it may mount as in
-/// [`unshare_mounts`].
+/// The command that runs a program in a network namespace of its own, with the loopback interface up, and in a mount
+/// namespace as in [`unshare_mounts`].
 pub fn unshare_network() -> Option<Vec<&'static str>> {
     let unshare = [&unshare_mounts()?[..], &["--net"]].concat();
     installed("ip")?;
@@ -52,7 +52,7 @@ pub fn unshare_network() -> Option<Vec<&'static str>> {
     can.then_some(unshare)
 }
 
-/// The words that run a program where it may mount a file system in a file, made by `mkfs`, if that can be had.
+/// The command that runs a program where it may mount a file system that `mkfs` made in a file, if this user may do so.
 pub fn unshare_loop_mounts(mkfs: &str) -> Option<[&'static str; 2]> {
     installed(mkfs)?;
     let can = geteuid().is_root() && Path::new("/dev/loop-control").exists();
@@ -62,7 +62,8 @@ pub fn unshare_loop_mounts(mkfs: &str) -> Option<[&'static str; 2]> {
     can.then_some(["unshare", "--mount"])
 }
 
-/// strace(1) on a thread of a running server: it watches the system calls, and makes some fail, until it is dropped.
+/// strace(1) on a thread of a running server: it records the system calls, and makes some of them fail, until it is
+/// dropped.
 pub struct Strace {
     process: Child,
     output: NamedTempFile,
@@ -71,7 +72,7 @@ pub struct Strace {
 }
 
 impl Strace {
-    /// From when this returns on, calls are watched and counted. `None`: it is left out.
+    /// Calls are recorded and counted from the return of this function on. `None`: the test is left out.
     pub fn attach(thread: u32, args: &[&str]) -> Option<Self> {
         let strace = installed("strace")?;
         let output = NamedTempFile::new().expect("a temporary file can be made");
@@ -91,22 +92,22 @@ impl Strace {
         None
     }
 
-    /// Lets go of the thread, and returns the calls that it made, one a line.
+    /// Detaches from the thread, and returns the calls that it made, one a line.
     pub fn calls(mut self) -> Vec<String> {
         self.detach();
         let output = fs::read_to_string(self.output.path()).expect("strace writes text");
         output.lines().map(str::to_owned).collect()
     }
 
-    /// Ends strace at once, for a server that has ended: a delayed thread of it would be held until its delay is over.
+    /// Kills strace, for a server that has ended: otherwise it would hold a delayed thread until the delay is over.
     pub fn kill(mut self) {
         self.process.kill().expect("a child can be killed");
     }
 
     fn detach(&mut self) {
-        // It ends by itself with the server that it watches.
+        // It exits by itself when the server has ended.
         if self.process.try_wait().expect("a child can be waited for").is_none() {
-            // Killed instead of asked, it would leave the server stopped.
+            // SIGKILL would leave the server stopped.
             kill_process(Pid::from_child(&self.process), Signal::TERM).expect("a child can be signalled");
             self.process.wait().expect("a child can be waited for");
         }

@@ -1,4 +1,4 @@
-//! Uploads from the smallest clients: each file is there, byte for byte, when its client gets the answer.
+//! Uploads from the smallest clients: each file is stored, byte for byte, when its client gets the answer.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use crate::fixture::*;
 const SIZES: [usize; 6] = [0, 1, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 100 << 20];
 
 #[test]
-fn classic_uploads_of_every_size_are_there_when_the_server_ends_the_connection() {
+fn classic_uploads_of_every_size_are_stored_when_the_server_ends_the_connection() {
     let server = Server::start(&[]);
     for size in SIZES {
         let (name, bytes) = (format!("{size}.bin"), content(size, 1));
@@ -19,7 +19,7 @@ fn classic_uploads_of_every_size_are_there_when_the_server_ends_the_connection()
 }
 
 #[test]
-fn line_uploads_of_every_size_are_there_when_their_receipt_comes() {
+fn line_uploads_of_every_size_are_stored_when_their_receipt_comes() {
     let server = Server::start(&[]);
     for size in SIZES {
         let (name, bytes) = (format!("{size}.bin"), content(size, 2));
@@ -30,7 +30,7 @@ fn line_uploads_of_every_size_are_there_when_their_receipt_comes() {
 }
 
 #[test]
-fn hundreds_at_once_are_all_stored_byte_for_byte() {
+fn hundreds_of_uploads_at_once_are_all_stored_byte_for_byte() {
     let server = Server::start(&[]);
     let (address, before) = (server.tcp(), server.descriptors());
     let bytes = |number: usize| content(number * 997, number as u64);
@@ -48,7 +48,7 @@ fn hundreds_at_once_are_all_stored_byte_for_byte() {
 }
 
 #[test]
-fn the_log_tells_both_names_and_calls_unverified_only_what_is() {
+fn the_log_has_both_names_and_calls_only_unverified_uploads_so() {
     let server = Server::start(&[]);
     for _ in 0..2 {
         classic(server.tcp(), "report.pdf", b"content").expect("the upload is taken");
@@ -65,7 +65,7 @@ fn the_log_tells_both_names_and_calls_unverified_only_what_is() {
 }
 
 #[test]
-fn the_log_names_every_file_once_whatever_came_of_it() {
+fn the_log_names_every_file_once_whatever_the_outcome() {
     let server = Server::start(&["--on-exists", "refuse"]);
     classic(server.tcp(), "classic.bin", b"1").expect("the upload is taken");
     line(server.tcp(), "line.bin", b"22").expect("a receipt comes");
@@ -101,6 +101,6 @@ fn the_log_names_every_file_once_whatever_came_of_it() {
     ] {
         assert_eq!(log.matches(told).count(), times, "{told}: {log}");
     }
-    // One for each of the nine files, and one for each connection of several.
+    // A line for each of the nine files, and one for each connection with several files.
     assert_eq!(log.lines().filter(|line| line.contains("intake::server] 127.0.0.1:")).count(), 11, "{log}");
 }
