@@ -1,4 +1,5 @@
-//! Disks that are full, broken or slow to report it: one upload ends, in words or with a reset, and the server continues.
+//! Disks that are full, broken, or late to report it: one upload ends, with a refusal or a reset, and the server
+//! continues.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ fn assert_refused(server: &Server, start: &str) {
     assert!(reply.starts_with(start), "{reply}");
 }
 
-/// Uploads in both dialects, and checks that each is given up in the middle.
+/// Uploads in both dialects, and checks that each is aborted in the middle.
 fn assert_given_up(server: &Server, bytes: &[u8], start: &str) {
     assert!(is_reset(&classic(server.tcp(), "classic.bin", bytes)));
     let reply = line(server.tcp(), "line.bin", bytes).expect("the words get through");
@@ -30,7 +31,7 @@ fn assert_given_up(server: &Server, bytes: &[u8], start: &str) {
 }
 
 #[test]
-fn what_does_not_fit_on_the_disk_is_given_up_and_its_space_is_free_again() {
+fn an_upload_that_does_not_fit_on_the_disk_is_aborted_and_its_space_freed() {
     for policy in ["rename", "replace"] {
         let mount = "mount -t tmpfs -o size=3000k tmpfs inbox";
         let Some(server) = Server::start_after(mount, &["--on-exists", policy]) else { return };
@@ -38,7 +39,7 @@ fn what_does_not_fit_on_the_disk_is_given_up_and_its_space_is_free_again() {
         let before = free_pages();
         server.withstands(|| {
             assert_given_up(&server, &content(6 << 20, 1), "no 507 no space is left for the file: ");
-            // Less the one page of the honest upload.
+            // Minus one page for the honest upload.
             await_until("the space to be free again", || free_pages() >= before - 1);
             let bytes = content(500_000, 2);
             classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
@@ -48,7 +49,7 @@ fn what_does_not_fit_on_the_disk_is_given_up_and_its_space_is_free_again() {
 }
 
 #[test]
-fn a_disk_without_inodes_is_told_before_any_content() {
+fn a_disk_without_inodes_refuses_before_any_content() {
     let Some(server) = Server::start_after("mount -t tmpfs -o nr_inodes=20 tmpfs inbox", &[]) else { return };
     server.withstands(|| {
         let fillers = (0..).map(|number| server.dir().join(format!("filler {number}")));
@@ -61,7 +62,7 @@ fn a_disk_without_inodes_is_told_before_any_content() {
 }
 
 #[test]
-fn a_file_over_the_size_limit_of_the_process_is_given_up_and_the_process_lives() {
+fn a_file_over_the_size_limit_of_the_process_aborts_only_its_upload() {
     for limit in [100_000, 4_000_000] {
         let server = Server::start_under(&["prlimit", &format!("--fsize={limit}")], &Server::home(), &[]);
         server.withstands(|| {
@@ -75,7 +76,7 @@ fn a_file_over_the_size_limit_of_the_process_is_given_up_and_the_process_lives()
 }
 
 #[test]
-fn a_directory_that_is_lost_costs_uploads_and_not_the_server() {
+fn a_lost_directory_fails_uploads_but_not_the_server() {
     let server = Server::start(&[]);
     let descriptors = server.descriptors();
     let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
@@ -92,8 +93,8 @@ fn a_directory_that_is_lost_costs_uploads_and_not_the_server() {
 }
 
 #[test]
-fn a_directory_that_may_not_be_written_to_is_told_and_used_again_when_it_may() {
-    // What root may do in spite of the mode comes from a capability.
+fn a_directory_without_write_permission_fails_uploads_until_it_has_it_again() {
+    // Root may write in spite of the mode because it has a capability.
     let wrapper: &[&str] = if geteuid().is_root() { &["setpriv", "--bounding-set", "-all"] } else { &[] };
     for policy in ["rename", "replace"] {
         let server = Server::start_under(wrapper, &Server::home(), &["--on-exists", policy]);
@@ -109,10 +110,10 @@ fn a_directory_that_may_not_be_written_to_is_told_and_used_again_when_it_may() {
 }
 
 #[test]
-fn a_file_system_that_turns_read_only_is_told_and_used_again_when_it_turns_back() {
+fn a_read_only_file_system_fails_uploads_until_it_is_writable_again() {
     for policy in ["rename", "replace"] {
         let Some(server) = Server::start_after("mount -t tmpfs tmpfs inbox", &["--on-exists", policy]) else { return };
-        // While a file is open to be written, the kernel refuses that.
+        // The kernel refuses a remount while a file is open for writing.
         remount(&server, "ro");
         assert_refused(&server, "no 500 the file cannot be stored: Read-only file system");
         remount(&server, "rw");
@@ -121,7 +122,7 @@ fn a_file_system_that_turns_read_only_is_told_and_used_again_when_it_turns_back(
     }
 }
 
-/// Changes how the file system is mounted that the server has to itself.
+/// Remounts the file system of the server.
 fn remount(server: &Server, mode: &str) {
     let (pid, option) = (server.pid().to_string(), format!("remount,{mode}"));
     let mut command = Command::new("nsenter");
@@ -139,13 +140,13 @@ fn a_mount_point_under_the_name_is_not_written_through() {
         let reply = line(server.tcp(), "mounted", b"content").expect("the words get through");
         assert!(reply.starts_with("no 409 "), "{reply}");
         assert!(is_reset(&classic(server.tcp(), "bound", b"content")));
-        // As it was, and the file that is mounted there.
+        // The file that is mounted there, unchanged.
         files_of([("bound", b"")])
     });
 }
 
-/// The next call of this kind in `thread` fails with each of these errors; the upload that meets it is refused with this
-/// code.
+/// Makes the next call of this kind in `thread` fail with each of these errors, and checks that the upload is refused
+/// with this code.
 fn assert_each_fails(thread: u32, call: &str, errors: &[(&str, u16)], upload: impl Fn() -> String) {
     for (error, code) in errors {
         let inject = format!("inject={call}:error={error}:when=1");
@@ -159,7 +160,7 @@ const ERRORS: [(&str, u16); 7] =
     [("EIO", 500), ("EACCES", 500), ("EROFS", 500), ("ENOMEM", 500), ("ENFILE", 500), ("ENOSPC", 507), ("EDQUOT", 507)];
 
 #[test]
-fn a_file_that_cannot_be_made_is_told_before_any_content() {
+fn a_file_that_cannot_be_created_is_refused_before_any_content() {
     for policy in ["rename", "replace"] {
         let server = Server::start(&["--on-exists", policy]);
         server.withstands(|| {
@@ -173,7 +174,7 @@ fn a_file_that_cannot_be_made_is_told_before_any_content() {
 }
 
 #[test]
-fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
+fn a_file_that_cannot_be_published_is_refused_and_removed() {
     for (sync, policy, call) in
         [("none", "refuse", "linkat"), ("full", "rename", "linkat"), ("full", "replace", "/^rename")]
     {
@@ -193,7 +194,7 @@ fn a_file_that_cannot_be_given_its_name_is_told_and_leaves_nothing() {
 }
 
 #[test]
-fn a_write_that_fails_ends_its_upload_whichever_it_is() {
+fn any_write_that_fails_ends_its_upload() {
     let server = Server::start(&["--on-exists", "replace"]);
     server.withstands(|| {
         let errors =
@@ -203,7 +204,7 @@ fn a_write_that_fails_ends_its_upload_whichever_it_is() {
     });
 }
 
-/// What the server's descriptor of the file at `path` is called in the kernel, and by strace(1). It was opened without a
+/// The server's descriptor of the file at `path`, as the kernel and strace(1) name it. The file was opened without a
 /// name.
 fn descriptor_path(server: &Server, path: &Path) -> String {
     let inode = fs::metadata(path).expect("it is there").ino();
@@ -214,7 +215,7 @@ fn descriptor_path(server: &Server, path: &Path) -> String {
     target.to_str().expect("a path in UTF-8").trim_end_matches(" (deleted)").to_owned()
 }
 
-/// Begins an upload, and finds out which partial file is its own.
+/// Begins an upload, and finds its partial file.
 fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
     let others = server.partials();
     let stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
@@ -222,7 +223,7 @@ fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
     (stream, partial.expect("it has a name"))
 }
 
-/// Uploads in three pieces, each of which is written on its own, and lets the `k`th write fail.
+/// Uploads in three pieces, each of which is written separately, and makes the `k`th write fail.
 fn fail_kth_write(server: &Server, error: &str, k: usize) {
     let (mut stream, partial) = begin_named(server);
     let path = descriptor_path(server, &partial);
@@ -236,7 +237,7 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
 }
 
 #[test]
-fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
+fn a_close_that_fails_fails_the_upload_and_is_not_repeated() {
     for sync in ["none", "full"] {
         let server = Server::start(&["--sync", sync, "--on-exists", "replace"]);
         let publisher = server.naming_thread();
@@ -254,7 +255,7 @@ fn a_close_that_fails_may_have_lost_content_and_is_not_made_again() {
 }
 
 #[test]
-fn interrupted_calls_are_made_again_and_nobody_notices() {
+fn interrupted_calls_are_repeated() {
     let server = Server::start(&[]);
     let of_loop = ["epoll_wait", "accept4", "recvfrom", "sendto", "write"];
     server.withstands(|| {
@@ -268,7 +269,7 @@ fn interrupted_calls_are_made_again_and_nobody_notices() {
     });
 }
 
-/// Makes some uploads while the thread's calls of these kinds are interrupted.
+/// Uploads while the thread's calls of these kinds fail with EINTR.
 fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
     move |(thread, calls)| {
         let inject: Vec<String> = calls.iter().map(|call| format!("inject={call}:error=EINTR:when=2+3")).collect();
@@ -288,8 +289,8 @@ fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
 }
 
 #[test]
-fn a_sync_that_failed_is_told_and_never_made_again() {
-    // What has its name already when its directory cannot be synced is whole, and promised to nobody.
+fn a_failed_sync_is_reported_and_never_repeated() {
+    // A file that has its name when the sync of the directory fails is whole, and has no receipt.
     let (lost, named) = (Files::new(), files_of([("told.bin", b"content")]));
     for (call, error, stored) in [("fdatasync", "EIO", &lost), ("fsync", "EIO", &named), ("fsync", "ENOSPC", &named)] {
         let server = Server::start(&[]);
@@ -311,7 +312,7 @@ fn a_sync_that_failed_is_told_and_never_made_again() {
 }
 
 #[test]
-fn a_sync_that_finds_no_space_costs_its_own_upload_and_no_other() {
+fn a_sync_that_finds_no_space_fails_only_its_own_upload() {
     for error in ["ENOSPC", "EDQUOT"] {
         let server = Server::start(&[]);
         server.withstands(|| {
@@ -328,9 +329,9 @@ fn a_sync_that_finds_no_space_costs_its_own_upload_and_no_other() {
 }
 
 #[test]
-fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
+fn a_late_write_error_is_known_before_the_receipt() {
     let Some(unshare) = unshare_loop_mounts("mkfs.ext4") else { return };
-    // A disk that has room for less than it says, as thin provisioning has: each write to a file is taken.
+    // A thinly provisioned disk, which has less space than it reports: every write to a file succeeds.
     let mount = "mkdir thin && mount -t tmpfs -o size=16m tmpfs thin && truncate -s 256m thin/disk && \
                  mkfs.ext4 -q thin/disk && mount -o loop thin/disk inbox";
     let server = Server::start_secluded(&unshare, mount, &[]);
@@ -338,7 +339,7 @@ fn what_the_disk_could_not_keep_of_what_it_took_is_known_before_the_receipt() {
     let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the words get through");
     assert!(reply.starts_with("no 5"), "{reply}");
     let mut expected = files_of([("before.bin", b"content")]);
-    // Whether there is room for it is up to the disk; what is told of it is true.
+    // The disk may or may not have space for it. The answer must be true.
     if line(server.tcp(), "next.bin", b"content").expect("the words get through").starts_with("done ") {
         expected.extend(files_of([("next.bin", b"content")]));
     }
@@ -368,7 +369,7 @@ fn a_file_system_that_compresses_may_do_so() {
 }
 
 #[test]
-fn a_slow_disk_holds_up_only_who_waits_for_it() {
+fn a_slow_disk_delays_only_uploads_that_wait_for_it() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let inject = "inject=fdatasync:delay_enter=3s:when=1";
@@ -388,7 +389,7 @@ fn a_slow_disk_holds_up_only_who_waits_for_it() {
 }
 
 #[test]
-fn where_nothing_may_be_spliced_long_uploads_are_read() {
+fn without_splice_long_uploads_are_copied() {
     for error in ["ENOSYS", "EPERM"] {
         if crate::tools::installed("strace").is_none() {
             return;
@@ -403,7 +404,7 @@ fn where_nothing_may_be_spliced_long_uploads_are_read() {
 }
 
 #[test]
-fn a_file_system_without_unnamed_files_or_exclusive_renames_keeps_every_promise() {
+fn without_unnamed_files_and_exclusive_renames_every_promise_holds() {
     let refused: [&[&str]; 2] = [
         &["-e", "inject=linkat:error=EOPNOTSUPP"],
         &["-e", "inject=linkat:error=EOPNOTSUPP:when=1..2", "-e", "inject=renameat2:error=EINVAL"],

@@ -11,24 +11,24 @@ use tempfile::NamedTempFile;
 use crate::fixture::{Server, content};
 use crate::tools::installed;
 
-/// Nothing, the least, more than one read takes, and more than the socket buffers hold.
+/// An empty file, one byte, more than one read takes, and more than fits into the socket buffers.
 const SIZES: [usize; 4] = [0, 1, (64 << 10) + 1, 8 << 20];
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients");
 
-/// What a client hears of the server before it ends.
+/// What a client reads from the server before it ends.
 #[derive(Clone, Copy)]
 enum Hears {
-    /// Its receipt, which it prints.
+    /// The receipt, which it prints.
     Receipt,
-    /// The `ok` that it waits for; it reads nothing after that.
+    /// The `ok`; it reads nothing after that.
     Ok,
     /// Nothing, because it never reads.
     Nothing,
 }
 
-// What is typed, as it is typed. Each program needs to be told in its own way that the end of its input is the end of the
-// file; -N and -q are that word for the two that wait for ever without it.
+// The commands as a user types them. Each program has its own option to end its side of the connection at the end of
+// its input. Without -N or -q, two of them never do.
 
 #[test]
 fn nc_of_openbsd() {
@@ -118,13 +118,13 @@ fn go_asks_the_echo_as_the_tutorials_write_it() {
     assert_eq!(output, "the server says: are you ready?\n");
 }
 
-/// Types `line` for an upload of each size, and where it hears what becomes of it, for one that is refused.
+/// Runs `line` for an upload of each size and, if the client reads its receipt, for a refused upload.
 fn typed(program: &str, line: &str, hears: Hears) {
     if installed(program).is_none() {
         return;
     }
-    // Whoever closes with something unread resets the connection and may lose the end of the file. A client that never
-    // reads must not be told to go on, however long a busy machine holds it up after its name.
+    // A close with unread data resets the connection, and the end of the file may be lost. So a client that never reads
+    // must not get an `ok`, even if a busy machine delays it after its name.
     let args: &[&str] = if matches!(hears, Hears::Nothing) { &["--ok-grace", "off"] } else { &[] };
     upload_each_size(args, |file, server| {
         let name = file.file_name().and_then(OsStr::to_str).expect("a file has a name");
@@ -136,7 +136,7 @@ fn typed(program: &str, line: &str, hears: Hears) {
         }
     });
     if matches!(hears, Hears::Receipt) {
-        // It goes on sending long after the last word was said.
+        // The client keeps sending long after the refusal.
         let file = NamedTempFile::new().expect("a temporary file can be made");
         file.as_file().set_len(8 << 20).expect("the file can be made longer");
         let output = bash(line, "../outside", file.path(), Server::start(&[]).tcp());
@@ -150,7 +150,7 @@ fn bash(line: &str, name: &str, file: &Path, server: SocketAddr) -> String {
     run(bash.env("HOST", server.ip().to_string()).env("PORT", server.port().to_string()))
 }
 
-/// Lets `client` send a file of each size, and waits for each to be stored as it was sent.
+/// Lets `client` send a file of each size, and waits until each is stored unchanged.
 fn upload_each_size(args: &[&str], client: impl Fn(&Path, SocketAddr)) {
     let outbox = tempfile::tempdir().expect("a temporary directory can be made");
     let server = Server::start(args);
@@ -164,14 +164,14 @@ fn upload_each_size(args: &[&str], client: impl Fn(&Path, SocketAddr)) {
     assert_eq!(server.files().len(), SIZES.len(), "each upload is one file");
 }
 
-/// What the command prints; it must end well.
+/// The output of a command, which must succeed.
 fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("the program can be started");
     assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("it prints UTF-8")
 }
 
-/// The program that Go makes of `clients/NAME.go`, by itself: no module, no network, its cache beside our own.
+/// Builds `clients/NAME.go` with Go, without a module and without the network, with the cache in our target directory.
 fn built_by_go(name: &str) -> Option<PathBuf> {
     let go = installed("go")?;
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));

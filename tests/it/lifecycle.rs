@@ -18,7 +18,7 @@ fn await_closed_listener(server: &Server) {
 }
 
 #[test]
-fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
+fn a_shutdown_finishes_running_uploads_and_takes_no_other() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut server = Server::start(&[]);
         let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
@@ -27,7 +27,7 @@ fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
         let _silent = connect(server.tcp()).expect("the server accepts");
         server.signal(signal);
         await_closed_listener(&server);
-        // It may still be sending, so it is given time to read why.
+        // The client may still be sending, so it gets time to read the reason.
         drop(nameless);
         classic_finish(running, b"content").expect("the upload is taken");
         assert_eq!(server.wait().code(), Some(0));
@@ -35,7 +35,7 @@ fn a_shutdown_lets_uploads_finish_and_takes_no_other() {
     }
 }
 
-/// All that the server says from now on, which ends cleanly.
+/// Everything that the server sends from now on, up to a clean end.
 fn heard(stream: &mut TcpStream) -> String {
     let mut words = String::new();
     stream.read_to_string(&mut words).expect("a clean end");
@@ -45,7 +45,7 @@ fn heard(stream: &mut TcpStream) -> String {
 const SHUTTING_DOWN: &str = "no 503 the server is shutting down\n";
 
 #[test]
-fn a_shutdown_closes_without_words_on_clients_that_have_asked_for_nothing() {
+fn a_shutdown_closes_connections_without_a_request_silently() {
     let mut server = Server::start(&[]);
     let mut silent = connect(server.tcp()).expect("the server accepts");
     let mut idle = connect(server.tcp()).expect("the server accepts");
@@ -89,7 +89,7 @@ fn a_shutdown_refuses_each_request_that_was_sent_and_not_begun() {
 }
 
 #[test]
-fn a_client_that_finishes_during_the_shutdown_begins_no_other_upload_and_holds_up_nobody() {
+fn a_client_that_finishes_during_the_shutdown_begins_no_other_upload() {
     let mut server = Server::start(&[]);
     let begin = || {
         let mut stream = connect(server.tcp()).expect("the server accepts");
@@ -133,7 +133,7 @@ fn whole_put(server: &Server) -> TcpStream {
     put
 }
 
-/// Makes an upload whose sync hangs, cuts a shutdown short, and returns what the client then hears.
+/// Makes an upload whose sync hangs, cuts a shutdown short, and returns what the client then reads.
 fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream) -> Option<(Vec<u8>, io::Result<()>)> {
     let (mut server, strace) = with_a_stalled_disk(args)?;
     let mut client = upload(&server);
@@ -146,13 +146,13 @@ fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream
     }
     let mut words = Vec::new();
     if signals.contains(&Signal::KILL) {
-        // The kernel closes the sockets with the last thread, and strace holds the one that it delays.
+        // The kernel closes the sockets when the last thread ends, and strace holds the thread that it delays.
         strace.kill();
         let end = client.read_to_end(&mut words).map(drop);
         return Some((words, end));
     }
     let end = client.read_to_end(&mut words).map(drop);
-    // All that the process does itself is over then.
+    // After that the process itself does nothing more.
     await_until("the main thread to end", || server.stat().starts_with(" Z"));
     assert!(start.elapsed() < Duration::from_secs(10), "{signals:?}: the process waits for the sync");
     strace.kill();
@@ -161,7 +161,7 @@ fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream
 }
 
 #[test]
-fn however_a_shutdown_is_cut_short_no_end_is_taken_for_a_file_that_the_disk_does_not_have() {
+fn a_shutdown_that_is_cut_short_never_confirms_an_unsynced_file() {
     let cut_short = |args: &[&str], signals: &[Signal]| {
         let Some((_, end)) = cut_short(args, signals, whole_classic) else { return };
         assert!(is_reset(&end), "{signals:?}: an end would look like success");
@@ -186,7 +186,7 @@ fn a_server_that_is_killed_in_mid_upload_ends_it_with_a_reset() {
 }
 
 #[test]
-fn a_shutdown_ends_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
+fn a_shutdown_resets_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
     for policy in ["rename", "replace"] {
         let mut server = Server::start(&["--shutdown-timeout", "500ms", "--on-exists", policy]);
         let mut stuck = classic_begin(server.tcp(), "stuck.bin").expect("the name is taken");
@@ -206,7 +206,7 @@ fn a_shutdown_ends_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
 }
 
 #[test]
-fn a_second_signal_ends_what_runs_and_leaves_nothing_of_it() {
+fn a_second_signal_aborts_running_uploads_and_leaves_nothing_of_them() {
     let mut server = Server::start(&[]);
     let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
     server.signal(Signal::TERM);
@@ -218,7 +218,7 @@ fn a_second_signal_ends_what_runs_and_leaves_nothing_of_it() {
 }
 
 #[test]
-fn signals_that_the_parent_has_blocked_are_heeded() {
+fn signals_that_the_parent_has_blocked_still_work() {
     let mut server = Server::start_under(&["env", "--block-signal"], &Server::home(), &[]);
     let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
     server.signal(Signal::TERM);
@@ -229,8 +229,8 @@ fn signals_that_the_parent_has_blocked_are_heeded() {
 }
 
 #[test]
-fn a_server_that_gets_no_thread_says_what_for() {
-    // Against the limit count all threads of the user; root has none.
+fn a_server_that_cannot_start_a_thread_says_which() {
+    // The limit counts all threads of the user, and does not apply to root.
     let uid = rustix::process::getuid();
     if uid.is_root() {
         let wrapper = "ulimit -u 1; exec setpriv --reuid 12345 --clear-groups \"$@\"";
@@ -252,7 +252,7 @@ fn assert_no_thread(wrapper: &[&str]) {
 }
 
 #[test]
-fn other_signals_disturb_nobody() {
+fn other_signals_have_no_effect_on_uploads() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let bytes = content(4 << 20, 1);
@@ -273,7 +273,7 @@ fn other_signals_disturb_nobody() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_at_the_start() {
+fn a_port_that_is_taken_is_an_error_at_the_start() {
     let server = Server::start(&[]);
     let address = server.tcp().to_string();
     let output = Server::fail_to_start(&Server::home(), &["--listen", &address]);
@@ -283,7 +283,7 @@ fn a_port_that_is_taken_is_told_at_the_start() {
 }
 
 #[test]
-fn two_servers_share_a_directory_and_neither_touches_what_the_other_has_begun() {
+fn two_servers_share_a_directory_and_leave_each_others_partial_files_alone() {
     let home = Server::home();
     let start = || Server::start_in(&home, &["--on-exists", "replace"]);
     let begin = |server: &Server, name: &str| {
@@ -308,10 +308,10 @@ fn two_servers_share_a_directory_and_neither_touches_what_the_other_has_begun() 
 }
 
 #[test]
-fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confirmed() {
+fn a_server_killed_at_any_moment_leaves_only_whole_files_and_all_confirmed_ones() {
     let home = Server::home();
     for round in 0..20 {
-        // Unnamed partials and named ones by turns.
+        // Unnamed and named partial files by turns.
         let mut server = Server::start_in(&home, &["--on-exists", ["rename", "replace"][round as usize % 2]]);
         server.assert_holds_only(&Files::new());
         let (address, confirmed) = (server.tcp(), Mutex::new(Files::new()));
@@ -346,7 +346,7 @@ fn killed_at_any_moment_a_server_leaves_whole_files_only_and_all_that_were_confi
 }
 
 #[test]
-fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
+fn a_server_killed_at_any_system_call_leaves_the_file_whole_or_not_at_all() {
     for args in [["--sync", "none", "--on-exists", "rename"], ["--sync", "full", "--on-exists", "replace"]] {
         let home = Server::home();
         let mut threads: Vec<fn(&Server) -> u32> = vec![Server::pid];
@@ -359,7 +359,7 @@ fn killed_at_any_system_call_a_server_leaves_the_file_whole_or_not_at_all() {
     }
 }
 
-/// Makes one upload for each system call that it takes this thread, and kills the server at that call.
+/// For each system call that this thread makes for an upload: uploads once, and kills the server at that call.
 fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: fn(&Server) -> u32) {
     let (server, bytes) = (Server::start_in(home, args), content(3000, 1));
     let Some(strace) = Strace::attach(thread(&server), &[]) else { return };
@@ -374,7 +374,7 @@ fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: fn(&Server) -> 
         let Some(_strace) = Strace::attach(thread(&server), &["-e", &inject]) else { return };
         let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
         await_until("it to be killed", || {
-            // Gives it more to do where it needed fewer calls this time.
+            // If the upload needed fewer calls this time, another one follows.
             drop(line(server.tcp(), "more.bin", b""));
             server.has_ended()
         });
@@ -409,7 +409,7 @@ fn servers_that_share_a_port_share_its_clients_and_one_can_go() {
 }
 
 #[test]
-fn a_port_is_shared_only_by_those_who_all_say_so() {
+fn a_port_is_shared_only_if_all_servers_have_reuse_port() {
     for (first, second) in [(&["--reuse-port"][..], &[][..]), (&[], &["--reuse-port"])] {
         let server = Server::start(first);
         let address = server.tcp().to_string();

@@ -1,4 +1,4 @@
-//! More of everything than there is room for: every client that can be served is served, and the server does not spin.
+//! More clients, connections or log lines than the server can take: it serves as many as it can, and does not spin.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -15,10 +15,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use crate::fixture::*;
 use crate::tools::{Strace, leave_out};
 
-/// How long a server is watched. It makes 10,000 calls and more in this time if it spins.
+/// How long a server is watched. A server that spins makes at least 10,000 system calls in this time.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Checks that the server hardly does anything for a while.
+/// Checks that the server makes hardly any system calls for a while.
 fn assert_calm(server: &Server) {
     let strace = Strace::attach(server.pid(), &[]);
     let before = server.processor_time();
@@ -30,19 +30,19 @@ fn assert_calm(server: &Server) {
 }
 
 #[test]
-fn more_clients_than_descriptors_are_all_served_in_the_end_and_wait_without_a_spin() {
+fn more_clients_than_descriptors_are_all_served_in_the_end_without_a_spin() {
     serve_more_than_there_is_room_for(&Server::start_under(&["prlimit", "--nofile=72"], &Server::home(), &[]));
 }
 
 #[test]
-fn descriptors_that_were_inherited_are_no_room_for_clients() {
-    // Forty more, which are gone from the limit.
+fn inherited_descriptors_are_subtracted_from_the_limit() {
+    // The limit has to hold forty more.
     let inherit = "for fd in $(seq 10 49); do eval \"exec $fd</dev/null\"; done; exec \"$@\"";
     let wrapper = ["prlimit", "--nofile=112", "bash", "-c", inherit, "bash"];
     serve_more_than_there_is_room_for(&Server::start_under(&wrapper, &Server::home(), &[]));
 }
 
-/// Checks it of a server with room for about twenty.
+/// Checks that a server with descriptors for about twenty clients serves all of more clients.
 fn serve_more_than_there_is_room_for(server: &Server) {
     server.withstands(|| {
         let (gate, accepted) = (Mutex::new(()), AtomicUsize::new(0));
@@ -65,7 +65,7 @@ fn serve_more_than_there_is_room_for(server: &Server) {
 }
 
 #[test]
-fn without_descriptors_or_memory_accepting_pauses_and_goes_on_by_itself() {
+fn without_descriptors_or_memory_accepting_pauses_and_resumes_by_itself() {
     let server = Server::start(&[]);
     server.withstands(|| {
         for error in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
@@ -86,7 +86,7 @@ fn without_descriptors_or_memory_accepting_pauses_and_goes_on_by_itself() {
 }
 
 #[test]
-fn connections_that_fail_before_they_are_accepted_hold_up_nobody() {
+fn connections_that_fail_before_they_are_accepted_delay_no_other() {
     let server = Server::start(&[]);
     server.withstands(|| {
         for error in ["ECONNABORTED", "EPROTO", "ECONNRESET", "EPERM", "ENETDOWN", "EHOSTUNREACH"] {
@@ -102,7 +102,7 @@ fn connections_that_fail_before_they_are_accepted_hold_up_nobody() {
 }
 
 #[test]
-fn more_than_a_thousand_idle_connections_take_little_and_hold_up_nobody() {
+fn a_thousand_idle_connections_take_little_and_delay_no_other() {
     const IDLE: usize = 1500;
     if raise_descriptor_limit().expect("the limit can be read") < 2 * IDLE as u64 + 100 {
         return leave_out("the descriptor limit is too low for a thousand connections");
@@ -184,18 +184,18 @@ fn a_server_that_was_stopped_for_longer_than_every_timeout_loses_no_upload() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_nobody() {
+fn a_log_that_nobody_reads_delays_no_client() {
     let home = Server::home();
     let log = home.path().join("log");
     mknodat(CWD, &log, FileType::Fifo, Mode::RWXU, 0).expect("a pipe can be made");
-    // Open for both, it waits for nobody (fifo(7)).
+    // Opened for reading and writing, so that the open does not block (fifo(7)).
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     let mut reader =
         File::options().read(true).write(true).custom_flags(nonblock).open(&log).expect("it can be opened");
     let wrapper = ["env", "RUST_LOG=trace", "sh", "-c", "exec \"$@\" 2> log", "sh"];
     let server = Server::start_under(&wrapper, &home, &[]);
     server.withstands(|| {
-        // Far more lines than a pipe holds.
+        // Far more lines than fit into a pipe.
         for _ in 0..1000 {
             let error = classic(server.tcp(), "n".repeat(256), b"").expect_err("a long name is refused");
             assert!(error.to_string().starts_with("no 403 "), "{error}");
@@ -213,7 +213,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     });
 }
 
-/// All that can be read without waiting.
+/// Reads all bytes that are available without blocking.
 fn read_available(reader: &mut File) -> String {
     let mut read = Vec::new();
     let end = reader.read_to_end(&mut read).expect_err("the pipe stays open");

@@ -1,5 +1,5 @@
-//! The group, the mode and the ACL of a stored file: those that any file made in the directory gets, or those of the file
-//! that it replaces. And a directory whose permissions or mounts make no sense is refused at the start.
+//! The group, the mode and the ACL of a stored file: those of any new file in the directory, or those of the file that
+//! it replaces. A directory with unusable permissions or mounts is refused at the start.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use rustix::fs::getxattr;
 use crate::fixture::*;
 use crate::tools::{Strace, installed, leave_out, unshare_mounts};
 
-/// What decides who may read and write a file.
+/// The attributes that decide who may read and write a file.
 #[derive(Debug, PartialEq)]
 struct Access {
     group: u32,
@@ -29,7 +29,7 @@ impl Access {
         Self { group: meta.gid(), mode: meta.mode(), acl: size.map(|size| acl[..size].to_vec()) }
     }
 
-    /// To a file that a program makes in `directory`.
+    /// Those of a file that another program creates in `directory`.
     fn to_new(directory: &Path) -> Self {
         let path = directory.join("like any other");
         let made = Command::new("sh").args(["-c", "umask 002; : > \"$0\""]).arg(&path).status();
@@ -40,7 +40,7 @@ impl Access {
     }
 }
 
-/// A command on `directory`. `false`: it is not permitted, and the test is left out.
+/// Runs a command on `directory`. `false`: this user may not, and the test is left out.
 fn change(directory: &Path, command: &str) -> bool {
     if command.starts_with("setfacl") && installed("setfacl").is_none() {
         return false;
@@ -53,7 +53,7 @@ fn change(directory: &Path, command: &str) -> bool {
     is_done
 }
 
-/// Says `request` and what follows it, and returns the last line of the answer.
+/// Sends `request` and the bytes that follow it, and returns the last line of the answer.
 fn ask(server: &Server, request: &str, rest: &[u8]) -> String {
     let mut stream = connect(server.tcp()).expect("the server listens");
     stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(rest)).expect("the server reads");
@@ -61,7 +61,7 @@ fn ask(server: &Server, request: &str, rest: &[u8]) -> String {
     io::read_to_string(stream).expect("an answer").lines().next_back().unwrap_or_default().to_owned()
 }
 
-/// Stores a file in each way that there is, checks that all get the same permissions, and removes them.
+/// Stores a file in every way, checks that all get the same permissions, and removes them.
 fn assert_alike(server: &Server, label: &str) {
     let expected = Access::to_new(&server.dir());
     for (name, attributes) in [
@@ -82,7 +82,7 @@ fn assert_alike(server: &Server, label: &str) {
     server.remove_files();
 }
 
-/// Otherwise no request can ask for it.
+/// Only with this option may a request replace a file.
 const REPLACE: [&str; 2] = ["--on-exists", "replace"];
 const UMASK: [&str; 4] = ["sh", "-c", "umask 002; exec \"$@\"", "sh"];
 const WITHOUT_UNNAMED_FILES: [&str; 6] = ["strace", "-D", "-o", "/dev/null", "-e", "inject=linkat:error=EOPNOTSUPP"];
@@ -113,7 +113,7 @@ fn a_stored_file_has_the_permissions_of_any_other_file_in_the_directory() {
 }
 
 #[test]
-fn permissions_that_change_while_it_runs_hold_for_every_file_from_then_on() {
+fn permissions_that_change_while_the_server_runs_apply_to_later_files() {
     let server = Server::start_under(&UMASK, &Server::home(), &REPLACE);
     for command in CHANGES {
         if !change(&server.dir(), command) {
@@ -135,7 +135,7 @@ fn a_file_that_replaces_another_keeps_its_permissions() {
         let before = Access::to(&path);
         assert_eq!(line(server.tcp(), "a", b"new").expect("a receipt"), "done 3 - a\n");
         assert_eq!(fs::read(&path).expect("it is there"), b"new");
-        // Nobody else's program is to run with the rights of its owner.
+        // Set-user-ID is not kept: the new content must not run with the rights of the owner.
         let expected = Access { mode: before.mode & 0o100_777, ..before };
         assert_eq!(Access::to(&path), expected, "{command}");
         fs::remove_file(&path).expect("it can be removed");
@@ -159,11 +159,11 @@ fn a_group_that_cannot_be_kept_gets_no_more_rights_than_others() {
     assert_eq!((meta.gid(), meta.mode() & 0o777), (rustix::process::getegid().as_raw(), 0o644));
 }
 
-/// What a server says that does not start, after `script` has been run beside its inbox.
+/// The message of a server that does not start after `script` has run in its directory.
 fn refusal(unshare: &[&str], wrapper: &[&str], script: &str) -> String {
     let script = format!("mkdir inbox && {script} && exec \"$@\"");
     let home = Server::home();
-    // A server that does start is ended, and fails the test.
+    // If the server does start, it is killed, and the test fails.
     let words = [unshare, &["timeout", "20", "sh", "-c", &script, "sh"], wrapper].concat();
     let intake = [env!("CARGO_BIN_EXE_intake"), "serve", "--dir", "inbox", "--listen", "127.0.0.1:0"];
     let words = [words, intake.to_vec()].concat();
@@ -173,7 +173,7 @@ fn refusal(unshare: &[&str], wrapper: &[&str], script: &str) -> String {
 }
 
 #[test]
-fn an_intake_from_which_no_file_can_be_moved_is_refused_at_the_start() {
+fn an_intake_directory_on_another_mount_is_refused_at_the_start() {
     let Some(unshare) = unshare_mounts() else { return };
     for (mount, place) in [
         ("mkdir inbox/.intake && mount -t tmpfs tmpfs inbox/.intake && chmod 700 inbox/.intake", ".intake"),
@@ -186,7 +186,7 @@ fn an_intake_from_which_no_file_can_be_moved_is_refused_at_the_start() {
 }
 
 #[test]
-fn a_file_system_that_can_do_none_of_what_it_takes_is_named_by_that() {
+fn the_error_for_an_unusable_file_system_says_what_it_lacks() {
     if installed("strace").is_none() {
         return;
     }
@@ -198,7 +198,7 @@ fn a_file_system_that_can_do_none_of_what_it_takes_is_named_by_that() {
 }
 
 #[test]
-fn a_umask_that_takes_the_servers_own_rights_is_refused_at_the_start() {
+fn a_umask_that_removes_the_servers_own_rights_is_refused_at_the_start() {
     let told = refusal(&[], &[], "umask 0700");
     assert!(told.contains("the umask (0700)") && told.contains("umask 022"), "{told}");
 }

@@ -1,4 +1,5 @@
-//! Clients that cut, break or misuse the stream: a part is never stored as a file, and a client that can be told is told.
+//! Clients that cut, break or misuse the stream: a part is never stored as a file, and a client that can be told is
+//! told.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,8 +19,8 @@ fn send_bytewise(stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-/// Sends the first of `content` in drops, each of which is read by itself, until the server waits for more at a time.
-/// Returns the rest.
+/// Sends the start of `content` in small pieces, each of which the server reads by itself, until it raises the
+/// low-water mark. Returns the rest.
 fn trickle<'a>(server: &Server, stream: &mut TcpStream, content: &'a [u8]) -> &'a [u8] {
     stream.set_nodelay(true).expect("an option can be set");
     let (drops, rest) = content.split_at(8 * 100);
@@ -32,7 +33,7 @@ fn trickle<'a>(server: &Server, stream: &mut TcpStream, content: &'a [u8]) -> &'
 }
 
 #[test]
-fn content_in_drops_is_read_by_the_cupful_and_to_its_last_drop() {
+fn small_reads_raise_the_low_water_mark_and_all_content_is_read() {
     let server = Server::start(&["--trace"]);
     let content = content(20_000, 5);
     let mut stream = connect(server.tcp()).expect("the server accepts");
@@ -42,7 +43,7 @@ fn content_in_drops_is_read_by_the_cupful_and_to_its_last_drop() {
     for drop in rest.chunks(100) {
         stream.write_all(drop).expect("a drop can be sent");
     }
-    // Nothing follows, not even an end.
+    // Nothing follows, not even a FIN.
     let mut receipt = [0; b"done 20000 - drops.bin\n".len()];
     stream.read_exact(&mut receipt).expect("the last drop is read");
     assert_eq!(String::from_utf8_lossy(&receipt), "done 20000 - drops.bin\n");
@@ -54,7 +55,7 @@ fn content_in_drops_is_read_by_the_cupful_and_to_its_last_drop() {
 }
 
 #[test]
-fn drops_that_wait_to_be_read_are_no_silence() {
+fn content_below_the_low_water_mark_is_not_silence() {
     let server = Server::start(&["--trace", "--idle-timeout", "1s"]);
     let content = content(1300, 6);
     let mut stream = classic_begin(server.tcp(), "drops.bin").expect("the name is taken");
@@ -88,7 +89,7 @@ fn a_name_in_pieces_is_one_name_where_the_server_waits_for_more_of_it() {
 fn a_name_without_content_is_an_empty_file_only_after_its_ok() {
     let server = Server::start(&[]);
     server.withstands(|| {
-        // Both are seen at once: the name and its end.
+        // The server sees the name and the end of the stream at once.
         server.stop();
         let mut hasty = connect(server.tcp()).expect("the kernel accepts");
         hasty.write_all(b"hasty.bin").and_then(|()| hasty.shutdown(Shutdown::Write)).expect("a name can be sent");
@@ -116,7 +117,7 @@ fn a_client_that_dies_with_its_ok_unread_has_nothing_stored() {
 }
 
 #[test]
-fn a_reset_behind_content_that_waits_to_be_read_stores_nothing() {
+fn a_reset_after_content_that_is_still_unread_stores_nothing() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
@@ -155,7 +156,7 @@ fn a_receipt_reaches_a_slow_reader_whole() {
 }
 
 #[test]
-fn a_client_that_goes_without_reading_its_receipt_is_stored_all_the_same() {
+fn an_upload_is_stored_even_if_its_client_closes_before_the_receipt() {
     let server = Server::start(&[]);
     server.withstands(|| {
         server.stop();
@@ -170,7 +171,7 @@ fn a_client_that_goes_without_reading_its_receipt_is_stored_all_the_same() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_a_refusal_can_send_all_and_read_why() {
+fn a_client_that_keeps_sending_after_a_refusal_can_send_all_and_read_why() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let request = [b"../outside\n", &content(8 << 20, 3)[..]].concat();
@@ -186,7 +187,7 @@ fn a_client_that_goes_on_sending_after_a_refusal_can_send_all_and_read_why() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_at_once_and_escaped_in_the_log() {
+fn a_bad_request_is_refused_at_once_and_escaped_in_the_log() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &content(500, 4)[..]].concat();
@@ -199,7 +200,7 @@ fn what_is_no_request_is_refused_at_once_and_escaped_in_the_log() {
             b"name\r2000-01-01 00:00:00 INFO forged\n",
         ];
         for request in random.chain([hello]).chain(others.map(<[u8]>::to_vec)) {
-            // It waits for the answer with its own side open, as these do.
+            // The client waits for the answer without a FIN.
             let mut stream = connect(server.tcp()).expect("the server accepts");
             stream.write_all(&request).expect("a request can be sent");
             let words = io::read_to_string(&stream).expect("a refusal is said");

@@ -1,4 +1,4 @@
-//! The echo: what comes back, what does not, and that uploads do not suffer from it.
+//! The UDP echo: which datagrams it answers, and that a flood does not stop uploads.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::fixture::*;
 
 #[test]
-fn datagrams_of_every_size_come_back_as_they_were() {
+fn datagrams_of_every_size_come_back_unchanged() {
     let server = Server::start(&[]);
     for size in [0, 1, 1472, 1473, 65_506, 65_507] {
         server.assert_echoes(&content(size, 5));
@@ -17,7 +17,7 @@ fn datagrams_of_every_size_come_back_as_they_were() {
 }
 
 #[test]
-fn one_comes_back_for_one_and_in_order() {
+fn each_datagram_has_one_answer_in_order() {
     let server = Server::start(&[]);
     let client = udp_client(server.udp());
     let mut buffer = [0; 100];
@@ -31,7 +31,7 @@ fn one_comes_back_for_one_and_in_order() {
 }
 
 #[test]
-fn peers_that_are_gone_when_the_answer_comes_are_no_trouble() {
+fn a_peer_that_has_closed_its_socket_does_no_harm() {
     let server = Server::start(&[]);
     server.withstands(|| {
         for _ in 0..200 {
@@ -76,7 +76,7 @@ fn a_flood_leaves_the_uploads_most_of_the_time() {
             let client = udp_client(server.udp());
             client.set_nonblocking(true).expect("an option can be set");
             while !over.load(Ordering::Relaxed) {
-                // A full buffer is what a flood makes.
+                // A flood fills the send buffer.
                 let _ = client.send(b"flood");
             }
         };
