@@ -179,6 +179,11 @@ impl<D: Disk> Lineup<D> {
         self.waiting.len() + self.syncing.len()
     }
 
+    /// Whether a job is being synced.
+    pub fn is_syncing(&self) -> bool {
+        !self.syncing.is_empty()
+    }
+
     /// Whether no job is anywhere on its way.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.syncing.is_empty() && self.synced.is_empty()

@@ -17,6 +17,8 @@
 //! threads hold no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return. What
 //! may be done when is [`Lineup`]'s and [`Commit`]'s.
 
+#![expect(clippy::disallowed_methods, reason = "these threads wait for the disk, and the loop hands down no time here")]
+
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -30,6 +32,11 @@ use super::commit::{Commit, Disk, Job, Lineup, Synced, Taken};
 /// The most threads that sync at once. On a disk whose flush takes 5 ms more of them gain little; on a fast one there is
 /// never work for as many.
 const SYNCING_MAX: usize = 32;
+/// Before the directory is synced, so much of the time that this took last is given to syncs that are under way: one flush
+/// of the disk ends many of them at once, and their threads need a moment to say so.
+const PATIENCE_SHARE: u32 = 8;
+/// The most of it: after a disk has stalled, nothing is gained by waiting long.
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of the server waits for what the disk is busy with. A disk that works needs less.
@@ -61,7 +68,14 @@ where
         let (sender, reports) = mpsc::channel();
         let shared = Arc::new(Shared {
             commit: Commit::new(disk),
-            state: Mutex::new(State { lineup: Lineup::default(), syncing: 0, threads: Vec::new(), end: End::NotYet }),
+            state: Mutex::new(State {
+                lineup: Lineup::default(),
+                syncing: 0,
+                threads: Vec::new(),
+                gather: Duration::ZERO,
+                begin_at: Instant::now(),
+                end: End::NotYet,
+            }),
             pending: AtomicUsize::new(0),
             backlog_max,
             to_sync: Condvar::new(),
@@ -126,7 +140,6 @@ impl<D: Disk> Committer<D> {
     }
 
     /// Waits until no file waits, for `patience` at most. Returns whether none does.
-    #[expect(clippy::disallowed_methods, reason = "the loop has ended, and nobody hands down the time any more")]
     fn wait_until_idle(&mut self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         while !self.is_idle()
@@ -181,6 +194,10 @@ struct State<D: Disk> {
     /// Syncing threads.
     syncing: usize,
     threads: Vec<JoinHandle<()>>,
+    /// How long the first sync after a pause waits for others.
+    gather: Duration,
+    /// When it begins.
+    begin_at: Instant,
     end: End,
 }
 
@@ -209,16 +226,35 @@ impl<D: Disk> Shared<D> {
 
     /// The committer's thread.
     fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
+        let mut patience = Duration::ZERO;
         while self.wait_until_ready() {
             let mut files = 0;
+            let until = Instant::now() + patience;
+            let mut asked = Instant::now();
             let settled = self.commit.finish(|| {
-                let ready = self.state().lineup.take_ready();
+                let ready = self.take_ready(until);
                 files += ready.iter().map(Synced::files).sum::<usize>();
+                asked = Instant::now();
                 ready
             });
+            patience = (asked.elapsed() / PATIENCE_SHARE).min(PATIENCE_MAX);
+            self.state().gather = if settled.len() > 1 { patience } else { Duration::ZERO };
             // While the server goes down nobody may be left to receive it.
             let _ = reports.send((files, settled));
             wake();
+        }
+    }
+
+    /// All jobs that can be finished now. While there are none and others are syncing, waits for them `until` then.
+    fn take_ready(&self, until: Instant) -> Vec<Synced<D>> {
+        let mut state = self.state();
+        loop {
+            let ready = state.lineup.take_ready();
+            let left = until.saturating_duration_since(Instant::now());
+            if !ready.is_empty() || !state.lineup.is_syncing() || left.is_zero() || state.end != End::NotYet {
+                return ready;
+            }
+            state = self.to_finish.wait_timeout(state, left).expect("no thread panics with the lock").0;
         }
     }
 
@@ -256,19 +292,27 @@ where
 
     /// A syncing thread.
     fn sync_all(&self) {
-        while let Some(taken) = self.take() {
+        while let Some((taken, begin_at)) = self.take() {
+            thread::sleep(begin_at.saturating_duration_since(Instant::now()));
             let synced = self.commit.sync(taken);
             self.state().lineup.put_back(synced);
             self.to_finish.notify_one();
         }
     }
 
-    /// Waits for the next job. `None`: this thread is not needed any more.
-    fn take(&self) -> Option<Taken<D>> {
+    /// Waits for the next job. Returns when to begin its sync, too. `None`: this thread is not needed any more.
+    ///
+    /// The first sync after a pause would begin a flush of its own, and those that come a moment later would wait for the
+    /// next one. So where several came together before, the first one waits for the others.
+    fn take(&self) -> Option<(Taken<D>, Instant)> {
         let mut state = self.state();
         while state.end == End::NotYet {
+            let is_first = !state.lineup.is_syncing();
             if let Some(taken) = state.lineup.take() {
-                return Some(taken);
+                if is_first {
+                    state.begin_at = Instant::now() + state.gather;
+                }
+                return Some((taken, state.begin_at));
             }
             let waited = self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
             state = waited.0;
