@@ -79,6 +79,11 @@ impl Blocks {
         Ok(blocks)
     }
 
+    /// Whether content of unknown size that is `size` bytes long so far has no use for them.
+    pub(super) fn are_needless(size: u64) -> bool {
+        size <= ALLOCATE_MIN_BYTES
+    }
+
     /// For content of unknown size.
     pub(super) fn ahead(allocates: bool, reservation: Reservation) -> Self {
         Self { reservation, allocates, allocated_to: 0, checked_to: ALLOCATE_MIN_BYTES }

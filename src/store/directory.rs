@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::blocks::{self, Blocks};
+use super::blocks::Blocks;
 use super::commit::{Disk, Job, Work};
 use super::committer::Committer;
 use super::handles::Handles;
@@ -28,7 +28,7 @@ use super::method::{Method, make};
 use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
-use super::space::{Reservation, Space};
+use super::space::Reservation;
 use super::{Claim, Partial, Patch, Settled, Store, StoreError, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
@@ -42,9 +42,6 @@ pub const TEND_EVERY: Duration = Duration::from_secs(60);
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
-    space: Space,
-    /// Whether the file system gains by blocks that are there before the content.
-    allocates: bool,
     /// What is published is synced before it is told.
     committer: Option<Committer<Arc<Handles>>>,
     /// The thread that last looked after the server's own files.
@@ -75,11 +72,9 @@ impl Directory {
         if method == Method::Named {
             pass_on_permissions(&handles);
         }
-        let allocates = blocks::pay(&handles.directory)?;
         handles.intake().kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
-        let space = Space::default();
         let (path, was_removed) = (path.to_owned(), AtomicBool::new(false));
-        Ok(Self { handles, method, space, allocates, committer: None, tending: None, path, was_removed })
+        Ok(Self { handles, method, committer: None, tending: None, path, was_removed })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -104,8 +99,8 @@ impl Directory {
 
     /// From now on what is begun must leave so many bytes of the file system free. Else it is 256 MiB or a twentieth of the
     /// file system, whichever is less.
-    pub fn keep_free(&mut self, bytes: u64) {
-        self.space.keep_free(bytes);
+    pub fn keep_free(&self, bytes: u64) {
+        self.handles.space.keep_free(bytes);
     }
 
     /// Looks after the server's own files: tells other servers on the directory that this one lives, removes what dead ones
@@ -127,7 +122,7 @@ impl Directory {
     }
 
     fn create(&self, target: &Target) -> Result<PartialFile, StoreError> {
-        let reservation = self.space.reserve(&self.handles.directory, target.size)?;
+        let reservation = self.handles.space.reserve(&self.handles.directory, target.size)?;
         // A link never replaces.
         let is_named = target.on_exists == OnExists::Replace;
         let (file, origin) = Origin::create(&self.handles, self.method, is_named)?;
@@ -144,7 +139,7 @@ impl Directory {
         let KeptFile { file, name, record, held, owned } = kept;
         // Neither here nor below is anything removed: where it does not fit now it may do so later.
         let at = held.as_ref().map_or(0, |held| held.offset);
-        let reservation = self.space.reserve(&self.handles.directory, Some(size.saturating_sub(at)))?;
+        let reservation = self.handles.space.reserve(&self.handles.directory, Some(size.saturating_sub(at)))?;
         let blocks = self.blocks(&file, target.size, reservation)?;
         let queue = self.committer.as_ref().map(Committer::queue);
         let kept = KeptAs { name, final_name: target.name.clone(), record, state: held, written: at, queue };
@@ -152,11 +147,9 @@ impl Directory {
         Ok(PartialFile::new(file, origin, at, target.on_exists, self.committer.is_some(), blocks, Some(owned)))
     }
 
-    fn blocks(&self, file: &File, size: Option<u64>, reservation: Reservation) -> Result<Blocks, StoreError> {
-        match size {
-            Some(size) => Blocks::of_size(file, size, self.allocates, reservation),
-            None => Ok(Blocks::ahead(self.allocates, reservation)),
-        }
+    /// Of an upload of unknown size they are made when it grows long: an idle connection holds none.
+    fn blocks(&self, file: &File, size: Option<u64>, reservation: Reservation) -> Result<Option<Blocks>, StoreError> {
+        size.map(|size| Blocks::of_size(file, size, self.handles.allocates, reservation)).transpose()
     }
 
     fn check_directory(&self) -> Result<(), StoreError> {

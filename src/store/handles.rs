@@ -14,7 +14,8 @@ use rustix::process::geteuid;
 
 use super::kept::{KEPT, Kept};
 use super::lockdir::{Host, LockDir, is_gone, open_directory, touch};
-use super::{StoreError, cannot};
+use super::space::Space;
+use super::{StoreError, blocks, cannot};
 
 /// Where the server's own files are. Hidden, and no upload's name begins with a dot.
 const INTAKE: &str = ".intake";
@@ -26,6 +27,10 @@ const OURS: &str = "its .intake";
 #[derive(Debug)]
 pub(super) struct Handles {
     pub(super) directory: OwnedFd,
+    /// The free space that all uploads share.
+    pub(super) space: Space,
+    /// Whether blocks are allocated in advance there.
+    pub(super) allocates: bool,
     intake: Mutex<Arc<Intake>>,
 }
 
@@ -44,7 +49,8 @@ impl Handles {
     pub(super) fn open(directory: OwnedFd) -> io::Result<Self> {
         let intake = Intake::open(directory.as_fd())?;
         intake.beat_and_sweep(log::Level::Warn).map_err(cannot(OURS, "swept"))?;
-        Ok(Self { directory, intake: Mutex::new(Arc::new(intake)) })
+        let allocates = blocks::pay(&directory)?;
+        Ok(Self { directory, space: Space::default(), allocates, intake: Mutex::new(Arc::new(intake)) })
     }
 
     /// The server's own files. They may be gone by now.

@@ -37,8 +37,8 @@ pub struct PartialFile {
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
-    /// Boxed, so that an idle connection stays small.
-    blocks: Box<Blocks>,
+    /// None yet for a short upload of unknown size.
+    blocks: Option<Box<Blocks>>,
     /// Of a kept one. After the file, whose close gives up the lock on it.
     owned: Option<Arc<Owned>>,
 }
@@ -70,6 +70,13 @@ impl Origin {
         }
     }
 
+    fn handles(&self) -> &Handles {
+        match self {
+            Self::Unnamed(handles, _) => handles,
+            Self::Named(entry) => &entry.handles,
+        }
+    }
+
     /// It stays where it is.
     fn release(&mut self) {
         if let Self::Named(entry) = self {
@@ -90,24 +97,38 @@ impl PartialFile {
         size: u64,
         on_exists: OnExists,
         will_sync: bool,
-        blocks: Blocks,
+        blocks: Option<Blocks>,
         owned: Option<Arc<Owned>>,
     ) -> Self {
-        Self { origin, file, size, on_exists, will_sync, blocks: blocks.into(), owned }
+        Self { origin, file, size, on_exists, will_sync, blocks: blocks.map(Box::new), owned }
     }
 
     fn appended(&mut self, count: usize) {
         let before = self.size;
         self.size += count as u64;
-        self.blocks.written(count);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.written(count);
+        }
         if self.will_sync && before / WRITE_BACK_BYTES != self.size / WRITE_BACK_BYTES {
             start_write_back(&self.file);
         }
     }
 
+    /// Sees to it that there is room for `count` bytes more.
+    fn cover(&mut self, count: usize) -> Result<(), StoreError> {
+        if self.blocks.is_none() && Blocks::are_needless(self.size + count as u64) {
+            return Ok(());
+        }
+        let handles = self.origin.handles();
+        let ahead = || Box::new(Blocks::ahead(handles.allocates, handles.space.reserve_nothing()));
+        self.blocks.get_or_insert_with(ahead).cover(&self.file, self.size, count)
+    }
+
     /// No more content comes: gives back the blocks that it did not need.
     pub(super) fn give_back(&mut self) {
-        self.blocks.give_back(&self.file, self.size);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.give_back(&self.file, self.size);
+        }
     }
 
     /// The content so far.
@@ -209,7 +230,7 @@ impl Partial for PartialFile {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_lost()?;
-        self.blocks.cover(&self.file, self.size, bytes.len())?;
+        self.cover(bytes.len())?;
         self.file.write_all(bytes)?;
         self.appended(bytes.len());
         Ok(())
@@ -217,7 +238,7 @@ impl Partial for PartialFile {
 
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
         self.check_lost()?;
-        self.blocks.cover(&self.file, self.size, count)?;
+        self.cover(count)?;
         let mut left = count;
         while left > 0 {
             match retry_on_intr(|| splice(pipe, None, &self.file, None, left, SpliceFlags::MOVE)) {

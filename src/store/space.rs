@@ -9,8 +9,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{StatVfs, fstatvfs};
 
@@ -24,15 +24,20 @@ const MIN_FREE_SHARE: u64 = 20;
 /// The space that uploads share.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// In bytes.
-    min_free: Option<u64>,
+    /// In bytes, if it was set.
+    min_free: OnceLock<u64>,
     announced: Arc<AtomicU64>,
 }
 
 impl Space {
-    /// So many bytes are to stay free.
-    pub(super) fn keep_free(&mut self, bytes: u64) {
-        self.min_free = Some(bytes);
+    /// `bytes` are to stay free. Only the first call counts.
+    pub(super) fn keep_free(&self, bytes: u64) {
+        self.min_free.get_or_init(|| bytes);
+    }
+
+    /// A reservation of nothing.
+    pub(super) fn reserve_nothing(&self) -> Reservation {
+        Reservation { sum: self.announced.clone(), min_free: self.min_free.get().copied(), left: 0 }
     }
 
     /// Reserves `size` bytes on the file system of `directory`. Without a size, only checks that there is any space.
@@ -40,7 +45,7 @@ impl Space {
     /// # Errors
     /// [`StoreError::Full`] with the figures, where they do not fit.
     pub(super) fn reserve(&self, directory: impl AsFd, size: Option<u64>) -> Result<Reservation, StoreError> {
-        let reservation = Reservation { sum: self.announced.clone(), min_free: self.min_free, left: 0 };
+        let reservation = self.reserve_nothing();
         match size {
             Some(0) => Ok(reservation),
             Some(bytes) => reservation.announce(directory, bytes),
@@ -123,7 +128,7 @@ mod tests {
     /// more or less, does not matter here.
     fn space_of(path: &Path, bytes: u64) -> (File, Space) {
         let directory = File::open(path).unwrap();
-        let mut space = Space::default();
+        let space = Space::default();
         let file_system = fstatvfs(&directory).unwrap();
         space.keep_free((file_system.f_bavail * file_system.f_frsize).checked_sub(bytes).unwrap());
         (directory, space)
@@ -151,22 +156,22 @@ mod tests {
     #[test]
     fn a_file_of_unknown_size_needs_some_space_and_takes_none_from_others() {
         let base = tempfile::tempdir().unwrap();
-        let (directory, mut space) = space_of(base.path(), 8 * PIECE);
+        let (directory, space) = space_of(base.path(), 8 * PIECE);
         let unsized_file = space.reserve(&directory, None).unwrap();
         let sized_file = space.reserve(&directory, Some(6 * PIECE)).unwrap();
         let free = unsized_file.check(&directory, PIECE).unwrap();
         assert!((PIECE..3 * PIECE).contains(&free), "{free}");
         assert!(matches!(unsized_file.check(&directory, 3 * PIECE), Err(StoreError::Full(_))));
         drop(sized_file);
-        space.keep_free(u64::MAX);
+        let space = Space { min_free: u64::MAX.into(), ..space };
         assert!(space.reserve(&directory, None).is_err());
     }
 
     #[test]
     fn an_empty_file_always_fits() {
         let base = tempfile::tempdir().unwrap();
-        let (directory, mut space) = space_of(base.path(), 0);
-        space.keep_free(u64::MAX);
+        let (directory, space) = space_of(base.path(), 0);
+        let space = Space { min_free: u64::MAX.into(), ..space };
         space.reserve(&directory, Some(0)).unwrap();
         assert!(space.reserve(&directory, Some(1)).is_err());
     }
