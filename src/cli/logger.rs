@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use env_logger::fmt::Formatter;
 use env_logger::{Builder, Env, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,10 +29,26 @@ pub fn init(level: Option<LevelFilter>) -> Lines {
         Some(level) => builder.filter_level(level),
         None => builder.parse_env(Env::default().default_filter_or("info")),
     };
+    let clock = Mutex::new((Duration::MAX.as_secs(), String::new()));
+    builder.format(move |line, record| {
+        let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (level, target, words) = (record.level(), record.target(), record.args());
+        writeln!(line, "[{} {level:5} {target}] {words}", second(&mut clock, line))
+    });
     let format = builder.target(target).build();
     log::set_max_level(format.filter());
     log::set_boxed_logger(Box::new(Logger { format, lines: lines.clone() })).expect("nobody else logs");
     lines
+}
+
+/// The time as the log shows it. It is spelled once a second: for each line it would be a tenth of a small pipelined upload.
+#[expect(clippy::disallowed_methods, reason = "a line of the log has the time of the wall clock")]
+fn second<'a>((last, spelled): &'a mut (u64, String), line: &Formatter) -> &'a str {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if now != *last {
+        (*last, *spelled) = (now, line.timestamp_seconds().to_string());
+    }
+    spelled
 }
 
 /// A buffered writer to standard error. Each `write` must be one whole line.

@@ -6,6 +6,7 @@
 //! that was opened. Which way of storing a file works there is found out by doing it, as a file system tells it no
 //! other way.
 
+use std::cell::Cell;
 use std::fs::{File, create_dir_all};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,8 @@ pub struct Directory {
     path: PathBuf,
     /// The log tells that it was removed.
     was_removed: AtomicBool,
+    /// The directory was there when it was last asked for.
+    was_checked: Cell<bool>,
 }
 
 impl Directory {
@@ -74,7 +77,7 @@ impl Directory {
         }
         handles.intake().kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
         let (path, was_removed) = (path.to_owned(), AtomicBool::new(false));
-        Ok(Self { handles, method, committer: None, tending: None, path, was_removed })
+        Ok(Self { handles, method, committer: None, tending: None, path, was_removed, was_checked: Cell::new(false) })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
@@ -152,7 +155,11 @@ impl Directory {
         size.map(|size| Blocks::of_size(file, size, self.handles.allocates, reservation)).transpose()
     }
 
+    /// Asks once for each look at what has settled, which the loop has once a turn.
     fn check_directory(&self) -> Result<(), StoreError> {
+        if self.was_checked.get() {
+            return Ok(());
+        }
         let result = naming::check_directory(self.handles.directory.as_fd());
         if result.is_err() && !self.was_removed.swap(true, Ordering::Relaxed) {
             let path = self.path.display();
@@ -160,6 +167,7 @@ impl Directory {
                 "{path} was removed while the server runs: nothing can be stored before the server is restarted"
             );
         }
+        self.was_checked.set(result.is_ok());
         result
     }
 
@@ -219,6 +227,7 @@ impl Store for Directory {
     }
 
     fn settled(&mut self) -> Vec<Settled> {
+        self.was_checked.set(false);
         self.committer.as_mut().map(Committer::settled).unwrap_or_default()
     }
 
