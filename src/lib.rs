@@ -76,12 +76,13 @@
 //! No connection has a buffer of its own except for its header, and nothing is copied in between: the receiver says which
 //! part of the shared buffer is content, and that slice is written. A long upload without a digest to compute is spliced:
 //! its bytes go from the socket to the file through a pipe, and never enter the program. When the content is whole, the
-//! partial file is published, which is the only way to a final name. Under [`server::config::Durability::Full`] a second
-//! thread, the committer, syncs it first, in batches, and wakes the poll. A third one looks after the server's own files.
+//! partial file is published, which is the only way to a final name. Under [`server::config::Durability::Full`] other
+//! threads come first: several sync, each one file at a time; one more, the committer, names what is synced and wakes the
+//! poll. Another thread looks after the server's own files, once a minute.
 //!
 //! # In which order to read
 //!
-//! 1. [`reactor`]: five small structures, and why an edge must be remembered.
+//! 1. [`reactor`]: six small structures, and why an edge must be remembered.
 //! 2. [`proto`]: the conversation. Its `receiver` is the heart of the server, and knows no server.
 //! 3. [`net`] and [`store`]: what the kernel promises, and what it does not.
 //! 4. [`server`]: the turn. Then its `connections`, one turn without the operating system, and `connection`, one visit.
