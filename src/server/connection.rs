@@ -139,9 +139,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return self.readiness.writable;
         }
         let has_input = self.readiness.readable || self.held.is_some();
-        (self.stream_owes() && self.readiness.writable)
-            || self.task.as_ref().is_some_and(|task| !task.waits_for_others())
-            || (has_input && self.receiver.awaits() != Awaits::Verdict)
+        let can_advance = match &self.task {
+            Some(task) => !task.waits_for_others(),
+            None => has_input && self.receiver.awaits() != Awaits::Verdict,
+        };
+        can_advance || (self.stream_owes() && self.readiness.writable)
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -242,6 +244,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
+        if let Some(at) = self.task.as_ref().and_then(|task| task.reads_again_at()) {
+            return Some((at, Lapse::Disk));
+        }
         self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
@@ -482,6 +487,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.act_on(event, cx);
             }
             Lapse::Grace => self.receiver.grace_elapsed(),
+            Lapse::Disk => self.read_again(),
             Lapse::Linger => return Break(()),
             // It was told what it is owed and does not read it, or it is owed nothing.
             Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),

@@ -1,7 +1,7 @@
 //! The digest of what is on the disk, computed piece by piece, so that no large file holds up the others.
 //!
-//! Reading ten gigabytes takes longer than everybody else would wait, and a file has no readiness to wait for. So each
-//! visit does a piece within its budget, and the connection lines up again like one that has more to read.
+//! Reading ten gigabytes takes longer than everybody else would wait. So each visit does a piece within its budget, and the
+//! connection lines up again like one that has more to read.
 //!
 //! Knows neither the file nor what the digest is for.
 
@@ -27,7 +27,7 @@ impl Digesting {
     /// Takes in one piece, which `read` puts into `buffer`. Returns whether it was the last one.
     ///
     /// # Errors
-    /// What `read` says, and `UnexpectedEof` where it ends before its time.
+    /// What `read` says, `WouldBlock` included, and `UnexpectedEof` where it ends before its time.
     pub fn advance(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,

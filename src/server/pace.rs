@@ -38,6 +38,8 @@ pub enum Lapse {
     RateWindow,
     /// A peer that was told the last word did not go.
     Linger,
+    /// The disk has had some time for what was not there to be read.
+    Disk,
 }
 
 /// The moments that the clocks of one connection count from.

@@ -30,7 +30,7 @@ use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
 use super::space::Reservation;
-use super::{Claim, Partial, Patch, Settled, Store, StoreError, Target, cannot};
+use super::{Claim, Partial, Patch, Settled, Store, StoreError, Stored, Target, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
@@ -179,7 +179,7 @@ impl Directory {
 
 impl Store for Directory {
     type Partial = PartialFile;
-    type Content = File;
+    type Content = Stored;
 
     fn begin(&self, target: &Target) -> Result<PartialFile, StoreError> {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
@@ -200,13 +200,13 @@ impl Store for Directory {
         None
     }
 
-    fn find(&self, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
-        naming::find(self.handles.directory.as_fd(), name, size)
+    fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {
+        Ok(naming::find(self.handles.directory.as_fd(), name, size)?.map(Stored::new))
     }
 
-    fn confirm(&mut self, claim: Claim, content: File, name: Name) -> Option<Result<Name, StoreError>> {
+    fn confirm(&mut self, claim: Claim, content: Stored, name: Name) -> Option<Result<Name, StoreError>> {
         let Some(committer) = &self.committer else { return Some(Ok(name)) };
-        committer.submit(Job { claim: Some(claim), work: Work::Confirm(content), name });
+        committer.submit(Job { claim: Some(claim), work: Work::Confirm(content.into_file()), name });
         None
     }
 

@@ -57,6 +57,7 @@ mod permissions;
 mod port;
 mod record;
 mod space;
+mod stored;
 
 pub use commit::{Commit, Disk, Hold, Job, Lineup, Synced, Taken, Work};
 pub use directory::{Directory, TEND_EVERY};
@@ -66,6 +67,7 @@ pub use partial::PartialFile;
 use port::cannot;
 pub use port::{Claim, Partial, Settled, Store, StoreError, Target};
 pub use record::{Content, Found, Patch, Record};
+pub use stored::Stored;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::reactor::Id;
 pub trait Store {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
-    /// A stored file, to be read.
+    /// A stored file, to be read from its beginning. A read fails with `WouldBlock` where it would wait for the disk.
     type Content: io::Read;
 
     /// Creates a partial file for an upload, or goes on with the one that was kept for it.

@@ -14,7 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ impl SimDisk {
 
 impl Store for SimStore {
     type Partial = SimPartial;
-    type Content = io::Cursor<Vec<u8>>;
+    type Content = SimContent;
 
     fn begin(&self, target: &Target) -> Result<SimPartial, StoreError> {
         self.disk.begun.borrow_mut().push(target.name.to_string());
@@ -166,7 +166,9 @@ impl Store for SimStore {
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
         match self.disk.published.borrow().get(name.as_str()) {
             Some(bytes) if bytes.len() as u64 != size => Err(StoreError::NOT_THE_SAME),
-            found => Ok(found.cloned().map(io::Cursor::new)),
+            found => Ok(found
+                .cloned()
+                .map(|bytes| SimContent { bytes: io::Cursor::new(bytes), chance: self.chance.clone() })),
         }
     }
 
@@ -207,6 +209,21 @@ impl Store for SimStore {
 
     fn is_congested(&self) -> bool {
         self.disk.waiting.borrow().len() >= BACKLOG_MAX
+    }
+}
+
+/// A stored file that the disk has to read now and then.
+struct SimContent {
+    bytes: io::Cursor<Vec<u8>>,
+    chance: Chance,
+}
+
+impl Read for SimContent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chance.one_in(3) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.bytes.read(buffer)
     }
 }
 

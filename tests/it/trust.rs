@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use intake::proto::{Algorithm, Hasher};
-use rustix::fs::statfs;
+use rustix::fs::{Advice, fadvise, statfs};
 use rustix::process::Signal;
 
 use crate::fixture::{
@@ -160,6 +160,28 @@ fn a_file_that_is_there_already_is_done_without_a_second_copy() {
         drop(client);
         await_until("every descriptor to be closed", || server.descriptors() == before);
     }
+}
+
+#[test]
+fn a_file_that_the_disk_has_to_read_is_compared_without_waiting_for_the_disk() {
+    let server = Server::start(&[]);
+    let bytes = content(20 << 20, 7);
+    let (attribute, told) = crc32c(&bytes);
+    let path = server.dir().join("a");
+    fs::write(&path, &bytes).expect("it can be written");
+    let file = fs::File::open(&path).expect("it is there");
+    file.sync_all().expect("it can be synced");
+    fadvise(&file, 0, None, Advice::DontNeed).expect("it is a file");
+    let args = ["-P", path.to_str().expect("it is text"), "-e", "trace=read,readv,pread64,preadv,preadv2"];
+    let Some(strace) = Strace::attach(server.pid(), &args) else { return };
+    let request = format!("/ask size={} {attribute} on-exists=same a\n", bytes.len());
+    assert_eq!(Client::to(server.tcp()).ask(request), format!("done {} {told} a", bytes.len()));
+    let calls = strace.calls();
+    assert!(calls.iter().any(|call| call.contains("preadv2")), "{calls:?}");
+    let (waiting, others): (Vec<_>, Vec<_>) = calls.iter().partition(|call| !call.contains("RWF_NOWAIT"));
+    // Some file systems know no reads but those that wait.
+    let are_unknown = others.iter().any(|call| call.contains("EOPNOTSUPP"));
+    assert!(waiting.is_empty() || are_unknown, "{waiting:?}");
 }
 
 /// What is kept in a server's directory: files and claims.

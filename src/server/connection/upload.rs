@@ -14,13 +14,14 @@
 //! performed piece by piece, one that only somebody else can bring on waits for [`Connection::settle`] or
 //! [`Connection::claim`]. Knows nothing of the socket.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use super::{Connection, Context, Verdict};
 use crate::net::Stream;
 use crate::proto::{Code, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
-use crate::reactor::Budget;
+use crate::reactor::{Budget, Moment};
 use crate::server::digesting::Digesting;
 use crate::server::pace::Pace;
 use crate::server::published;
@@ -29,6 +30,9 @@ use crate::store::{Claim, Partial, Store, StoreError, Target};
 
 /// After how long it makes sense to come back where another upload is in the way, in seconds.
 const BUSY_SECONDS: u32 = 5;
+
+/// How long the disk is given for what was not there to be read: a look costs little, and a disk takes some milliseconds.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// From so many bytes on content goes through the pipe: two calls for less than a buffer gain nothing.
 const SPLICE_AFTER_BYTES: u64 = 1 << 20;
@@ -55,7 +59,8 @@ struct Wishes {
 /// What the disk has to do with a request before the next input is taken.
 pub enum Task<C> {
     /// Find out whether what has the name is the file that was uploaded, or would be.
-    Compare { whole: Whole, name: Name, content: C, digesting: Digesting },
+    /// `again_at`: it was not there to be read, and is to be tried again then.
+    Compare { whole: Whole, name: Name, content: C, digesting: Digesting, again_at: Option<Moment> },
     /// Wait until there is room among the files that wait for the disk.
     Begin(Request),
     /// Wait until whoever has the resume id has given it up. `has_waited`: the disk was busy with it until now.
@@ -94,7 +99,15 @@ impl<P: Partial> Upload<P> {
 impl<C> Task<C> {
     /// Whether the connection can do nothing about it: the disk is busy with it, or with too many others.
     pub fn waits_for_others(&self) -> bool {
-        matches!(self, Self::Begin(_) | Self::Await(_) | Self::Sync(..))
+        matches!(self, Self::Begin(_) | Self::Await(_) | Self::Sync(..) | Self::Compare { again_at: Some(_), .. })
+    }
+
+    /// When to read on, where the disk is waited for.
+    pub fn reads_again_at(&self) -> Option<Moment> {
+        match self {
+            Self::Compare { again_at, .. } => *again_at,
+            _ => None,
+        }
     }
 
     /// Whether it is what becomes of `ticket` that brings it on.
@@ -399,7 +412,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
         let promised = whole.digest.expect("who asks for the same tells a digest");
         let digesting = Digesting::new(promised.algorithm(), whole.size);
-        self.task = Some(Box::new(Task::Compare { whole, name, content, digesting }));
+        self.task = Some(Box::new(Task::Compare { whole, name, content, digesting, again_at: None }));
     }
 
     /// Gets a task further by a piece.
@@ -412,6 +425,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         };
         match piece {
             Ok(false) => self.task = Some(task),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Task::Compare { again_at, .. } = &mut *task {
+                    *again_at = Some(cx.clock.now + READ_AGAIN_AFTER);
+                }
+                self.task = Some(task);
+            }
             piece => {
                 // The peer had to wait for the disk.
                 self.pace = Pace::begin(cx.clock.now);
@@ -420,10 +439,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
+    /// The disk has had some time.
+    pub(super) fn read_again(&mut self) {
+        if let Some(Task::Compare { again_at, .. }) = self.task.as_deref_mut() {
+            *again_at = None;
+        }
+    }
+
     /// Does what a task was for.
     fn finish(&mut self, task: Task<D::Content>, result: Result<(), StoreError>, cx: &mut Context<D>) {
         match (task, result) {
-            (Task::Compare { whole, name, content, digesting }, result) => {
+            (Task::Compare { whole, name, content, digesting, .. }, result) => {
                 let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
                 let filed = self.filed(whole, name.clone(), &cx.story);
                 let result = match result {

@@ -89,6 +89,7 @@ fn lapsed(lapse: Lapse) -> &'static str {
         Lapse::Grace => "a client that says nothing may be waiting for ok",
         Lapse::Idle => "the client was silent for too long",
         Lapse::RateWindow => "the rate of the last minute is looked at",
+        Lapse::Disk => "the disk may have read what was not there yet",
         Lapse::Linger => "a client that was told the last word did not go",
     }
 }
