@@ -1,15 +1,15 @@
-//! Takes on new connections, as many as there is room for.
+//! Accepts new connections, as long as there is room for them.
 //!
-//! A listener's readiness is told once, like any other, and is remembered here until `accept` says `WouldBlock`: at the
-//! connection cap and out of descriptors alike, whoever has not been accepted waits in the kernel's backlog and is
-//! found again without a new edge.
+//! The kernel reports a listener's readiness once, so it is remembered here until `accept` says `WouldBlock`. A client that
+//! cannot be accepted yet, at the connection limit or for lack of descriptors, waits in the kernel's backlog. No new edge
+//! is needed to accept it later.
 //!
 //! ```text
 //!             an edge                    WouldBlock
 //!   waiting ------------> worth a try ----------------> waiting
-//!                          ^   |   |  at the cap: until somebody goes
+//!                          ^   |   |  at the limit: until a connection ends
 //!        the pause is over |   |
-//!        or somebody goes  |   v  out of descriptors or memory
+//!  or a connection ends    |   v  out of descriptors or memory
 //!                          +- paused
 //! ```
 
@@ -24,12 +24,12 @@ use crate::net::{Accept, Listener};
 use crate::reactor::Moment;
 use crate::store::Store;
 
-/// Accepted in one turn and from one listener, so that a storm of connections does not hold up those that are served.
+/// Accepted in one turn and from one listener, so that many new connections at once do not delay the others.
 const ACCEPTS_PER_TURN: usize = 128;
-/// How long nothing is accepted after the system ran out of descriptors or memory, unless a connection ends before.
+/// How long nothing is accepted after the system ran out of descriptors or memory, unless a connection ends earlier.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The listeners, and whether somebody waits at each.
+/// The listeners, and whether a client may be waiting at each.
 pub struct Acceptor {
     doors: Vec<Door>,
     max_connections: usize,
@@ -43,12 +43,12 @@ struct Door {
 
 struct Pause {
     until: Moment,
-    /// The connections held when it began: with fewer there is room again.
+    /// The number of connections when it began: with fewer there is room again.
     held: usize,
 }
 
 impl Acceptor {
-    /// Has the poll report the listeners under the tokens from 0 on.
+    /// Registers the listeners with the poll, under the tokens from 0 on.
     ///
     /// # Errors
     /// What the poll says.
@@ -61,14 +61,14 @@ impl Acceptor {
         Ok(Self { doors, max_connections, pause: None })
     }
 
-    /// Notes that somebody waits at the listener of this index, if there is one.
+    /// Notes that a client waits at the listener of this index, if there is such a listener.
     pub fn absorb(&mut self, index: usize) {
         if let Some(door) = self.doors.get_mut(index) {
             door.ready = true;
         }
     }
 
-    /// Whether somebody waits who can be taken on at once.
+    /// Whether a client waits that can be accepted now.
     pub fn is_ready(&self, held: usize, now: Moment) -> bool {
         self.somebody_waits() && held < self.max_connections && !self.is_paused(held, now)
     }
@@ -78,7 +78,7 @@ impl Acceptor {
         self.pause.as_ref().filter(|_| self.somebody_waits()).map(|pause| pause.until)
     }
 
-    /// Takes on a bounded number.
+    /// Accepts a bounded number of connections.
     pub fn accept<D: Store>(&mut self, connections: &mut Connections<TcpStream, D>, registry: &Registry, now: Moment) {
         for index in 0..self.doors.len() {
             for _ in 0..ACCEPTS_PER_TURN {
@@ -90,7 +90,7 @@ impl Acceptor {
         }
     }
 
-    /// Stops listening. Who waits in the backlog is reset by the kernel.
+    /// Stops listening. The kernel resets the connections in the backlog.
     pub fn close(&mut self) {
         self.doors.clear();
     }

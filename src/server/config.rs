@@ -1,9 +1,9 @@
 //! Every limit of the server, with its unit and the reason for its default.
 //!
-//! What a peer can take without a limit, somebody takes: time, connections, bytes, memory. Hence there is one for each,
-//! and all of them are here.
+//! Time, connections, bytes, memory: a peer will use up whatever has no limit. So each has one, and those that an operator
+//! can set are all here.
 //!
-//! Values only: how they are typed is the command line's, what they do is the connection's and the turn's.
+//! Values only. The command line says how they are typed; the connection and the turn act on them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,37 +12,36 @@ use std::time::Duration;
 
 use crate::proto::Rules;
 
-/// Descriptors for all but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the one that
-/// accepting keeps, the directory and what the server has in it, the pipe, the trace; and a reserve for what is open for a
-/// moment.
+/// Descriptors for everything but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the
+/// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
+/// that are open only for a moment.
 const RESERVED_DESCRIPTORS: u64 = 23;
-/// A connection's socket and the file that it is sending.
+/// A connection's socket and its file.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
-/// Of all descriptors, one in so many may be held by files that wait for the disk.
+/// Files that wait for the disk may hold one descriptor in this many.
 const BACKLOG_SHARE: u64 = 16;
-/// Files that wait for the disk at most: several batches, so that it never runs dry.
+/// The most files that wait for the disk: several batches, so that the disk always has work.
 const BACKLOG_MAX: u64 = 256;
 
-/// The descriptors that a server takes which holds so many connections and listens on so many sockets, TCP and UDP together.
+/// The descriptors that a server needs for this many connections and listening sockets (TCP and UDP together).
 pub fn descriptors_for(connections: u64, sockets: u64, sync: Durability) -> u64 {
     let held = RESERVED_DESCRIPTORS + sockets + DESCRIPTORS_PER_CONNECTION.saturating_mul(connections);
     match sync {
-        // The share is one of the sum.
+        // The share is a share of the sum.
         Durability::Full => held.saturating_add((held / (BACKLOG_SHARE - 1) + 1).min(BACKLOG_MAX)),
         Durability::None => held,
     }
 }
 
-/// How many files may wait for the disk before no further one is begun, under a `limit` on descriptors.
+/// How many files may wait for the disk before no further file is begun, under a `limit` on descriptors.
 ///
-/// A connection holds one file at a time, besides those that it has handed to the disk. A file is begun only while fewer than
-/// this many wait for the disk, and one that is handed over is no longer the connection's: so there are never more files open
-/// than connections and these together.
+/// A connection has one file open at a time, besides those that it has handed to the disk. A file is begun only while fewer
+/// than this many wait for the disk. So there are never more open files than connections plus this number.
 pub fn sync_backlog(limit: u64) -> u64 {
     (limit / BACKLOG_SHARE).clamp(1, BACKLOG_MAX)
 }
 
-/// What one server is told at its start.
+/// The configuration of one server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where TCP listens, each address once. Loopback by default: a receiver takes files from anyone who can reach it.
@@ -53,72 +52,73 @@ pub struct Config {
     pub directory: PathBuf,
     /// What a receipt promises.
     pub sync: Durability,
-    /// What uploads of a known size must leave free of the file system, in bytes; `None` is 256 MiB or a twentieth of it,
-    /// whichever is less: room for logs and for an operator's way out.
+    /// Disk space that uploads must leave free, in bytes; `None` is 256 MiB or a twentieth of the file system, whichever is
+    /// less: room for logs, and for an operator to clean up.
     pub min_free: Option<u64>,
-    /// How long an upload that broke off is kept to be gone on with. A day outlives a night and a weekend's first morning.
+    /// How long an interrupted upload is kept so that it can be resumed. A day outlives a night.
     pub partial_ttl: Duration,
-    /// What is taken and what is refused.
+    /// Which requests are accepted.
     pub rules: Rules,
-    /// What each connection may take of the server.
+    /// How much of the server each connection may use.
     pub limits: Limits,
-    /// Connections held at once; `None` takes what the descriptor limit allows.
+    /// The most connections at once; `None` is what the descriptor limit allows.
     pub max_connections: Option<usize>,
-    /// How long a shutdown waits for running uploads. 30 s is what service managers grant before they kill.
+    /// How long a shutdown waits for running uploads. Service managers commonly kill after 30 s or more.
     pub shutdown_timeout: Duration,
-    /// Other servers of the same user may listen on the same addresses, each with connections of its own.
+    /// Other servers of the same user may listen on the same addresses. The kernel gives each its own connections.
     pub reuse_port: bool,
-    /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 serve any probe, and keep a
-    /// spoofed sender from turning the echo into a flood.
+    /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 suffice for any probe, and keep
+    /// forged datagrams from turning the echo into a flood.
     pub udp_rate: Option<u32>,
 }
 
 /// Whether and where the UDP echo listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Udp {
-    /// The address and port of every TCP listener.
+    /// On the address and port of every TCP listener.
     FollowTcp,
-    /// Addresses of its own, each once.
+    /// On addresses of its own, each once.
     At(Vec<SocketAddr>),
     /// No echo.
     Off,
 }
 
-/// What a receipt promises. The default is the promise that a sender may delete its copy on.
+/// What a receipt promises. With the default a sender may delete its copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The file survives a power cut.
     #[default]
     Full,
-    /// The file survives the end of the server; the system writes it to the disk in its own time.
+    /// The file survives the end of the server. The system writes it to the disk in its own time.
     None,
 }
 
-/// What each connection may take of the server. A limit of `None` is switched off.
+/// How much of the server each connection may use. A limit of `None` is switched off.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From accept to the end of the name, in all: a byte now and then does not extend it. Names are sent by programs at
-    /// once and by people within seconds.
+    /// From accept to the end of the name, in all: further bytes do not extend it. Programs send the name at once, people
+    /// within seconds.
     pub header_timeout: Option<Duration>,
-    /// The longest silence while we wait for the peer. 60 s outlives a lost packet's retransmissions and most roaming.
+    /// The longest silence while the server waits for the peer. 60 s outlives the retransmissions of a lost packet, and most
+    /// changes of a mobile network.
     pub idle_timeout: Option<Duration>,
     /// The least mean rate over each [`Limits::RATE_WINDOW`], in bytes a second. 500 is below any modem; only a peer that
-    /// means to hold a slot is slower.
+    /// wants to occupy a connection is slower.
     pub min_rate: Option<u64>,
-    /// How long a peer that was told its last word may go on sending before we close. 30 s is nginx's lingering_time.
+    /// How long a peer may keep sending after the last reply, before the server closes. 30 s is nginx's lingering_time.
     pub linger_timeout: Duration,
-    /// Line dialect: the silence after the name at which a waiting client is told to go on. A client that streams on is
-    /// never silent for 100 ms at the start; a person does not notice it. `None`: never told.
+    /// Line dialect: the silence after the name before the server sends `ok`. A client that does not wait for it is never
+    /// silent for 100 ms at the start; a person does not notice 100 ms. `None`: never sent.
     pub ok_grace: Option<Duration>,
-    /// How long after the last byte of a name without LF more may come that belongs to it. 0 is the tutorial's protocol:
-    /// what one look finds is the name.
+    /// How long the server waits for more of a name that has no line feed. 0 is the tutorial's protocol: the name is what
+    /// the first read finds.
     pub name_quiet: Duration,
 }
 
 impl Limits {
-    /// The span over which the minimum rate is a mean. 60 s bridges a stall that TCP itself recovers from.
+    /// The span over which the minimum rate is a mean. 60 s is longer than a stall that TCP itself recovers from.
     pub const RATE_WINDOW: Duration = Duration::from_secs(60);
-    /// What is read and thrown away after the last word, in bytes: more than any socket buffer holds.
+    /// The most bytes that are read and discarded after the last reply: more than any socket buffer holds.
     pub const LINGER_MAX_BYTES: u64 = 64 << 20;
 }
 
@@ -155,7 +155,7 @@ impl Default for Config {
             sync: Durability::default(),
             min_free: None,
             partial_ttl: Duration::from_secs(24 * 3600),
-            // 10 GiB fits the disk images of small machines and stops a runaway stream.
+            // Enough for the disk images of small machines, and an end for a stream that has none.
             rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
             limits: Limits::default(),
             max_connections: None,

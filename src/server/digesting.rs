@@ -1,7 +1,7 @@
-//! The digest of what is on the disk, computed piece by piece, so that no large file holds up the others.
+//! The digest of a stored file, computed piece by piece, so that a large file does not delay other connections.
 //!
-//! Reading ten gigabytes takes longer than everybody else would wait. So each visit does a piece within its budget, and the
-//! connection lines up again like one that has more to read.
+//! Reading ten gigabytes takes many seconds. So each visit reads what its budget allows, and the connection joins the ready
+//! queue again, like one that has more to read from its socket.
 //!
 //! Knows neither the file nor what the digest is for.
 
@@ -14,20 +14,20 @@ use crate::reactor::Budget;
 #[derive(Debug)]
 pub struct Digesting {
     hasher: Hasher,
-    /// Bytes to be read yet.
+    /// Bytes that are still to be read.
     left: u64,
 }
 
 impl Digesting {
-    /// Of the next `size` bytes.
+    /// The digest of the next `size` bytes.
     pub fn new(algorithm: Algorithm, size: u64) -> Self {
         Self { hasher: Hasher::new(algorithm), left: size }
     }
 
-    /// Takes in one piece, which `read` puts into `buffer`. Returns whether it was the last one.
+    /// Adds one piece, which `read` puts into `buffer`. Returns whether it was the last one.
     ///
     /// # Errors
-    /// What `read` says, `WouldBlock` included, and `UnexpectedEof` where it ends before its time.
+    /// What `read` says, `WouldBlock` included, and `UnexpectedEof` if the file is shorter than `size`.
     pub fn advance(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -50,7 +50,7 @@ impl Digesting {
         Ok(self.left == 0)
     }
 
-    /// The sum of what was taken in.
+    /// The state of the digest.
     pub fn into_hasher(self) -> Hasher {
         self.hasher
     }

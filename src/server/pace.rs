@@ -1,11 +1,11 @@
-//! How long we are patient, and with what: the clocks of one connection.
+//! The clocks of one connection: how long the server waits for what.
 //!
-//! A peer that has gone without a word (a cable, a phone in a tunnel) sends nothing, and nothing is what an idle one
-//! sends: without a limit it holds its connection for good. One that sends a byte now and then is only slower about it,
-//! so the name has a time in all, and the content a least rate over each minute.
+//! A peer whose network has gone (a cable, a phone in a tunnel) looks like an idle one: neither sends anything. Without a
+//! limit it would keep its connection for ever. A peer that sends a byte now and then would keep it almost as long. So
+//! there is a time limit for the whole name, and a minimum rate for the content over each minute.
 //!
-//! Pure: moments come in, the next moment to look comes out. The clocks run only while we wait for the peer, and not
-//! while it waits for our disk.
+//! Pure: moments go in, and the next deadline comes out. The clocks run only while the server waits for the peer, not while
+//! the peer waits for the server's disk.
 
 use std::time::Duration;
 
@@ -13,65 +13,65 @@ use super::config::Limits;
 use crate::proto::Awaits;
 use crate::reactor::Moment;
 
-/// The two moments that a turn goes by.
+/// The two moments of a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Before the poll was asked: what came until then is known. Nobody is called late for a later moment, however long
-    /// the process was stopped since.
+    /// Before the poll: everything that came until then has been read. No peer is late for a deadline after it, however
+    /// long the process was stopped since.
     pub asked: Moment,
     /// After the poll.
     pub now: Moment,
 }
 
-/// What has run out.
+/// Which time has run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lapse {
-    /// The name did not come in time.
+    /// The time for the name.
     Header,
-    /// Nothing more came after the first burst: it is over.
+    /// The pause that ends the first burst.
     Burst,
-    /// A line-dialect client that may be waiting for `ok` has been silent.
+    /// The silence of a line-dialect client that may be waiting for `ok`.
     Grace,
-    /// Silence.
+    /// The longest silence.
     Idle,
-    /// The end of a window in which the rate is judged.
+    /// A window over which the rate is measured.
     RateWindow,
-    /// A peer that was told the last word did not go.
+    /// The linger after the last reply.
     Linger,
-    /// The disk has had some time for what was not there to be read.
+    /// The pause before a stored file is read again that was not in the page cache.
     Disk,
 }
 
 /// The moments that the clocks of one connection count from.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// When what we wait for now began: the connection, its linger, or the window in which the rate of its content is judged.
+    /// When the current wait began: the connection, its linger, or the window over which the rate is measured.
     began: Moment,
     /// When a byte last moved, in either direction.
     moved: Moment,
-    /// Bytes received since it began.
+    /// Bytes received since then.
     bytes: u64,
 }
 
 impl Pace {
-    /// The clocks of something that begins at `now`.
+    /// Clocks that begin at `now`.
     pub fn begin(now: Moment) -> Self {
         Self { began: now, moved: now, bytes: 0 }
     }
 
-    /// So many bytes came.
+    /// Notes that `bytes` came.
     pub fn received(&mut self, bytes: usize, now: Moment) {
         self.moved = now;
         self.bytes += bytes as u64;
     }
 
-    /// The bytes received since the clocks or the window began.
+    /// The bytes received since the clocks began, or the window did.
     pub fn received_bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Some of what we say was taken by the peer. Until then we were not willing to read, and it may have been waiting for
-    /// just that, so its time counts from here.
+    /// Notes that the peer took some of the replies. The server reads nothing until it has, and the peer may have been
+    /// waiting for that. So its time counts from here.
     pub fn sent(&mut self, now: Moment) {
         *self = Self::begin(now);
     }
@@ -84,7 +84,7 @@ impl Pace {
         too_slow
     }
 
-    /// What runs out next, and when. `unsent`: the peer has not taken all that we said.
+    /// What runs out next, and when. `unsent`: the peer has not taken all replies.
     pub fn next(&self, awaits: Awaits, unsent: bool, limits: &Limits) -> Option<(Moment, Lapse)> {
         let idle = || after(self.moved, limits.idle_timeout, Lapse::Idle);
         if unsent {
@@ -94,7 +94,7 @@ impl Pace {
         match awaits {
             Awaits::Header | Awaits::RestOfHeader => header(),
             Awaits::RestOfName => {
-                // A name that was read late, because the process was stopped, has not come late.
+                // A name is not late if only the process was stopped and read it late.
                 let in_time = header().filter(|(at, _)| self.moved <= *at);
                 earlier(in_time, after(self.moved, Some(limits.name_quiet), Lapse::Burst))
             }
@@ -116,7 +116,7 @@ fn after(moment: Moment, span: Option<Duration>, lapse: Lapse) -> Option<(Moment
     Some((moment + span?, lapse))
 }
 
-/// The earlier of two; the first one where they are equal.
+/// The earlier of two; the first one if they are equal.
 fn earlier(a: Option<(Moment, Lapse)>, b: Option<(Moment, Lapse)>) -> Option<(Moment, Lapse)> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),

@@ -1,7 +1,7 @@
-//! What stands before the first turn: limits checked, sockets bound.
+//! What happens before the first turn: limits are checked, sockets are bound.
 //!
-//! What can be known to go wrong is told before anybody is connected, by words to whoever starts the server: a port
-//! that is taken, an address that is not here, more connections than there will be descriptors for.
+//! What can be known to fail is reported before any client connects: a port that is taken, an address that this machine
+//! does not have, more connections than there are descriptors for.
 
 use std::fmt;
 use std::io;
@@ -10,26 +10,26 @@ use std::net::SocketAddr;
 use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
 use crate::net::{Echo, Listener, Sharing};
 
-/// How often a free number is sought for TCP and UDP together.
+/// How many times to look for a port number that is free for both TCP and UDP.
 const PAIR_ATTEMPTS: usize = 16;
 
 /// Why the server cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// More connections are asked for than there are descriptors.
+    /// There are not enough descriptors for the connections that are asked for.
     Descriptors {
         /// Connections asked for.
         asked: usize,
-        /// Descriptors that this takes.
+        /// Descriptors that they need.
         needed: u64,
         /// Descriptors that the process may have.
         limit: u64,
-        /// Of these, those that the process was started with, besides the standard streams.
+        /// How many of these the process was started with, besides the standard streams.
         inherited: u64,
         /// Connections that there are descriptors for.
         possible: usize,
     },
-    /// No address is told to listen on.
+    /// There is no address to listen on.
     NoAddress,
     /// An address cannot be listened on.
     Listen {
@@ -44,7 +44,7 @@ pub enum StartError {
     Directory(io::Error),
     /// The event loop cannot be set up.
     EventLoop(io::Error),
-    /// There is no thread to wait for the disk.
+    /// A thread that waits for the disk cannot be started.
     SyncThread(io::Error),
 }
 
@@ -77,8 +77,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// How many connections may be held, given a `limit` on the descriptors of the process, `inherited` of which were open when it
-/// started.
+/// How many connections there may be, given a `limit` on the descriptors of the process, `inherited` of which were open when
+/// it started.
 ///
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
@@ -103,10 +103,10 @@ fn echo_sockets(config: &Config) -> u64 {
     }
 }
 
-/// Binds all that the configuration names.
+/// Binds all addresses of the configuration.
 ///
 /// # Errors
-/// [`StartError::Listen`] for the first address that cannot be had, [`StartError::NoAddress`] where there is none.
+/// [`StartError::Listen`] for the first address that cannot be bound, [`StartError::NoAddress`] if there is none.
 pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
     if config.listen.is_empty() {
         return Err(StartError::NoAddress);
@@ -115,7 +115,7 @@ pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError
     loop {
         let bound = bind_once(config);
         match &bound {
-            // Another program may hold the number that TCP was given, but over UDP: take another number.
+            // Another program may have the number that TCP got, but for UDP: try another number.
             Err(StartError::Listen { transport: "udp", error, .. })
                 if error.kind() == io::ErrorKind::AddrInUse && attempts.next().is_some() && has_free_choice(config) => {
             }
@@ -171,7 +171,7 @@ fn sharing(addr: SocketAddr, all: &[SocketAddr], reuse_port: bool) -> Sharing {
     Sharing { only_v6: only_v6(addr, all), reuse_port }
 }
 
-/// `[::]` takes IPv4 as well, unless that is asked for by an address of its own.
+/// `[::]` takes IPv4 as well, unless an IPv4 address is given too.
 fn only_v6(addr: SocketAddr, all: &[SocketAddr]) -> bool {
     addr.is_ipv6() && all.iter().any(|other| other.is_ipv4() && other.port() == addr.port())
 }

@@ -1,41 +1,40 @@
-//! Content that comes in drops, and is read by the cupful.
+//! Small reads: content that trickles in is read in fewer, larger pieces.
 //!
-//! A sender of a hundred bytes now and then costs a turn and three system calls for each of them, where a fast one pays them
-//! for a megabyte: thousands of such senders keep a processor busy with next to nothing. So the kernel is asked to tell of
-//! theirs only when a few thousand bytes have come, or when no more will (the low-water mark, `SO_RCVLOWAT`, socket(7)).
+//! A slow sender costs a turn and three system calls for every hundred bytes; a fast one costs them for every megabyte.
+//! Thousands of slow senders would keep a processor busy with very little data. So the kernel is asked to report their
+//! content only when a few thousand bytes have come, or when no more will (the low-water mark, `SO_RCVLOWAT`, socket(7)).
 //!
-//! What is below the mark waits in the kernel, and no edge tells of it. Hence the mark is down again before less than that
-//! may be the last that comes, and nobody is called late before what waits has been read. A silence counts from then, so it
-//! may last up to twice as long as is allowed before it is noticed.
+//! Bytes below the mark wait in the kernel, and no edge reports them. So the mark is removed before the last bytes of the
+//! content, which may be fewer. And no timeout acts before the waiting bytes have been read. A silence counts from that
+//! read, so it may last up to twice as long as the timeout says.
 //!
 //! Pure: reads go in, marks come out.
 
-/// A read of less is a drop, in bytes.
-const DROP_BYTES: usize = 1024;
-/// After so many drops in a row it is taken for a trickle: a sender that has paused a few times is none.
-const DROPS: u8 = 8;
-/// The mark, in bytes: dozens of drops. The kernel holds more than these for them, but no more than the receive buffer.
+/// A read of fewer bytes is a small read.
+const SMALL_BYTES: usize = 1024;
+/// The number of small reads in a row that sets the mark. A sender that has only paused a few times has fewer.
+const SMALL_READS: u8 = 8;
+/// The mark, in bytes: dozens of small reads. The kernel holds at most the receive buffer.
 const MARK_BYTES: usize = 4096;
 
-/// How the content of one connection comes. Counts drops, up to [`DROPS`]; one more says that the mark is up.
+/// How the content of one connection arrives: counts small reads in a row, up to [`SMALL_READS`]; one more means that the mark is set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trickle(u8);
 
 impl Trickle {
-    const MARKED: Self = Self(DROPS + 1);
+    const MARKED: Self = Self(SMALL_READS + 1);
 
-    /// So many bytes of content came at once.
+    /// Notes a read of so many `bytes` of content.
     pub fn received(&mut self, bytes: usize) {
         if !self.is_marked() {
-            self.0 = if bytes < DROP_BYTES { (self.0 + 1).min(DROPS) } else { 0 };
+            self.0 = if bytes < SMALL_BYTES { (self.0 + 1).min(SMALL_READS) } else { 0 };
         }
     }
 
-    /// More is waited for, of which so many bytes of content are sure to come. Returns the mark, in bytes, where it is to
-    /// change.
+    /// Before a wait for more content, of which `content_left` bytes are still to come: the new mark, in bytes, if it is to change.
     pub fn mark(&mut self, content_left: u64) -> Option<usize> {
         let is_enough = content_left >= MARK_BYTES as u64;
-        if is_enough && self.0 == DROPS {
+        if is_enough && self.0 == SMALL_READS {
             *self = Self::MARKED;
             return Some(MARK_BYTES);
         }
@@ -46,9 +45,9 @@ impl Trickle {
         None
     }
 
-    /// Whether something may have come that no edge has told of.
+    /// Whether bytes may have come that no edge has reported.
     pub fn is_marked(self) -> bool {
-        self.0 > DROPS
+        self.0 > SMALL_READS
     }
 }
 
@@ -58,7 +57,7 @@ mod tests {
 
     fn trickling() -> Trickle {
         let mut trickle = Trickle::default();
-        (0..DROPS).for_each(|_| trickle.received(100));
+        (0..SMALL_READS).for_each(|_| trickle.received(100));
         trickle
     }
 
@@ -76,9 +75,9 @@ mod tests {
     fn a_few_drops_and_what_is_nearly_all_there_are_no_trickle() {
         let mut trickle = Trickle::default();
         for _ in 0..20 {
-            (1..DROPS).for_each(|_| trickle.received(100));
+            (1..SMALL_READS).for_each(|_| trickle.received(100));
             assert_eq!(trickle.mark(u64::MAX), None);
-            trickle.received(DROP_BYTES);
+            trickle.received(SMALL_BYTES);
         }
         assert_eq!(trickling().mark(4095), None);
     }

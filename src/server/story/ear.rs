@@ -1,4 +1,4 @@
-//! What is told of a connection, and to whom.
+//! The facts about a connection, and those who listen to them.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use crate::store::StoreError;
 /// Something that happened to a connection, told once.
 #[derive(Clone, Copy, Debug)]
 pub enum Fact<'a> {
-    /// It was taken from the backlog.
+    /// It was accepted.
     Accepted,
     /// It resumes an upload.
     Resumed,
     /// Content has come.
     Received {
-        /// How much.
+        /// How many bytes.
         bytes: usize,
     },
     /// A file is stored.
@@ -33,32 +33,32 @@ pub enum Fact<'a> {
         /// The name that was asked for, if it is known.
         name: Option<&'a Name>,
     },
-    /// Bytes that are not a request were refused, and the connection goes on.
+    /// Bytes that are not a request were refused, and the connection stays.
     NotARequest {
         /// Why.
         refusal: &'a Refusal,
-        /// What came.
+        /// The bytes.
         head: &'a [u8],
     },
-    /// A file is stored whose connection has gone.
+    /// A file is stored, and its connection has ended already.
     StoredForNobody {
         /// What was asked for.
         filed: &'a Filed,
         /// The name that it got.
         stored: &'a Name,
     },
-    /// A file could not be stored whose connection has gone.
+    /// A file could not be stored, and its connection has ended already.
     LostForNobody {
         /// What was asked for.
         filed: &'a Filed,
         /// Why.
         error: &'a StoreError,
     },
-    /// It ends.
+    /// The connection ends.
     Closed {
         /// Why.
         reason: &'a CloseReason,
-        /// The upload that was under way.
+        /// The name of the upload in progress.
         uploading: Option<&'a Name>,
         /// When.
         now: Moment,
@@ -71,7 +71,7 @@ pub trait Ear {
     fn hear(&mut self, whom: &Whom, fact: &Fact);
 }
 
-/// Who a connection is with, since when, and what it has done.
+/// The peer of a connection, when it was accepted, and what it has done.
 #[derive(Debug)]
 pub struct Whom {
     pub(super) peer: SocketAddr,
@@ -85,7 +85,7 @@ pub struct Whom {
 }
 
 impl Whom {
-    /// A connection that was accepted at `now`.
+    /// The story of a connection that was accepted at `now`.
     pub fn new(peer: SocketAddr, now: Moment) -> Self {
         Self { peer, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
     }

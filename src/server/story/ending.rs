@@ -1,7 +1,6 @@
 //! How a connection ends.
 //!
-//! Every connection ends for one [`CloseReason`]. What is logged and counted follows from it. Knows nothing of how it came
-//! to that.
+//! Every connection ends for one [`CloseReason`], which decides what is logged and counted. Knows nothing of sockets.
 
 use std::fmt;
 use std::io;
@@ -12,7 +11,7 @@ use crate::proto::{Name, Refusal, Whole};
 /// How a connection ended.
 #[derive(Debug)]
 pub enum CloseReason {
-    /// Its one file is stored. Only its sender knows whether it is whole: the end of the stream was the end of the file.
+    /// Its one file is stored. The end of the stream was the end of the file, so only the sender knows whether it is whole.
     Stored {
         /// What the client calls it.
         asked: Name,
@@ -23,15 +22,15 @@ pub enum CloseReason {
     },
     /// All its requests were answered.
     Finished,
-    /// It was refused, or cut off in the upload of this name.
+    /// It was refused, or the upload of this name was cut off.
     Refused(Refusal, Option<Name>),
-    /// What it sent is not a request. The bytes are escaped wherever they are quoted.
+    /// What the client sent is not a request. The bytes are escaped wherever they are quoted.
     NotARequest(Refusal, Box<[u8]>),
-    /// The server had to end while the disk was busy with its files: nobody knows what becomes of them.
+    /// The server had to end while the disk was busy with the files of this connection. Whether they are stored is not known.
     Undecided,
-    /// The peer reset it, or the network did.
+    /// It was reset by the peer or the network.
     Lost(io::Error),
-    /// The peer left before it sent anything.
+    /// It ended before the peer sent anything.
     Silent,
 }
 
@@ -56,23 +55,23 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// A file that is whole, and that the disk is busy with.
+/// A whole file that was handed to the disk.
 #[derive(Debug)]
 pub struct Filed {
-    /// Who it is from.
+    /// The address that it came from.
     pub peer: SocketAddr,
-    /// What has come of it.
+    /// Its size and digest.
     pub whole: Whole,
     /// What the client calls it.
     pub asked: Name,
-    /// The connection carries no other file: the line at its end is that of the file, too.
+    /// The connection carries no other file: one log line serves for both.
     pub is_alone: bool,
-    /// The client itself has ended the stream. It says something only of a file that ends with it.
+    /// The client itself has ended the stream. This matters only for a file that ends with the stream.
     pub is_proven: bool,
 }
 
 impl Filed {
-    /// What the log says of it when it is stored.
+    /// The log line of the stored file.
     pub fn line(&self, stored: &Name) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             let Self { whole: Whole { size, digest, .. }, asked, .. } = self;
@@ -85,7 +84,7 @@ impl Filed {
     }
 }
 
-/// What the log says of a refused request.
+/// The log line of a refused request.
 pub fn refused(Refusal { code, words, .. }: &Refusal, name: Option<&Name>) -> impl fmt::Display {
     fmt::from_fn(move |f| match name {
         Some(name) => write!(f, "refused {name:?}, {} {words}", code.0),
@@ -93,7 +92,7 @@ pub fn refused(Refusal { code, words, .. }: &Refusal, name: Option<&Name>) -> im
     })
 }
 
-/// What the log says of bytes that are not a request.
+/// The log line of bytes that are not a request.
 pub fn not_a_request(Refusal { code, words, .. }: &Refusal, head: &[u8]) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "refused, {} {words}: \"{}\"", code.0, head.escape_ascii()))
 }

@@ -9,10 +9,10 @@ use super::{Ear, Fact, Whom};
 use crate::proto::Name;
 use crate::reactor::Moment;
 
-/// What a line is said to come from: users need not know where in the server it is written.
+/// The target of these lines: users need not know which module writes them.
 const TARGET: &str = "intake::server";
 
-/// The log's ear.
+/// Listens for the log.
 #[derive(Debug)]
 pub struct Line;
 
@@ -46,7 +46,7 @@ impl Ear for Line {
     }
 }
 
-/// The line of a whole connection. `uploading`: the upload that was under way.
+/// The line of a whole connection. `uploading`: the name of the upload in progress.
 fn summary(whom: &Whom, reason: &CloseReason, uploading: Option<&Name>, now: Moment) -> String {
     let Whom { peer, accepted, content_bytes, stored, refused } = whom;
     let seconds = now.since(*accepted).as_secs_f64();
@@ -72,7 +72,7 @@ mod tests {
         Name::parse(name.as_bytes(), NamePolicy::default()).unwrap()
     }
 
-    /// The line of a connection of a second and a half, without the peer.
+    /// The line of a connection that lasted a second and a half, without the peer.
     fn line(stored: u32, reason: &CloseReason, uploading: Option<&Name>) -> String {
         let (peer, start) = (SocketAddr::from(([192, 0, 2, 1], 9)), Moment::default());
         let whom = Whom { content_bytes: 7, stored, ..Whom::new(peer, start) };

@@ -12,20 +12,20 @@ use crate::proto::{Awaits, Event, Farewell, Name};
 use crate::server::pace::Lapse;
 use crate::store::StoreError;
 
-/// The most that is quoted of what was said, in bytes, so that no line is too long to be written at once.
+/// The most bytes of a reply that are quoted, so that no line is too long to be written at once.
 const EXCERPT_BYTES: usize = 200;
 
 /// Something that happened on one connection.
 #[derive(Debug)]
 pub enum Scene<'a> {
-    /// It was taken from the backlog.
+    /// It was accepted.
     Accepted {
         /// The server's address.
         local: Option<SocketAddr>,
     },
     /// The poll reported it.
     Event(Flags),
-    /// A read found bytes.
+    /// A read returned bytes.
     Read {
         /// How many.
         bytes: usize,
@@ -37,22 +37,22 @@ pub enum Scene<'a> {
         /// How many.
         bytes: usize,
     },
-    /// A read found the end: the client sends no more.
+    /// A read returned the end: the client sends no more.
     ReadEnd,
-    /// A read found nothing: the socket is drained.
+    /// A read would block: the socket is drained.
     ReadWouldBlock,
     /// The kernel now reports content only when this much has come (`SO_RCVLOWAT`).
     LowWater {
         /// In bytes.
         bytes: usize,
     },
-    /// This was written.
+    /// These bytes were written.
     Wrote(&'a [u8]),
-    /// A write found no room: the client does not read.
+    /// A write would block: the client does not read.
     WriteWouldBlock,
-    /// A read or a write failed, for good.
+    /// A read or a write failed: the connection is lost.
     Failed(&'a io::Error),
-    /// The conversation made this of what was read.
+    /// What the bytes mean, according to the conversation.
     Heard(&'a Event<'a>),
     /// What the conversation waits for has changed.
     State {
@@ -61,25 +61,25 @@ pub enum Scene<'a> {
         /// What it waits for.
         to: Awaits,
     },
-    /// What is held of an upload that is resumed has been synced, or has not.
+    /// The partial file of a resumed upload has been synced, or the sync failed.
     Held {
-        /// How much is held, in bytes.
+        /// Its size, in bytes.
         offset: u64,
         /// The name that the file will have, or why the sync failed.
         result: &'a Result<Name, StoreError>,
     },
-    /// A file is stored, or is not.
+    /// A file is stored, or could not be.
     Settled(&'a Result<Name, StoreError>),
     /// A deadline has passed.
     Lapsed(Lapse),
-    /// It goes back into the ready queue, behind the others.
+    /// It joins the end of the ready queue.
     Yielded {
         /// What it spent of its budget, in bytes.
         spent_bytes: usize,
     },
-    /// Everything is sent, and this is how the connection is closed.
+    /// Everything is sent, and this is how the server closes.
     Parting(Farewell),
-    /// What the kernel knows of the two addresses, or why it is not asked any more.
+    /// What the kernel knows about the two addresses, or why it is not asked any more.
     Kernel(&'a io::Result<Tcp>),
     /// The socket is closed.
     Closed {
@@ -99,7 +99,7 @@ pub enum Side {
     Server,
 }
 
-/// The beginning of what was said.
+/// The beginning of a reply.
 pub fn excerpt(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(EXCERPT_BYTES)];
     let more = if start.len() < bytes.len() { "…" } else { "" };

@@ -1,7 +1,7 @@
 //! The trace: every step of every connection, one line each, in words for people or as JSON for programs.
 //!
-//! A [`Tracer`] hears scenes. It adds what it can find out besides (the time, the state before, the kernel's view, which
-//! side closed first) and writes each as one line.
+//! A [`Tracer`] listens to scenes. It adds the time, the state before, the kernel's view, and which side closed first, and
+//! writes each scene as one line.
 //!
 //! A socket does not remember which side closed first, but its TCP state shows it while it lasts (RFC 9293, 3.3.2). The
 //! kernel is asked where that state may have changed: when the end of the peer's stream is read and when ours is sent.
@@ -21,26 +21,26 @@ use crate::net::diag::Diag;
 use crate::proto::{Awaits, Farewell};
 use crate::reactor::Id;
 
-/// How the trace is written.
+/// The form of the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Words for people.
     Words,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
 /// Writes the trace of all connections.
 pub struct Tracer {
     format: Format,
-    /// Gets one whole line a write.
+    /// Receives one whole line with each write.
     out: Box<dyn Write + Send>,
-    /// `None` once it has failed and that has been written.
+    /// `None` once it has failed, and the trace has said so.
     kernel: Option<io::Result<Diag>>,
     traces: HashMap<Id, Traced>,
 }
 
-/// What is kept of one connection.
+/// What the tracer remembers of one connection.
 #[derive(Clone, Copy, Debug)]
 struct Traced {
     local: Option<SocketAddr>,
@@ -58,7 +58,7 @@ impl fmt::Debug for Tracer {
 }
 
 impl Tracer {
-    /// Writes to `out`, one whole line a write. Errors of `out` are ignored.
+    /// A tracer that writes to `out`, one whole line with each write. Errors of `out` are ignored.
     pub fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
         Self { format, out, kernel: Some(Diag::open()), traces: HashMap::new() }
     }
@@ -87,7 +87,7 @@ impl Tracer {
         self.traces.remove(&id);
     }
 
-    /// Writes a scene, and what the kernel says where that may have changed.
+    /// Writes a scene, and the kernel's view where that may have changed.
     pub(super) fn hear(&mut self, id: Id, scene: &Scene) {
         let Some(&traced) = self.traces.get(&id) else { return };
         self.write(&traced, scene);
@@ -142,13 +142,13 @@ impl Tracer {
     fn write(&mut self, traced: &Traced, scene: &Scene) {
         let mut line = self.format.line(traced.accepted.elapsed(), traced.peer, scene);
         line.push('\n');
-        // A line that cannot be written is no reason to stop working.
+        // A line that cannot be written must not stop the server.
         let _ = self.out.write(line.as_bytes()).and_then(|_| self.out.flush());
     }
 }
 
-/// Which side ended first, if a TCP state shows it (RFC 9293, 3.3.2). The first one has a TIME_WAIT in the end. So CLOSED means
-/// that the client was first, with a FIN or a reset, unless we have reset the connection.
+/// Which side ended first, if a TCP state shows it (RFC 9293, 3.3.2). The side that ends first ends in TIME_WAIT. So CLOSED
+/// means that the client was first, with a FIN or a reset, unless the server has reset the connection.
 fn first_to_close(state: &str) -> Option<Side> {
     match state {
         "CLOSE_WAIT" | "LAST_ACK" | "CLOSED" => Some(Side::Client),
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_connection_that_the_kernel_has_forgotten_before_we_closed_it_was_ended_by_the_client() {
         let mut stage = Stage::new(Format::Words);
-        // Its end came before ours and was not read yet: LAST_ACK, and then nothing.
+        // The client's FIN came before ours and was not read yet: LAST_ACK, and then CLOSED.
         stage.tell(Scene::Parting(Farewell::Linger));
         stage.close();
         assert_eq!(stage.scenes()[4], "closed: finished; the client ended first");
