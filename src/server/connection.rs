@@ -27,28 +27,27 @@
 
 mod upload;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use super::config::Limits;
+use super::jobs::Jobs;
 use super::pace::{Clock, Lapse, Pace};
-use super::published::Published;
-use super::story::{CloseReason, Fact, Filed, Scene, Story};
+use super::story::{CloseReason, Fact, Scene, Story};
 use super::trickle::Trickle;
 use crate::net::{Pipe, Stream};
 use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
-use crate::store::{Claim, Partial, Store};
+use crate::store::{Partial, Store};
 use upload::{Task, Upload};
 
 /// What the loop lends to a connection while it serves it.
 pub struct Context<'a, D> {
     /// Where files go.
     pub store: &'a mut D,
-    /// What was published of late.
-    pub published: &'a mut Published,
+    /// What the disk is busy with, for all connections.
+    pub jobs: &'a mut Jobs,
     /// What every conversation goes by.
     pub rules: &'a Rules,
     /// How patient to be.
@@ -59,8 +58,6 @@ pub struct Context<'a, D> {
     pub pipe: Option<&'a Pipe>,
     /// Whether other connections wait for room to begin a file: it would be unfair to begin one before them.
     pub others_wait: bool,
-    /// Files that the disk is busy with, of all connections.
-    pub filed: &'a mut BTreeMap<Claim, Filed>,
     /// The turn's clock.
     pub clock: Clock,
     /// Where it tells what happens.

@@ -3,20 +3,19 @@
 //! This is the turn without the operating system: readiness and time are handed in, so that the simulation drives the
 //! very code that the poll drives. The [`Table`] sees to it that a connection that could get further is queued.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
 use super::config::{Config, Limits};
 use super::connection::{Connection, Context, Verdict};
+use super::jobs::{Jobs, Waiter};
 use super::pace::Clock;
-use super::published::Published;
 use super::story::trace::Tracer;
 use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Rules};
 use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
-use crate::store::{Claim, Store, StoreError};
+use crate::store::{Done, Store, StoreError};
 
 /// One read, at most: past 1 MiB a file system gains nothing from larger writes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -40,11 +39,9 @@ pub struct Connections<S, D: Store> {
     table: Table<Seat<S, D>>,
     /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
     waiting_for_room: ReadyQueue,
-    /// Files that the disk is busy with. Their connections may have gone.
-    filed: BTreeMap<Claim, Filed>,
+    jobs: Jobs,
     /// Those who wait until the disk is done with the upload that they want to resume.
     awaiting: Vec<Id>,
-    published: Published,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
     ears: Ears,
@@ -75,9 +72,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             limits: config.limits.clone(),
             table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
-            filed: BTreeMap::new(),
+            jobs: Jobs::default(),
             awaiting: Vec::new(),
-            published: Published::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
             ears: Ears::default(),
@@ -117,16 +113,16 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.absorb(id, readiness);
     }
 
-    /// Passes on what the store has published since.
+    /// Passes the results of the disk on to those who wait for them.
     pub fn settle(&mut self) {
-        for (claim, result) in self.store.settled() {
-            self.published.settle(claim, &result);
-            let filed = self.filed.remove(&claim);
-            if let Some(Seat { connection, whom }) = self.table.get_mut(claim.id) {
-                let mut story = Story { id: claim.id, whom, ears: &mut self.ears };
-                connection.settle(claim.ticket, filed, result, &mut story);
-                self.table.queue(claim.id);
-            } else if let Some(filed) = filed {
+        for settled in self.store.settled() {
+            let Waiter { id, ticket } = Waiter::of(settled.token);
+            let filed = self.jobs.settle(&settled);
+            if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
+                let mut story = Story { id, whom, ears: &mut self.ears };
+                connection.settle(ticket, filed, settled.done, &mut story);
+                self.table.queue(id);
+            } else if let (Some(filed), Done::Stored(result)) = (filed, settled.done) {
                 self.settle_orphan(&filed, &result);
             }
         }
@@ -267,13 +263,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
             store: &mut self.store,
-            published: &mut self.published,
+            jobs: &mut self.jobs,
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
             pipe: self.pipe.as_ref(),
             clock,
-            filed: &mut self.filed,
             others_wait: !self.waiting_for_room.is_empty(),
             story: Story { id, whom, ears: &mut self.ears },
         };

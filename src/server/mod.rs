@@ -34,6 +34,7 @@ pub mod config;
 mod connection;
 mod connections;
 mod digesting;
+mod jobs;
 mod pace;
 mod published;
 mod start;

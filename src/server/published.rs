@@ -1,62 +1,50 @@
-//! The uploads with a resume id that were published last, for clients that ask again because they did not hear of it.
+//! The uploads with a resume id that were published last, for clients that ask again because their receipt was lost.
 //!
-//! A client that waits in vain for its receipt comes back on another connection, and asks for the same upload. By then the
-//! upload may be published, and nothing is left to be resumed: sent again, it would be stored a second time. So what was
-//! published is remembered, as long as there is room. Knows what was said of uploads, and nothing of files.
+//! Such a client comes back on another connection, and asks for the same upload. By then the upload may be published, and
+//! nothing is left to be resumed: sent again, it would be stored a second time. So the last ones are remembered. Knows what
+//! clients asked for, and nothing of files.
 
 use std::collections::VecDeque;
 
 use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId};
-use crate::store::{Claim, StoreError};
 
 /// How many are remembered.
 const REMEMBERED_MAX: usize = 256;
 
-/// What was published, and what is being published.
+/// The resumable uploads that were published last.
 #[derive(Debug, Default)]
 pub struct Published {
     /// The oldest first.
-    settled: VecDeque<Upload>,
-    /// What the disk is busy with.
-    pending: Vec<(Claim, Upload)>,
+    uploads: VecDeque<Upload>,
 }
 
-/// An upload that is whole.
+/// An upload that is published.
 #[derive(Debug)]
 pub struct Upload {
     /// Under which it could be resumed.
     pub id: ResumeId,
-    /// What it was to be called, and, once it is published, what it is called.
+    /// The name that was asked for.
     pub name: Name,
     /// All of its content.
     pub held: Held,
-    /// What its content has.
+    /// The digest of its content.
     pub digest: Digest,
-    /// What it is called now.
+    /// The name that it got.
     pub stored: Name,
 }
 
 impl Published {
-    /// The disk is busy with `upload`.
-    pub fn expect(&mut self, claim: Claim, upload: Upload) {
-        self.pending.push((claim, upload));
-    }
-
-    /// Something has come of `claim`.
-    pub fn settle(&mut self, claim: Claim, result: &Result<Name, StoreError>) {
-        let Some(index) = self.pending.iter().position(|(pending, _)| *pending == claim) else { return };
-        let (_, upload) = self.pending.swap_remove(index);
-        if let Ok(stored) = result {
-            if self.settled.len() == REMEMBERED_MAX {
-                self.settled.pop_front();
-            }
-            self.settled.push_back(Upload { stored: stored.clone(), ..upload });
+    /// An upload was published. The oldest one is forgotten if there are too many.
+    pub fn remember(&mut self, upload: Upload) {
+        if self.uploads.len() == REMEMBERED_MAX {
+            self.uploads.pop_front();
         }
+        self.uploads.push_back(upload);
     }
 
     /// What was published for a request that is the same: id, name, size and, as far as it is known, digest.
     pub fn find(&self, request: &Request) -> Option<&Upload> {
-        self.settled.iter().rev().find(|upload| {
+        self.uploads.iter().rev().find(|upload| {
             let is_same = Some(&upload.id) == request.resume.as_ref()
                 && upload.name == request.name
                 && Some(upload.held.offset) == request.size;
@@ -72,8 +60,7 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Algorithm, Dialect, Hasher, NamePolicy, Ticket};
-    use crate::reactor::Slots;
+    use crate::proto::{Algorithm, Dialect, Hasher, NamePolicy};
 
     fn name(name: &str) -> Name {
         Name::parse(name.as_bytes(), NamePolicy::default()).unwrap()
@@ -94,10 +81,7 @@ mod tests {
     fn the_same_request_finds_what_was_published_and_no_other_does() {
         let mut published = Published::default();
         let known = Promise::Known(Digest::Crc32c(7));
-        let claim = Claim { id: Slots::default().insert(()), ticket: Ticket(1) };
-        published.expect(claim, upload("x"));
-        assert!(published.find(&request("x", "a", 3, known)).is_none(), "it may fail yet");
-        published.settle(claim, &Ok(name("a.1")));
+        published.remember(Upload { stored: name("a.1"), ..upload("x") });
         for promise in [known, Promise::Trailer(Algorithm::Crc32c)] {
             let found = published.find(&request("x", "a", 3, promise)).unwrap();
             assert_eq!(found.stored, name("a.1"));
@@ -111,18 +95,13 @@ mod tests {
         ] {
             assert!(published.find(&other).is_none(), "{other:?}");
         }
-        published.expect(claim, upload("z"));
-        published.settle(claim, &Err(StoreError::Failed));
-        assert!(published.find(&request("z", "a", 3, known)).is_none());
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
         let mut published = Published::default();
-        let claim = Claim { id: Slots::default().insert(()), ticket: Ticket(1) };
         for number in 0..=REMEMBERED_MAX {
-            published.expect(claim, upload(&number.to_string()));
-            published.settle(claim, &Ok(name("a")));
+            published.remember(upload(&number.to_string()));
         }
         let finds = |id: &str| published.find(&request(id, "a", 3, Promise::Known(Digest::Crc32c(7)))).is_some();
         assert_eq!((finds("0"), finds("1")), (false, true));

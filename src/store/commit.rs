@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Claim, Owned, Partial, Patch, Settled, StoreError};
+use super::{Done, Owned, Partial, Patch, Settled, StoreError, Token};
 use crate::proto::Name;
 
 /// What it takes of a disk to make files last.
@@ -57,22 +57,19 @@ pub trait Disk {
     fn sync_kept(&self) -> io::Result<()>;
 }
 
-/// Something that is to last.
-pub struct Job<D: Disk> {
-    /// Whose it is, if somebody waits for it.
-    pub claim: Option<Claim>,
-    /// What is to be done with it.
-    pub work: Work<D>,
-    /// The name that it has or is to have.
-    pub name: Name,
+/// A [`super::Job`] on its way to the disk.
+struct Job<D: Disk> {
+    /// `None`: nobody waits for the result.
+    token: Option<Token>,
+    work: Work<D>,
 }
 
 /// What there is to do with a file.
 pub enum Work<D: Disk> {
     /// An upload that is whole: it is to have its name.
     Publish(D::Partial),
-    /// A file that has its name already. Another server, or this one just now, may not have synced it.
-    Confirm(D::File),
+    /// A file that has this name already. Another server, or this one just now, may not have synced it.
+    Confirm(D::File, Name),
     /// What has come of an upload so far: it is to be kept, to be resumed from here.
     Hold(Hold<D::File>),
 }
@@ -86,6 +83,8 @@ pub struct Hold<F> {
     pub record: F,
     /// The state after that content.
     pub state: Patch,
+    /// The final name that the upload is to have.
+    pub name: Name,
     /// Dropped after the files, as their close gives up the lock.
     pub upload: Arc<Owned>,
 }
@@ -95,15 +94,24 @@ impl<D: Disk> Work<D> {
     fn content(&self) -> &D::File {
         match self {
             Self::Publish(partial) => D::file(partial),
-            Self::Confirm(file) => file,
+            Self::Confirm(file, _) => file,
             Self::Hold(hold) => &hold.content,
+        }
+    }
+
+    /// The final name that it is about.
+    fn name(&self) -> &Name {
+        match self {
+            Self::Publish(partial) => partial.name(),
+            Self::Confirm(_, name) => name,
+            Self::Hold(hold) => &hold.name,
         }
     }
 
     /// How many files it holds open.
     pub(super) fn files(&self) -> usize {
         match self {
-            Self::Publish(_) | Self::Confirm(_) => 1,
+            Self::Publish(_) | Self::Confirm(..) => 1,
             Self::Hold(_) => 2,
         }
     }
@@ -130,18 +138,26 @@ impl<D: Disk> Synced<D> {
 
     /// Whether no earlier job of the same name is still syncing.
     fn is_ready(&self, syncing: &[(u64, Name)]) -> bool {
-        !syncing.iter().any(|(number, name)| *number < self.number && *name == self.job.name)
+        !syncing.iter().any(|(number, name)| number < &self.number && name == self.job.work.name())
     }
 }
 
 /// A job after its last step but the sync of a directory.
 struct Named {
-    /// Whose it is, if somebody waits for it.
-    claim: Option<Claim>,
-    /// Its name is among the kept ones.
-    is_kept: bool,
-    /// Its name, if nothing has failed yet.
-    result: Result<Name, StoreError>,
+    token: Option<Token>,
+    /// How it ends, unless that sync fails.
+    done: Done,
+}
+
+impl Named {
+    /// Whether its name is among those of kept files.
+    fn is_kept(&self) -> bool {
+        matches!(self.done, Done::Held(_))
+    }
+
+    fn is_ok(&self) -> bool {
+        matches!(self.done, Done::Stored(Ok(_)) | Done::Held(Ok(())))
+    }
 }
 
 /// Where each job stands on its way: it waits, it is being synced, it is synced.
@@ -169,9 +185,9 @@ impl<D: Disk> Default for Lineup<D> {
 }
 
 impl<D: Disk> Lineup<D> {
-    /// Appends a job.
-    pub fn submit(&mut self, job: Job<D>) {
-        self.waiting.push_back(job);
+    /// Appends a job. Its result comes back under `token`, if there is one.
+    pub fn submit(&mut self, token: Option<Token>, work: Work<D>) {
+        self.waiting.push_back(Job { token, work });
     }
 
     /// How many jobs wait or are syncing.
@@ -194,7 +210,7 @@ impl<D: Disk> Lineup<D> {
         let job = self.waiting.pop_front()?;
         let number = self.next;
         self.next += 1;
-        self.syncing.push((number, job.name.clone()));
+        self.syncing.push((number, job.work.name().clone()));
         Some(Taken { job, number })
     }
 
@@ -253,7 +269,7 @@ impl<D: Disk> Commit<D> {
     fn sync_files(&self, work: &Work<D>) -> Result<(), StoreError> {
         self.check()?;
         let synced = self.disk.sync_data(work.content()).and_then(|()| match work {
-            Work::Publish(_) | Work::Confirm(_) => Ok(()),
+            Work::Publish(_) | Work::Confirm(..) => Ok(()),
             Work::Hold(hold) => self.write_state(hold),
         });
         let Err(error) = synced else { return Ok(()) };
@@ -290,23 +306,28 @@ impl<D: Disk> Commit<D> {
             }
             named.extend(ready.into_iter().map(|synced| self.name(synced)));
         }
-        let is_due = |kept: bool| named.iter().any(|named| named.is_kept == kept && named.result.is_ok());
+        let is_due = |kept: bool| named.iter().any(|named| named.is_kept() == kept && named.is_ok());
         let lasts = self.make_last(is_due(false), || self.disk.sync_directory());
         let kept_lasts = self.make_last(is_due(true), || self.disk.sync_kept());
-        let settle = |Named { claim, is_kept, result }: Named| match if is_kept { kept_lasts } else { lasts } {
-            true => Some((claim?, result)),
-            false => Some((claim?, result.and(Err(StoreError::Failed)))),
+        let settle = |Named { token, done }: Named| {
+            let done = match done {
+                Done::Stored(result) if !lasts => Done::Stored(result.and(Err(StoreError::Failed))),
+                Done::Held(result) if !kept_lasts => Done::Held(result.and(Err(StoreError::Failed))),
+                done => done,
+            };
+            Some(Settled { token: token?, done })
         };
         named.into_iter().filter_map(settle).collect()
     }
 
-    fn name(&self, Synced { job: Job { claim, work, name }, result, .. }: Synced<D>) -> Named {
-        let is_kept = matches!(work, Work::Hold(_));
-        let result = result.and_then(|()| self.check()).and_then(|()| match work {
-            Work::Publish(partial) => partial.publish(name),
-            Work::Confirm(_) | Work::Hold(_) => Ok(name),
-        });
-        Named { claim, is_kept, result }
+    fn name(&self, Synced { job: Job { token, work }, result, .. }: Synced<D>) -> Named {
+        let result = result.and_then(|()| self.check());
+        let done = match work {
+            Work::Publish(partial) => Done::Stored(result.and_then(|()| partial.publish())),
+            Work::Confirm(_, name) => Done::Stored(result.map(|()| name)),
+            Work::Hold(_) => Done::Held(result),
+        };
+        Named { token, done }
     }
 
     /// Returns whether the names would survive a power cut, as far as that is due.

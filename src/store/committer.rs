@@ -26,8 +26,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Settled;
-use super::commit::{Commit, Disk, Job, Lineup, Synced, Taken};
+use super::commit::{Commit, Disk, Lineup, Synced, Taken, Work};
+use super::{Settled, Token};
 
 /// The most threads that sync at once. On a disk whose flush takes 5 ms more of them gain little; on a fast one there is
 /// never work for as many.
@@ -90,9 +90,9 @@ where
         Ok(committer)
     }
 
-    /// Submits `job`. [`Committer::settled`] tells what becomes of it.
-    pub(super) fn submit(&self, job: Job<D>) {
-        self.shared.submit(job);
+    /// Submits a job. [`Committer::settled`] tells what becomes of it.
+    pub(super) fn submit(&self, token: Token, work: Work<D>) {
+        self.shared.submit(Some(token), work);
     }
 
     /// For jobs that nobody waits for.
@@ -105,10 +105,10 @@ impl<D> Queue<D>
 where
     D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
 {
-    /// Submits `job`, unless the server has ended.
-    pub(super) fn submit(&self, job: Job<D>) {
+    /// Submits a job, unless the server has ended.
+    pub(super) fn submit(&self, work: Work<D>) {
         if let Some(shared) = self.0.upgrade() {
-            shared.submit(job);
+            shared.submit(None, work);
         }
     }
 
@@ -270,10 +270,10 @@ impl<D> Shared<D>
 where
     D: Disk<Partial: Send, File: Send> + Send + Sync + 'static,
 {
-    fn submit(self: &Arc<Self>, job: Job<D>) {
-        self.pending.fetch_add(job.work.files(), Ordering::Relaxed);
+    fn submit(self: &Arc<Self>, token: Option<Token>, work: Work<D>) {
+        self.pending.fetch_add(work.files(), Ordering::Relaxed);
         let mut state = self.state();
-        state.lineup.submit(job);
+        state.lineup.submit(token, work);
         if state.lineup.unsynced() <= state.syncing {
             self.to_sync.notify_one();
         } else if state.syncing < SYNCING_MAX
@@ -353,12 +353,18 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::proto::{Name, NamePolicy, OnExists, Ticket};
-    use crate::reactor::Slots;
-    use crate::store::{Claim, Directory, Partial, Store, StoreError, Target};
+    use crate::proto::{Name, NamePolicy, OnExists};
+    use crate::store::{Directory, Done, Job, Partial, Store, StoreError, Target};
 
     fn name(number: usize) -> Name {
         Name::parse(format!("f{number}").as_bytes(), NamePolicy::default()).unwrap()
+    }
+
+    fn stored(settled: &Settled) -> Result<&Name, &StoreError> {
+        match &settled.done {
+            Done::Stored(result) => result.as_ref(),
+            Done::Held(_) => unreachable!("nothing is held"),
+        }
     }
 
     /// Publishes `count` files and waits until all are settled.
@@ -366,13 +372,11 @@ mod tests {
         let mut directory = Directory::open(path).unwrap();
         let (sender, woken) = mpsc::channel();
         directory.sync_before_receipts(count, move || sender.send(()).unwrap()).unwrap();
-        let id = Slots::default().insert(());
         for number in 0..count {
             assert!(!directory.is_congested());
             let mut partial = directory.begin(&Target::new(&name(number), OnExists::Refuse)).unwrap();
             partial.append(format!("content {number}").as_bytes()).unwrap();
-            let claim = Claim { id, ticket: Ticket(number as u64) };
-            assert!(directory.publish(claim, partial, name(number)).is_none());
+            assert!(directory.submit(Token(number as u128), Job::Publish(partial)).is_none());
         }
         assert!(directory.is_congested());
         let mut settled = Vec::new();
@@ -388,9 +392,9 @@ mod tests {
     fn each_is_published_whole_and_told_once() {
         let base = tempfile::tempdir().unwrap();
         let mut settled = publish(base.path(), 200);
-        settled.sort_by_key(|(claim, _)| *claim);
-        for (number, (claim, result)) in settled.into_iter().enumerate() {
-            assert_eq!((claim.ticket, result.unwrap()), (Ticket(number as u64), name(number)));
+        settled.sort_by_key(|settled| settled.token);
+        for (number, settled) in settled.into_iter().enumerate() {
+            assert_eq!((settled.token, stored(&settled).unwrap()), (Token(number as u128), &name(number)));
             assert_eq!(fs::read(base.path().join(name(number))).unwrap(), format!("content {number}").as_bytes());
         }
     }
@@ -401,21 +405,20 @@ mod tests {
         let mut directory = Directory::open(base.path()).unwrap();
         let (sender, woken) = mpsc::channel();
         directory.sync_before_receipts(8, move || sender.send(()).unwrap()).unwrap();
-        let id = Slots::default().insert(());
         let partials: Vec<_> =
             (0..2).map(|n| directory.begin(&Target::new(&name(n), OnExists::Refuse)).unwrap()).collect();
         fs::write(base.path().join(name(0)), "old").unwrap();
         for (number, partial) in partials.into_iter().enumerate() {
-            directory.publish(Claim { id, ticket: Ticket(number as u64) }, partial, name(number));
+            assert!(directory.submit(Token(number as u128), Job::Publish(partial)).is_none());
         }
         let mut settled = Vec::new();
         while settled.len() < 2 {
             woken.recv().unwrap();
             settled.extend(directory.settled());
         }
-        settled.sort_by_key(|(claim, _)| *claim);
-        assert!(matches!(settled[0].1, Err(StoreError::Taken(_))), "{:?}", settled[0]);
-        assert_eq!(settled[1].1.as_ref().unwrap(), &name(1));
+        settled.sort_by_key(|settled| settled.token);
+        assert!(matches!(stored(&settled[0]), Err(StoreError::Taken(_))), "{:?}", settled[0]);
+        assert_eq!(stored(&settled[1]).unwrap(), &name(1));
         assert_eq!(fs::read(base.path().join(name(0))).unwrap(), b"old");
     }
 }

@@ -21,7 +21,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, ope
 use rustix::io::{Errno, retry_on_intr};
 
 use super::blocks::Blocks;
-use super::commit::{Disk, Job, Work};
+use super::commit::{Disk, Work};
 use super::committer::Committer;
 use super::handles::Handles;
 use super::kept::KeptFile;
@@ -30,7 +30,7 @@ use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
 use super::space::Reservation;
-use super::{Claim, Partial, Patch, Settled, Store, StoreError, Stored, Target, cannot};
+use super::{Done, Job, Partial, Patch, Settled, Store, StoreError, Stored, Target, Token, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
@@ -80,9 +80,9 @@ impl Directory {
         Ok(Self { handles, method, committer: None, tending: None, path, was_removed, was_checked: Cell::new(false) })
     }
 
-    /// From now on nothing counts as published before it would survive a power cut. [`Store::publish`] then tells its
-    /// result later: `wake` is called, from another thread, when [`Store::settled`] has something to tell. At most
-    /// `backlog_max` files wait for that at once.
+    /// From now on nothing counts as published before it would survive a power cut. The result of [`Store::submit`] then
+    /// comes later: `wake` is called, from another thread, when [`Store::settled`] has something new. At most `backlog_max`
+    /// files wait for that at once.
     ///
     /// # Errors
     /// What the system says: no room for a thread, or the directory cannot be synced.
@@ -130,7 +130,7 @@ impl Directory {
         let is_named = target.on_exists == OnExists::Replace;
         let (file, origin) = Origin::create(&self.handles, self.method, is_named)?;
         let blocks = self.blocks(&file, target.size, reservation)?;
-        Ok(PartialFile::new(file, origin, 0, target.on_exists, self.committer.is_some(), blocks, None))
+        Ok(PartialFile::new(file, origin, 0, target, self.committer.is_some(), blocks, None))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
@@ -145,9 +145,9 @@ impl Directory {
         let reservation = self.handles.space.reserve(&self.handles.directory, Some(size.saturating_sub(at)))?;
         let blocks = self.blocks(&file, target.size, reservation)?;
         let queue = self.committer.as_ref().map(Committer::queue);
-        let kept = KeptAs { name, final_name: target.name.clone(), record, state: held, written: at, queue };
+        let kept = KeptAs { name, record, state: held, written: at, queue };
         let origin = Origin::kept(&self.handles, intake, kept);
-        Ok(PartialFile::new(file, origin, at, target.on_exists, self.committer.is_some(), blocks, Some(owned)))
+        Ok(PartialFile::new(file, origin, at, target, self.committer.is_some(), blocks, Some(owned)))
     }
 
     /// Of an upload of unknown size they are made when it grows long: an idle connection holds none.
@@ -193,33 +193,31 @@ impl Store for Directory {
         }
     }
 
-    fn publish(&mut self, claim: Claim, mut partial: PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
-        partial.give_back();
-        let Some(committer) = &self.committer else { return Some(partial.publish(name)) };
-        committer.submit(Job { claim: Some(claim), work: Work::Publish(partial), name });
-        None
-    }
-
     fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {
-        Ok(naming::find(self.handles.directory.as_fd(), name, size)?.map(Stored::new))
+        let found = naming::find(self.handles.directory.as_fd(), name, size)?;
+        Ok(found.map(|file| Stored::new(file, name.clone())))
     }
 
-    fn confirm(&mut self, claim: Claim, content: Stored, name: Name) -> Option<Result<Name, StoreError>> {
-        let Some(committer) = &self.committer else { return Some(Ok(name)) };
-        committer.submit(Job { claim: Some(claim), work: Work::Confirm(content.into_file()), name });
-        None
-    }
-
-    fn hold(&mut self, claim: Claim, partial: &mut PartialFile, name: Name) -> Option<Result<Name, StoreError>> {
-        let Some(committer) = &self.committer else { return Some(Ok(name)) };
-        match partial.hold() {
-            Ok(Some(hold)) => {
-                committer.submit(Job { claim: Some(claim), work: Work::Hold(hold), name });
-                None
-            }
-            Ok(None) => Some(Ok(name)),
-            Err(error) => Some(Err(error.into())),
+    fn submit(&mut self, token: Token, mut job: Job<'_, Self>) -> Option<Settled> {
+        if let Job::Publish(partial) = &mut job {
+            partial.give_back();
         }
+        let Some(committer) = &self.committer else { return Some(Settled { token, done: finish(job) }) };
+        let work = match job {
+            Job::Publish(partial) => Work::Publish(partial),
+            Job::Confirm(content) => {
+                let (file, name) = content.into_parts();
+                Work::Confirm(file, name)
+            }
+            Job::Hold(partial) => match partial.hold() {
+                Ok(Some(hold)) => Work::Hold(hold),
+                // There is nothing to hold.
+                Ok(None) => return Some(Settled { token, done: Done::Held(Ok(())) }),
+                Err(error) => return Some(Settled { token, done: Done::Held(Err(error.into())) }),
+            },
+        };
+        committer.submit(token, work);
+        None
     }
 
     fn is_busy_with(&self, id: &ResumeId) -> bool {
@@ -237,6 +235,15 @@ impl Store for Directory {
 
     fn is_idle(&self) -> bool {
         self.committer.as_ref().is_none_or(Committer::is_idle)
+    }
+}
+
+/// Does a job where nothing is synced.
+fn finish(job: Job<'_, Directory>) -> Done {
+    match job {
+        Job::Publish(partial) => Done::Stored(partial.publish()),
+        Job::Confirm(content) => Done::Stored(Ok(content.into_parts().1)),
+        Job::Hold(_) => Done::Held(Ok(())),
     }
 }
 
@@ -338,7 +345,7 @@ mod tests {
         let name = Name::parse(b"a", NamePolicy::default()).unwrap();
         let mut partial = directory.begin(&Target::new(&name, on_exists)).unwrap();
         partial.append(b"content").unwrap();
-        partial.publish(name).unwrap()
+        partial.publish().unwrap()
     }
 
     #[test]
@@ -425,7 +432,7 @@ mod tests {
         assert_eq!(upload(&second, OnExists::Rename).as_str(), "a");
         drop(second);
         drop(open());
-        assert_eq!(partial.publish(name).unwrap().as_str(), "a.1");
+        assert_eq!(partial.publish().unwrap().as_str(), "a.1");
         assert_eq!(fs::read(base.path().join("a.1")).unwrap(), b"first");
         drop(first);
         assert_eq!(fs::read_dir(base.path().join(".intake")).unwrap().count(), 1, "only the directory of what is kept");
@@ -483,7 +490,7 @@ mod tests {
             };
             let partial = directory.begin(&Target::new(&name, OnExists::Rename)).unwrap();
             drop(directory);
-            partial.publish(name).unwrap();
+            partial.publish().unwrap();
             assert_eq!(
                 fs::read_dir(base.path().join(".intake")).unwrap().count(),
                 1,

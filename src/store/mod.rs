@@ -20,25 +20,25 @@
 //! [`Disk`].
 //!
 //! ```
-//! use intake::proto::{Name, NamePolicy, OnExists, Ticket};
-//! use intake::reactor::Slots;
-//! use intake::store::{Claim, Directory, Partial, Store, Target};
+//! use intake::proto::{Name, NamePolicy, OnExists};
+//! use intake::store::{Directory, Done, Job, Partial, Store, Target, Token};
 //!
 //! let inbox = tempfile::tempdir()?;
 //! let mut store = Directory::open(inbox.path())?;
 //! let name = Name::parse(b"notes.txt", NamePolicy::default()).unwrap();
-//! let claim = Claim { id: Slots::default().insert("whose it is"), ticket: Ticket(1) };
 //!
 //! let mut partial = store.begin(&Target::new(&name, OnExists::Rename)).unwrap();
 //! partial.append(b"one ").unwrap();
 //! partial.append(b"two").unwrap();
 //! assert!(!inbox.path().join("notes.txt").exists(), "nobody sees it before it is whole");
-//! let result = store.publish(claim, partial, name.clone());
-//! let stored = result.expect("without a sync it is done at once").unwrap();
+//! let settled = store.submit(Token(1), Job::Publish(partial)).expect("without a sync it is done at once");
+//! let Done::Stored(Ok(stored)) = settled.done else { panic!("it cannot be stored") };
 //! assert_eq!(std::fs::read(inbox.path().join(stored.as_str()))?, b"one two");
 //!
 //! let again = store.begin(&Target::new(&name, OnExists::Rename)).unwrap();
-//! assert_eq!(store.publish(claim, again, name).unwrap().unwrap().as_str(), "notes.txt.1");
+//! let settled = store.submit(Token(2), Job::Publish(again)).unwrap();
+//! let Done::Stored(Ok(stored)) = settled.done else { panic!("it cannot be stored") };
+//! assert_eq!((settled.token, stored.as_str()), (Token(2), "notes.txt.1"));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -59,13 +59,13 @@ mod record;
 mod space;
 mod stored;
 
-pub use commit::{Commit, Disk, Hold, Job, Lineup, Synced, Taken, Work};
+pub use commit::{Commit, Disk, Hold, Lineup, Synced, Taken, Work};
 pub use directory::{Directory, TEND_EVERY};
 pub use method::{Link, Method};
 pub use owned::{Owned, Owners};
 pub use partial::PartialFile;
 use port::cannot;
-pub use port::{Claim, Partial, Settled, Store, StoreError, Target};
+pub use port::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
 pub use record::{Content, Found, Patch, Record};
 pub use stored::Stored;
 

@@ -1,7 +1,7 @@
 //! Final names in a directory: what is there, and which name an upload gets.
 //!
-//! To look first and then create is a race, and somebody else wins it. So a name is *claimed*: the call that gives it
-//! fails where it is taken (`EEXIST`), and what is looked up before is only a hint which number to try. The next free
+//! To look first and then create is a race, and somebody else wins it. So the call that gives a name
+//! fails if it is taken (`EEXIST`), and what is looked up before is only a hint which number to try. The next free
 //! number is found by doubling and halving, so that the ten-thousandth `report.pdf` takes a few dozen look-ups.
 //!
 //! How a file is given a name is handed in; nothing here knows where it comes from.
@@ -75,7 +75,7 @@ pub(super) fn find(directory: BorrowedFd<'_>, name: &Name, size: u64) -> Result<
 /// Publishes under `name`, or, where that is taken and `on_exists` is [`OnExists::Rename`], under a free number of it.
 ///
 /// `publish` tries one name, and fails with `EEXIST` (`EISDIR` where it replaces) rather than touch what it must not.
-pub(super) fn claim(
+pub(super) fn assign(
     directory: BorrowedFd<'_>,
     name: Name,
     on_exists: OnExists,
@@ -83,7 +83,7 @@ pub(super) fn claim(
 ) -> Result<Name, StoreError> {
     match publish(&name) {
         Ok(()) => Ok(name),
-        Err(Errno::EXIST) if on_exists == OnExists::Rename => claim_number(directory, &name, publish),
+        Err(Errno::EXIST) if on_exists == OnExists::Rename => assign_number(directory, &name, publish),
         Err(Errno::EXIST) if on_exists == OnExists::Same => Err(BUSY),
         Err(Errno::EXIST) => Err(TAKEN),
         Err(Errno::ISDIR) => Err(NOT_A_FILE),
@@ -91,7 +91,7 @@ pub(super) fn claim(
     }
 }
 
-fn claim_number(
+fn assign_number(
     directory: BorrowedFd<'_>,
     name: &Name,
     mut publish: impl FnMut(&Name) -> rustix::io::Result<()>,
@@ -201,7 +201,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = std::fs::File::open(base.path()).unwrap();
         let fail = |errno, on_exists| {
-            claim(directory.as_fd(), name.clone(), on_exists, |_| Err(errno)).unwrap_err().to_string()
+            assign(directory.as_fd(), name.clone(), on_exists, |_| Err(errno)).unwrap_err().to_string()
         };
         // A directory that came between the look and the rename.
         assert_eq!(fail(Errno::ISDIR, OnExists::Replace), NOT_A_FILE.to_string());

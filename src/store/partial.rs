@@ -24,7 +24,7 @@ use super::committer::Queue;
 use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
 use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
-use super::{Hold, Job, Owned, Partial, Record, StoreError, Work, cannot, naming, permissions};
+use super::{Hold, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
 use crate::proto::{Hasher, Held, Name, OnExists};
 
 /// A file under way in a [`super::Directory`].
@@ -34,6 +34,8 @@ pub struct PartialFile {
     origin: Origin,
     file: File,
     size: u64,
+    /// The final name that was asked for.
+    name: Name,
     on_exists: OnExists,
     /// It will be synced: the disk may begin early.
     will_sync: bool,
@@ -95,12 +97,13 @@ impl PartialFile {
         file: File,
         origin: Origin,
         size: u64,
-        on_exists: OnExists,
+        target: &Target,
         will_sync: bool,
         blocks: Option<Blocks>,
         owned: Option<Arc<Owned>>,
     ) -> Self {
-        Self { origin, file, size, on_exists, will_sync, blocks: blocks.map(Box::new), owned }
+        let (name, on_exists) = (target.name.clone(), target.on_exists);
+        Self { origin, file, size, name, on_exists, will_sync, blocks: blocks.map(Box::new), owned }
     }
 
     fn appended(&mut self, count: usize) {
@@ -145,6 +148,7 @@ impl PartialFile {
             content: self.file.try_clone()?,
             record: entry.intake.kept.open_record(&kept.name)?,
             state: kept.record.add(state, None),
+            name: self.name.clone(),
             upload: upload.clone(),
         }))
     }
@@ -161,8 +165,8 @@ impl PartialFile {
             return entry.intake.kept.write_record(&kept.name, &patch);
         }
         let hold = self.hold()?;
-        if let (Some(hold), Some(KeptAs { final_name, queue: Some(queue), .. })) = (hold, self.kept_as()) {
-            queue.submit(Job { claim: None, work: Work::Hold(hold), name: final_name.clone() });
+        if let (Some(hold), Some(KeptAs { queue: Some(queue), .. })) = (hold, self.kept_as()) {
+            queue.submit(Work::Hold(hold));
         }
         Ok(())
     }
@@ -198,6 +202,10 @@ fn start_write_back(file: &File) {
 }
 
 impl Partial for PartialFile {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
     fn held(&self) -> u64 {
         self.size
     }
@@ -262,14 +270,14 @@ impl Partial for PartialFile {
         Ok(self.file.set_modified(time)?)
     }
 
-    fn publish(self, name: Name) -> Result<Name, StoreError> {
+    fn publish(self) -> Result<Name, StoreError> {
         self.check_lost()?;
         // Ours until the file is closed.
-        let Self { file, size, on_exists, origin, owned: _owned, .. } = self;
+        let Self { file, size, name, on_exists, origin, owned: _owned, .. } = self;
         match origin {
             Origin::Unnamed(handles, link) => {
                 let directory = handles.directory.as_fd();
-                naming::claim(directory, name, on_exists, |name| link_unnamed(&file, link, directory, name.as_str()))
+                naming::assign(directory, name, on_exists, |name| link_unnamed(&file, link, directory, name.as_str()))
             }
             Origin::Named(entry) => {
                 check_untouched(&file, size)?;
@@ -385,8 +393,6 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct KeptAs {
     pub(super) name: Box<str>,
-    /// What it is to become.
-    pub(super) final_name: Name,
     pub(super) record: Record,
     /// Of the digest of all its content.
     pub(super) state: Option<Held>,
@@ -438,7 +444,7 @@ impl Entry {
             // As soon as the file has moved out its old name may be somebody else's, and so may the record.
             self.intake.kept.remove_record(&kept.name);
         }
-        naming::claim(directory, name, on_exists, |name| match on_exists {
+        naming::assign(directory, name, on_exists, |name| match on_exists {
             OnExists::Replace => self.replace(directory, name.as_str()),
             OnExists::Refuse | OnExists::Rename | OnExists::Same => self.rename(directory, name.as_str()),
         })

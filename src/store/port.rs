@@ -6,46 +6,49 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, read, retry_on_intr};
 
-use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId, Ticket};
-use crate::reactor::Id;
+use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId};
 
 /// A place that uploads are stored in.
-pub trait Store {
+///
+/// ```text
+///   begin --> Partial --append, append--> submit(Job::Publish) ----> settled
+///                |                                                     ^
+///                +-- submit(Job::Hold): what it has will last ---------+
+///   find  --> Content --read, read------> submit(Job::Confirm) --------+
+/// ```
+///
+/// All that may have to wait for the disk goes in through [`Store::submit`] and comes out as a [`Settled`]: from
+/// [`Store::settled`] later, or from `submit` itself where there is nothing to wait for.
+pub trait Store: Sized {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
     /// A stored file, to be read from its beginning. A read fails with `WouldBlock` where it would wait for the disk.
     type Content: io::Read;
 
-    /// Creates a partial file for an upload, or goes on with the one that was kept for it.
+    /// Creates a partial file for an upload, or opens the one that was kept for it.
     ///
     /// # Errors
     /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, [`StoreError::Busy`] while another upload
     /// has the resume id, and whatever the file system says.
     fn begin(&self, target: &Target) -> Result<Self::Partial, StoreError>;
 
-    /// Gives `partial` the final name `name`, or under [`OnExists::Rename`] one with a number: at once and with the result,
-    /// or, where durability takes its time, later, and then [`Store::settled`] tells.
-    fn publish(&mut self, claim: Claim, partial: Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
-
-    /// Opens what is stored as `name`, where a file of `size` bytes is.
+    /// Opens the stored file `name` if it has `size` bytes. `None`: there is no such name.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where anything else is, and whatever the file system says.
+    /// [`StoreError::Taken`] if anything else has the name, and whatever the file system says.
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError>;
 
-    /// Makes what was found under `name` as durable as what is published; tells the result as [`Store::publish`] does.
-    fn confirm(&mut self, claim: Claim, content: Self::Content, name: Name) -> Option<Result<Name, StoreError>>;
+    /// Hands a job to the disk. Returns what has become of it if that is known at once (nothing is synced, or the job failed
+    /// before it got to the disk). If not, [`Store::settled`] tells it later, once, under the same `token`.
+    fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled>;
 
-    /// Makes what `partial` holds as durable as what is published; tells the result as [`Store::publish`] does.
-    fn hold(&mut self, claim: Claim, partial: &mut Self::Partial, name: Name) -> Option<Result<Name, StoreError>>;
-
-    /// Whether an upload with this resume id is under way here, or the disk is still busy with one.
-    fn is_busy_with(&self, id: &ResumeId) -> bool;
-
-    /// What has been published, confirmed or held since, in any order.
+    /// What has become of submitted jobs since the last call, in any order.
     fn settled(&mut self) -> Vec<Settled> {
         Vec::new()
     }
+
+    /// Whether an upload with this resume id is in progress here, or the disk is still busy with one.
+    fn is_busy_with(&self, id: &ResumeId) -> bool;
 
     /// Whether so many files wait for the disk that no further one should be begun. Those that have begun may still be
     /// published.
@@ -66,45 +69,68 @@ pub struct Target<'a> {
     pub name: &'a Name,
     /// What to do when that is taken.
     pub on_exists: OnExists,
-    /// In bytes, where it is known before.
+    /// In bytes, if it is known in advance.
     pub size: Option<u64>,
     /// The digest that its content must have.
     pub promise: Option<Promise>,
-    /// Under which it can be resumed. Takes a size and a promise.
+    /// Under which it can be resumed. Needs a size and a promise.
     pub resume: Option<&'a ResumeId>,
 }
 
 impl<'a> Target<'a> {
-    /// Of content that only its end tells more of.
+    /// An upload of unknown size and digest.
     pub fn new(name: &'a Name, on_exists: OnExists) -> Self {
         Self { name, on_exists, size: None, promise: None, resume: None }
     }
 }
 
-/// Whose upload it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
-    /// The connection.
-    pub id: Id,
-    /// Its request.
-    pub ticket: Ticket,
+/// The caller's word for one job: it comes back with the result. The store only passes it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u128);
+
+/// Work that may have to wait for the disk.
+pub enum Job<'a, S: Store> {
+    /// Give a partial file its final name: the one of its [`Target`], or under [`OnExists::Rename`] that name with a number.
+    Publish(S::Partial),
+    /// Make a stored file as durable as a published one: another upload may just have stored it.
+    Confirm(S::Content),
+    /// Make what a partial file holds durable. The upload may continue meanwhile.
+    Hold(&'a mut S::Partial),
 }
 
-/// What has become of a file that somebody waits for.
-pub type Settled = (Claim, Result<Name, StoreError>);
+/// What has become of a submitted job.
+#[derive(Debug)]
+pub struct Settled {
+    /// As it was submitted.
+    pub token: Token,
+    /// The result.
+    pub done: Done,
+}
+
+/// The result of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// Of [`Job::Publish`] and [`Job::Confirm`]: the name of the stored file.
+    Stored(Result<Name, StoreError>),
+    /// Of [`Job::Hold`].
+    Held(Result<(), StoreError>),
+}
 
 /// An upload's bytes before they have a final name. Dropping it removes it.
 pub trait Partial {
+    /// The final name that was asked for.
+    fn name(&self) -> &Name;
+
     /// What it holds, in bytes.
     fn held(&self) -> u64;
 
-    /// All that it holds, and the state of its digest. `None` where it has no resume id, or holds nothing.
+    /// All that it holds, and the state of its digest. `None` if it has no resume id or holds nothing.
     fn state(&self) -> Option<Held>;
 
-    /// `hasher` has taken in all that it holds. What is kept of it can be resumed from the last such state.
+    /// `hasher` has taken in all that it holds. A kept upload can be resumed from the last such state.
     fn summed(&mut self, hasher: &Hasher);
 
-    /// Leaves it to be resumed, if it was begun with a resume id; else removes it.
+    /// Keeps it to be resumed, if it was begun with a resume id; else removes it.
     fn keep(self);
 
     /// Appends all of `bytes`.
@@ -116,12 +142,12 @@ pub trait Partial {
     /// Appends all of the `count` bytes that `pipe` holds.
     ///
     /// # Errors
-    /// As [`Partial::append`], and `UnexpectedEof` where there are fewer; some of the bytes may still be in the pipe.
+    /// As [`Partial::append`], and `UnexpectedEof` if there are fewer; some of the bytes may still be in the pipe.
     fn append_from(&mut self, pipe: BorrowedFd<'_>, count: usize) -> Result<(), StoreError> {
         self.copy_from(pipe, count)
     }
 
-    /// [`Partial::append_from`] for where there is no way around a copy.
+    /// [`Partial::append_from`] where the bytes have to be copied.
     ///
     /// # Errors
     /// As [`Partial::append_from`].
@@ -146,33 +172,34 @@ pub trait Partial {
     /// Whatever the file system says.
     fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError>;
 
-    /// Gives the file its final name, and returns the one that it got: `name`, or under [`OnExists::Rename`] one with a
-    /// number. The only way to a final name.
+    /// Gives the file its final name, and returns the one that it got: the one that was asked for, or under
+    /// [`OnExists::Rename`] that one with a number. The only way to a final name. For the store itself: others submit a
+    /// [`Job::Publish`].
     ///
     /// # Errors
     /// [`StoreError::Taken`], and whatever the file system says; the partial is then removed.
-    fn publish(self, name: Name) -> Result<Name, StoreError>;
+    fn publish(self) -> Result<Name, StoreError>;
 }
 
 impl StoreError {
-    /// What has the name is not the file that was uploaded.
+    /// The name belongs to a file that differs from the upload.
     pub const NOT_THE_SAME: Self = Self::Taken("the name is taken by another file");
-    /// What has the resume id is under way, here or at another server.
-    pub const BUSY: Self = Self::Busy("another upload goes on under this resume id");
+    /// An upload with the same resume id is in progress, here or at another server.
+    pub const BUSY: Self = Self::Busy("another upload is in progress under this resume id");
 }
 
 /// Why an upload cannot be stored.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The final name is taken, and the policy leaves no other; says by what or why.
+    /// The final name is taken, and the policy allows no other; the words say by what or why.
     Taken(&'static str),
-    /// Another upload is in the way, for now; says how.
+    /// Another upload has it at the moment; the words say what.
     Busy(&'static str),
     /// No space, no inodes or no quota left.
     Full(io::Error),
-    /// Anything else that the file system says.
+    /// Any other error of the file system.
     Io(io::Error),
-    /// A sync has failed before: nothing more is taken.
+    /// A sync has failed before: the store takes nothing more.
     Failed,
 }
 
@@ -208,7 +235,7 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Words for people: what could not be done with what, and why.
+/// Adds to an error what could not be done with what, in words for people.
 pub(super) fn cannot<E: fmt::Display + Into<io::Error>>(
     subject: impl fmt::Display,
     what: &str,

@@ -15,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use crate::proto::Name;
+
 /// How far the kernel is asked to read ahead, in bytes.
 const AHEAD_BYTES: NonZeroU64 = NonZeroU64::new(4 << 20).expect("it is not zero");
 /// The longest read that waits, in bytes.
@@ -26,6 +28,7 @@ const EMPTY_READS_MAX: u32 = 1000;
 #[derive(Debug)]
 pub struct Stored {
     file: File,
+    name: Name,
     /// Up to where it has been read.
     at: u64,
     /// Reads in a row that found nothing.
@@ -33,12 +36,12 @@ pub struct Stored {
 }
 
 impl Stored {
-    pub(super) fn new(file: File) -> Self {
-        Self { file, at: 0, empty_reads: 0 }
+    pub(super) fn new(file: File, name: Name) -> Self {
+        Self { file, name, at: 0, empty_reads: 0 }
     }
 
-    pub(super) fn into_file(self) -> File {
-        self.file
+    pub(super) fn into_parts(self) -> (File, Name) {
+        (self.file, self.name)
     }
 
     fn read_without_waiting(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
@@ -75,6 +78,11 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::proto::NamePolicy;
+
+    fn stored(file: File) -> Stored {
+        Stored::new(file, Name::parse(b"a", NamePolicy::default()).unwrap())
+    }
 
     #[test]
     fn all_of_a_file_is_read_whether_the_disk_has_to_be_asked_or_not() {
@@ -86,7 +94,7 @@ mod tests {
                 file.sync_all().unwrap();
                 fadvise(&file, 0, None, Advice::DontNeed).unwrap();
             }
-            let (mut stored, mut read, mut buffer) = (Stored::new(file), Vec::new(), vec![0; 1 << 20]);
+            let (mut stored, mut read, mut buffer) = (stored(file), Vec::new(), vec![0; 1 << 20]);
             loop {
                 match stored.read(&mut buffer) {
                     Ok(0) => break,
@@ -103,7 +111,7 @@ mod tests {
     fn a_read_that_never_finds_anything_waits_in_the_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"content").unwrap();
-        let mut stored = Stored { empty_reads: EMPTY_READS_MAX, ..Stored::new(file) };
+        let mut stored = Stored { empty_reads: EMPTY_READS_MAX, ..stored(file) };
         let mut buffer = [0; 100];
         assert_eq!((stored.read(&mut buffer).unwrap(), stored.empty_reads, stored.at), (7, 0, 7));
     }

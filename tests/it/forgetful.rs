@@ -17,8 +17,8 @@ use std::thread;
 
 use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, ResumeId};
 use intake::store::{
-    Claim, Commit, Content, Disk, Found, Hold, Job, Lineup, Owned, Owners, Partial, Patch, Record, Settled, Store,
-    StoreError, Synced, Target, Work,
+    Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Owned, Owners, Partial, Patch, Record, Settled, Store,
+    StoreError, Synced, Target, Token, Work,
 };
 
 use crate::wire::Chance;
@@ -387,7 +387,7 @@ impl ForgetfulDisk {
     /// What is kept for `target`, or a new file; and its record.
     fn claim(&self, id: &str, target: &Target) -> Result<(Inode, Found), StoreError> {
         if self.owners.has(id) {
-            return Err(StoreError::Busy("another upload goes on under this resume id"));
+            return Err(StoreError::BUSY);
         }
         let record = self.state.borrow().content(Place::Kept, &record_of(id)).unwrap_or_default().to_owned();
         let find = |inode: Inode| Record::find(&record, target, self.state.borrow().identify(inode), None);
@@ -549,13 +549,15 @@ impl Disk for Mistaken {
 pub struct ForgetfulFile {
     disk: Rc<ForgetfulDisk>,
     inode: Inode,
+    /// The name that it was found by.
+    name: Option<Name>,
     /// Where the next read begins.
     at: usize,
 }
 
 impl ForgetfulFile {
     fn open(disk: &Rc<ForgetfulDisk>, inode: Inode) -> Self {
-        Self { disk: disk.clone(), inode, at: 0 }
+        Self { disk: disk.clone(), inode, name: None, at: 0 }
     }
 }
 
@@ -594,6 +596,7 @@ impl ForgetfulPartial {
             content: ForgetfulFile::open(disk, self.file.inode),
             record: ForgetfulFile::open(disk, of_record),
             state: record.add(state, None),
+            name: self.name.clone(),
             upload: upload.clone(),
         })
     }
@@ -601,7 +604,7 @@ impl ForgetfulPartial {
     /// Lines up what makes it last as far as it has come.
     fn write_state(&mut self) {
         if let (Some(jobs), Some(hold)) = (self.jobs.clone(), self.hold()) {
-            jobs.borrow_mut().submit(Job { claim: None, work: Work::Hold(hold), name: self.name.clone() });
+            jobs.borrow_mut().submit(None, Work::Hold(hold));
         }
     }
 
@@ -613,7 +616,8 @@ impl ForgetfulPartial {
     }
 
     /// The name that it gets.
-    fn choose(&self, name: Name) -> Result<Name, StoreError> {
+    fn choose(&self) -> Result<Name, StoreError> {
+        let name = self.name.clone();
         let is_taken = |name: &Name| self.file.disk.find(Place::Uploads, name.as_str()).is_some();
         let numbered = |number| Name::parse(format!("{name}.{number}").as_bytes(), NamePolicy::default());
         match self.on_exists {
@@ -630,6 +634,10 @@ impl ForgetfulPartial {
 }
 
 impl Partial for ForgetfulPartial {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
     fn held(&self) -> u64 {
         self.file.disk.state.borrow().files[self.file.inode].cached.len() as u64
     }
@@ -652,8 +660,7 @@ impl Partial for ForgetfulPartial {
                 self.released = true;
             }
         } else if self.file.disk.mistake == Some(Mistake::PublishOnReset) {
-            let name = self.name.clone();
-            drop(self.publish(name));
+            drop(self.publish());
         }
     }
 
@@ -666,7 +673,7 @@ impl Partial for ForgetfulPartial {
         Ok(())
     }
 
-    fn publish(mut self, name: Name) -> Result<Name, StoreError> {
+    fn publish(mut self) -> Result<Name, StoreError> {
         self.check_lost()?;
         let (disk, mut change) = (self.file.disk.clone(), Change::new());
         if let Some((id, _)) = &self.resume {
@@ -674,7 +681,7 @@ impl Partial for ForgetfulPartial {
             disk.set_name(Place::Kept, &record_of(id), None)?;
             change.push(((Place::Kept, id.clone()), None));
         }
-        let name = self.choose(name)?;
+        let name = self.choose()?;
         change.push(((Place::Uploads, name.to_string()), Some(self.file.inode)));
         disk.step(Operation::Name)?;
         disk.state.borrow_mut().change(change);
@@ -771,19 +778,6 @@ impl ForgetfulStore {
     pub fn is_idle(&self) -> bool {
         self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
     }
-
-    /// Lines up what is to last; without a sync it is done at once.
-    fn submit(&self, claim: Claim, work: Work<Mistaken>, name: Name) -> Option<Result<Name, StoreError>> {
-        if self.commit.is_some() {
-            self.jobs.borrow_mut().submit(Job { claim: Some(claim), work, name });
-            self.pending.update(|pending| pending + 1);
-            return None;
-        }
-        Some(match work {
-            Work::Publish(partial) => partial.publish(name),
-            Work::Confirm(_) | Work::Hold(_) => Ok(name),
-        })
-    }
 }
 
 impl Store for ForgetfulStore {
@@ -812,24 +806,39 @@ impl Store for ForgetfulStore {
         Ok(ForgetfulPartial { file, name, on_exists, resume, owned, jobs, state, released: false })
     }
 
-    fn publish(&mut self, claim: Claim, partial: ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        let told = (self.disk.mistake == Some(Mistake::ReceiptBeforeSync)).then(|| Ok(name.clone()));
-        told.into_iter().chain(self.submit(claim, Work::Publish(partial), name)).next()
-    }
-
     fn find(&self, name: &Name, size: u64) -> Result<Option<ForgetfulFile>, StoreError> {
         let Some(inode) = self.disk.find(Place::Uploads, name.as_str()) else { return Ok(None) };
         let is_as_large = self.disk.state.borrow().files[inode].cached.len() as u64 == size;
-        if is_as_large { Ok(Some(ForgetfulFile::open(&self.disk, inode))) } else { Err(StoreError::NOT_THE_SAME) }
+        let found = || ForgetfulFile { name: Some(name.clone()), ..ForgetfulFile::open(&self.disk, inode) };
+        if is_as_large { Ok(Some(found())) } else { Err(StoreError::NOT_THE_SAME) }
     }
 
-    fn confirm(&mut self, claim: Claim, content: ForgetfulFile, name: Name) -> Option<Result<Name, StoreError>> {
-        self.submit(claim, Work::Confirm(content), name)
-    }
-
-    fn hold(&mut self, claim: Claim, partial: &mut ForgetfulPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        let hold = partial.hold().expect("only what has a resume id is held");
-        self.submit(claim, Work::Hold(hold), name)
+    fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {
+        if self.commit.is_none() {
+            let done = match job {
+                Job::Publish(partial) => Done::Stored(partial.publish()),
+                Job::Confirm(file) => Done::Stored(Ok(file.name.expect("it was found by its name"))),
+                Job::Hold(_) => Done::Held(Ok(())),
+            };
+            return Some(Settled { token, done });
+        }
+        let work = match job {
+            Job::Publish(partial) => Work::Publish(partial),
+            Job::Confirm(mut file) => {
+                let name = file.name.take().expect("it was found by its name");
+                Work::Confirm(file, name)
+            }
+            Job::Hold(partial) => Work::Hold(partial.hold().expect("only what has a resume id is held")),
+        };
+        let told = match &work {
+            Work::<Mistaken>::Publish(partial) if self.disk.mistake == Some(Mistake::ReceiptBeforeSync) => {
+                Some(Settled { token, done: Done::Stored(Ok(partial.name.clone())) })
+            }
+            _ => None,
+        };
+        self.jobs.borrow_mut().submit(Some(token), work);
+        self.pending.update(|pending| pending + 1);
+        told
     }
 
     fn is_busy_with(&self, id: &ResumeId) -> bool {

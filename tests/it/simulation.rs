@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use intake::net::Readiness;
-use intake::proto::{Algorithm, Digest, Hasher, Held, Name, NamePolicy, OnExists, ResumeId};
+use intake::proto::{Algorithm, Digest, Hasher, Held, Name, OnExists, ResumeId};
 use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
-use intake::store::{Claim, Owned, Owners, Partial, Store, StoreError, Target};
+use intake::store::{Done, Job, Owned, Owners, Partial, Settled, Store, StoreError, Target, Token};
 
 use crate::wire::{Chance, SimStream, Wire};
 
@@ -64,7 +64,7 @@ const BACKLOG_MAX: usize = 3;
 
 #[derive(Default)]
 struct SimDisk {
-    waiting: RefCell<Vec<(Option<Claim>, Work, Name)>>,
+    waiting: RefCell<Vec<(Option<Token>, Work, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
     /// The most connections that there were at once.
@@ -91,7 +91,7 @@ struct Kept {
 /// What is to last.
 enum Work {
     Publish(SimPartial),
-    Confirm,
+    Confirm(Name),
     /// So many bytes under this resume id.
     Hold(String, u64),
     /// What came of an upload that broke off. It is owned until then.
@@ -100,7 +100,7 @@ enum Work {
 
 struct SimPartial {
     disk: Rc<SimDisk>,
-    name: String,
+    name: Name,
     size: Option<u64>,
     on_exists: OnExists,
     resume: Option<String>,
@@ -114,21 +114,21 @@ impl SimDisk {
     /// What an owner finds under a resume id.
     fn claim(&self, id: &str, target: &Target) -> Result<Option<Kept>, StoreError> {
         if self.owners.has(id) {
-            return Err(StoreError::Busy("another upload goes on under this resume id"));
+            return Err(StoreError::BUSY);
         }
         let kept = self.kept.borrow_mut().remove(id);
         let agrees = |kept: &Kept| kept.name == target.name.as_str() && kept.size == target.size;
         Ok(kept.filter(agrees))
     }
 
-    fn finish(&self, work: Work, name: Name) -> Result<Name, StoreError> {
+    fn finish(&self, work: Work) -> Done {
         match work {
-            Work::Publish(partial) => return partial.publish(name),
-            Work::Confirm => {}
+            Work::Publish(partial) => return Done::Stored(partial.publish()),
+            Work::Confirm(name) => return Done::Stored(Ok(name)),
             Work::Hold(id, bytes) => drop(self.lasting.borrow_mut().insert(id, bytes)),
             Work::Keep(id, kept, _owned) => drop(self.kept.borrow_mut().insert(id, kept)),
         }
-        Ok(name)
+        Done::Held(Ok(()))
     }
 }
 
@@ -148,7 +148,7 @@ impl Store for SimStore {
         self.disk.partials.set(self.disk.partials.get() + 1);
         Ok(SimPartial {
             disk: self.disk.clone(),
-            name: target.name.to_string(),
+            name: target.name.clone(),
             size: target.size,
             on_exists: target.on_exists,
             owned: resume.as_ref().map(|id| self.disk.owners.own(id)),
@@ -159,26 +159,36 @@ impl Store for SimStore {
         })
     }
 
-    fn publish(&mut self, claim: Claim, partial: SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        self.work(claim, Work::Publish(partial), name)
-    }
-
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
         match self.disk.published.borrow().get(name.as_str()) {
             Some(bytes) if bytes.len() as u64 != size => Err(StoreError::NOT_THE_SAME),
-            found => Ok(found
-                .cloned()
-                .map(|bytes| SimContent { bytes: io::Cursor::new(bytes), chance: self.chance.clone() })),
+            found => Ok(found.cloned().map(|bytes| {
+                let (bytes, name, chance) = (io::Cursor::new(bytes), name.clone(), self.chance.clone());
+                SimContent { bytes, name, chance }
+            })),
         }
     }
 
-    fn confirm(&mut self, claim: Claim, _: Self::Content, name: Name) -> Option<Result<Name, StoreError>> {
-        self.work(claim, Work::Confirm, name)
-    }
-
-    fn hold(&mut self, claim: Claim, partial: &mut SimPartial, name: Name) -> Option<Result<Name, StoreError>> {
-        let id = partial.resume.clone().expect("only what has a resume id is held");
-        self.work(claim, Work::Hold(id, partial.bytes.len() as u64), name)
+    fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {
+        let (work, name) = match job {
+            Job::Publish(partial) => {
+                let name = partial.name.clone();
+                (Work::Publish(partial), name)
+            }
+            Job::Confirm(content) => (Work::Confirm(content.name.clone()), content.name),
+            Job::Hold(partial) => {
+                let id = partial.resume.clone().expect("only what has a resume id is held");
+                (Work::Hold(id, partial.bytes.len() as u64), partial.name.clone())
+            }
+        };
+        if !self.syncs {
+            return Some(Settled { token, done: self.disk.finish(work) });
+        }
+        let open = self.disk.partials.get();
+        let most = self.disk.connected.get() + BACKLOG_MAX;
+        assert!(open < most, "{open} files are open: more than a connection has, and the backlog");
+        self.disk.waiting.borrow_mut().push((Some(token), work, name));
+        None
     }
 
     fn is_busy_with(&self, id: &ResumeId) -> bool {
@@ -186,7 +196,7 @@ impl Store for SimStore {
     }
 
     /// In any order but that of one name, and not all at once.
-    fn settled(&mut self) -> Vec<(Claim, Result<Name, StoreError>)> {
+    fn settled(&mut self) -> Vec<Settled> {
         let mut settled = Vec::new();
         if self.chance.one_in(60) {
             self.disk.stalled_turns.set(40);
@@ -199,10 +209,10 @@ impl Store for SimStore {
             let mut waiting = self.disk.waiting.borrow_mut();
             let any = self.chance.below(waiting.len());
             let first_of_name = waiting.iter().position(|(.., name)| *name == waiting[any].2).unwrap_or(any);
-            let (claim, work, name) = waiting.remove(first_of_name);
+            let (token, work, _) = waiting.remove(first_of_name);
             drop(waiting);
-            let result = self.disk.finish(work, name);
-            settled.extend(claim.map(|claim| (claim, result)));
+            let done = self.disk.finish(work);
+            settled.extend(token.map(|token| Settled { token, done }));
         }
         settled
     }
@@ -215,6 +225,7 @@ impl Store for SimStore {
 /// A stored file that the disk has to read now and then.
 struct SimContent {
     bytes: io::Cursor<Vec<u8>>,
+    name: Name,
     chance: Chance,
 }
 
@@ -227,20 +238,11 @@ impl Read for SimContent {
     }
 }
 
-impl SimStore {
-    fn work(&mut self, claim: Claim, work: Work, name: Name) -> Option<Result<Name, StoreError>> {
-        if !self.syncs {
-            return Some(self.disk.finish(work, name));
-        }
-        let open = self.disk.partials.get();
-        let most = self.disk.connected.get() + BACKLOG_MAX;
-        assert!(open < most, "{open} files are open: more than a connection has, and the backlog");
-        self.disk.waiting.borrow_mut().push((Some(claim), work, name));
-        None
-    }
-}
-
 impl Partial for SimPartial {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
     fn held(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -258,20 +260,19 @@ impl Partial for SimPartial {
             let summed = self.state.as_ref().map_or(0, |state| state.offset);
             assert_eq!(summed, self.held(), "the state of the digest is that of all that is kept");
             let (bytes, state) = (std::mem::take(&mut self.bytes), self.state.take());
-            let kept = Kept { name: self.name.clone(), size: self.size, bytes, state };
+            let kept = Kept { name: self.name.to_string(), size: self.size, bytes, state };
             let owned = self.owned.clone().expect("who has an id owns it");
             let work = Work::Keep(id.clone(), kept, owned);
-            let name = Name::parse(self.name.as_bytes(), NamePolicy::default()).expect("it was taken before");
             if self.syncs {
-                self.disk.waiting.borrow_mut().push((None, work, name));
+                self.disk.waiting.borrow_mut().push((None, work, self.name.clone()));
             } else {
-                self.disk.finish(work, name).expect("it is kept");
+                self.disk.finish(work);
             }
         }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.name.starts_with(FAILS_TO_APPEND) {
+        if self.name.as_str().starts_with(FAILS_TO_APPEND) {
             return Err(io::Error::other("the disk is on fire").into());
         }
         self.bytes.extend_from_slice(bytes);
@@ -282,8 +283,9 @@ impl Partial for SimPartial {
         Ok(())
     }
 
-    fn publish(mut self, name: Name) -> Result<Name, StoreError> {
-        if self.name.starts_with(FAILS_TO_PUBLISH) {
+    fn publish(mut self) -> Result<Name, StoreError> {
+        let name = self.name.clone();
+        if name.as_str().starts_with(FAILS_TO_PUBLISH) {
             return Err(StoreError::Taken("the name is taken"));
         }
         if self.on_exists == OnExists::Same && self.disk.published.borrow().contains_key(name.as_str()) {

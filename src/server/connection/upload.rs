@@ -23,10 +23,11 @@ use crate::net::Stream;
 use crate::proto::{Code, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
 use crate::reactor::{Budget, Moment};
 use crate::server::digesting::Digesting;
+use crate::server::jobs::Waiter;
 use crate::server::pace::Pace;
 use crate::server::published;
 use crate::server::story::{CloseReason, Fact, Filed, Scene, Story};
-use crate::store::{Claim, Partial, Store, StoreError, Target};
+use crate::store::{Done, Job, Partial, Settled, Store, StoreError, Target};
 
 /// After how long it makes sense to come back where another upload is in the way, in seconds.
 const BUSY_SECONDS: u32 = 5;
@@ -39,7 +40,6 @@ const SPLICE_AFTER_BYTES: u64 = 1 << 20;
 
 /// A file under way.
 pub struct Upload<P> {
-    name: Name,
     partial: P,
     /// Boxed, as most have none.
     wishes: Option<Box<Wishes>>,
@@ -73,17 +73,19 @@ pub enum Task<C> {
     Resume(Held),
 }
 
-/// What has been done with a file that is whole.
-enum Ending {
-    /// It is given to the disk; with the result where that is known at once.
-    Filed(Option<Result<Name, StoreError>>),
+/// What is to be done with a file that is whole.
+enum Ending<P> {
+    /// It is to be published. `published::Upload`: what to remember of it then.
+    Publish(P, Option<published::Upload>),
+    /// It is stored already, under this name.
+    Stored(Name),
     /// It may be there already: that is being found out.
     Compare,
 }
 
 impl<P: Partial> Upload<P> {
     pub fn name(&self) -> &Name {
-        &self.name
+        self.partial.name()
     }
 
     fn is_resumable(&self) -> bool {
@@ -201,35 +203,40 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.end_upload(true);
     }
 
-    /// Takes in what became of the file that was published, confirmed or held for the request `ticket`.
-    /// `filed`: of a file that is whole, what was asked for.
-    pub fn settle(
-        &mut self,
-        ticket: Ticket,
-        filed: Option<Filed>,
-        result: Result<Name, StoreError>,
-        story: &mut Story,
-    ) {
-        match self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) {
-            Some(Task::Sync(_, held)) => {
-                story.scene(|| Scene::Held { offset: held.offset, result: &result });
-                match result {
-                    Ok(_) => self.task = Some(Box::new(Task::Resume(held))),
-                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, story),
-                }
-            }
-            _ => {
-                if let Some(filed) = filed {
-                    self.tell_outcome(filed, result, story);
-                }
-            }
+    /// Takes in the result of a job that was submitted for the request `ticket`. `filed`: what was asked for, if the job was
+    /// about a whole file.
+    pub fn settle(&mut self, ticket: Ticket, filed: Option<Filed>, done: Done, story: &mut Story) {
+        match (done, filed) {
+            (Done::Held(result), _) => self.settle_held(ticket, result, story),
+            (Done::Stored(result), Some(filed)) => self.tell_outcome(filed, result, story),
+            (Done::Stored(_), None) => {}
+        }
+    }
+
+    fn settle_held(&mut self, ticket: Ticket, result: Result<(), StoreError>, story: &mut Story) {
+        // Without the task the upload has been given up since.
+        let Some(Task::Sync(_, held)) = self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) else {
+            return;
+        };
+        story.scene(|| Scene::Held { offset: held.offset, result: &result });
+        match result {
+            Ok(()) => self.task = Some(Box::new(Task::Resume(held))),
+            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, story),
+        }
+    }
+
+    /// Takes in a result that was known at once.
+    fn settle_at_once(&mut self, settled: Option<Settled>, cx: &mut Context<D>) {
+        if let Some(settled) = settled {
+            let filed = cx.jobs.settle(&settled);
+            self.settle(Waiter::of(settled.token).ticket, filed, settled.done, &mut cx.story);
         }
     }
 
     fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, story: &mut Story) {
         let outcome = result.as_ref().map_err(refusal_for);
         if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied()) {
-            // It was held for an upload that has been given up since.
+            // Nobody waits for it any more.
             return;
         }
         story.scene(|| Scene::Settled(&result));
@@ -259,12 +266,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Tells what became of the file, where that is known at once. Else [`Connection::settle`] will.
-    fn file(&mut self, filed: Filed, result: Option<Result<Name, StoreError>>, cx: &mut Context<D>) {
-        match result {
-            Some(result) => self.tell_outcome(filed, result, &mut cx.story),
-            None => drop(cx.filed.insert(Claim { id: cx.story.id, ticket: filed.whole.ticket }, filed)),
-        }
+    /// Hands a whole file to the disk. `resumable`: what to remember of it once it is published.
+    fn file(&mut self, filed: Filed, resumable: Option<published::Upload>, job: Job<D>, cx: &mut Context<D>) {
+        let token = Waiter { id: cx.story.id, ticket: filed.whole.ticket }.token();
+        cx.jobs.file(token, filed, resumable);
+        let settled = cx.store.submit(token, job);
+        self.settle_at_once(settled, cx);
     }
 
     pub(super) fn begin(&mut self, request: Request, cx: &mut Context<D>) {
@@ -307,7 +314,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let same_will_do = on_exists == OnExists::Same;
         let wishes = Wishes { same_will_do, resume: request.resume.clone(), mtime, stored: None };
         let wishes = (wishes != Wishes::default()).then(|| Box::new(wishes));
-        self.upload = Some(Upload { name: name.clone(), partial, wishes });
+        self.upload = Some(Upload { partial, wishes });
         match held {
             Some(held) => self.hold(held, cx),
             None => self.accept(None, cx),
@@ -320,7 +327,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Who does not tell the digest yet may mean another file, unless it has waited for that one. It is told that all is held,
     /// and its digest is compared as always.
     fn open_published(&mut self, request: &Request, has_waited: bool, cx: &mut Context<D>) -> Result<bool, StoreError> {
-        let Some(published) = cx.published.find(request) else { return Ok(false) };
+        let Some(published) = cx.jobs.published().find(request) else { return Ok(false) };
         let stored = published.stored.clone();
         if !matches!(cx.store.find(&stored, published.held.offset), Ok(Some(_))) {
             // Somebody has removed it since.
@@ -329,13 +336,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if request.known_digest().is_some() {
             let Some(whole) = self.receiver.needs_no_content() else { return Ok(false) };
             let filed = self.filed(whole, request.name.clone(), &cx.story);
-            self.file(filed, Some(Ok(stored)), cx);
+            self.tell_outcome(filed, Ok(stored), &mut cx.story);
         } else if has_waited {
             let held = published.held.clone();
             // Nothing is written to it.
             let partial = cx.store.begin(&Target::new(&request.name, OnExists::Rename))?;
             let wishes = Wishes { stored: Some(stored), ..Wishes::default() };
-            self.upload = Some(Upload { name: request.name.clone(), partial, wishes: Some(Box::new(wishes)) });
+            self.upload = Some(Upload { partial, wishes: Some(Box::new(wishes)) });
             self.task = Some(Box::new(Task::Resume(held)));
         } else {
             return Ok(false);
@@ -375,38 +382,39 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     pub(super) fn publish(&mut self, whole: Whole, cx: &mut Context<D>) {
         let upload = self.upload.take().expect("content ends between begin and publish only");
-        let filed = self.filed(whole, upload.name.clone(), &cx.story);
-        match self.publish_or_compare(whole, upload, cx) {
+        let filed = self.filed(whole, upload.name().clone(), &cx.story);
+        match self.ending(whole, upload, cx) {
             Ok(Ending::Compare) => {}
-            Ok(Ending::Filed(result)) => self.file(filed, result, cx),
-            Err(error) => self.file(filed, Some(Err(error)), cx),
+            Ok(Ending::Stored(name)) => self.tell_outcome(filed, Ok(name), &mut cx.story),
+            Ok(Ending::Publish(partial, resumable)) => self.file(filed, resumable, Job::Publish(partial), cx),
+            Err(error) => self.tell_outcome(filed, Err(error), &mut cx.story),
         }
     }
 
-    fn publish_or_compare(
+    fn ending(
         &mut self,
         whole: Whole,
         upload: Upload<D::Partial>,
         cx: &mut Context<D>,
-    ) -> Result<Ending, StoreError> {
-        let Upload { name, mut partial, wishes } = upload;
+    ) -> Result<Ending<D::Partial>, StoreError> {
+        let Upload { mut partial, wishes } = upload;
         let Wishes { same_will_do, stored, resume, mtime } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
         if let Some(stored) = stored {
-            return Ok(Ending::Filed(Some(Ok(stored))));
+            return Ok(Ending::Stored(stored));
         }
-        if same_will_do && let Some(content) = cx.store.find(&name, whole.size)? {
-            self.compare(whole, name, content);
+        if same_will_do && let Some(content) = cx.store.find(partial.name(), whole.size)? {
+            self.compare(whole, partial.name().clone(), content);
             return Ok(Ending::Compare);
         }
         mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
-        let claim = Claim { id: cx.story.id, ticket: whole.ticket };
-        if let (Some(id), Some(held), Some(digest)) = (resume, partial.state(), whole.digest) {
-            let (name, stored) = (name.clone(), name.clone());
-            cx.published.expect(claim, published::Upload { id, name, held, digest, stored });
-        }
-        let result = cx.store.publish(claim, partial, name);
-        result.iter().for_each(|result| cx.published.settle(claim, result));
-        Ok(Ending::Filed(result))
+        let resumable = match (resume, partial.state(), whole.digest) {
+            (Some(id), Some(held), Some(digest)) => {
+                let name = partial.name();
+                Some(published::Upload { id, name: name.clone(), held, digest, stored: name.clone() })
+            }
+            _ => None,
+        };
+        Ok(Ending::Publish(partial, resumable))
     }
 
     fn compare(&mut self, whole: Whole, name: Name, content: D::Content) {
@@ -451,15 +459,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match (task, result) {
             (Task::Compare { whole, name, content, digesting, .. }, result) => {
                 let is_same = || Some(digesting.into_hasher().finish()) == whole.digest;
-                let filed = self.filed(whole, name.clone(), &cx.story);
-                let result = match result {
-                    Ok(()) if is_same() => {
-                        cx.store.confirm(Claim { id: cx.story.id, ticket: whole.ticket }, content, name)
-                    }
-                    Ok(()) => Some(Err(StoreError::NOT_THE_SAME)),
-                    Err(error) => Some(Err(error)),
-                };
-                self.file(filed, result, cx);
+                let filed = self.filed(whole, name, &cx.story);
+                match result {
+                    Ok(()) if is_same() => self.file(filed, None, Job::Confirm(content), cx),
+                    Ok(()) => self.tell_outcome(filed, Err(StoreError::NOT_THE_SAME), &mut cx.story),
+                    Err(error) => self.tell_outcome(filed, Err(error), &mut cx.story),
+                }
             }
             (Task::Resume(held), Ok(())) => {
                 self.accept(Some(held), cx);
@@ -478,16 +483,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let ticket = self.receiver.ticket();
         let upload = self.upload.as_mut().expect("what is held is its content");
         self.task = Some(Box::new(Task::Sync(ticket, held)));
-        if let Some(result) = cx.store.hold(Claim { id: cx.story.id, ticket }, &mut upload.partial, upload.name.clone())
-        {
-            self.settle(ticket, None, result, &mut cx.story);
-        }
+        let token = Waiter { id: cx.story.id, ticket }.token();
+        let settled = cx.store.submit(token, Job::Hold(&mut upload.partial));
+        self.settle_at_once(settled, cx);
     }
 
     /// Ends the upload in progress, if there is one, and gives it up or leaves it to be gone on with.
     pub(super) fn end_upload(&mut self, keep: bool) -> Option<Name> {
         self.task.take_if(|task| !matches!(**task, Task::Compare { .. }));
-        let Upload { name, partial, .. } = self.upload.take()?;
+        let Upload { partial, .. } = self.upload.take()?;
+        let name = partial.name().clone();
         if keep {
             partial.keep();
         }

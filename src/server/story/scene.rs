@@ -65,8 +65,8 @@ pub enum Scene<'a> {
     Held {
         /// Its size, in bytes.
         offset: u64,
-        /// The name that the file will have, or why the sync failed.
-        result: &'a Result<Name, StoreError>,
+        /// Why the sync failed, if it did.
+        result: &'a Result<(), StoreError>,
     },
     /// A file is stored, or could not be.
     Settled(&'a Result<Name, StoreError>),

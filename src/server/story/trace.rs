@@ -266,7 +266,7 @@ mod tests {
         for kernel in [tcp("CLOSED", None), tcp("TIME_WAIT", None), Err(io::ErrorKind::PermissionDenied.into())] {
             look(Scene::Kernel(&kernel));
         }
-        look(Scene::Held { offset: 5, result: &Ok(name("a")) });
+        look(Scene::Held { offset: 5, result: &Ok(()) });
         look(Scene::Held { offset: 5, result: &Err(StoreError::Failed) });
         look(Scene::Settled(&Ok(name("a"))));
         look(Scene::Settled(&Err(StoreError::Taken("the name is taken"))));

@@ -26,7 +26,7 @@ impl fmt::Display for Scene<'_> {
             Self::Failed(error) => write!(f, "failed: {error}"),
             Self::Heard(event) => heard(event, f),
             Self::State { from, to } => write!(f, "waits for {} -> {}", awaited(*from), awaited(*to)),
-            Self::Held { offset, result: Ok(_) } => {
+            Self::Held { offset, result: Ok(()) } => {
                 write!(f, "the disk has the first {offset} bytes, to be resumed")
             }
             Self::Held { result: Err(error), .. } => write!(f, "the disk does not have what is held: {error}"),

@@ -1,0 +1,78 @@
+//! The jobs that the disk has, and who waits for them.
+//!
+//! A job goes to the store under a [`Token`], which means nothing to the store. Here the token tells the connection and its
+//! request; the connection may have gone when the result comes. Knows nothing of files.
+
+use std::collections::BTreeMap;
+
+use super::published::{Published, Upload};
+use super::story::Filed;
+use crate::proto::Ticket;
+use crate::reactor::Id;
+use crate::store::{Done, Settled, Token};
+
+/// Who waits for the result of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// The connection.
+    pub id: Id,
+    /// Its request.
+    pub ticket: Ticket,
+}
+
+impl Waiter {
+    /// What the store is given, and gives back with the result.
+    pub fn token(self) -> Token {
+        Token(u128::from(self.id.to_bits()) << 64 | u128::from(self.ticket.0))
+    }
+
+    /// Reads back [`Waiter::token`].
+    pub fn of(token: Token) -> Self {
+        let id = Id::from_bits((token.0 >> 64) as u64).expect("a token is made from an id");
+        Self { id, ticket: Ticket(token.0 as u64) }
+    }
+}
+
+/// Whole files that the disk is busy with, and the uploads that were published last.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    files: BTreeMap<Token, (Filed, Option<Box<Upload>>)>,
+    published: Published,
+}
+
+impl Jobs {
+    /// The store is about to get the whole file `filed`. `resumable`: what to remember of it once it is published.
+    pub fn file(&mut self, token: Token, filed: Filed, resumable: Option<Upload>) {
+        self.files.insert(token, (filed, resumable.map(Box::new)));
+    }
+
+    /// Takes in a result. Returns what was asked for, if the job was about a whole file.
+    pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
+        let Done::Stored(result) = &settled.done else { return None };
+        let (filed, resumable) = self.files.remove(&settled.token)?;
+        if let (Ok(stored), Some(upload)) = (result, resumable) {
+            self.published.remember(Upload { stored: stored.clone(), ..*upload });
+        }
+        Some(filed)
+    }
+
+    /// The resumable uploads that were published last.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Slots;
+
+    #[test]
+    fn a_token_tells_who_waits() {
+        let mut slots = Slots::default();
+        for ticket in [0, 7, u64::MAX] {
+            let waiter = Waiter { id: slots.insert(()), ticket: Ticket(ticket) };
+            assert_eq!(Waiter::of(waiter.token()), waiter);
+        }
+    }
+}
