@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId};
+use crate::store::Mark;
 
 /// How many are remembered.
 const REMEMBERED_MAX: usize = 256;
@@ -31,6 +32,8 @@ pub struct Upload {
     pub digest: Digest,
     /// The name that it got.
     pub stored: Name,
+    /// The mark of its file.
+    pub mark: Mark,
 }
 
 impl Published {
@@ -74,7 +77,7 @@ mod tests {
     fn upload(id: &str) -> Upload {
         let held = Held { offset: 3, hasher: Hasher::new(Algorithm::Crc32c) };
         let id = ResumeId::parse(id).unwrap();
-        Upload { id, name: name("a"), held, digest: Digest::Crc32c(7), stored: name("a") }
+        Upload { id, name: name("a"), held, digest: Digest::Crc32c(7), stored: name("a"), mark: Mark::default() }
     }
 
     #[test]

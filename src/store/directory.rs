@@ -30,7 +30,7 @@ use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
 use super::space::Reservation;
-use super::{Done, Job, Partial, Patch, Settled, Store, StoreError, Stored, Target, Token, cannot};
+use super::{Done, Job, Mark, Partial, Patch, Settled, Store, StoreError, Stored, Target, Token, cannot};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
@@ -196,6 +196,10 @@ impl Store for Directory {
     fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {
         let found = naming::find(self.handles.directory.as_fd(), name, size)?;
         Ok(found.map(|file| Stored::new(file, name.clone())))
+    }
+
+    fn mark(&self, name: &Name) -> Option<Mark> {
+        Mark::of(&self.handles.directory, name.as_str()).ok()
     }
 
     fn submit(&mut self, token: Token, mut job: Job<'_, Self>) -> Option<Settled> {

@@ -49,6 +49,7 @@ mod directory;
 mod handles;
 mod kept;
 mod lockdir;
+mod mark;
 mod method;
 mod naming;
 mod owned;
@@ -61,6 +62,7 @@ mod stored;
 
 pub use commit::{Commit, Disk, Hold, Lineup, Synced, Taken, Work};
 pub use directory::{Directory, TEND_EVERY};
+pub use mark::Mark;
 pub use method::{Link, Method};
 pub use owned::{Owned, Owners};
 pub use partial::PartialFile;

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, read, retry_on_intr};
 
+use super::Mark;
 use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId};
 
 /// A place that uploads are stored in.
@@ -37,6 +38,9 @@ pub trait Store: Sized {
     /// # Errors
     /// [`StoreError::Taken`] if anything else has the name, and whatever the file system says.
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError>;
+
+    /// The mark of the stored file `name`. `None`: there is no such name, or the file system does not tell.
+    fn mark(&self, name: &Name) -> Option<Mark>;
 
     /// Hands a job to the disk. Returns what has become of it if that is known at once (nothing is synced, or the job failed
     /// before it got to the disk). If not, [`Store::settled`] tells it later, once, under the same `token`.
@@ -171,6 +175,9 @@ pub trait Partial {
     /// # Errors
     /// Whatever the file system says.
     fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError>;
+
+    /// The mark that it will have when it is published. Appending changes it. `None`: the file system does not tell.
+    fn mark(&mut self) -> Option<Mark>;
 
     /// Gives the file its final name, and returns the one that it got: the one that was asked for, or under
     /// [`OnExists::Rename`] that one with a number. The only way to a final name. For the store itself: others submit a

@@ -17,7 +17,7 @@ use std::thread;
 
 use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, ResumeId};
 use intake::store::{
-    Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Owned, Owners, Partial, Patch, Record, Settled, Store,
+    Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Mark, Owned, Owners, Partial, Patch, Record, Settled, Store,
     StoreError, Synced, Target, Token, Work,
 };
 
@@ -90,6 +90,8 @@ pub enum Mistake {
     StateOfAnotherFile,
     /// The state of which the client was told is overwritten by later ones.
     ToldStateOverwritten,
+    /// Any file that has the name counts for the one that was stored under it.
+    ReplacedCountsAsStored,
 }
 
 /// Where a name stands.
@@ -373,6 +375,12 @@ impl ForgetfulDisk {
 
     fn find(&self, place: Place, name: &str) -> Option<Inode> {
         self.state.borrow().names.get(&(place, name.to_owned())).copied()
+    }
+
+    /// Each file is another one.
+    fn mark(&self, inode: Inode) -> Mark {
+        let is_another = self.mistake != Some(Mistake::ReplacedCountsAsStored);
+        Mark::of_inode(if is_another { inode as u64 } else { 0 })
     }
 
     fn find_or_create(&self, place: Place, name: &str) -> io::Result<Inode> {
@@ -673,6 +681,10 @@ impl Partial for ForgetfulPartial {
         Ok(())
     }
 
+    fn mark(&mut self) -> Option<Mark> {
+        Some(self.file.disk.mark(self.file.inode))
+    }
+
     fn publish(mut self) -> Result<Name, StoreError> {
         self.check_lost()?;
         let (disk, mut change) = (self.file.disk.clone(), Change::new());
@@ -811,6 +823,10 @@ impl Store for ForgetfulStore {
         let is_as_large = self.disk.state.borrow().files[inode].cached.len() as u64 == size;
         let found = || ForgetfulFile { name: Some(name.clone()), ..ForgetfulFile::open(&self.disk, inode) };
         if is_as_large { Ok(Some(found())) } else { Err(StoreError::NOT_THE_SAME) }
+    }
+
+    fn mark(&self, name: &Name) -> Option<Mark> {
+        self.disk.find(Place::Uploads, name.as_str()).map(|inode| self.disk.mark(inode))
     }
 
     fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {

@@ -26,7 +26,7 @@ use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
-use intake::store::{Done, Job, Owned, Owners, Partial, Settled, Store, StoreError, Target, Token};
+use intake::store::{Done, Job, Mark, Owned, Owners, Partial, Settled, Store, StoreError, Target, Token};
 
 use crate::wire::{Chance, SimStream, Wire};
 
@@ -169,6 +169,10 @@ impl Store for SimStore {
         }
     }
 
+    fn mark(&self, name: &Name) -> Option<Mark> {
+        self.disk.published.borrow().contains_key(name.as_str()).then(Mark::default)
+    }
+
     fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {
         let (work, name) = match job {
             Job::Publish(partial) => {
@@ -281,6 +285,10 @@ impl Partial for SimPartial {
 
     fn set_mtime(&mut self, _: u64) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        Some(Mark::default())
     }
 
     fn publish(mut self) -> Result<Name, StoreError> {

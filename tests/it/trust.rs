@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -548,6 +548,55 @@ fn who_comes_back_while_the_disk_is_busy_hears_what_became_of_it() {
         drop(client);
         await_until("every descriptor to be closed", || server.descriptors() == before);
     }
+}
+
+#[test]
+fn a_receipt_is_told_again_only_while_the_very_file_is_there_as_it_was_stored() {
+    let server = Server::start(&["--on-exists", "replace"]);
+    let (upload, other) = (Resumable::new(1000, "a"), content(1000, 12));
+    let known = upload.request.replace("crc32c=trailer", upload.trailer.trim());
+    let path = server.dir().join("a");
+    let edit = |at: u64| {
+        let file = fs::File::options().write(true).open(&path).expect("it is there");
+        file.write_all_at(b"!", at).expect("it can be written");
+        file
+    };
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("another upload has taken its place", &|| {
+            let mut client = Client::to(server.tcp());
+            client.send("/put size=1000 a\n");
+            assert_eq!(client.ask(&other), "done 1000 - a");
+        }),
+        ("another resumable upload has taken its place", &|| {
+            let (attribute, told) = crc32c(&other);
+            let mut client = Client::to(server.tcp());
+            assert_eq!(client.ask(format!("/ask size=1000 {attribute} resume=id-1 a\n")), "ok 0");
+            assert_eq!(client.ask(&other), format!("done 1000 {told} a"));
+        }),
+        ("another file was moved to its place", &|| {
+            let modified = fs::metadata(&path).and_then(|meta| meta.modified()).expect("it is there");
+            let beside = server.dir().join("beside");
+            fs::write(&beside, &other).expect("it can be written");
+            let file = fs::File::options().write(true).open(&beside).expect("it is there");
+            file.set_modified(modified).expect("it is ours");
+            fs::rename(beside, &path).expect("it can be moved");
+        }),
+        ("it was edited", &|| drop(edit(500))),
+        ("it was made longer", &|| drop(edit(1000))),
+        ("it was removed", &|| fs::remove_file(&path).expect("it is there")),
+    ];
+    for (change, make) in changes {
+        assert_eq!(upload.finish(&server), 0, "before: {change}");
+        let mut client = Client::to(server.tcp());
+        assert_eq!(client.ask(&known), upload.done, "before: {change}");
+        make();
+        assert_eq!(client.ask(&known), "ok 0", "{change}");
+        assert_eq!(client.ask(&upload.bytes), upload.done, "{change}");
+        assert!(server.files() == [("a".to_owned(), upload.bytes.clone())].into(), "{change}");
+    }
+    // What others do with it without touching its content is no change.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    assert_eq!(Client::to(server.tcp()).ask(&known), upload.done);
 }
 
 #[test]

@@ -322,15 +322,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// Answers the request for an upload that was published just now, without its content. Returns whether it was one.
+    /// Answers the request for an upload that was published just now, without its content, if its file is still there as it
+    /// was published. Returns whether it was one.
     ///
-    /// Who does not tell the digest yet may mean another file, unless it has waited for that one. It is told that all is held,
-    /// and its digest is compared as always.
+    /// A client that does not tell the digest yet may mean another file, unless it has waited for that one. It is told that
+    /// all is held, and its digest is compared as always.
     fn open_published(&mut self, request: &Request, has_waited: bool, cx: &mut Context<D>) -> Result<bool, StoreError> {
         let Some(published) = cx.jobs.published().find(request) else { return Ok(false) };
         let stored = published.stored.clone();
-        if !matches!(cx.store.find(&stored, published.held.offset), Ok(Some(_))) {
-            // Somebody has removed it since.
+        if cx.store.mark(&stored).as_ref() != Some(&published.mark) {
+            // Somebody has removed or changed it since, or another file has its name.
             return Ok(false);
         }
         if request.known_digest().is_some() {
@@ -408,10 +409,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()))?;
         let resumable = match (resume, partial.state(), whole.digest) {
-            (Some(id), Some(held), Some(digest)) => {
+            (Some(id), Some(held), Some(digest)) => partial.mark().map(|mark| {
                 let name = partial.name();
-                Some(published::Upload { id, name: name.clone(), held, digest, stored: name.clone() })
-            }
+                published::Upload { id, name: name.clone(), held, digest, stored: name.clone(), mark }
+            }),
             _ => None,
         };
         Ok(Ending::Publish(partial, resumable))
