@@ -119,12 +119,12 @@ impl PartialFile {
 
     /// Sees to it that there is room for `count` bytes more.
     fn cover(&mut self, count: usize) -> Result<(), StoreError> {
-        if self.blocks.is_none() && Blocks::are_needless(self.size + count as u64) {
-            return Ok(());
-        }
         let handles = self.origin.handles();
+        if self.blocks.is_none() && Blocks::are_needless(self.size + count as u64) {
+            return handles.space.take(&self.file, count as u64);
+        }
         let ahead = || Box::new(Blocks::ahead(handles.allocates, handles.space.reserve_nothing()));
-        self.blocks.get_or_insert_with(ahead).cover(&self.file, self.size, count)
+        self.blocks.get_or_insert_with(ahead).cover(&handles.space, &self.file, self.size, count)
     }
 
     /// No more content comes: gives back the blocks that it did not need.

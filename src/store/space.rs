@@ -2,7 +2,10 @@
 //!
 //! A refusal before the first byte is better than one after the last but one. So the size that an upload announces is
 //! reserved until it is written, or its blocks are allocated: from then on the file system counts it. An upload that
-//! announces no size reserves nothing. It asks again for each piece that it grows by, and ends where that does not fit.
+//! announces no size takes space for each piece that it grows by, and ends where that does not fit.
+//!
+//! To ask the file system costs a system call. So each answer covers the next pieces as well, of all uploads together, up to
+//! [`UNASKED_MAX_BYTES`]. Other programs may use the same space meanwhile, so what is to stay free may be less by as much.
 //!
 //! A file system that does not tell its size (ramfs, some network and FUSE file systems) refuses nothing here. There the
 //! write decides.
@@ -21,12 +24,19 @@ const MIN_FREE_MAX_BYTES: u64 = 256 << 20;
 /// Of a small file system, one part in so many stays free.
 const MIN_FREE_SHARE: u64 = 20;
 
+/// So many bytes may all uploads together take before the file system is asked again. A few hundred small files: asking is
+/// then no longer noticed.
+const UNASKED_MAX_BYTES: u64 = 1 << 20;
+
 /// The space that uploads share.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     /// In bytes, if it was set.
     min_free: OnceLock<u64>,
+    /// Bytes that uploads have announced and that are neither written nor allocated.
     announced: Arc<AtomicU64>,
+    /// Bytes that may be taken before the file system is asked again. Only the loop takes any.
+    unasked: AtomicU64,
 }
 
 impl Space {
@@ -37,30 +47,58 @@ impl Space {
 
     /// A reservation of nothing.
     pub(super) fn reserve_nothing(&self) -> Reservation {
-        Reservation { sum: self.announced.clone(), min_free: self.min_free.get().copied(), left: 0 }
+        Reservation { sum: self.announced.clone(), left: 0 }
     }
 
     /// Reserves `size` bytes on the file system of `directory`. Without a size, only checks that there is any space.
     ///
     /// # Errors
-    /// [`StoreError::Full`] with the figures, where they do not fit.
+    /// [`StoreError::Full`] with the figures, if they do not fit.
     pub(super) fn reserve(&self, directory: impl AsFd, size: Option<u64>) -> Result<Reservation, StoreError> {
-        let reservation = self.reserve_nothing();
-        match size {
-            Some(0) => Ok(reservation),
-            Some(bytes) => reservation.announce(directory, bytes),
-            None => reservation.check(directory, 1).map(|_| reservation),
+        let mut reservation = self.reserve_nothing();
+        if size != Some(0) {
+            self.take(directory, size.unwrap_or(1))?;
         }
+        reservation.left = size.unwrap_or(0);
+        self.announced.fetch_add(reservation.left, Ordering::Relaxed);
+        Ok(reservation)
+    }
+
+    /// Takes `bytes`, which are about to be written or allocated on the file system that `at` is on.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] with the figures, if they do not fit.
+    pub(super) fn take(&self, at: impl AsFd, bytes: u64) -> Result<(), StoreError> {
+        // Nothing is taken unasked after a refusal.
+        let left = match self.unasked.swap(0, Ordering::Relaxed).checked_sub(bytes) {
+            Some(left) => left,
+            None => self.ask(at, bytes)?.min(UNASKED_MAX_BYTES),
+        };
+        self.unasked.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Asks the file system. Returns how many bytes there are beside these.
+    fn ask(&self, at: impl AsFd, bytes: u64) -> Result<u64, StoreError> {
+        let announced = self.announced.load(Ordering::Relaxed);
+        let min_free = self.min_free.get().copied();
+        let Some((available, min_free)) = available(&fstatvfs(at)?, min_free) else { return Ok(u64::MAX) };
+        let free = available.saturating_sub(min_free).saturating_sub(announced);
+        free.checked_sub(bytes).ok_or_else(|| {
+            let words = format!(
+                "it needs {bytes} bytes, and {free} are free beside {announced} for other uploads and {min_free} that \
+                 stay free"
+            );
+            StoreError::Full(io::Error::new(io::ErrorKind::StorageFull, words))
+        })
     }
 }
 
 /// What one upload has announced. Dropping it gives back what was not used.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    /// Bytes that all uploads have announced and that are neither written nor allocated. Partial files end on the
-    /// committer's thread, too.
+    /// What all uploads have announced. Partial files end on the committer's thread, too.
     sum: Arc<AtomicU64>,
-    min_free: Option<u64>,
     /// This upload's part of the sum.
     left: u64,
 }
@@ -70,30 +108,6 @@ impl Reservation {
     #[cfg(test)]
     pub(super) fn left(&self) -> u64 {
         self.left
-    }
-
-    fn announce(mut self, directory: impl AsFd, bytes: u64) -> Result<Self, StoreError> {
-        self.check(directory, bytes)?;
-        self.sum.fetch_add(bytes, Ordering::Relaxed);
-        self.left = bytes;
-        Ok(self)
-    }
-
-    /// Checks that there is space for `bytes` that are not announced. Returns how much there is.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] with the figures, where there is not.
-    pub(super) fn check(&self, at: impl AsFd, bytes: u64) -> Result<u64, StoreError> {
-        let announced = self.sum.load(Ordering::Relaxed);
-        let Some((available, min_free)) = available(&fstatvfs(at)?, self.min_free) else { return Ok(u64::MAX) };
-        let free = available.saturating_sub(min_free).saturating_sub(announced);
-        if bytes <= free {
-            return Ok(free);
-        }
-        let words = format!(
-            "it needs {bytes} bytes, and {free} are free beside {announced} for other uploads and {min_free} that stay free"
-        );
-        Err(StoreError::Full(io::Error::new(io::ErrorKind::StorageFull, words)))
     }
 
     /// So many bytes are counted by the file system now.
@@ -157,14 +171,29 @@ mod tests {
     fn a_file_of_unknown_size_needs_some_space_and_takes_none_from_others() {
         let base = tempfile::tempdir().unwrap();
         let (directory, space) = space_of(base.path(), 8 * PIECE);
-        let unsized_file = space.reserve(&directory, None).unwrap();
+        let _unsized_file = space.reserve(&directory, None).unwrap();
         let sized_file = space.reserve(&directory, Some(6 * PIECE)).unwrap();
-        let free = unsized_file.check(&directory, PIECE).unwrap();
-        assert!((PIECE..3 * PIECE).contains(&free), "{free}");
-        assert!(matches!(unsized_file.check(&directory, 3 * PIECE), Err(StoreError::Full(_))));
+        space.take(&directory, PIECE).unwrap();
+        assert!(matches!(space.take(&directory, 3 * PIECE), Err(StoreError::Full(_))));
         drop(sized_file);
-        let space = Space { min_free: u64::MAX.into(), ..space };
+        space.take(&directory, 3 * PIECE).unwrap();
+        let space = Space { min_free: u64::MAX.into(), ..Space::default() };
         assert!(space.reserve(&directory, None).is_err());
+    }
+
+    #[test]
+    fn one_answer_covers_small_pieces_up_to_a_sum() {
+        let base = tempfile::tempdir().unwrap();
+        let (directory, space) = space_of(base.path(), 8 * PIECE);
+        let take = |bytes| {
+            let result = space.take(&directory, bytes);
+            (result.is_ok(), space.unasked.load(Ordering::Relaxed))
+        };
+        assert_eq!(take(5), (true, UNASKED_MAX_BYTES));
+        assert_eq!(take(UNASKED_MAX_BYTES - 5), (true, 5));
+        assert_eq!(take(6), (true, UNASKED_MAX_BYTES), "it has asked again");
+        assert_eq!(take(16 * PIECE), (false, 0));
+        assert_eq!(take(5), (true, UNASKED_MAX_BYTES));
     }
 
     #[test]

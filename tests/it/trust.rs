@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use intake::proto::{Algorithm, Hasher};
-use rustix::fs::{Advice, fadvise, statfs};
+use rustix::fs::{Advice, fadvise, statfs, statvfs};
 use rustix::process::Signal;
 
 use crate::fixture::{
     Server, await_until, classic, classic_begin, classic_finish, connect, content, files_of, is_reset, line, reset,
 };
-use crate::tools::{Strace, leave_out};
+use crate::tools::{Strace, leave_out, unshare_loop_mounts};
 
 /// A connection that speaks `/put` and `/ask`.
 struct Client {
@@ -298,6 +298,8 @@ fn an_upload_of_unknown_size_ends_where_the_free_space_does() {
         let other = tmpfs.0.join("other program");
         fs::write(&other, &bytes[..4 * MIB]).expect("there is space");
         for refusal in [
+            // What is known of the free space covers 1 MiB at most.
+            line(server.tcp(), "more.bin", &bytes[..MIB + 1]).expect("the words get through"),
             line(server.tcp(), "small.bin", b"x").expect("the words get through"),
             classic_begin(server.tcp(), "classic.bin").expect_err("there is no space").to_string(),
         ] {
@@ -306,6 +308,57 @@ fn an_upload_of_unknown_size_ends_where_the_free_space_does() {
         fs::remove_file(other).expect("it can be removed");
         files_of([("fits.bin", &bytes[..4 * MIB])])
     });
+}
+
+/// What the file system of a directory has left, in bytes.
+fn free_bytes(directory: &Path) -> u64 {
+    let file_system = statvfs(directory).expect("it is a directory");
+    file_system.f_bavail * file_system.f_frsize
+}
+
+/// Uploads of unknown size come together, each in so many pieces, and are half as large again as there is room. The file
+/// system is 64 MiB, of which 45 are to stay free.
+fn assert_leave_free(server: &Server, pieces: usize) {
+    const CLIENTS: usize = 20;
+    const MIN_FREE: u64 = 45 << 20;
+    // For what an ext4 needs to find the blocks of the files by.
+    const SLACK_BYTES: u64 = 256 << 10;
+    let free = free_bytes(&server.dir());
+    let room = free - MIN_FREE;
+    let bytes = content(room as usize * 3 / 2 / CLIENTS / pieces, 1);
+    let begin = |number| classic_begin(server.tcp(), format!("{number}.bin")).expect("there is space when it begins");
+    let mut clients: Vec<_> = (0..CLIENTS).map(begin).collect();
+    for piece in 1..pieces {
+        for client in &mut clients {
+            // Those that are refused are reset.
+            let _ = client.write_all(&bytes);
+        }
+        let written = (bytes.len() * CLIENTS * piece) as u64;
+        await_until("nearly all of that, or nearly all that may be, to be written", || {
+            free - free_bytes(&server.dir()) >= written.min(room) - 2 * bytes.len() as u64
+        });
+    }
+    let outcomes: Vec<_> = clients.into_iter().map(|client| classic_finish(client, &bytes)).collect();
+    assert!(outcomes.iter().all(|outcome| outcome.is_ok() || is_reset(outcome)), "{outcomes:?}");
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let left = free_bytes(&server.dir());
+    assert!(left + SLACK_BYTES >= MIN_FREE, "{pieces} pieces: {left} bytes are left after {stored} uploads");
+    assert!(stored >= 5, "{pieces} pieces: only {stored} are stored, and {left} bytes are left");
+    assert_eq!(server.files().len(), stored);
+}
+
+#[test]
+fn uploads_of_unknown_size_that_come_together_leave_free_what_is_to_stay_free() {
+    for pieces in [1, 3] {
+        let mount = "mount -t tmpfs -o size=64m tmpfs inbox";
+        let Some(server) = Server::start_after(mount, &["--min-free", "45M"]) else { return };
+        assert_leave_free(&server, pieces);
+    }
+    let Some(unshare) = unshare_loop_mounts("mkfs.ext4") else { return };
+    for pieces in [1, 3] {
+        let mount = "truncate -s 64m disk && mkfs.ext4 -q -m 0 disk && mount -o loop disk inbox";
+        assert_leave_free(&Server::start_secluded(&unshare, mount, &["--min-free", "45M"]), pieces);
+    }
 }
 
 #[test]
