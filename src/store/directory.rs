@@ -51,8 +51,8 @@ pub struct Directory {
     path: PathBuf,
     /// The log tells that it was removed.
     was_removed: AtomicBool,
-    /// The directory was there when it was last asked for.
-    was_checked: Cell<bool>,
+    /// The directory was there when it was last looked at, and no job has failed since.
+    is_there: Cell<bool>,
 }
 
 impl Directory {
@@ -77,7 +77,7 @@ impl Directory {
         }
         handles.intake().kept.give_back_blocks().map_err(cannot("its .intake/kept", "listed"))?;
         let (path, was_removed) = (path.to_owned(), AtomicBool::new(false));
-        Ok(Self { handles, method, committer: None, tending: None, path, was_removed, was_checked: Cell::new(false) })
+        Ok(Self { handles, method, committer: None, tending: None, path, was_removed, is_there: Cell::new(false) })
     }
 
     /// From now on nothing counts as published before it would survive a power cut. The result of [`Store::submit`] then
@@ -111,6 +111,7 @@ impl Directory {
     ///
     /// A network file system may let that wait for minutes, so a thread does it where uploads are synced by one, too.
     pub fn tend(&mut self, partial_ttl: Duration) {
+        self.is_there.set(false);
         if self.committer.is_none() {
             return self.handles.tend(partial_ttl);
         }
@@ -155,9 +156,9 @@ impl Directory {
         size.map(|size| Blocks::of_size(file, size, self.handles.allocates, reservation)).transpose()
     }
 
-    /// Asks once for each look at what has settled, which the loop has once a turn.
+    /// Looks at the directory if a job has failed since the last time: nothing can be published in one that was removed.
     fn check_directory(&self) -> Result<(), StoreError> {
-        if self.was_checked.get() {
+        if self.is_there.get() {
             return Ok(());
         }
         let result = naming::check_directory(self.handles.directory.as_fd());
@@ -167,8 +168,15 @@ impl Directory {
                 "{path} was removed while the server runs: nothing can be stored before the server is restarted"
             );
         }
-        self.was_checked.set(result.is_ok());
+        self.is_there.set(result.is_ok());
         result
+    }
+
+    /// A job has come to its end. If it has failed, that may be because the directory was removed.
+    fn note(&self, done: &Done) {
+        if matches!(done, Done::Stored(Err(_)) | Done::Held(Err(_))) {
+            self.is_there.set(false);
+        }
     }
 
     /// How files are stored here, unless they are to replace others: that takes named ones.
@@ -206,7 +214,11 @@ impl Store for Directory {
         if let Job::Publish(partial) = &mut job {
             partial.give_back();
         }
-        let Some(committer) = &self.committer else { return Some(Settled { token, done: finish(job) }) };
+        let Some(committer) = &self.committer else {
+            let done = finish(job);
+            self.note(&done);
+            return Some(Settled { token, done });
+        };
         let work = match job {
             Job::Publish(partial) => Work::Publish(partial),
             Job::Confirm(content) => {
@@ -229,8 +241,9 @@ impl Store for Directory {
     }
 
     fn settled(&mut self) -> Vec<Settled> {
-        self.was_checked.set(false);
-        self.committer.as_mut().map(Committer::settled).unwrap_or_default()
+        let settled = self.committer.as_mut().map(Committer::settled).unwrap_or_default();
+        settled.iter().for_each(|settled| self.note(&settled.done));
+        settled
     }
 
     fn is_congested(&self) -> bool {
