@@ -1,4 +1,4 @@
-//! Typed addresses: `HOST:PORT`, where the host is a name or an IP address.
+//! Typed addresses: `HOST:PORT`, where the host is a name or an IP address; and `http://HOST:PORT/FOLDER/`, to send to.
 //!
 //! A name may have several addresses. A client tries them in turn. A server listens on all of them that belong to this
 //! machine.
@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
 use intake::net::{interface_index, is_assignable};
+use intake::proto::{Dialect, Site, SiteError};
 use intake::server::config::Config;
 
 /// The error for a link-local IPv6 address without an interface.
@@ -122,6 +123,9 @@ impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(typed: &str) -> Result<Self, Self::Err> {
+        if typed.contains("://") {
+            return Err("write HOST:PORT; only send and load take an http:// address");
+        }
         let (host, port) =
             typed.rsplit_once(':').ok_or("the port is missing: write HOST:PORT, such as 127.0.0.1:9000")?;
         let port = port.parse::<u16>().map_err(|_| "the port is not a number from 0 to 65535")?;
@@ -144,9 +148,153 @@ impl fmt::Display for Address {
     }
 }
 
+/// What files are sent to: a receiver, or with `http://` a folder at a server of HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    address: Address,
+    site: Option<Site>,
+}
+
+/// The port of `http://HOST/` (RFC 9110, 4.2.1).
+const HTTP_PORT: u16 = 80;
+
+impl Target {
+    /// The addresses of the host, as [`Address::resolve`] finds them.
+    ///
+    /// # Errors
+    /// A message, if the host is not found.
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        self.address.resolve()
+    }
+
+    /// Whether it was typed with `http://`.
+    pub fn is_http(&self) -> bool {
+        self.site.is_some()
+    }
+
+    /// The site for requests in `dialect`, if that is HTTP. `None`: none was asked for.
+    ///
+    /// # Errors
+    /// A message, if the dialect and the address contradict one another.
+    pub fn site(&self, dialect: Option<Dialect>) -> Result<Option<Site>, String> {
+        match (dialect, &self.site) {
+            (Some(dialect), Some(_)) if !dialect.speaks_http() => Err(format!(
+                "an http:// address is sent to in HTTP: leave out --dialect {}, or write HOST:PORT",
+                dialect.word()
+            )),
+            (Some(dialect), None) if dialect.speaks_http() => {
+                site_at(&self.address.0, "/").map(Some).map_err(|error| error.to_string())
+            }
+            (_, site) => Ok(site.clone()),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, Self::Err> {
+        let Some((scheme, rest)) = typed.split_once("://") else {
+            return Ok(Self { address: typed.parse()?, site: None });
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => {
+                return Err(
+                    "TLS is not spoken yet: send to http:// through a tunnel (ssh -L), or in a network that you \
+                            trust"
+                        .into(),
+                );
+            }
+            _ => return Err("write HOST:PORT, or http://HOST:PORT/FOLDER/".into()),
+        }
+        let (host, folder) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if host.contains('@') {
+            return Err(SiteError::Host.to_string());
+        }
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        let address = if has_port { host.parse()? } else { format!("{host}:{HTTP_PORT}").parse()? };
+        let site = site_at(host, if folder.is_empty() { "/" } else { folder }).map_err(|error| error.to_string())?;
+        Ok(Self { address, site: Some(site) })
+    }
+}
+
+/// The site at `host`, which may have a port. The interface of a link-local address is not the server's business.
+fn site_at(host: &str, folder: &str) -> Result<Site, SiteError> {
+    let host = match (host.find('%'), host.find(']')) {
+        (Some(zone), Some(end)) if zone < end => format!("{}{}", &host[..zone], &host[end..]),
+        _ => host.to_owned(),
+    };
+    Site::new(host.strip_suffix(":80").unwrap_or(&host), folder)
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.site {
+            Some(site) => site.fmt(f),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn target(typed: &str) -> Result<(String, String), String> {
+        let target = typed.parse::<Target>()?;
+        Ok((target.address.to_string(), target.site.map(|site| site.to_string()).unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_url_names_an_address_and_a_site() {
+        for (typed, address, site) in [
+            ("127.0.0.1:9000", "127.0.0.1:9000", ""),
+            ("http://127.0.0.1:9000", "127.0.0.1:9000", "http://127.0.0.1:9000/"),
+            ("HTTP://host:9000/", "host:9000", "http://host:9000/"),
+            ("http://host/", "host:80", "http://host/"),
+            ("http://host:80/", "host:80", "http://host/"),
+            ("http://host:9000/a/b%20c/", "host:9000", "http://host:9000/a/b%20c/"),
+            ("http://[::1]:9000/", "[::1]:9000", "http://[::1]:9000/"),
+            ("http://[::1]/", "[::1]:80", "http://[::1]/"),
+            ("http://[fe80::1%lo]:9000/x/", "[fe80::1%lo]:9000", "http://[fe80::1]:9000/x/"),
+        ] {
+            assert_eq!(target(typed), Ok((address.into(), site.into())), "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_to_is_an_error_that_says_why() {
+        for (typed, words) in [
+            ("https://host/", "TLS"),
+            ("ftp://host/", "http://"),
+            ("http://", "host is missing"),
+            ("http://host:9000/file.txt", "slash"),
+            ("http://host:9000/?x=/", "no ?"),
+            ("http://user:secret@host:9000/", "no user"),
+            ("http://host:x/", "port"),
+            ("http://::1/", "brackets"),
+        ] {
+            let error = target(typed).unwrap_err();
+            assert!(error.contains(words), "{typed}: {error}");
+        }
+        assert!("http://host:9000/".parse::<Address>().unwrap_err().contains("send and load"));
+    }
+
+    #[test]
+    fn dialect_and_address_agree_or_one_is_refused() {
+        let site = |typed: &str, dialect| {
+            let site = typed.parse::<Target>().unwrap().site(dialect)?;
+            Ok::<_, String>(site.map(|site| site.to_string()))
+        };
+        let of_url = Ok(Some("http://host:9000/a/".into()));
+        for dialect in [None, Some(Dialect::Http), Some(Dialect::HttpExpect)] {
+            assert_eq!(site("http://host:9000/a/", dialect), of_url);
+        }
+        assert_eq!(site("host:9000", Some(Dialect::Http)), Ok(Some("http://host:9000/".into())));
+        assert_eq!((site("host:9000", None), site("host:9000", Some(Dialect::Put))), (Ok(None), Ok(None)));
+        assert!(site("http://host:9000/a/", Some(Dialect::Put)).unwrap_err().contains("--dialect put"));
+    }
 
     fn address(typed: &str) -> Address {
         typed.parse().unwrap()

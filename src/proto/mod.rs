@@ -86,11 +86,11 @@ mod reply;
 mod request;
 mod sender;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
 pub use outcomes::{Ticket, Whole};
 pub use receiver::{Awaits, Event, Farewell, Held, Peer, Receiver, Rules};
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
 pub use request::{OnExists, Promise, Request, ResumeId};
-pub use sender::{Failure, Outcome, Sender, Step, Stored};
+pub use sender::{Answered, Failure, Outcome, Sender, Step, Stored};

@@ -26,6 +26,8 @@ impl Code {
     pub const TIMEOUT: Self = Self(408);
     /// The name is taken.
     pub const CONFLICT: Self = Self(409);
+    /// The name is taken, and the client asked to be refused then (HTTP's `If-None-Match: *`).
+    pub const PRECONDITION: Self = Self(412);
     /// Over the largest file that the server takes.
     pub const TOO_LARGE: Self = Self(413);
     /// The content is not what its digest says.

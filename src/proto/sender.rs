@@ -13,17 +13,22 @@
 //!
 //! The driver does what [`Sender::step`] says, hands in the server's bytes when they arrive ([`Sender::receive`]), and
 //! takes the outcomes ([`Sender::outcome`]): one for each request, in their order. It may begin a request before the
-//! earlier ones have their outcomes. It may block or be an event loop: this module knows no socket, no file and no clock,
-//! and any split of the same bytes gives the same outcomes.
+//! earlier ones have their outcomes, except in HTTP. It may block or be an event loop: this module knows no socket, no file
+//! and no clock, and any split of the same bytes gives the same outcomes.
+//!
+//! HTTP has the same steps. Its answers are heard in `sender/http.rs`.
+
+mod http;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::dialect::{Answers, Ok as Leave, Site, is_chunked};
 use super::reply::REPLY_MAX_BYTES;
 use super::request::Promise;
-use super::{Dialect, Digest, Hasher, Receipt, Refusal, Reply, Request};
+use super::{Algorithm, Dialect, Digest, Hasher, Name, Receipt, Refusal, Reply, Request};
 
 /// The client's half of one conversation.
 ///
@@ -59,6 +64,11 @@ pub struct Sender {
     /// The server has said its last word: an upload without a reply by the end of the stream is not served.
     last_word_heard: bool,
     outcomes: VecDeque<Outcome>,
+    /// Where requests go, if they are HTTP's.
+    site: Option<Arc<Site>>,
+    answers: Answers,
+    /// The server was told that no other request follows, so it closes after its answer.
+    is_last_begun: bool,
 }
 
 /// What the driver does next.
@@ -72,7 +82,8 @@ pub enum Step<'a> {
     Digest(Range<u64>),
     /// Report how much more content there is so far: [`Sender::supply`].
     Supply,
-    /// There is nothing to send: [`Sender::begin`] another upload, or wait for the server.
+    /// There is nothing to send: [`Sender::begin`] another upload if it [may](Sender::may_begin) be begun, or wait for the
+    /// server.
     Idle,
     /// Shut down the write side of the stream, and call [`Sender::half_closed`].
     HalfClose,
@@ -92,6 +103,22 @@ pub enum Stored {
     Closed,
     /// By a receipt for what was sent.
     Receipt(Receipt),
+    /// By the status of an HTTP answer, from a server that gives no receipts. It has confirmed neither the size nor the
+    /// digest.
+    Answered(Answered),
+}
+
+/// What is known of a file for which there is no receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The status of the answer: 200, 201 or 204.
+    pub status: u16,
+    /// The content's size in bytes, as it was sent.
+    pub size: u64,
+    /// The content's digest, as it was sent, if one was computed.
+    pub digest: Option<Digest>,
+    /// The name that the server tells, or else the one that was asked for.
+    pub name: Name,
 }
 
 /// Why an upload failed.
@@ -148,26 +175,67 @@ struct Upload {
     /// Known from the start, or once the content is whole.
     digest: Option<Digest>,
     is_whole: bool,
+    /// The name that was asked for, in HTTP.
+    name: Option<Name>,
+    /// The content goes in HTTP's chunks.
+    is_chunked: bool,
+    /// All of it goes in one of them: its size is known, and a digest follows.
+    is_one_chunk: bool,
 }
 
 impl Sender {
-    /// The state before the first request.
+    /// The state before the first request of a conversation that is not HTTP.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The state before the first request of a conversation in HTTP, with `site`.
+    pub fn over_http(site: Arc<Site>) -> Self {
+        Self { site: Some(site), ..Self::default() }
+    }
+
+    /// Whether another upload can be begun. HTTP's pipelining is not used: few servers take it.
+    pub fn may_begin(&self) -> bool {
+        let is_turn = self.site.is_none() || self.uploads.is_empty();
+        self.phase == Phase::Open && self.current().is_none() && is_turn && !self.is_last_begun
     }
 
     /// Begins an upload. In the classic and line dialects a conversation is one upload, and the server is not told its
     /// `size`; if it is set here, the content ends there.
     ///
     /// # Panics
-    /// If the step, after everything is transmitted, would not be [`Step::Idle`].
+    /// Unless it [may](Sender::may_begin) be begun, and if the conversation is HTTP and the request is not, or the other way
+    /// round.
     pub fn begin(&mut self, request: &Request) {
-        assert!(
-            self.phase == Phase::Open && self.current().is_none(),
-            "an upload is begun only when none is being sent"
-        );
-        request.dialect.spell_request(request, &mut self.unsent);
+        self.begin_one(request, false);
+    }
+
+    /// As [`Sender::begin`], for the last upload of the conversation. A server of HTTP is told, and closes after its
+    /// answer; in the other dialects it is no different.
+    ///
+    /// # Panics
+    /// As [`Sender::begin`].
+    pub fn begin_last(&mut self, request: &Request) {
+        self.begin_one(request, true);
+    }
+
+    fn begin_one(&mut self, request: &Request, is_last: bool) {
+        let is_http = request.dialect.speaks_http();
+        assert!(self.may_begin(), "an upload is begun only when none is being sent");
+        assert_eq!(is_http, self.site.is_some(), "a conversation is in HTTP or not");
+        request.dialect.spell_request(request, self.site.as_deref(), is_last, &mut self.unsent);
+        self.is_last_begun = is_last && is_http;
         self.uploads.push_back(Upload::new(request));
+        self.begin_content();
+    }
+
+    /// The content follows now, unless the server has to be waited for.
+    fn begin_content(&mut self) {
+        if let Some(Upload { dialect, goal: goal @ 1.., is_one_chunk: true, .. }) =
+            self.uploads.back().filter(|upload| !upload.waits_for_ok())
+        {
+            dialect.spell_chunk(*goal, true, &mut self.unsent);
+        }
         self.end_whole();
     }
 
@@ -201,12 +269,11 @@ impl Sender {
     pub fn supply(&mut self, size: u64) {
         let Some(upload) = self.current_mut() else { return };
         upload.goal += size;
+        let (dialect, is_first) = (upload.dialect, upload.goal == size);
         if size == 0 {
             upload.size = Some(upload.goal);
         }
-        if upload.dialect.is_framed() {
-            writeln!(self.unsent, "{size}").expect("writing to a Vec cannot fail");
-        }
+        dialect.spell_chunk(size, is_first, &mut self.unsent);
         self.end_whole();
     }
 
@@ -217,6 +284,9 @@ impl Sender {
 
     /// The server said `bytes`.
     pub fn receive(&mut self, bytes: &[u8]) {
+        if self.site.is_some() {
+            return self.hear_http(bytes);
+        }
         for &byte in bytes {
             if self.phase == Phase::Over {
                 return;
@@ -234,16 +304,24 @@ impl Sender {
         !self.heard.is_empty()
     }
 
-    /// A reply has begun, and nothing more of it arrived for a while.
+    /// Whether the content waits for an answer that not every server gives: HTTP's `100 Continue`. After a while it is sent
+    /// without (RFC 9110, 10.1.1).
+    pub fn awaits_continue(&self) -> bool {
+        self.unsent.is_empty() && self.site.is_some() && self.current().is_some_and(Upload::waits_for_ok)
+    }
+
+    /// Nothing arrived for a while, after a reply has begun or while [`Sender::awaits_continue`] is true.
     pub fn end_of_burst(&mut self) {
-        if self.has_heard_bare_ok() {
-            self.end_with(Failure::OnlyClassic);
+        self.recognise_classic();
+        if self.awaits_continue() {
+            self.hear_continue();
         }
     }
 
     /// The server's side of the stream has ended.
     pub fn end_of_stream(&mut self) {
-        self.end_of_burst();
+        self.recognise_classic();
+        self.end_answers(true);
         let after_last_word = self.last_word_heard;
         self.end(|upload| match upload.end_of_stream() {
             Err(_) if after_last_word => Err(Failure::Unserved),
@@ -253,7 +331,8 @@ impl Sender {
 
     /// The connection was reset, or cannot be used any more for some other reason.
     pub fn reset(&mut self) {
-        self.end_of_burst();
+        self.recognise_classic();
+        self.end_answers(false);
         self.end(Upload::reset);
     }
 
@@ -275,11 +354,13 @@ impl Sender {
     fn end_whole(&mut self) {
         let Some(upload) = self.current_mut().filter(|upload| upload.is_at_its_end()) else { return };
         upload.is_whole = true;
-        if let Some(hasher) = upload.hasher.take() {
-            let digest = *upload.digest.insert(hasher.finish());
-            let trailer = writeln!(self.unsent, "{}={}", digest.algorithm().as_str(), digest.to_hex());
-            trailer.expect("writing to a Vec cannot fail");
-        } else if !upload.dialect.is_framed() {
+        let digest = upload.hasher.take().map(|hasher| *upload.digest.insert(hasher.finish()));
+        let &mut Upload { dialect, goal, is_chunked, is_one_chunk, .. } = upload;
+        if is_one_chunk {
+            dialect.spell_chunk(0, goal == 0, &mut self.unsent);
+        }
+        dialect.spell_end(is_chunked, digest, &mut self.unsent);
+        if !dialect.is_framed() {
             self.phase = Phase::Closing;
         }
     }
@@ -307,7 +388,7 @@ impl Sender {
             if is_foreign {
                 self.end_with(Failure::Foreign);
             } else if !awaits_ok {
-                self.end_of_burst();
+                self.recognise_classic();
             }
             return;
         };
@@ -323,6 +404,12 @@ impl Sender {
         }
     }
 
+    fn recognise_classic(&mut self) {
+        if self.has_heard_bare_ok() {
+            self.end_with(Failure::OnlyClassic);
+        }
+    }
+
     /// Whether the server said `ok` without an offset, which only a classic server does.
     fn has_heard_bare_ok(&self) -> bool {
         let is_framed = self.uploads.front().is_some_and(|upload| upload.dialect.is_framed());
@@ -333,7 +420,7 @@ impl Sender {
         match self.uploads.front_mut() {
             Some(upload) if upload.may_resume_at(offset) => {
                 upload.resume_at(offset);
-                self.end_whole();
+                self.begin_content();
             }
             _ => self.end_with(Failure::Foreign),
         }
@@ -384,7 +471,10 @@ impl Sender {
 
 impl Upload {
     fn new(request: &Request) -> Self {
-        let promise = request.digest.filter(|_| request.dialect.is_framed());
+        let is_http = request.dialect.speaks_http();
+        let is_spelled = |promise: &Promise| !is_http || promise.algorithm() == Algorithm::Sha256;
+        let promise = request.digest.filter(|promise| request.dialect.is_framed() && is_spelled(promise));
+        let is_chunked = is_http && is_chunked(request);
         let (hasher, digest) = match promise {
             Some(Promise::Trailer(algorithm)) => (Some(Hasher::new(algorithm)), None),
             Some(Promise::Known(digest)) => (None, Some(digest)),
@@ -401,6 +491,9 @@ impl Upload {
             hasher,
             digest,
             is_whole: false,
+            name: is_http.then(|| request.name.clone()),
+            is_chunked,
+            is_one_chunk: is_chunked && request.size.is_some(),
         }
     }
 
@@ -426,7 +519,7 @@ impl Upload {
 
     fn may_resume_at(&self, offset: u64) -> bool {
         let is_possible = offset == 0 || (self.may_be_held && offset <= self.goal);
-        is_possible && !self.ok_heard && self.dialect != Dialect::Put
+        is_possible && !self.ok_heard && self.dialect.manners().ok != Leave::Never
     }
 
     /// The content that the server has must still be read if its digest is not known yet.
@@ -507,13 +600,13 @@ mod tests {
     use super::*;
     use crate::proto::{Algorithm, Code, Name, NamePolicy, ResumeId};
 
-    const CONTENT: &[u8] = b"twelve bytes";
-    const SIZE: u64 = CONTENT.len() as u64;
+    pub(super) const CONTENT: &[u8] = b"twelve bytes";
+    pub(super) const SIZE: u64 = CONTENT.len() as u64;
     /// crc32c of [`CONTENT`] (another library's word).
     const DIGEST: Digest = Digest::Crc32c(0xf22a_f478);
 
     #[derive(Clone, Copy, Debug, PartialEq)]
-    enum End {
+    pub(super) enum End {
         Stream,
         Reset,
         /// The server keeps the connection open.
@@ -544,7 +637,7 @@ mod tests {
     }
 
     /// Does all that can be done without the server, `piece` bytes at a time. Returns what went over the wire.
-    fn run(sender: &mut Sender, piece: u64) -> String {
+    pub(super) fn run(sender: &mut Sender, piece: u64) -> String {
         let mut wire = Vec::new();
         let mut supplied = 0;
         loop {
@@ -613,7 +706,7 @@ mod tests {
         std::iter::from_fn(|| sender.outcome()).collect()
     }
 
-    fn pieces<'a>(text: &'a str, cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn pieces<'a>(text: &'a str, cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
         ends.push(text.len());
         ends.sort_unstable();
@@ -841,7 +934,7 @@ mod tests {
         ] {
             let mut sender = begun(request);
             let mut line = Vec::new();
-            request.dialect.spell_request(request, &mut line);
+            request.dialect.spell_request(request, None, false, &mut line);
             assert_eq!(run(&mut sender, 5).into_bytes(), line);
             assert_eq!(sender.step(), Step::Listen);
             let (last, first) = ok.as_bytes().split_last().unwrap();

@@ -9,6 +9,7 @@ mod documents;
 mod fixture;
 mod forgetful;
 mod house;
+mod http_client;
 mod interop;
 mod leave_out;
 mod lifecycle;

@@ -87,7 +87,7 @@ impl Load {
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {
         let files = 0..self.files.unwrap_or_default();
-        let expected: Vec<Expected> = files.map(|number| presumed(&workload.file(number), self.dialect)).collect();
+        let expected: Vec<Expected> = files.map(|number| presumed(&workload.file(number), self.dialect())).collect();
         match compare(workload, &expected, directory) {
             Err(exit) => exit,
             Ok(found) => {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use intake::load::tell::Condition;
 use intake::proto::Dialect;
 
 use super::typed::{parse_mix, parse_rate, parse_sizes, parse_some_time};
-use crate::cli::address::Address;
+use crate::cli::address::Target;
 use crate::cli::seed::any_seed;
 use crate::cli::units::Span;
 use crate::cli::words::{Words, one_of, word_of};
@@ -39,9 +40,9 @@ Misbehaviour, each with the default of its parameter:
   dup-name=2%          uses the name of the file before it
 A misbehaving upload that ends as its kind should is not a failure. Latencies are those of the well-behaved clients.")]
 pub struct Load {
-    /// Address of the receiver
-    #[arg(value_name = "ADDR", default_value_t)]
-    pub address: Address,
+    /// Address of the receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`
+    #[arg(value_name = "ADDR|URL", default_value_t)]
+    pub address: Target,
     /// Connections open at once, at most
     #[arg(long, value_name = "N", default_value = "64")]
     pub clients: NonZeroUsize,
@@ -55,10 +56,12 @@ pub struct Load {
     /// 64 bytes with --udp]
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
-    /// Dialect to send in
-    #[arg(long, value_parser = one_of(Dialect::WORDS), default_value = word_of(Dialect::WORDS, Dialect::Put))]
-    pub dialect: Dialect,
-    /// Files that each connection carries, pipelined without waiting for receipts (put and ask)
+    /// Dialect to send in [default: put; for http:// http]. `http` is PUT, `http-expect` waits for `100 Continue` before
+    /// each file
+    #[arg(long, value_parser = one_of(Dialect::WORDS))]
+    pub dialect: Option<Dialect>,
+    /// Files that each connection carries: pipelined without waiting for receipts in put and ask, one after the other in
+    /// HTTP (keep-alive)
     #[arg(long, value_name = "N", default_value = "1", conflicts_with = "rate")]
     pub per_connection: NonZeroUsize,
     /// Open loop: start N files a second, however slow the receiver is; latencies count from the moment a file was due
@@ -70,8 +73,8 @@ pub struct Load {
     /// Bring in the clients, or raise the rate, over this time
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     pub ramp: Span,
-    /// Which side closes first. With `client`, put and ask close after their receipts; classic and line close as soon
-    /// as everything is sent, and do not hear the outcome. `reset` is for put and ask
+    /// Which side closes first. With `client`, put, ask and HTTP close after their receipts; classic and line close as soon
+    /// as everything is sent, and do not hear the outcome. `reset` is for put, ask and HTTP
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     pub closer: Closer,
     /// Share of the clients that misbehave, by kind; see below
@@ -120,17 +123,29 @@ impl Load {
     ///
     /// # Errors
     /// A message that says what is wrong.
-    pub fn check_dialect(&self) -> Result<(), &'static str> {
-        if self.dialect.is_framed() {
+    pub fn check_dialect(&self) -> Result<(), String> {
+        if self.udp && self.address.is_http() {
+            return Err("datagrams are sent to HOST:PORT, not to an http:// address".into());
+        }
+        self.address.site(self.dialect)?;
+        if self.dialect().is_framed() {
             return Ok(());
         }
         match self.closer {
             _ if self.per_connection.get() > 1 => {
-                Err("in classic and line a connection carries one file; --per-connection is for put and ask")
+                Err("in classic and line a connection carries one file; --per-connection is for put, ask and HTTP"
+                    .into())
             }
-            Closer::Reset => Err("in classic and line a reset undoes the upload; --closer reset is for put and ask"),
+            Closer::Reset => {
+                Err("in classic and line a reset undoes the upload; --closer reset is for put, ask and HTTP".into())
+            }
             Closer::Server | Closer::Client => Ok(()),
         }
+    }
+
+    /// The dialect that was typed, or else the one that the address asks for.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect.unwrap_or(if self.address.is_http() { Dialect::Http } else { Dialect::Put })
     }
 
     /// The seed that was typed, or else a random one: a new one at each call.
@@ -155,7 +170,8 @@ impl Load {
         };
         Plan {
             target,
-            dialect: self.dialect,
+            dialect: self.dialect(),
+            site: self.address.site(self.dialect).ok().flatten().map(Arc::new),
             clients: self.clients.get(),
             per_connection: self.per_connection.get(),
             pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use intake::client::send::Sent;
-use intake::proto::{Algorithm, Digest, Receipt, Stored};
+use intake::proto::{Algorithm, Answered, Digest, Receipt, Stored};
 
 /// A list that is being written.
 pub struct Manifest {
@@ -61,10 +61,14 @@ impl Manifest {
     /// # Errors
     /// The error of write(2).
     pub fn add(&mut self, sent: &Sent) -> io::Result<()> {
-        if let Stored::Receipt(Receipt { digest: Some(digest), stored_name, .. }) = &sent.stored {
-            self.file.write_all(line(digest, stored_name).as_bytes())?;
-            self.listed += 1;
-        }
+        let (digest, name) = match &sent.stored {
+            Stored::Receipt(Receipt { digest: Some(digest), stored_name, .. }) => (digest, stored_name.as_str()),
+            // Without a receipt this side's digest says what must be there.
+            Stored::Answered(Answered { digest: Some(digest), name, .. }) => (digest, name.as_str()),
+            _ => return Ok(()),
+        };
+        self.file.write_all(line(digest, name).as_bytes())?;
+        self.listed += 1;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use intake::client::send::{Event, Plan, Source, Upload, send};
@@ -24,7 +24,7 @@ use self::list::STDIN;
 use self::manifest::Manifest;
 use self::progress::{Progress, Shown};
 use self::report::Teller;
-use crate::cli::address::Address;
+use crate::cli::address::Target;
 use crate::cli::exit::Exit;
 use crate::cli::interrupt::exit_on_interrupt;
 use crate::cli::output::complain;
@@ -51,11 +51,11 @@ pub struct Send {
     /// A file with the paths to send, one a line, or each ended by NUL (`find -print0`); `-` is standard input
     #[arg(long, value_name = "FILE")]
     files_from: Option<PathBuf>,
-    /// The receiver
-    #[arg(long, value_name = "HOST:PORT", default_value_t)]
-    to: Address,
-    /// The dialect to use [default: put, and ask for files of 8 MiB and more, which can be resumed]. Every receiver of the
-    /// tutorials understands `classic`
+    /// The receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`
+    #[arg(long, value_name = "HOST:PORT|URL", default_value_t)]
+    to: Target,
+    /// The dialect to use [default: put, and ask for files of 8 MiB and more, which can be resumed; for http:// http, and
+    /// http-expect from that size on]. Every receiver of the tutorials understands `classic`
     #[arg(long, value_parser = one_of(Dialect::WORDS))]
     dialect: Option<Dialect>,
     /// The name to store a single file under, instead of its own
@@ -100,6 +100,9 @@ struct Checked {
 impl Send {
     /// Checks every file, then sends those that can be sent.
     pub fn run(mut self) -> Exit {
+        if let Err(words) = self.to.site(self.dialect) {
+            return usage_error::<Self>("send", words);
+        }
         if self.manifest.is_some() && self.dialect.is_some_and(|dialect| !dialect.is_framed()) {
             return usage_error::<Self>(
                 "send",
@@ -181,7 +184,9 @@ impl Send {
     }
 
     fn send(&self, Checked { uploads, sizes, rejected }: Checked) -> Exit {
-        let mut teller = Teller::new(&uploads, self.json, self.dialect.is_none_or(Dialect::is_framed));
+        let site = self.to.site(self.dialect).expect("it was looked at before");
+        let may_be_classic = site.is_none() && self.dialect.is_none_or(Dialect::is_framed);
+        let mut teller = Teller::new(&uploads, self.json, may_be_classic);
         for (file, words) in &rejected {
             teller.reject(file, words);
         }
@@ -204,6 +209,7 @@ impl Send {
         let plan = Plan {
             to,
             dialect: self.dialect,
+            site: site.map(Arc::new),
             algorithm: self.manifest.as_ref().map_or(default.algorithm, |_| Manifest::ALGORITHM),
             jobs: self.jobs.into(),
             retries: self.retry,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use intake::client::send::{SendError, Sent, Source, Upload};
-use intake::proto::{Failure, Receipt, Refusal, Stored};
+use intake::proto::{Answered, Failure, Receipt, Refusal, Stored};
 use serde_json::{Value, json};
 
 use super::list::STDIN;
@@ -98,6 +98,9 @@ impl<'a> Teller<'a> {
     /// What to do about it, where that is an option of this program.
     fn advice(&self, error: &SendError) -> &'static str {
         match error {
+            SendError::Foreign(said) if said.starts_with("HTTP/") => {
+                "; to a web server send with --to http://HOST:PORT/"
+            }
             SendError::Failed(Failure::OnlyClassic) => "; send with --dialect classic",
             SendError::Failed(Failure::Unanswered | Failure::Unknown) if self.may_be_classic => {
                 "; a receiver that knows only the tutorials' protocol needs --dialect classic"
@@ -143,11 +146,16 @@ impl fmt::Display for Words<'_> {
         match stored {
             Stored::Closed => f.write_str("stored (the server closed cleanly, there is no receipt)")?,
             Stored::Receipt(receipt) => write!(f, "stored as {:?}", receipt.stored_name)?,
+            Stored::Answered(Answered { status, name, .. }) => write!(
+                f,
+                "stored as {:?} (the server answered {status}; it gave no receipt, so neither size nor digest is confirmed)",
+                name.as_str()
+            )?,
         }
         write!(f, ", {size} bytes in {:.3} s", elapsed.as_secs_f64())?;
-        match receipt(stored).and_then(|receipt| receipt.digest) {
-            Some(digest) => write!(f, ", {digest}"),
-            None => Ok(()),
+        match stored {
+            Stored::Receipt(Receipt { digest: Some(digest), .. }) => write!(f, ", {digest}"),
+            _ => Ok(()),
         }
     }
 }
@@ -157,15 +165,23 @@ fn json(path: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
     let file = path.to_string_lossy();
     match result {
         Some(Ok(Sent { size, elapsed, stored })) => {
-            let receipt = receipt(stored);
-            json!({
+            let (stored_name, digest, http_status) = match stored {
+                Stored::Closed => (None, None, None),
+                Stored::Receipt(Receipt { stored_name, digest, .. }) => (Some(stored_name.as_str()), *digest, None),
+                Stored::Answered(Answered { name, status, .. }) => (Some(name.as_str()), None, Some(*status)),
+            };
+            let mut object = json!({
                 "file": file,
                 "status": "done",
                 "size_bytes": size,
                 "elapsed_seconds": elapsed.as_secs_f64(),
-                "stored_name": receipt.map(|receipt| &receipt.stored_name),
-                "digest": receipt.and_then(|receipt| receipt.digest).map(|digest| digest.to_string()),
-            })
+                "stored_name": stored_name,
+                "digest": digest.map(|digest| digest.to_string()),
+            });
+            if let Some(status) = http_status {
+                object["http_status"] = status.into();
+            }
+            object
         }
         Some(Err(error)) => failed(path, code(error), &error.to_string()),
         None => json!({ "file": file, "status": "untried" }),
@@ -176,18 +192,11 @@ fn failed(path: &Path, code: Option<u16>, words: &str) -> Value {
     json!({ "file": path.to_string_lossy(), "status": "failed", "code": code, "error": words })
 }
 
-fn receipt(stored: &Stored) -> Option<&Receipt> {
-    match stored {
-        Stored::Closed => None,
-        Stored::Receipt(receipt) => Some(receipt),
-    }
-}
-
 fn code(error: &SendError) -> Option<u16> {
     match error {
-        SendError::Failed(Failure::Refused(Refusal { code, .. })) | SendError::SlowSource(Refusal { code, .. }) => {
-            Some(code.0)
-        }
+        SendError::Failed(Failure::Refused(Refusal { code, .. }))
+        | SendError::TakenMeanwhile(Refusal { code, .. })
+        | SendError::SlowSource(Refusal { code, .. }) => Some(code.0),
         _ => None,
     }
 }
@@ -197,7 +206,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::time::Duration;
 
-    use intake::proto::{Code, Digest};
+    use intake::proto::{Code, Digest, Name, NamePolicy};
 
     use super::*;
 
@@ -210,6 +219,17 @@ mod tests {
     fn words_say_what_is_known_and_escape_what_is_told() {
         let closed = Sent { stored: Stored::Closed, ..sent(None, "") };
         assert!(Words(&closed).to_string().contains("no receipt), 5 bytes in 1.500 s"));
+        let name = Name::parse(b"b", NamePolicy::default()).unwrap();
+        let answered = Answered { status: 204, size: 5, digest: Some(Digest::Crc32c(1)), name };
+        let answered = Sent { stored: Stored::Answered(answered), ..sent(None, "") };
+        let words = Words(&answered).to_string();
+        assert!(words.starts_with(r#"stored as "b" (the server answered 204; "#), "{words}");
+        assert!(words.ends_with("confirmed), 5 bytes in 1.500 s"), "it confirmed no digest: {words}");
+        let object = json(Path::new("b"), Some(&Ok(answered)));
+        assert_eq!(
+            (&object["http_status"], &object["stored_name"], &object["digest"]),
+            (&json!(204), &json!("b"), &Value::Null)
+        );
         let stored = sent(Some(Digest::Crc32c(0xbeef)), "a\u{1b}.1");
         let words = r#"stored as "a\u{1b}.1", 5 bytes in 1.500 s, crc32c:0000beef"#;
         assert_eq!(Words(&stored).to_string(), words);

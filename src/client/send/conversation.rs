@@ -19,14 +19,15 @@ use socket2::SockRef;
 use super::content::{CHUNK_BYTES, Content, SourceError};
 use super::error::SendError;
 use super::pending::Pending;
-use super::plan::Sent;
+use super::plan::{Plan, Sent};
 use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step, Stored};
 
 /// How long each address has to accept the connection: a lost SYN is repeated after 1, 3 and 7 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most uploads that wait for their outcome at once: twice what a server gathers for one write to its disk.
 const IN_FLIGHT_MAX: usize = 128;
-/// How long the rest of a reply may take. Servers write a reply in one piece.
+/// How long the rest of a reply may take, or HTTP's `100 Continue`. Servers write a reply in one piece, and say `100` at once
+/// if they say it.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
 
 /// Where a conversation gets its uploads from, and where it reports how they went.
@@ -109,11 +110,11 @@ fn configure(stream: TcpStream) -> io::Result<TcpStream> {
 
 impl Conversation {
     /// A conversation over a connection of [`connect`].
-    pub(super) fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, plan: &Plan) -> Self {
         Self {
             stream,
-            sender: Sender::new(),
-            patience,
+            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
+            patience: plan.patience,
             flights: VecDeque::new(),
             content: None,
             spoiled: None,
@@ -135,7 +136,7 @@ impl Conversation {
             let sent = self.flush();
             let heard = self.hear();
             self.settle(work);
-            if self.is_over() {
+            if self.is_over(heard) {
                 break;
             }
             if !(heard || filled || sent) {
@@ -145,14 +146,15 @@ impl Conversation {
         self.settle(work);
     }
 
-    /// Whether the conversation has ended, or has nothing more to do.
-    fn is_over(&mut self) -> bool {
+    /// Whether the conversation has ended, or has nothing more to do. After something was `heard` the next upload may be
+    /// begun.
+    fn is_over(&mut self, heard: bool) -> bool {
         if self.spoiled.is_some() && self.flights.len() == 1 {
             self.sender.reset();
         }
         match self.sender.step() {
             Step::Over => true,
-            Step::Idle if self.flights.is_empty() && self.out.is_empty() => {
+            Step::Idle if self.flights.is_empty() && self.out.is_empty() && !heard => {
                 // Fails only for a connection that has ended anyway.
                 let _ = SockRef::from(&self.stream).set_linger(None);
                 true
@@ -207,7 +209,7 @@ impl Conversation {
                 // A file that the server has already is not read.
                 let size = match &stored {
                     Stored::Receipt(receipt) => receipt.size,
-                    Stored::Closed => flight.position,
+                    Stored::Closed | Stored::Answered(_) => flight.position,
                 };
                 return Ok(Sent { size, elapsed: flight.began.elapsed(), stored });
             }
@@ -246,7 +248,7 @@ impl Conversation {
                     return true;
                 }
                 Step::Supply if self.is_supply_ready() => self.supply(),
-                Step::Idle if self.flights.len() < IN_FLIGHT_MAX => {
+                Step::Idle if self.sender.may_begin() && self.flights.len() < IN_FLIGHT_MAX => {
                     self.content = None;
                     let Some((pending, content)) = work.next() else { break };
                     self.sender.begin(&work.request(&pending, &content));
@@ -355,7 +357,7 @@ impl Conversation {
             descriptors.push(PollFd::from_borrowed_fd(content.descriptor(), PollFlags::IN));
             timeout = None;
         }
-        if self.sender.is_mid_reply() {
+        if self.sender.is_mid_reply() || (self.sender.awaits_continue() && self.out.is_empty()) {
             timeout = Some(timeout.map_or(REPLY_GRACE, |timeout| timeout.min(REPLY_GRACE)));
         }
         let timeout = timeout.map(|timeout| Timespec::try_from(timeout).expect("a timeout is short"));

@@ -33,6 +33,9 @@ pub enum SendError {
     },
     /// The conversation ended in a failure.
     Failed(Failure),
+    /// The name is taken, perhaps by the file itself: an earlier attempt, whose outcome is not known, may have stored it.
+    /// HTTP cannot tell.
+    TakenMeanwhile(Refusal),
     /// The server refused the upload as too slow, while this side waited for the source and not for the network.
     SlowSource(Refusal),
     /// The server does not speak this protocol; the start of what it said.
@@ -71,6 +74,7 @@ impl SendError {
                 retry_seconds.is_some()
             }
             Self::Failed(failure) => failure.may_be_stored(),
+            Self::TakenMeanwhile(_) => true,
             Self::Connect { .. } | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => false,
         }
     }
@@ -97,7 +101,7 @@ impl SendError {
             },
             Self::Failed(Failure::OnlyClassic | Failure::Foreign | Failure::WrongReceipt(_)) => Retry::Never,
             Self::Failed(_) => Retry::Counted,
-            Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => Retry::Never,
+            Self::TakenMeanwhile(_) | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => Retry::Never,
         }
     }
 
@@ -135,6 +139,12 @@ impl fmt::Display for SendError {
             }
             Self::Network { kind, .. } => write!(f, "the connection failed: {kind}; {}", self.fate()),
             Self::Failed(failure) => failure.fmt(f),
+            Self::TakenMeanwhile(refusal) => write!(
+                f,
+                "{}; an earlier attempt was sent whole, and its answer was lost: it may be what has the name. Look at the \
+                 stored file",
+                Failure::Refused(refusal.clone())
+            ),
             Self::SlowSource(refusal) => write!(
                 f,
                 "{}; the input came more slowly than the server waits (its --idle-timeout and --min-rate), not the \

@@ -16,7 +16,7 @@ use super::conversation::{Conversation, Work, connect};
 use super::error::{Retry, SendError};
 use super::pending::Pending;
 use super::plan::{Event, Plan, Sent, Upload};
-use crate::proto::{Dialect, OnExists, Promise, Request};
+use crate::proto::{Code, Dialect, Failure, OnExists, Promise, Request};
 
 /// What all jobs share.
 pub(super) struct Shared<'a> {
@@ -69,7 +69,7 @@ impl<'a> Shared<'a> {
     /// reading fails here, it fails again when the content is sent, and is reported then.
     fn digest(&self, pending: &mut Pending) {
         let source = &self.uploads[pending.upload].source;
-        if let (true, Ok(content)) = (self.plan.is_framed(), source.open())
+        if let (true, Ok(content)) = (self.plan.tells_digest(), source.open())
             && let Ok(Some(id)) = source.resume_id(&content)
             && pending.digest.as_ref().is_none_or(|(of, _)| *of != id)
         {
@@ -98,7 +98,7 @@ impl<'a> Job<'a> {
             match connect(&self.shared.plan.to) {
                 Ok(stream) => {
                     self.shared.has_connected.store(true, Ordering::Relaxed);
-                    Conversation::new(stream, self.shared.plan.patience).run(&mut self);
+                    Conversation::new(stream, self.shared.plan).run(&mut self);
                 }
                 Err(error) => self.not_connected(&error),
             }
@@ -169,6 +169,7 @@ impl Work for Job<'_> {
     fn settle(&mut self, mut pending: Pending, result: Result<Sent, SendError>) {
         let result = match result {
             Err(error) => {
+                let error = self.told_apart(&pending, error);
                 pending.may_be_stored |= error.may_be_stored();
                 if pending.may_try_again(self.shared.plan, &error) {
                     self.pause = self.pause.max(pending.failed(&error, self.share));
@@ -184,6 +185,24 @@ impl Work for Job<'_> {
             sent => sent,
         };
         (self.shared.on_event)(Event::Settled { upload: pending.upload, result: &result });
+    }
+}
+
+impl Job<'_> {
+    /// Over HTTP an upload that may be stored already is sent again on the condition that its name is not taken. If it is,
+    /// that says nothing about what has it.
+    fn told_apart(&self, pending: &Pending, error: SendError) -> SendError {
+        match error {
+            SendError::Failed(Failure::Refused(refusal))
+                if self.shared.plan.site.is_some() && pending.may_be_stored && refusal.retry_seconds.is_none() =>
+            {
+                match refusal.code {
+                    Code::CONFLICT | Code::PRECONDITION => SendError::TakenMeanwhile(refusal),
+                    _ => SendError::Failed(Failure::Refused(refusal)),
+                }
+            }
+            error => error,
+        }
     }
 }
 

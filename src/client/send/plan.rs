@@ -1,20 +1,24 @@
 //! What to send and how, and what is reported meanwhile. Plain data: nothing here does anything.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::content::Source;
 use super::error::SendError;
-use crate::proto::{Algorithm, Dialect, Name, Stored};
+use crate::proto::{Algorithm, Dialect, Name, Site, Stored};
 
 /// How to send.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The addresses of the server, in the order in which they are tried.
     pub to: Vec<SocketAddr>,
-    /// The dialect of the requests. `None`: put, and from [`Plan::LARGE_BYTES`] on ask, which can be resumed.
+    /// The dialect of the requests. `None`: put, and from [`Plan::LARGE_BYTES`] on ask, which can be resumed; with a
+    /// [`Plan::site`] HTTP, and from that size on HTTP that waits for `100 Continue`.
     pub dialect: Option<Dialect>,
-    /// The digest by which the server checks what it received, in put and ask.
+    /// The site that is sent to, if the dialect is HTTP.
+    pub site: Option<Arc<Site>>,
+    /// The digest by which the server checks what it received, in put and ask; in HTTP only SHA-256 is told.
     pub algorithm: Algorithm,
     /// The most connections at once.
     pub jobs: usize,
@@ -91,10 +95,16 @@ impl Plan {
 
     /// The dialect for content of `size`.
     pub(super) fn dialect_for(&self, size: Option<u64>) -> Dialect {
-        self.dialect.unwrap_or(match size {
-            Some(Self::LARGE_BYTES..) => Dialect::Ask,
-            _ => Dialect::Put,
-        })
+        let (small, large) = match self.site {
+            Some(_) => (Dialect::Http, Dialect::HttpExpect),
+            None => (Dialect::Put, Dialect::Ask),
+        };
+        self.dialect.unwrap_or(if size >= Some(Self::LARGE_BYTES) { large } else { small })
+    }
+
+    /// Whether the server is told the digest of what it gets.
+    pub(super) fn tells_digest(&self) -> bool {
+        self.is_framed() && (self.site.is_none() || self.algorithm == Algorithm::Sha256)
     }
 }
 
@@ -106,6 +116,7 @@ impl Default for Plan {
         Self {
             to: Vec::new(),
             dialect: None,
+            site: None,
             algorithm: Algorithm::Crc32c,
             jobs: 2,
             retries: 3,

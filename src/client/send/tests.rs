@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tempfile::TempDir;
 
 use super::*;
-use crate::proto::{Dialect, Failure, Name, NamePolicy, Receipt, Stored};
+use crate::proto::{Algorithm, Answered, Dialect, Failure, Name, NamePolicy, Receipt, Site, Stored};
 
 const MANY: usize = 20;
 /// More than the socket buffers of both sides hold.
@@ -38,6 +38,13 @@ impl Bench {
     fn new(dialect: impl Into<Option<Dialect>>) -> Self {
         let plan = Plan { dialect: dialect.into(), jobs: 1, retries: 0, ..Plan::default() };
         Self { directory: tempfile::tempdir().unwrap(), uploads: Vec::new(), plan }
+    }
+
+    /// Sends over HTTP.
+    fn http() -> Self {
+        let mut bench = Self::new(None);
+        bench.plan.site = Some(Arc::new(Site::new("host", "/").unwrap()));
+        bench
     }
 
     /// Adds a file of zeros.
@@ -447,4 +454,170 @@ fn an_address_that_cannot_be_connected_to_is_tried_once() {
         return crate::leave_out::leave_out(&format!("there is no IPv6: {}", log.error()));
     }
     assert!(log.again.is_empty() && log.error().contains("%INTERFACE"), "{log:?}");
+}
+
+/// Reads a head of HTTP, and returns its lines.
+fn read_head(stream: &mut impl BufRead) -> Vec<String> {
+    std::iter::from_fn(|| Some(read_line(stream).trim_end().to_owned()).filter(|line| !line.is_empty())).collect()
+}
+
+/// Reads a request with a body of 3 bytes, and returns its first line.
+fn read_put(stream: &mut impl BufRead) -> String {
+    let head = read_head(stream);
+    assert!(head.contains(&"Content-Length: 3".to_owned()), "{head:?}");
+    stream.read_exact(&mut [0; 3]).unwrap();
+    head[0].clone()
+}
+
+/// Reads the content of a file of [`Plan::LARGE_BYTES`], and answers.
+fn read_large(reader: &mut BufReader<&TcpStream>) {
+    io::copy(&mut reader.take(Plan::LARGE_BYTES), &mut io::sink()).unwrap();
+    say(reader.get_ref(), "HTTP/1.1 204 No Content\r\n\r\n");
+}
+
+/// The last answer on a connection.
+const DONE_LAST: &str = "HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 9\r\n\r\ndone 3 - ";
+
+#[test]
+fn over_http_files_follow_one_another_on_a_connection_as_long_as_the_server_lets_them() {
+    let first: fn(TcpStream) = |stream| {
+        let mut reader = BufReader::new(&stream);
+        for number in 0..3 {
+            assert_eq!(read_put(&mut reader), format!("PUT /{number}.txt HTTP/1.1"));
+            let close = if number == 2 { "Connection: close\r\n" } else { "" };
+            say(&stream, &format!("HTTP/1.1 204 No Content\r\n{close}\r\n"));
+        }
+    };
+    let second: fn(TcpStream) = |stream| {
+        assert_eq!(read_put(&mut BufReader::new(&stream)), "PUT /3.txt HTTP/1.1");
+        say(&stream, "HTTP/1.1 201 Created\r\nContent-Length: 15\r\n\r\ndone 3 - 3.txt\n");
+        let _ = read_to_end(&stream);
+    };
+    let (log, _) = Bench::http().file(3).file(3).file(3).file(3).send(vec![first, second]);
+    assert_eq!((log.stored(), log.again.len()), (vec![0, 1, 2, 3], 0));
+    let name = |name: &str| Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
+    let answered = Answered { status: 204, size: 3, digest: None, name: name("0.txt") };
+    assert_eq!(log.settled[0], (0, Ok((3, Stored::Answered(answered)))));
+    let receipt = Receipt { size: 3, digest: None, stored_name: "3.txt".into() };
+    assert_eq!(log.settled[3], (3, Ok((3, Stored::Receipt(receipt)))));
+}
+
+#[test]
+fn over_http_a_large_file_waits_for_leave_and_is_sent_without_if_that_does_not_come() {
+    let polite: fn(TcpStream) = |stream| {
+        let mut reader = BufReader::new(&stream);
+        assert!(read_head(&mut reader).contains(&"Expect: 100-continue".to_owned()));
+        assert!(reader.buffer().is_empty(), "content came before it was asked for");
+        say(&stream, "HTTP/1.1 100 Continue\r\n\r\n");
+        read_large(&mut reader);
+    };
+    let silent: fn(TcpStream) = |stream| {
+        let mut reader = BufReader::new(&stream);
+        read_head(&mut reader);
+        read_large(&mut reader);
+    };
+    for script in [polite, silent] {
+        let (log, _) = Bench::http().file(Plan::LARGE_BYTES).send(vec![script]);
+        assert_eq!((log.stored(), log.position), (vec![0], Plan::LARGE_BYTES));
+    }
+}
+
+#[test]
+fn over_http_what_is_refused_before_the_content_is_not_sent() {
+    let (log, read) = Bench::http().file(HUGE_BYTES).file(3).retries(3).send(vec![
+        |stream| {
+            read_head(&mut BufReader::new(&stream));
+            say(&stream, "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 19\r\n\r\nno 413 over 5 bytes\n");
+            read_to_end(&stream).unwrap_or_default()
+        },
+        |stream| {
+            // Where content was announced and did not follow, nothing else may.
+            read_put(&mut BufReader::new(&stream));
+            say(&stream, "HTTP/1.1 204 No Content\r\n\r\n");
+            0
+        },
+    ]);
+    assert!(matches!(&log.settled[0], (0, Err(error)) if error.contains("(413): \"over 5 bytes\"")), "{log:?}");
+    assert_eq!((log.stored(), log.again.len(), read[0]), (vec![1], 0, 0));
+}
+
+#[test]
+fn over_http_an_unknown_outcome_is_sent_again_unless_the_name_is_taken() {
+    let lost: fn(TcpStream) = |stream| {
+        assert!(!read_head(&mut BufReader::new(&stream)).contains(&"If-None-Match: *".to_owned()));
+    };
+    let free: fn(TcpStream) = |stream| {
+        assert!(read_head(&mut BufReader::new(&stream)).contains(&"If-None-Match: *".to_owned()));
+        say(&stream, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+        let _ = read_to_end(&stream);
+    };
+    let taken: fn(TcpStream) = |stream| {
+        read_head(&mut BufReader::new(&stream));
+        say(&stream, "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n");
+        let _ = read_to_end(&stream);
+    };
+    let mut bench = Bench::http().file(3).retries(1);
+    let (log, _) = bench.send(vec![lost, free]);
+    assert_eq!((log.stored(), log.again.len()), (vec![0], 1));
+    let (log, _) = bench.send(vec![lost, taken]);
+    assert!(log.error().contains("(412)") && log.error().contains("its answer was lost"), "{log:?}");
+    // A name that is taken at the first attempt is another file's.
+    let (log, _) = bench.send(vec![taken]);
+    assert!(log.error().contains("(412)") && !log.error().contains("lost"), "{log:?}");
+}
+
+#[test]
+fn over_http_a_busy_server_is_waited_for_and_damaged_content_is_sent_again() {
+    let busy: fn(TcpStream) = |stream| {
+        read_put(&mut BufReader::new(&stream));
+        say(&stream, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n");
+        let _ = read_to_end(&stream);
+    };
+    let damaged: fn(TcpStream) = |stream| {
+        read_put(&mut BufReader::new(&stream));
+        say(&stream, "HTTP/1.1 422 X\r\nContent-Length: 0\r\n\r\n");
+        let _ = read_to_end(&stream);
+    };
+    let done: fn(TcpStream) = |stream| {
+        read_put(&mut BufReader::new(&stream));
+        say(&stream, DONE_LAST.replace("9", "15").as_str());
+        say(&stream, "0.txt\n");
+    };
+    let (log, _) = Bench::http().file(3).retries(1).send(vec![busy, busy, damaged, done]);
+    assert_eq!((log.stored(), log.again.len()), (vec![0], 3), "{log:?}");
+}
+
+#[test]
+fn over_http_a_digest_is_told_behind_the_content_and_before_it_when_it_is_known() {
+    // `head -c 3 /dev/zero | openssl dgst -sha256 -binary | base64`.
+    const FIELD: &str = "Repr-Digest: sha-256=:cJ6AyISHokEeHuTfufIqhhSS0gxHZRUMDHlKvXD4FHw=:";
+    let damaged: fn(TcpStream) = |stream| {
+        let mut reader = BufReader::new(&stream);
+        let head = read_head(&mut reader);
+        assert!(head.contains(&"Trailer: Repr-Digest".to_owned()), "{head:?}");
+        assert_eq!(read_line(&mut reader), "3\r\n");
+        reader.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(read_head(&mut reader).len() + read_head(&mut reader).len(), 2);
+        say(&stream, "HTTP/1.1 422 X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    };
+    let done: fn(TcpStream) = |stream| {
+        let mut reader = BufReader::new(&stream);
+        let head = read_head(&mut reader);
+        assert!(head.contains(&FIELD.to_owned()) && head.contains(&"Content-Length: 3".to_owned()), "{head:?}");
+        say(&stream, "HTTP/1.1 204 X\r\n\r\n");
+        let _ = read_to_end(&stream);
+    };
+    let mut bench = Bench::http().file(3).retries(1);
+    bench.plan.algorithm = Algorithm::Sha256;
+    let (log, _) = bench.send(vec![damaged, done]);
+    assert_eq!(log.stored(), [0], "{log:?}");
+}
+
+#[test]
+fn over_http_another_kind_of_server_is_told_by_what_it_says() {
+    let (log, _) = Bench::http().file(3).file(3).retries(3).send(vec![|stream| {
+        say(&stream, "no 403 HTTP is not spoken here; send the base name\n");
+        let _ = read_to_end(&stream);
+    }]);
+    assert!(log.error().contains("it said \"no 403 HTTP is not spoken here"), "{log:?}");
 }

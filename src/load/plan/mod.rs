@@ -9,9 +9,10 @@ mod schedule;
 mod workload;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proto::Dialect;
+use crate::proto::{Dialect, Site};
 
 pub use conduct::{Allowance, Conduct, Mix, MixError};
 pub use datagrams::{EchoPlan, NUMBER_BYTES, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES};
@@ -26,6 +27,8 @@ pub struct Plan {
     pub target: SocketAddr,
     /// The dialect to send in.
     pub dialect: Dialect,
+    /// The site that is sent to, if the dialect is HTTP.
+    pub site: Option<Arc<Site>>,
     /// Connections open at once, at most. At least 1.
     pub clients: usize,
     /// Files that each connection carries, at least 1. Just 1 in a dialect that ends a file with the stream.
@@ -50,10 +53,9 @@ pub enum Closer {
     /// The server, after its last reply, for which the client waits.
     #[default]
     Server,
-    /// The client. In put and ask it knows all outcomes by then. In classic and line it closes as soon as everything is
+    /// The client. In put, ask and HTTP it knows all outcomes by then. In classic and line it closes as soon as everything is
     /// sent, and does not learn the outcome.
     Client,
-    /// The client, by a reset, which leaves no port in TIME_WAIT. Only in put and ask: in the others it would undo the
-    /// upload.
+    /// The client, by a reset, which leaves no port in TIME_WAIT. Not in classic and line, where it would undo the upload.
     Reset,
 }

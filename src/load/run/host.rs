@@ -340,6 +340,7 @@ mod tests {
             let plan = Plan {
                 target,
                 dialect,
+                site: None,
                 clients: 10,
                 per_connection: 1,
                 pace,

@@ -162,6 +162,7 @@ mod tests {
         Plan {
             target: "127.0.0.1:9000".parse().unwrap(),
             dialect: Dialect::Line,
+            site: None,
             clients: 4,
             per_connection: 1,
             pace: Loop::Closed,

@@ -15,6 +15,10 @@ pub enum Dialect {
     Put,
     /// `/ask ATTRS NAME LF`; `ok OFFSET LF`; then as put.
     Ask,
+    /// `PUT /NAME` of HTTP/1.1; content at once, as long as the request says; an answer; the next request.
+    Http,
+    /// The same with `Expect: 100-continue`; `100 Continue`; then as HTTP.
+    HttpExpect,
 }
 
 /// What the two sides of a dialect may expect of one another.
@@ -42,8 +46,14 @@ pub(in crate::proto) enum Ok {
 
 impl Dialect {
     /// All of them, as command lines and logs spell them.
-    pub const WORDS: &[(&str, Self)] =
-        &[("classic", Self::Classic), ("line", Self::Line), ("put", Self::Put), ("ask", Self::Ask)];
+    pub const WORDS: &[(&str, Self)] = &[
+        ("classic", Self::Classic),
+        ("line", Self::Line),
+        ("put", Self::Put),
+        ("ask", Self::Ask),
+        ("http", Self::Http),
+        ("http-expect", Self::HttpExpect),
+    ];
 
     /// How command lines and logs spell it.
     pub fn word(self) -> &'static str {
@@ -61,12 +71,17 @@ impl Dialect {
         self.manners().ok == Ok::AtOnce
     }
 
+    /// Whether it is one of HTTP: heads and answers are its own, and nothing else comes on the same connection.
+    pub fn speaks_http(self) -> bool {
+        matches!(self, Self::Http | Self::HttpExpect)
+    }
+
     pub(in crate::proto) fn manners(self) -> &'static Manners {
         match self {
             Self::Classic => &Manners { is_framed: false, ok: Ok::AtOnce, has_receipt: false },
             Self::Line => &Manners { is_framed: false, ok: Ok::AfterSilence, has_receipt: true },
-            Self::Put => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
-            Self::Ask => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
+            Self::Put | Self::Http => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
+            Self::Ask | Self::HttpExpect => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
         }
     }
 }

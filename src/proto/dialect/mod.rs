@@ -11,23 +11,46 @@
 
 mod bare;
 mod grammar;
+mod http;
 mod manners;
 mod verbs;
 
 use std::mem;
 
-use super::{NamePolicy, Refusal, Reply, Request};
+use super::{Digest, NamePolicy, Refusal, Reply, Request};
 use grammar::Grammar;
 pub(super) use grammar::Head;
+pub(super) use http::client::{Answer, Answers, Heard, decode_name, is_chunked};
+pub use http::client::{Site, SiteError};
 pub use manners::Dialect;
 pub(super) use manners::Ok;
 
 impl Dialect {
-    /// Appends `request` to `out` as a client sends it.
-    pub(super) fn spell_request(self, request: &Request, out: &mut Vec<u8>) {
+    /// Appends `request` to `out` as a client sends it to `site`, which only HTTP names. `is_last`: it is the last one on
+    /// this connection.
+    pub(super) fn spell_request(self, request: &Request, site: Option<&Site>, is_last: bool, out: &mut Vec<u8>) {
+        match (self, site) {
+            (Self::Classic | Self::Line, _) => bare::spell_request(self, request, out),
+            (Self::Put | Self::Ask, _) => verbs::spell_request(self, request, out),
+            (Self::Http | Self::HttpExpect, Some(site)) => http::client::spell_request(request, site, is_last, out),
+            (Self::Http | Self::HttpExpect, None) => panic!("a request in HTTP is made to a site"),
+        }
+    }
+
+    /// Appends what stands before `size` bytes of content whose size was not told before. Size 0 ends the content.
+    pub(super) fn spell_chunk(self, size: u64, is_first: bool, out: &mut Vec<u8>) {
         match self {
-            Self::Classic | Self::Line => bare::spell_request(self, request, out),
-            Self::Put | Self::Ask => verbs::spell_request(self, request, out),
+            Self::Classic | Self::Line => {}
+            Self::Put | Self::Ask => verbs::spell_chunk(size, out),
+            Self::Http | Self::HttpExpect => http::client::spell_chunk(size, is_first, out),
+        }
+    }
+
+    /// Appends what follows the content: the digest that was promised.
+    pub(super) fn spell_end(self, is_chunked: bool, digest: Option<Digest>, out: &mut Vec<u8>) {
+        match self {
+            Self::Http | Self::HttpExpect if is_chunked => http::client::spell_end(digest, out),
+            _ => digest.iter().for_each(|digest| verbs::spell_trailer(digest, out)),
         }
     }
 

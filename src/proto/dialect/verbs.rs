@@ -93,6 +93,14 @@ pub(super) fn spell_request(dialect: Dialect, request: &Request, out: &mut Vec<u
     out.extend_from_slice(line.as_bytes());
 }
 
+pub(super) fn spell_chunk(size: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{size}\n").as_bytes());
+}
+
+pub(super) fn spell_trailer(digest: &Digest, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{}={}\n", digest.algorithm().as_str(), digest.to_hex()).as_bytes());
+}
+
 #[derive(Default)]
 struct Attributes {
     size: Option<Option<u64>>,

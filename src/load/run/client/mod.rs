@@ -13,6 +13,7 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -23,6 +24,9 @@ use crate::net::Stream;
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 
+/// How long a server of HTTP is waited for where it need not do anything: to say `100 Continue`, and to close first. If it
+/// does, it does so at once.
+const COURTESY: Duration = Duration::from_secs(1);
 /// Replies are read in pieces of this size, in bytes: they are short.
 const REPLY_BYTES: usize = 4096;
 
@@ -147,7 +151,7 @@ impl Client {
     pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
             stream,
-            sender: Sender::new(),
+            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
             phase: Phase::Connecting,
             flights: VecDeque::new(),
             held: Some(Flight::new(file, intended)),
@@ -229,11 +233,18 @@ impl Client {
             self.moved = at;
             return Served::Wait(at);
         }
-        let patience_ends = self.moved + cx.plan.patience;
+        let awaits_continue = self.sender.awaits_continue();
+        let awaits_close = cx.plan.dialect.speaks_http() && self.flights.is_empty() && self.held.is_none();
+        let patience = cx.plan.patience;
+        let patience_ends =
+            self.moved + if awaits_continue || awaits_close { patience.min(COURTESY) } else { patience };
         if cx.asked < patience_ends {
             return Served::Wait(patience_ends);
         }
         self.sender.end_of_burst();
+        if awaits_continue {
+            return Served::Yield;
+        }
         self.settle(cx);
         Served::End(Ending::Failed(match self.phase {
             Phase::Connecting => Trouble::Connect(ErrorKind::TimedOut),

@@ -13,8 +13,8 @@ use crate::reactor::{Budget, Moment};
 
 /// The most uploads that wait for their outcome on one connection: enough to keep a server's batches full.
 const IN_FLIGHT_MAX: usize = 128;
-/// The longest `ok OFFSET` line, in bytes, that a client which never reads peeks at.
-const LEAVE_MAX_BYTES: usize = 32;
+/// The longest `ok OFFSET` line, or `100 Continue` with its fields, in bytes, that a client which never reads peeks at.
+const LEAVE_MAX_BYTES: usize = 512;
 /// Ends a conversation of put or ask in good order: the server closes first.
 const BYE: &[u8] = b"/bye\n";
 
@@ -44,7 +44,7 @@ impl Client {
         }
         let piece = if pause.is_some() { &bytes[..1] } else { bytes };
         flight.header_due = pause.map(|pause| now + pause);
-        let content_follows = cx.plan.dialect == Dialect::Put && !flight.has_all_content();
+        let content_follows = matches!(cx.plan.dialect, Dialect::Put | Dialect::Http) && !flight.has_all_content();
         match self.send(piece, content_follows, now) {
             Ok(length) => {
                 self.sender.transmitted(length);
@@ -71,8 +71,8 @@ impl Client {
         }
         let piece = &mut cx.buffer[..allowed];
         cx.plan.workload.pattern(file.number).fill(sent, piece);
-        // Behind framed content there is a trailer.
-        match self.send(piece, cx.plan.dialect.is_framed(), cx.now) {
+        let has_trailer = matches!(cx.plan.dialect, Dialect::Put | Dialect::Ask);
+        match self.send(piece, has_trailer, cx.now) {
             Ok(length) => {
                 budget.spend(length);
                 self.sender.content(&piece[..length]);
@@ -114,6 +114,9 @@ impl Client {
             Conduct::HalfClose { .. } => return self.half_close(cx),
             _ => {}
         }
+        if !self.sender.may_begin() {
+            return Next::Wait(None);
+        }
         if self.held.is_none() && self.remaining > 0 && self.flights.len() < IN_FLIGHT_MAX {
             self.held = (cx.next_file)().map(|file| Flight::new(file, cx.now));
             self.remaining = if self.held.is_some() { self.remaining - 1 } else { 0 };
@@ -133,7 +136,12 @@ impl Client {
         if flight.file.conduct.ends_conversation() {
             self.remaining = 0;
         }
-        self.sender.begin(&request(&flight, plan));
+        let request = request(&flight, plan);
+        // A server of HTTP closes first if it is told that this is the last request.
+        match plan.closer {
+            Closer::Server if self.remaining == 0 => self.sender.begin_last(&request),
+            _ => self.sender.begin(&request),
+        }
         self.flights.push_back(flight);
         Next::Again
     }
@@ -147,6 +155,8 @@ impl Client {
                 let _ = self.stream.reset_on_close(true);
                 return Next::End(Ending::Unheard);
             }
+            // The server closes when it sees the end.
+            Closer::Server if cx.plan.dialect.speaks_http() => return self.half_close(cx),
             Closer::Server => {}
         }
         match self.send(BYE, false, cx.now) {
@@ -180,7 +190,11 @@ impl Client {
             return Next::Wait(None);
         }
         let mut said = [0; LEAVE_MAX_BYTES];
-        let is_whole = |said: &[u8]| said.ends_with(b"\n") || cx.plan.dialect == Dialect::Classic && said.len() > 1;
+        let is_whole = |said: &[u8]| match cx.plan.dialect {
+            Dialect::Classic => said.len() > 1,
+            Dialect::HttpExpect => said.ends_with(b"\r\n\r\n"),
+            _ => said.ends_with(b"\n"),
+        };
         match self.stream.peek(&mut said) {
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) if is_whole(&said[..length]) => self.sender.receive(&said[..length]),

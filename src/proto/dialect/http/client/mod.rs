@@ -1,0 +1,285 @@
+//! The client's half of HTTP: how a request for an upload is spelled, its chunks, and its end.
+//!
+//! A CRC-32C has no spelling in HTTP (RFC 9530 knows it only as deprecated), so a request that promises one goes without.
+//! Nor can an upload be resumed here, and "the same file is no conflict" has no word: it is asked for as "no file of this
+//! name" is.
+
+mod answer;
+mod chunked;
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use httpdate::fmt_http_date;
+
+use crate::proto::dialect::Dialect;
+use crate::proto::{Algorithm, Digest, OnExists, Promise, Request};
+
+pub(in crate::proto) use answer::{Answer, Answers, Heard};
+
+/// The last second of the year 9999: HTTP's dates have four digits for a year (RFC 9110, 5.6.7).
+const DATE_MAX_SECONDS: u64 = 253_402_300_799;
+
+/// Where a client's requests go in HTTP: a host, and a folder at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    host: Box<str>,
+    folder: Box<str>,
+}
+
+/// Why a text names no site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteError {
+    /// The host holds something that no host has.
+    Host,
+    /// The folder does not begin or does not end with a slash.
+    Slash,
+    /// The folder holds something that an address must not, or a `%` that begins no byte.
+    Folder,
+}
+
+impl Site {
+    /// `host` as the `Host` field tells it, with the port unless that is 80; `folder` begins and ends with a slash. What
+    /// must be percent-encoded in it and is not, is encoded here.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    pub fn new(host: &str, folder: &str) -> Result<Self, SiteError> {
+        let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~[]:".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_of_host) {
+            return Err(SiteError::Host);
+        }
+        if !(folder.starts_with('/') && folder.ends_with('/')) {
+            return Err(SiteError::Slash);
+        }
+        let folder = encode_folder(folder).ok_or(SiteError::Folder)?;
+        Ok(Self { host: host.into(), folder: folder.into() })
+    }
+}
+
+/// As a URL.
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.host, self.folder)
+    }
+}
+
+impl fmt::Display for SiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "the host of an http:// address is a name or an IP address, and no user is named before it",
+            Self::Slash => "end the folder with a slash, such as http://HOST:PORT/folder/; --name sets the name in it",
+            Self::Folder => "an http:// address has no ?, no #, and no % without two hexadecimal digits behind it",
+        })
+    }
+}
+
+impl std::error::Error for SiteError {}
+
+/// Encodes what an address cannot hold, and leaves alone what is encoded already.
+fn encode_folder(folder: &str) -> Option<String> {
+    let mut encoded = String::new();
+    for (at, byte) in folder.bytes().enumerate() {
+        match byte {
+            b'%' if !folder.as_bytes().get(at + 1..at + 3)?.iter().all(u8::is_ascii_hexdigit) => return None,
+            b'?' | b'#' => return None,
+            _ if is_unreserved(byte) || b"/%!$&'()*+,;=:@".contains(&byte) => encoded.push(byte.into()),
+            _ => push_encoded(byte, &mut encoded),
+        }
+    }
+    Some(encoded)
+}
+
+/// RFC 3986, 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+fn push_encoded(byte: u8, out: &mut String) {
+    write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
+}
+
+/// What `encoded` stands for. `None`: a `%` begins no byte.
+pub(in crate::proto) fn decode_name(encoded: &str) -> Option<Vec<u8>> {
+    let mut parts = encoded.split('%');
+    let mut decoded = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.as_bytes().split_at_checked(2)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        decoded.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+        decoded.extend_from_slice(rest);
+    }
+    Some(decoded)
+}
+
+/// Whether the content of `request` goes in chunks: its size is not known, or a digest follows it.
+pub(in crate::proto) fn is_chunked(request: &Request) -> bool {
+    request.size.is_none() || matches!(request.digest, Some(Promise::Trailer(Algorithm::Sha256)))
+}
+
+/// `is_last`: no other request follows on this connection.
+pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, is_last: bool, out: &mut Vec<u8>) {
+    let mut head = format!("PUT {}", site.folder);
+    for byte in request.name.as_str().bytes() {
+        if is_unreserved(byte) { head.push(byte.into()) } else { push_encoded(byte, &mut head) }
+    }
+    head.push_str(" HTTP/1.1\r\n");
+    let mut field = |name: &str, value: &dyn fmt::Display| {
+        write!(head, "{name}: {value}\r\n").expect("writing to a String cannot fail");
+    };
+    field("Host", &site.host);
+    field("User-Agent", &concat!("intake/", env!("CARGO_PKG_VERSION")));
+    match request.size {
+        Some(size) if !is_chunked(request) => field("Content-Length", &size),
+        _ => field("Transfer-Encoding", &"chunked"),
+    }
+    match request.digest {
+        Some(Promise::Known(digest @ Digest::Sha256(_))) => field("Repr-Digest", &ReprDigest(digest)),
+        Some(Promise::Trailer(Algorithm::Sha256)) => field("Trailer", &"Repr-Digest"),
+        _ => {}
+    }
+    if let Some(OnExists::Refuse | OnExists::Same) = request.on_exists {
+        field("If-None-Match", &"*");
+    }
+    if let Some(seconds) = request.mtime.filter(|seconds| seconds.get() <= DATE_MAX_SECONDS) {
+        field("Last-Modified", &fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.get())));
+    }
+    if request.dialect == Dialect::HttpExpect {
+        field("Expect", &"100-continue");
+    }
+    if is_last {
+        field("Connection", &"close");
+    }
+    head.push_str("\r\n");
+    out.extend_from_slice(head.as_bytes());
+}
+
+/// The line before so many bytes. Size 0 is the last chunk, which [`spell_end`] ends.
+pub(in crate::proto::dialect) fn spell_chunk(size: u64, is_first: bool, out: &mut Vec<u8>) {
+    let end_of_the_one_before = if is_first { "" } else { "\r\n" };
+    out.extend_from_slice(format!("{end_of_the_one_before}{size:x}\r\n").as_bytes());
+}
+
+/// What follows the last chunk: the digest where it was promised, and an empty line.
+pub(in crate::proto::dialect) fn spell_end(digest: Option<Digest>, out: &mut Vec<u8>) {
+    if let Some(digest) = digest {
+        out.extend_from_slice(format!("Repr-Digest: {}\r\n", ReprDigest(digest)).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A digest as RFC 9530 writes it.
+struct ReprDigest(Digest);
+
+impl fmt::Display for ReprDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Digest::Sha256(sum) => write!(f, "sha-256=:{}:", STANDARD.encode(sum)),
+            Digest::Crc32c(_) => unreachable!("a CRC-32C is never promised in HTTP"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::proto::{Hasher, Name, NamePolicy};
+
+    fn put(name: &str) -> Request {
+        let name = Name::parse(name.as_bytes(), NamePolicy::default()).unwrap();
+        Request { size: Some(5), ..Request::until_end_of_stream(Dialect::Http, name) }
+    }
+
+    fn sha256(content: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(content);
+        hasher.finish()
+    }
+
+    fn spelled(request: &Request, folder: &str) -> String {
+        let mut out = Vec::new();
+        spell_request(request, &Site::new("host:9000", folder).unwrap(), false, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// What stands between the first fields, which all heads share, and the end.
+    fn fields(request: &Request) -> String {
+        let head = spelled(request, "/");
+        let common = concat!("Host: host:9000\r\nUser-Agent: intake/", env!("CARGO_PKG_VERSION"), "\r\n");
+        head.split_once(common).unwrap().1.strip_suffix("\r\n\r\n").unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_name_is_encoded_byte_by_byte() {
+        for (name, folder, line) in [
+            ("a.txt", "/", "PUT /a.txt HTTP/1.1"),
+            ("a b%2F?#.txt", "/", "PUT /a%20b%252F%3F%23.txt HTTP/1.1"),
+            ("ä~-_.", "/", "PUT /%C3%A4~-_. HTTP/1.1"),
+            ("k=v&x+y", "/some/dir/", "PUT /some/dir/k%3Dv%26x%2By HTTP/1.1"),
+            ("a", "/with space/%41/ä/(x)/", "PUT /with%20space/%41/%C3%A4/(x)/a HTTP/1.1"),
+        ] {
+            assert_eq!(spelled(&put(name), folder).lines().next(), Some(line));
+        }
+    }
+
+    #[test]
+    fn what_names_no_site_is_refused() {
+        for (host, folder, error) in [
+            ("", "/", SiteError::Host),
+            ("user@host", "/", SiteError::Host),
+            ("host\r\nX: y", "/", SiteError::Host),
+            ("host", "/file", SiteError::Slash),
+            ("host", "", SiteError::Slash),
+            ("host", "/a?b/", SiteError::Folder),
+            ("host", "/a#/", SiteError::Folder),
+            ("host", "/%2/", SiteError::Folder),
+            ("host", "/%/", SiteError::Folder),
+        ] {
+            assert_eq!(Site::new(host, folder), Err(error), "{host} {folder}");
+        }
+        assert_eq!(Site::new("[::1]:80", "/a\r\nb/").unwrap().to_string(), "http://[::1]:80/a%0D%0Ab/");
+    }
+
+    #[test]
+    fn a_request_says_what_is_known_of_the_content() {
+        let known = Request { digest: Some(Promise::Known(sha256(b"hello"))), ..put("a") };
+        let trailer = Request { digest: Some(Promise::Trailer(Algorithm::Sha256)), ..put("a") };
+        let crc32c = Request { digest: Some(Promise::Trailer(Algorithm::Crc32c)), ..put("a") };
+        // `printf hello | openssl dgst -sha256 -binary | base64`.
+        let digest = "Repr-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
+        assert_eq!(fields(&put("a")), "Content-Length: 5");
+        assert_eq!(fields(&crc32c), "Content-Length: 5");
+        assert_eq!(fields(&known), format!("Content-Length: 5\r\n{digest}"));
+        assert_eq!(fields(&trailer), "Transfer-Encoding: chunked\r\nTrailer: Repr-Digest");
+        assert_eq!(fields(&Request { size: None, ..put("a") }), "Transfer-Encoding: chunked");
+        let mut end = Vec::new();
+        spell_end(Some(sha256(b"hello")), &mut end);
+        assert_eq!(String::from_utf8(end).unwrap(), format!("{digest}\r\n\r\n"));
+    }
+
+    #[test]
+    fn conditions_have_their_fields() {
+        for (request, field) in [
+            (Request { on_exists: Some(OnExists::Refuse), ..put("a") }, "If-None-Match: *"),
+            (Request { on_exists: Some(OnExists::Same), ..put("a") }, "If-None-Match: *"),
+            (
+                Request { mtime: NonZeroU64::new(784_111_777), ..put("a") },
+                "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+            ),
+            (Request { dialect: Dialect::HttpExpect, ..put("a") }, "Expect: 100-continue"),
+        ] {
+            assert_eq!(fields(&request), format!("Content-Length: 5\r\n{field}"));
+        }
+        for on_exists in [None, Some(OnExists::Rename), Some(OnExists::Replace)] {
+            assert_eq!(fields(&Request { on_exists, ..put("a") }), "Content-Length: 5");
+        }
+        // No date has five digits for its year.
+        assert_eq!(fields(&Request { mtime: NonZeroU64::new(u64::MAX), ..put("a") }), "Content-Length: 5");
+    }
+}
