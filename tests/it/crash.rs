@@ -27,22 +27,22 @@ use crate::wire::{Chance, SimStream, Wire};
 
 // ---- the clients -----------------------------------------------------------------------------------------------------
 
-/// What a client sends, and what it may find of it later.
+/// What a client sends, and what may be stored of it later.
 struct Upload {
     name: String,
     content: Vec<u8>,
     digest: Digest,
     replaces: bool,
-    /// It comes whole, and nothing is said against it.
+    /// It is sent whole, and not refused.
     is_good: bool,
     resume: Option<String>,
 }
 
 enum Step {
     Send(Vec<u8>),
-    /// Nothing more before the server has said something.
+    /// Waits until the server has said something.
     AwaitWords,
-    /// From the offset that it is told up to this one, and then this line; nothing if it is told anything else.
+    /// Sends the content from the offset that it is told up to this one, then this line. On any other reply, nothing.
     SendFromOffset(usize, String),
     Fin,
     Reset,
@@ -55,7 +55,7 @@ struct Session {
     steps: VecDeque<Step>,
     uploads: Vec<Rc<Upload>>,
     is_classic: bool,
-    /// It connects when that one is over.
+    /// It connects after that connection has closed.
     after: Option<Rc<RefCell<Wire>>>,
 }
 
@@ -74,16 +74,16 @@ impl Upload {
         bytes == Some(&self.content)
     }
 
-    /// Whether it may have been given `name`.
+    /// Whether this upload may be stored as `name`.
     fn fits(&self, name: &str) -> bool {
         let rest = name.strip_prefix(&*self.name);
         rest.is_some_and(|rest| rest.is_empty() || rest[1..].parse::<u16>().is_ok())
     }
 
-    /// Asks to go on with it. The digest is told at the end, or before.
+    /// A request to resume it. The digest stands here or in a trailer.
     fn ask(&self, digest: &str, attributes: &str) -> Step {
         let Self { name, resume, .. } = self;
-        let id = resume.as_ref().expect("it can be gone on with");
+        let id = resume.as_ref().expect("it has a resume id");
         let request = format!("/ask size={} crc32c={digest} resume={id}{attributes} {name}\n", self.size());
         Step::Send(request.into_bytes())
     }
@@ -95,7 +95,7 @@ impl Session {
         Self { wire, id: None, steps: steps.into(), uploads, is_classic: false, after: None }
     }
 
-    /// A bare upload: its name, its content in two pieces, and its end, which may be none.
+    /// A classic or line upload: its name, its content in two pieces, and its end. The second piece may be missing.
     fn bare(is_classic: bool, is_good: bool, chance: &Chance) -> Self {
         let name = format!("{}-{is_good}", if is_classic { "classic" } else { "line" });
         let upload = Upload { is_good, ..Upload::new(name, chance) };
@@ -107,14 +107,14 @@ impl Session {
         };
         let ending = match is_good {
             true => vec![end, Step::Fin],
-            // Whether all has come or not: nobody can tell.
+            // Whether all of it arrived, nobody can tell.
             false if chance.one_in(2) => vec![end, Step::Reset],
             false => vec![Step::Reset],
         };
         Self { is_classic, ..Self::new(header.into_iter().chain(ending).collect(), vec![Rc::new(upload)]) }
     }
 
-    /// Many on one connection, one of which has a wrong digest, and one an impossible name.
+    /// Many uploads on one connection. One has a wrong digest, and one an impossible name.
     fn pipelined(number: usize, chance: &Chance) -> Self {
         let upload = |kind: &str| Upload::new(format!("{kind}-{number}"), chance);
         let mut puts: Vec<(Upload, String, String)> = Vec::new();
@@ -144,7 +144,7 @@ impl Session {
         Self::new(pieces.chain([Step::Fin]).collect(), uploads)
     }
 
-    /// The same file twice: the second time it is there already.
+    /// The same file twice. The second time it is stored already.
     fn repeated(chance: &Chance) -> [Self; 2] {
         let upload = Rc::new(Upload::new("repeated", chance));
         let (size, digest) = (upload.size(), upload.digest.to_hex());
@@ -156,7 +156,7 @@ impl Session {
         [first, Self { after, ..session() }]
     }
 
-    /// Another file takes the place of one that was stored, and then the first one comes again, under the same resume id.
+    /// A stored file is replaced by another one, and then uploaded again under the same resume id.
     fn recalled(chance: &Chance) -> [Self; 3] {
         let resume = Some("recalled".to_owned());
         let upload = Rc::new(Upload { replaces: true, resume, ..Upload::new("recalled", chance) });
@@ -175,21 +175,21 @@ impl Session {
         [first, Self { after: after_first, ..second }, Self { after: after_second, ..last }]
     }
 
-    /// It ends with a reset, anywhere.
-    fn broken_off(mut self, chance: &Chance) -> Self {
+    /// Cuts it short with a reset at any step.
+    fn interrupted(mut self, chance: &Chance) -> Self {
         self.steps.truncate(1 + chance.below(self.steps.len()));
         self.steps.push_back(Step::Reset);
         self
     }
 
-    /// One that is broken off twice and then brought to its end, on three connections.
+    /// An upload that is interrupted twice and completed over a third connection.
     fn resumed(number: usize, chance: &Chance) -> Vec<Self> {
         let resume = Some(format!("id-{number}"));
         let upload = Rc::new(Upload { resume, ..Upload::new(format!("resumed-{number}"), chance) });
         let digest = upload.digest.to_hex();
         let mut sessions: Vec<Self> = Vec::new();
         for is_last in [false, false, true] {
-            // Who asks again may have come to know the digest.
+            // A client that resumes may know the digest by now.
             let is_known = !sessions.is_empty() && chance.one_in(2);
             let end = if is_last { upload.size() } else { chance.below(upload.size()) };
             let line = if is_last && !is_known { format!("crc32c={digest}\n") } else { String::new() };
@@ -202,9 +202,9 @@ impl Session {
         sessions
     }
 
-    /// Goes on with an upload as a client does after a crash of the server, which may have left a wrong piece of it: that
-    /// is refused once.
-    fn go_on(upload: &Rc<Upload>) -> [Self; 2] {
+    /// Resumes an upload as a client does after the server has crashed. If the crash left wrong content, that is
+    /// refused once.
+    fn resume_after_crash(upload: &Rc<Upload>) -> [Self; 2] {
         let steps = || {
             let ask = upload.ask(&upload.digest.to_hex(), " on-exists=same");
             vec![ask, Step::SendFromOffset(upload.size(), String::new()), Step::Fin]
@@ -246,7 +246,7 @@ impl Session {
         wire.edge = true;
     }
 
-    /// What it was told is stored, and under which name.
+    /// The receipts: which upload, and the name that it is stored under.
     fn receipts(&self) -> Vec<(usize, String)> {
         let wire = self.wire.borrow();
         if self.is_classic {
@@ -263,7 +263,7 @@ impl Session {
     }
 }
 
-/// What a client was told is held.
+/// The offset that a client was told.
 fn offset_in(said: &[u8]) -> Option<usize> {
     let said = std::str::from_utf8(said).ok()?;
     said.strip_prefix("ok ")?.split_once('\n')?.0.parse().ok()
@@ -271,7 +271,7 @@ fn offset_in(said: &[u8]) -> Option<usize> {
 
 // ---- a day -----------------------------------------------------------------------------------------------------------
 
-/// What makes a day: the same in every run.
+/// What determines a day. The same plan gives the same day.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     seed: u64,
@@ -298,17 +298,17 @@ impl Day {
             .collect();
         sessions.extend(Session::repeated(&chance));
         sessions.push(Session::pipelined(0, &chance));
-        sessions.push(Session::pipelined(1, &chance).broken_off(&chance));
+        sessions.push(Session::pipelined(1, &chance).interrupted(&chance));
         sessions.extend((0..1 + chance.below(2)).flat_map(|number| Session::resumed(number, &chance)));
         sessions.extend(Session::recalled(&chance));
         Self { sessions, disk, chance, syncs }
     }
 
-    /// The day after a power cut: all that can be gone on with is.
+    /// The day after a power cut: every upload that can be resumed is.
     fn after(&self, state: State) -> Self {
         let chance = Chance::new(self.disk.steps().len() as u64);
         let disk = ForgetfulDisk::new(state, chance.clone(), None, None);
-        let sessions = self.resumable().flat_map(Session::go_on).collect();
+        let sessions = self.resumable().flat_map(Session::resume_after_crash).collect();
         Self { sessions, disk, chance, syncs: true }
     }
 
@@ -317,7 +317,7 @@ impl Day {
         firsts.map(|session| &session.uploads[0]).filter(|upload| upload.resume.is_some() && !upload.replaces)
     }
 
-    /// Plays it to its end, or until the power is cut.
+    /// Plays the day to its end, or until the power is cut.
     fn play(mut self) -> Self {
         until_the_power_is_cut(|| {
             let mut store = ForgetfulStore::new(&self.disk, self.syncs);
@@ -334,12 +334,12 @@ impl Day {
                     store.commit();
                 }
             }
-            panic!("the day does not come to an end");
+            panic!("the day does not end");
         });
         self
     }
 
-    /// Plays it until the server is asked to stop, some time of the day, and that is cut short.
+    /// Asks the server to stop at some moment of the day, and cuts that shutdown short.
     fn play_until_stopped(mut self) -> Self {
         let mut store = ForgetfulStore::new(&self.disk, self.syncs);
         let mut connections = Connections::new(store.clone(), &Config::default());
@@ -362,7 +362,7 @@ impl Day {
             if self.chance.one_in(2) && session.id.is_some() {
                 session.act();
             }
-            // Its borrow ends before the connection looks at the wire.
+            // The borrow must end before the connection looks at the wire.
             let event = session.id.and_then(|id| Some((id, session.wire.borrow_mut().event()?)));
             if let Some((id, readiness)) = event {
                 connections.absorb(id, readiness);
@@ -377,30 +377,30 @@ impl Day {
                 Ok(SimStream { wire, chance })
             };
             let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
-            connections.admit(peer, now, register).expect("the simulated poll takes everybody");
+            connections.admit(peer, now, register).expect("the simulated poll has room for every connection");
         }
     }
 
-    /// What is wrong with the final names on a disk that is found after it, if anything.
+    /// Checks the final names that are on the disk afterwards.
     fn check_names(&self, state: &State) -> Result<(), String> {
         (0..self.sessions.len()).try_for_each(|first| check_receipts(&self.sessions[first..], state))?;
         state.uploads().try_for_each(|name| self.check_upload(name, state))
     }
 
-    /// What is wrong with what is held there.
+    /// Checks the partial files that are on the disk afterwards.
     fn check_held(&self, state: &State) -> Result<(), String> {
         self.sessions.iter().try_for_each(|session| self.check_offset(session, state))
     }
 
-    /// What has a final name is somebody's whole upload.
+    /// Every final name belongs to one whole upload.
     fn check_upload(&self, name: &str, state: &State) -> Result<(), String> {
         let mut uploads = self.sessions.iter().flat_map(|session| &session.uploads);
         let bytes = state.content(Place::Uploads, name);
         let is_right = uploads.any(|upload| upload.is_good && upload.fits(name) && upload.is_as(bytes));
-        is_right.then_some(()).ok_or_else(|| format!("{name} has a final name, and is no whole upload"))
+        is_right.then_some(()).ok_or_else(|| format!("{name} has a final name, and is not a whole upload"))
     }
 
-    /// What was told is held is held, unless it has been published or given up since.
+    /// What a client was told is held, is held, unless the upload was published or given up since.
     fn check_offset(&self, session: &Session, state: &State) -> Result<(), String> {
         let upload = &session.uploads[0];
         let (Some(id), Some(offset)) = (&upload.resume, offset_in(&session.wire.borrow().outbound)) else {
@@ -410,19 +410,19 @@ impl Day {
         if self.disk.has_ended(id) || held.starts_with(&upload.content[..offset]) {
             return Ok(());
         }
-        Err(format!("{} was told {offset}, and of that only {} bytes are held", upload.name, held.len()))
+        Err(format!("{} was told offset {offset}, but only {} bytes are held", upload.name, held.len()))
     }
 }
 
-/// What the first of `sessions` was told is done is there, or a later one that replaced it.
+/// Every file with a receipt of the first of `sessions` is stored, or a later one that replaced it.
 fn check_receipts(sessions: &[Session], state: &State) -> Result<(), String> {
     for (index, stored_as) in sessions[0].receipts() {
         let mut uploads = sessions.iter().flat_map(|session| &session.uploads).skip(index);
-        let upload = uploads.next().expect("each outcome is that of a request");
+        let upload = uploads.next().expect("each outcome belongs to a request");
         let stored = state.content(Place::Uploads, &stored_as);
         let is_replaced = upload.replaces && uploads.any(|later| later.name == upload.name && later.is_as(stored));
         if !upload.is_as(stored) && !is_replaced {
-            return Err(format!("{} was told as done, and {stored_as} is not that", upload.name));
+            return Err(format!("{} got a receipt, but {stored_as} is not that upload", upload.name));
         }
     }
     Ok(())
@@ -430,10 +430,10 @@ fn check_receipts(sessions: &[Session], state: &State) -> Result<(), String> {
 
 // ---- what must hold --------------------------------------------------------------------------------------------------
 
-/// Whether a piece of what is volatile reaches the disk.
+/// Whether a volatile change reaches the disk.
 type Reaches = fn(&Chance) -> bool;
 
-/// What may be left of `day`: all, nothing, all names and no data, all data and no names, and some of both.
+/// What may survive of `day`: all, nothing, all names and no data, all data and no names, and some of both.
 fn remains(day: &Day) -> impl Iterator<Item = State> {
     let (state, chance) = (day.disk.state(), Chance::new(day.disk.steps().len() as u64));
     let half = |chance: &Chance| chance.one_in(2);
@@ -443,7 +443,7 @@ fn remains(day: &Day) -> impl Iterator<Item = State> {
     picks.into_iter().map(move |(names, data)| state.after_power_cut(|| names(&chance), || data(&chance)))
 }
 
-/// What is wrong after a cut before the step `cut`.
+/// Cuts the power before step `cut`, and checks all that may survive.
 fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     let day = Day::new(plan);
     day.disk.cut_power_at(cut);
@@ -452,11 +452,11 @@ fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
         day.check_names(&state)?;
         day.check_held(&state)?;
     }
-    // A server that was killed, and one that has lost its power.
+    // A server that was killed, and one that lost its power.
     [0, 4].into_iter().filter_map(|number| remains(&day).nth(number)).try_for_each(|state| check_next_day(&day, state))
 }
 
-/// What is wrong when the power is cut as soon as a server has ended that was not given the time to finish.
+/// Cuts the power right after a shutdown that was cut short, and checks all that may survive.
 fn check_stop(seed: u64, never_resets: bool) -> Result<(), String> {
     let day = Day::new(Plan { seed, ..HONEST });
     day.sessions.iter().for_each(|session| session.wire.borrow_mut().never_resets = never_resets);
@@ -464,24 +464,25 @@ fn check_stop(seed: u64, never_resets: bool) -> Result<(), String> {
     remains(&day).try_for_each(|state| day.check_names(&state))
 }
 
-/// What is wrong when a server has gone on from `state`.
+/// Lets the next server resume from `state`, and checks what it stores.
 fn check_next_day(day: &Day, state: State) -> Result<(), String> {
     let next = day.after(state).play();
     let state = next.disk.state();
     day.check_names(&state)?;
     for upload in day.resumable() {
         if !upload.is_as(state.content(Place::Uploads, &upload.name)) {
-            return Err(format!("{} was not brought to its end", upload.name));
+            return Err(format!("{} was not completed", upload.name));
         }
     }
     Ok(())
 }
 
-/// What is found wrong, wherever the power is cut, and where. Until its fault a day is as one without.
+/// Cuts the power at every step, and returns the first violation. Up to the step of its fault, a day is as one without
+/// it.
 fn violation(plan: Plan) -> Option<String> {
     let steps = Day::new(plan).play().disk.steps();
-    let first = plan.fault.map_or(0, |fault| fault.step(&steps).expect("what is to fail is done"));
-    // The last time all steps are taken.
+    let first = plan.fault.map_or(0, |fault| fault.step(&steps).expect("the operation that fails is part of the day"));
+    // In the last round no cut comes.
     (first..=steps.len()).find_map(|cut| {
         let error = check_cut(plan, cut).err()?;
         Some(format!("{plan:?}, cut after {cut} of {} steps, the next {:?}: {error}", steps.len(), steps.get(cut)))
@@ -496,7 +497,7 @@ fn assert_none(plan: Plan) {
     assert_eq!(violation(plan), None);
 }
 
-/// The same day again and again, on which each time another operation of this kind fails.
+/// The same day again and again. Each time another operation of this kind fails.
 fn days_with_faults(seed: u64, operation: Operation, is_full: bool) -> impl Iterator<Item = Plan> {
     let steps = Day::new(Plan { seed, ..HONEST }).play().disk.steps();
     let count = steps.into_iter().filter(|step| *step == operation).count();
@@ -510,9 +511,9 @@ fn without_a_fault_every_good_upload_gets_its_receipt() {
         for session in &day.sessions {
             let (wire, name) = (session.wire.borrow(), &session.uploads[0].name);
             let good = session.uploads.iter().filter(|upload| upload.is_good).count();
-            let goes_on = session.uploads[0].resume.is_some() && session.receipts().is_empty();
+            let is_interrupted = session.uploads[0].resume.is_some() && session.receipts().is_empty();
             let said = String::from_utf8_lossy(&wire.outbound);
-            assert!(session.receipts().len() == good || wire.reset || goes_on, "{seed}, {name}: {said}");
+            assert!(session.receipts().len() == good || wire.reset || is_interrupted, "{seed}, {name}: {said}");
         }
         let state = day.disk.state();
         assert!(day.resumable().all(|upload| upload.is_as(state.content(Place::Uploads, &upload.name))));
@@ -520,25 +521,25 @@ fn without_a_fault_every_good_upload_gets_its_receipt() {
 }
 
 #[test]
-fn what_is_told_survives_a_crash_at_any_step() {
+fn promises_survive_a_crash_at_any_step() {
     (0..3).for_each(|seed| assert_none(Plan { seed, ..HONEST }));
 }
 
 #[test]
-fn what_is_told_survives_a_crash_of_a_disk_whose_syncs_fail() {
+fn promises_survive_a_crash_when_syncs_fail() {
     let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncKept];
     let days = operations.into_iter().flat_map(|operation| days_with_faults(0, operation, false));
     days.chain(days_with_faults(2, Operation::SyncDirectory, false)).for_each(assert_none);
 }
 
 #[test]
-fn what_is_told_survives_a_crash_of_a_disk_that_is_full() {
+fn promises_survive_a_crash_when_the_disk_is_full() {
     let operations = [Operation::Create, Operation::Append, Operation::Name];
     operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true).step_by(7)).for_each(assert_none);
 }
 
 #[test]
-fn what_is_told_survives_a_crash_of_a_disk_that_finds_out_late_that_it_is_full() {
+fn promises_survive_a_crash_when_write_back_finds_the_disk_full() {
     let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncKept, Operation::SyncDirectory];
     operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true)).for_each(assert_none);
 }
@@ -547,7 +548,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn what_is_told_survives_any_crash_of_any_day(
+    fn promises_survive_any_crash_of_any_day(
         seed in any::<u64>(),
         cut in any::<prop::sample::Index>(),
         fault in prop::option::of((0..FAILING.len(), 0..20_usize, any::<bool>())),
@@ -569,7 +570,7 @@ const FAILING: [Operation; 7] = [
     Operation::SyncKept,
 ];
 
-/// On one of these days this is found wrong.
+/// The checks must find this violation on one of these days.
 fn assert_found(mut plans: impl Iterator<Item = Plan>, words: &str) {
     let mut others = Vec::new();
     let is_found = plans.any(|plan| match violation(plan) {
@@ -579,19 +580,19 @@ fn assert_found(mut plans: impl Iterator<Item = Plan>, words: &str) {
             false
         }
     });
-    assert!(is_found, "what is found is only: {others:#?}");
+    assert!(is_found, "only other violations are found: {others:#?}");
 }
 
 fn days_with(mistake: Mistake) -> impl Iterator<Item = Plan> {
     (0..8).map(move |seed| Plan { seed, mistake: Some(mistake), ..HONEST })
 }
 
-const LOST: &str = "was told as done, and";
-const WRONG: &str = "has a final name, and is no whole upload";
-const NOT_HELD: &str = "and of that only";
+const LOST: &str = "got a receipt, but";
+const WRONG: &str = "has a final name, and is not a whole upload";
+const NOT_HELD: &str = ", but only";
 
 #[test]
-fn without_syncs_a_crash_loses_what_was_told() {
+fn without_syncs_a_crash_breaks_promises() {
     assert_found((0..8).map(|seed| Plan { seed, syncs: false, ..HONEST }), LOST);
 }
 
@@ -611,7 +612,7 @@ fn a_publish_before_the_sync_of_the_data_is_found() {
 }
 
 #[test]
-fn a_publish_before_its_own_sync_is_back_is_found() {
+fn a_publish_after_the_sync_of_another_file_is_found() {
     assert_found(days_with(Mistake::SyncOfAnother), WRONG);
 }
 
@@ -637,14 +638,14 @@ fn a_retry_of_a_failed_sync_is_found() {
 }
 
 #[test]
-fn going_on_after_a_failed_sync_is_found() {
-    let mistake = Some(Mistake::GoingOnAfterAFailedSync);
+fn carrying_on_after_a_failed_sync_is_found() {
+    let mistake = Some(Mistake::CarryingOnAfterAFailedSync);
     let days = (0..20).flat_map(|seed| days_with_faults(seed, Operation::SyncDirectory, false));
     assert_found(days.map(|plan| Plan { mistake, ..plan }), LOST);
 }
 
 #[test]
-fn an_offset_that_is_told_before_all_of_it_lasts_is_found() {
+fn an_offset_that_is_told_before_it_is_durable_is_found() {
     let of_claims = [Mistake::NoKeptSync, Mistake::NoClaimSync, Mistake::ClaimOverwritten];
     for mistake in of_claims.into_iter().chain([Mistake::ToldStateOverwritten]) {
         assert_found(days_with(mistake), NOT_HELD);
@@ -657,25 +658,25 @@ fn a_receipt_for_a_file_that_was_replaced_is_found() {
 }
 
 #[test]
-fn what_is_told_at_a_shutdown_that_is_cut_short_survives_a_crash() {
+fn promises_survive_a_crash_after_a_shutdown_that_is_cut_short() {
     for seed in 0..400 {
         assert_eq!(check_stop(seed, false), Ok(()), "seed {seed}");
     }
 }
 
 #[test]
-fn an_end_although_the_outcome_is_owed_is_found() {
-    let found = (0..400).find_map(|seed| check_stop(seed, true).err()).expect("what is wrong is found");
+fn an_orderly_end_while_an_outcome_is_owed_is_found() {
+    let found = (0..400).find_map(|seed| check_stop(seed, true).err()).expect("the violation is found");
     assert!(found.contains(LOST), "{found}");
 }
 
 #[test]
-fn a_state_of_content_that_does_not_last_is_found() {
+fn a_digest_state_of_content_that_is_not_durable_is_found() {
     assert_found(days_with(Mistake::StateBeforeContent), WRONG);
 }
 
 #[test]
-fn a_state_that_counts_for_another_file_is_found() {
+fn a_digest_state_that_counts_for_another_file_is_found() {
     let mistake = Some(Mistake::StateOfAnotherFile);
     let days = days_with_faults(0, Operation::SyncData, true);
     assert_found(days.map(|plan| Plan { mistake, ..plan }), WRONG);

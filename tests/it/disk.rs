@@ -42,7 +42,7 @@ fn an_upload_that_does_not_fit_on_the_disk_is_aborted_and_its_space_freed() {
             // Minus one page for the honest upload.
             await_until("the space to be free again", || free_pages() >= before - 1);
             let bytes = content(500_000, 2);
-            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
+            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is accepted");
             files_of([("fits.bin", &bytes)])
         });
     }
@@ -56,7 +56,7 @@ fn a_disk_without_inodes_refuses_before_any_content() {
         let made: Vec<_> = fillers.take_while(|filler| File::create(filler).is_ok()).collect();
         assert_refused(&server, "no 507 no space is left for the file: ");
         made.iter().for_each(|filler| fs::remove_file(filler).expect("it can be removed"));
-        classic(server.tcp(), "fits.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "fits.bin", b"content").expect("the upload is accepted");
         files_of([("fits.bin", b"content")])
     });
 }
@@ -69,7 +69,7 @@ fn a_file_over_the_size_limit_of_the_process_aborts_only_its_upload() {
             let start = "no 500 the file cannot be stored: larger than the file system";
             assert_given_up(&server, &content(limit + 1, 1), start);
             let bytes = content(limit, 2);
-            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is taken");
+            classic(server.tcp(), "fits.bin", &bytes).expect("the upload is accepted");
             files_of([("fits.bin", &bytes)])
         });
     }
@@ -79,7 +79,7 @@ fn a_file_over_the_size_limit_of_the_process_aborts_only_its_upload() {
 fn a_lost_directory_fails_uploads_but_not_the_server() {
     let server = Server::start(&[]);
     let descriptors = server.descriptors();
-    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
     fs::remove_dir_all(server.dir()).expect("it can be removed");
     assert!(is_reset(&classic_finish(running, b"content")));
     let words = "the server's directory was removed";
@@ -103,7 +103,7 @@ fn a_directory_without_write_permission_fails_uploads_until_it_has_it_again() {
             set_mode(0);
             assert_refused(&server, "no 500 the file cannot be stored: Permission denied");
             set_mode(0o755);
-            classic(server.tcp(), "later.bin", b"content").expect("the upload is taken");
+            classic(server.tcp(), "later.bin", b"content").expect("the upload is accepted");
             files_of([("later.bin", b"content")])
         });
     }
@@ -117,7 +117,7 @@ fn a_read_only_file_system_fails_uploads_until_it_is_writable_again() {
         remount(&server, "ro");
         assert_refused(&server, "no 500 the file cannot be stored: Read-only file system");
         remount(&server, "rw");
-        classic(server.tcp(), "later.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "later.bin", b"content").expect("the upload is accepted");
         server.assert_holds_only(&files_of([("later.bin", b"content")]));
     }
 }
@@ -218,7 +218,7 @@ fn descriptor_path(server: &Server, path: &Path) -> String {
 /// Begins an upload, and finds its partial file.
 fn begin_named(server: &Server) -> (TcpStream, PathBuf) {
     let others = server.partials();
-    let stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    let stream = classic_begin(server.tcp(), "name.bin").expect("the name is accepted");
     let partial = server.partials().into_iter().find(|path| !others.contains(path));
     (stream, partial.expect("it has a name"))
 }
@@ -278,7 +278,7 @@ fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
         let bytes = content(1 << 20, 1);
         let upload = |number| {
             let name = format!("{number} of {thread}.bin");
-            classic(server.tcp(), &name, &bytes).expect("the upload is taken");
+            classic(server.tcp(), &name, &bytes).expect("the upload is accepted");
             (name, bytes.clone())
         };
         let stored = (0..10).map(upload).collect();
@@ -294,11 +294,11 @@ fn a_failed_sync_is_reported_and_never_repeated() {
     let (lost, named) = (Files::new(), files_of([("told.bin", b"content")]));
     for (call, error, stored) in [("fdatasync", "EIO", &lost), ("fsync", "EIO", &named), ("fsync", "ENOSPC", &named)] {
         let server = Server::start(&[]);
-        classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "before.bin", b"content").expect("the upload is accepted");
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when=1"));
         let thread = if call == "fsync" { server.naming_thread() } else { server.syncing_thread() };
         let Some(strace) = Strace::attach(thread, &["-e", &trace, "-e", &inject]) else { return };
-        let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+        let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
         let reply = line(server.tcp(), "told.bin", b"content").expect("the words get through");
         assert!(reply.starts_with("no 500 "), "{reply}");
         assert_refused(&server, "no 500 ");
@@ -318,7 +318,7 @@ fn a_sync_that_finds_no_space_fails_only_its_own_upload() {
         server.withstands(|| {
             let inject = format!("inject=fdatasync:error={error}:when=1");
             let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", &inject]) else { return Files::new() };
-            let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+            let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
             let reply = line(server.tcp(), "lost.bin", b"content").expect("the words get through");
             assert!(reply.starts_with("no 507 "), "{reply}");
             classic_finish(running, b"content").expect("the upload is stored");
@@ -335,7 +335,7 @@ fn a_late_write_error_is_known_before_the_receipt() {
     let mount = "mkdir thin && mount -t tmpfs -o size=16m tmpfs thin && truncate -s 256m thin/disk && \
                  mkfs.ext4 -q thin/disk && mount -o loop thin/disk inbox";
     let server = Server::start_secluded(&unshare, mount, &[]);
-    classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+    classic(server.tcp(), "before.bin", b"content").expect("the upload is accepted");
     let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the words get through");
     assert!(reply.starts_with("no 5"), "{reply}");
     let mut expected = files_of([("before.bin", b"content")]);
@@ -358,7 +358,7 @@ fn a_file_system_that_compresses_may_do_so() {
         statvfs(server.dir()).map(|disk| disk.f_bfree * disk.f_frsize / (1 << 20)).expect("it is a directory")
     };
     let (before, text) = (free_mib(), b"text, text, ".repeat(2 << 20));
-    classic(server.tcp(), "classic.txt", &text).expect("the upload is taken");
+    classic(server.tcp(), "classic.txt", &text).expect("the upload is accepted");
     let mut stream = connect(server.tcp()).expect("the server listens");
     let put = format!("/put size={} put.txt\n", text.len());
     [put.as_bytes(), &text].iter().for_each(|bytes| stream.write_all(bytes).expect("the server reads"));
@@ -377,12 +377,12 @@ fn a_slow_disk_delays_only_uploads_that_wait_for_it() {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| classic(server.tcp(), "waiting.bin", b"content"));
             (0..10).for_each(|number| server.assert_echoes(&content(number, 1)));
-            let mut other = classic_begin(server.tcp(), "other.bin").expect("the name is taken");
+            let mut other = classic_begin(server.tcp(), "other.bin").expect("the name is accepted");
             other.write_all(b"content").expect("content can be sent");
             assert!(line(server.tcp(), "../outside", b"").expect("a refusal is said").starts_with("no 403 "));
             assert!(!waiting.is_finished());
-            classic_finish(other, b"").expect("the upload is taken");
-            waiting.join().expect("no client panics").expect("the upload is taken");
+            classic_finish(other, b"").expect("the upload is accepted");
+            waiting.join().expect("no client panics").expect("the upload is accepted");
         });
         files_of([("waiting.bin", b"content"), ("other.bin", b"content")])
     });
@@ -398,7 +398,7 @@ fn without_splice_long_uploads_are_copied() {
         let wrapper = ["strace", "-D", "-o", "/dev/null", "-e", "trace=splice", "-e", &inject];
         let server = Server::start_under(&wrapper, &Server::home(), &[]);
         let bytes = content(5_000_000, 1);
-        classic(server.tcp(), "long.bin", &bytes).expect("the upload is taken");
+        classic(server.tcp(), "long.bin", &bytes).expect("the upload is accepted");
         server.assert_holds_only(&files_of([("long.bin", &bytes)]));
     }
 }
@@ -418,8 +418,8 @@ fn without_unnamed_files_and_exclusive_renames_every_promise_holds() {
         await_until("the log to tell how files are stored", || server.log().contains("named partial files"));
         server.withstands(|| {
             let bytes = content(100_000, 1);
-            (0..3).for_each(|_| classic(server.tcp(), "name.bin", &bytes).expect("the upload is taken"));
-            reset(classic_begin(server.tcp(), "lost.bin").expect("the name is taken"));
+            (0..3).for_each(|_| classic(server.tcp(), "name.bin", &bytes).expect("the upload is accepted"));
+            reset(classic_begin(server.tcp(), "lost.bin").expect("the name is accepted"));
             files_of([("name.bin", &bytes), ("name.bin.1", &bytes), ("name.bin.2", &bytes)])
         });
     }

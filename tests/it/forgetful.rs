@@ -23,12 +23,12 @@ use intake::store::{
 
 use crate::wire::Chance;
 
-/// Small, so that small files have several, and so has the state of a digest.
+/// Small, so that small files and the state of a digest span several pages.
 const PAGE_BYTES: usize = 24;
 /// How many files may wait for a commit.
 const BACKLOG_MAX: usize = 6;
 
-/// What a disk can be asked for: each is a step.
+/// The operations of a disk. Each is a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Create,
@@ -46,12 +46,12 @@ pub enum Operation {
 pub struct Fault {
     pub operation: Operation,
     pub nth: usize,
-    /// For want of space. Otherwise the disk is broken.
+    /// It fails because the disk is full. Otherwise the disk is broken.
     pub is_full: bool,
 }
 
 impl Fault {
-    /// Which of `steps` it is.
+    /// The index of this operation in `steps`.
     pub fn step(&self, steps: &[Operation]) -> Option<usize> {
         let same = steps.iter().enumerate().filter(|(_, step)| **step == self.operation);
         same.map(|(index, _)| index).nth(self.nth)
@@ -62,39 +62,39 @@ impl Fault {
     }
 }
 
-/// What a server must not do.
+/// A mistake that a server could make.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mistake {
     PublishOnReset,
     ReceiptBeforeSync,
     PublishBeforeDataSync,
-    /// What is synced is the file of the job before.
+    /// The file of the previous job is synced instead.
     SyncOfAnother,
     NoDirectorySync,
-    /// The directory is synced for the batch before.
+    /// The directory is synced for the previous batch only.
     ReceiptBeforeDirectorySync,
-    /// Files of one name get it in another order than they came.
+    /// Files of one name are published in another order than they came.
     NamesOutOfOrder,
     RetryOfAFailedSync,
-    /// After a sync has failed, as if it had not.
-    GoingOnAfterAFailedSync,
-    /// What is held is told without a sync of its name.
+    /// Commits continue as if the sync had not failed.
+    CarryingOnAfterAFailedSync,
+    /// An offset is told before the name of the partial file is synced.
     NoKeptSync,
-    /// What is held is told without a sync of what tells whose it is.
+    /// An offset is told before the record, which tells whose partial file it is, is synced.
     NoClaimSync,
-    /// What tells whose it is is written anew when more is known, and not added to.
+    /// The record is rewritten when more is known, instead of appended to.
     ClaimOverwritten,
-    /// The state of a digest is written before the content that it covers is synced.
+    /// The digest state is written before the content that it covers is synced.
     StateBeforeContent,
-    /// The state of a digest counts for any file that has the name, and not only for the one that it was written for.
+    /// A digest state counts for any file of that name, not only for the one that it was written for.
     StateOfAnotherFile,
-    /// The state of which the client was told is overwritten by later ones.
+    /// The digest state at the offset that a client was told is overwritten by later ones.
     ToldStateOverwritten,
-    /// Any file that has the name counts for the one that was stored under it.
+    /// Any file of that name counts as the one that was stored under it.
     ReplacedCountsAsStored,
 }
 
-/// Where a name stands.
+/// The directory of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Uploads,
@@ -103,10 +103,10 @@ pub enum Place {
 
 type Key = (Place, String);
 type Inode = usize;
-/// Names that come to stand for a file, or for none, all at once.
+/// Names that are set or removed in one atomic step.
 type Change = Vec<(Key, Option<Inode>)>;
 
-/// Thrown where the power is cut.
+/// The panic payload that stops the code when the power is cut.
 struct PowerCut;
 
 /// Runs `act` until it ends or the power is cut.
@@ -120,17 +120,17 @@ pub fn until_the_power_is_cut(act: impl FnOnce()) {
 
 // ---- what is on it ---------------------------------------------------------------------------------------------------
 
-/// A file's bytes.
+/// A file's bytes, in the page cache and on the disk.
 #[derive(Clone, Default)]
 struct Data {
     cached: Vec<u8>,
-    /// The pages that the disk has, as far as they reach.
+    /// The pages on the disk, up to the last one written.
     pages: Vec<u8>,
-    /// The size that the disk has.
+    /// The file size on the disk.
     size: usize,
     dirty_pages: BTreeSet<usize>,
     size_is_dirty: bool,
-    /// Of a write-back that has failed, until a sync has reported it.
+    /// The error of a failed write-back, until a sync has reported it.
     error: Option<io::ErrorKind>,
 }
 
@@ -150,7 +150,7 @@ impl Data {
         }
     }
 
-    /// Writes over what is there, and beyond it.
+    /// Overwrites, and extends the file where needed.
     fn write_at(&mut self, at: usize, bytes: &[u8]) {
         let end = at + bytes.len();
         self.size_is_dirty |= end > self.cached.len();
@@ -159,7 +159,7 @@ impl Data {
         self.dirty_pages.extend(at / PAGE_BYTES..end.div_ceil(PAGE_BYTES));
     }
 
-    /// Those of what is dirty that `reaches` picks reach the disk.
+    /// Writes back those dirty pages that `reaches` picks.
     fn write_back(&mut self, mut reaches: impl FnMut() -> bool) {
         let (cached, pages) = (&self.cached, &mut self.pages);
         self.dirty_pages.retain(|page| {
@@ -177,14 +177,14 @@ impl Data {
         }
     }
 
-    /// Some of it reaches the disk, and all of it looks as if it had.
+    /// A failed write-back: some pages reach the disk, and all are marked clean.
     fn lose(&mut self, reaches: impl FnMut() -> bool) {
         self.write_back(reaches);
         self.dirty_pages.clear();
         self.size_is_dirty = false;
     }
 
-    /// What a machine finds that starts anew.
+    /// The file after a power cut and a restart.
     fn after_power_cut(mut self, reaches: impl FnMut() -> bool) -> Self {
         self.write_back(reaches);
         self.pages.resize(self.size, 0);
@@ -192,15 +192,15 @@ impl Data {
     }
 }
 
-/// Files and names.
+/// All files and names of a disk.
 #[derive(Clone, Default)]
 pub struct State {
     files: Vec<Data>,
     names: BTreeMap<Key, Inode>,
     durable_names: BTreeMap<Key, Inode>,
-    /// From the durable names to the others, the oldest first.
+    /// The changes between the durable names and the current ones, the oldest first.
     changes: Vec<Change>,
-    /// Nothing tells one file from another.
+    /// The mistake: two files cannot be told apart.
     has_no_identities: bool,
 }
 
@@ -224,21 +224,21 @@ impl State {
         self.changes.push(change);
     }
 
-    /// Takes the changes of names in `place` off the list; those that `reaches` picks reach the disk.
+    /// Takes the pending changes of names in `place` off the list. Those that `reaches` picks become durable.
     fn settle_names(&mut self, place: Place, mut reaches: impl FnMut() -> bool) {
         let is_there = |change: &Change| change.iter().any(|((at, _), _)| *at == place);
         let (settled, mut rest): (Vec<Change>, Vec<Change>) =
             std::mem::take(&mut self.changes).into_iter().partition(is_there);
         for change in settled.iter().filter(|_| reaches()) {
             apply(&mut self.durable_names, change);
-            // An older change of one of its names has no meaning any more; there is no younger one of it that is not settled.
+            // An older change to one of these names no longer matters. A younger one would have been in the same batch.
             let is_newer = |key: &Key| change.iter().all(|(settled, _)| settled != key);
             rest.iter_mut().for_each(|older| older.retain(|(key, _)| is_newer(key)));
         }
         self.changes = rest;
     }
 
-    /// What a machine finds that starts anew, if of all that is volatile these changes and these pages reach the disk.
+    /// The disk after a power cut and a restart, if `change` and `page` pick the volatile changes that reached it.
     pub fn after_power_cut(&self, mut change: impl FnMut() -> bool, mut page: impl FnMut() -> bool) -> Self {
         let mut names = self.durable_names.clone();
         self.changes.iter().filter(|_| change()).for_each(|change| apply(&mut names, change));
@@ -247,20 +247,20 @@ impl State {
         Self { files, durable_names: names.clone(), names, changes: Vec::new(), has_no_identities }
     }
 
-    /// What a program reads under a name.
+    /// The content of the file with this name.
     pub fn content(&self, place: Place, name: &str) -> Option<&[u8]> {
         Some(&self.files[*self.names.get(&(place, name.to_owned()))?].cached)
     }
 
-    /// What a record has to know of a file.
+    /// What a record knows of a file.
     fn identify(&self, inode: Inode) -> Content {
         let id = if self.has_no_identities { 0 } else { inode as u32 };
         Content { id, length: self.files[inode].cached.len() as u64 }
     }
 
-    /// What is resumed if an upload of this name and size is asked for under a resume id.
+    /// The bytes that would be resumed for an upload of this name and size under this resume id.
     pub fn held(&self, id: &str, name: &str, size: usize) -> &[u8] {
-        let name = Name::parse(name.as_bytes(), NamePolicy::default()).expect("it was taken before");
+        let name = Name::parse(name.as_bytes(), NamePolicy::default()).expect("the name was valid before");
         let promise = Some(Promise::Trailer(Algorithm::Crc32c));
         let target = Target { size: Some(size as u64), promise, ..Target::new(&name, OnExists::Rename) };
         let content = self.content(Place::Kept, id).unwrap_or_default();
@@ -284,13 +284,13 @@ pub struct ForgetfulDisk {
     state: RefCell<State>,
     chance: Chance,
     steps: RefCell<Vec<Operation>>,
-    /// Before which step.
+    /// The step before which the power is cut.
     power_is_cut_at: Cell<Option<usize>>,
     fault: Option<Fault>,
     mistake: Option<Mistake>,
-    /// The resume ids that have an owner.
+    /// The resume ids that an upload is using now.
     owners: Owners,
-    /// The resume ids whose upload was given up, or is given its name: what is held of it is no longer promised.
+    /// The resume ids whose upload was given up or is being published. Their offsets are no longer promised.
     ended: RefCell<BTreeSet<String>>,
 }
 
@@ -309,12 +309,12 @@ impl ForgetfulDisk {
         })
     }
 
-    /// The power is to be cut before this step, counted from 0.
+    /// Cuts the power before this step, counted from 0.
     pub fn cut_power_at(&self, step: usize) {
         self.power_is_cut_at.set(Some(step));
     }
 
-    /// What was done so far.
+    /// All steps so far.
     pub fn steps(&self) -> Vec<Operation> {
         self.steps.borrow().clone()
     }
@@ -323,12 +323,12 @@ impl ForgetfulDisk {
         self.state.borrow().clone()
     }
 
-    /// Whether what is held under a resume id need not be there any more.
+    /// Whether the partial file of this resume id need no longer exist.
     pub fn has_ended(&self, id: &str) -> bool {
         self.ended.borrow().contains(id)
     }
 
-    /// Takes a step, unless it is one too far.
+    /// Counts a step. Stops the code if the power is cut here.
     fn step(&self, operation: Operation) -> io::Result<()> {
         let mut steps = self.steps.borrow_mut();
         if self.power_is_cut_at.get() == Some(steps.len()) {
@@ -354,7 +354,7 @@ impl ForgetfulDisk {
     fn append(&self, inode: Inode, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // As short as a write may be.
+            // Short writes.
             let (piece, more) = rest.split_at(rest.len().min(1 + self.chance.below(200)));
             self.step(Operation::Append)?;
             self.state.borrow_mut().files[inode].append(piece);
@@ -366,7 +366,7 @@ impl ForgetfulDisk {
         Ok(())
     }
 
-    /// Changes of one name each are a step each.
+    /// Sets or removes one name, which is one step.
     fn set_name(&self, place: Place, name: &str, inode: Option<Inode>) -> io::Result<()> {
         self.step(if inode.is_some() { Operation::Create } else { Operation::Remove })?;
         self.state.borrow_mut().change(vec![((place, name.to_owned()), inode)]);
@@ -392,7 +392,7 @@ impl ForgetfulDisk {
         Ok(inode)
     }
 
-    /// What is kept for `target`, or a new file; and its record.
+    /// The partial file that is kept for `target`, or a new one, and its record.
     fn claim(&self, id: &str, target: &Target) -> Result<(Inode, Found), StoreError> {
         if self.owners.has(id) {
             return Err(StoreError::BUSY);
@@ -476,12 +476,12 @@ fn record_of(id: &str) -> String {
     format!("{id}.claim")
 }
 
-/// The disk as the commit sees it: with a mistake in between, if one is planted.
+/// The disk as the commit sees it, with the planted mistake.
 struct Mistaken {
     disk: Rc<ForgetfulDisk>,
-    /// Files whose sync was put off.
+    /// Files whose sync is postponed.
     put_off: RefCell<Vec<Inode>>,
-    /// The sync of the directory was put off.
+    /// The sync of the directory is postponed.
     directory_is_due: Cell<bool>,
 }
 
@@ -557,9 +557,9 @@ impl Disk for Mistaken {
 pub struct ForgetfulFile {
     disk: Rc<ForgetfulDisk>,
     inode: Inode,
-    /// The name that it was found by.
+    /// The name under which it was found.
     name: Option<Name>,
-    /// Where the next read begins.
+    /// The position of the next read.
     at: usize,
 }
 
@@ -581,19 +581,19 @@ pub struct ForgetfulPartial {
     file: ForgetfulFile,
     name: Name,
     on_exists: OnExists,
-    /// Under which id it can be resumed, and its record.
+    /// The id under which it can be resumed, and its record.
     resume: Option<(String, Record)>,
     owned: Option<Arc<Owned>>,
-    /// What lines up for the commit, where there is one.
+    /// The queue of jobs for the commit; `None` without syncs.
     jobs: Option<Jobs>,
-    /// Of the digest of all its content.
+    /// The digest state of all its content.
     state: Option<Held>,
-    /// It has its final name, or is kept.
+    /// It was published or kept, so a drop leaves it alone.
     released: bool,
 }
 
 impl ForgetfulPartial {
-    /// What there is to be held of it.
+    /// The job that makes all its content so far durable.
     fn hold(&mut self) -> Option<Hold<ForgetfulFile>> {
         let (Some((id, record)), Some(upload), Some(state)) = (&mut self.resume, &self.owned, &self.state) else {
             return None;
@@ -609,7 +609,7 @@ impl ForgetfulPartial {
         })
     }
 
-    /// Lines up what makes it last as far as it has come.
+    /// Queues the job that makes all its content so far durable.
     fn write_state(&mut self) {
         if let (Some(jobs), Some(hold)) = (self.jobs.clone(), self.hold()) {
             jobs.borrow_mut().submit(None, Work::Hold(hold));
@@ -623,7 +623,7 @@ impl ForgetfulPartial {
         }
     }
 
-    /// The name that it gets.
+    /// The name that it is published under.
     fn choose(&self) -> Result<Name, StoreError> {
         let name = self.name.clone();
         let is_taken = |name: &Name| self.file.disk.find(Place::Uploads, name.as_str()).is_some();
@@ -705,7 +705,7 @@ impl Partial for ForgetfulPartial {
 impl Drop for ForgetfulPartial {
     fn drop(&mut self) {
         if thread::panicking() {
-            // Without power nothing is tidied up.
+            // After a power cut nothing is cleaned up.
             return;
         }
         let Some((id, _)) = &self.resume else { return };
@@ -713,14 +713,14 @@ impl Drop for ForgetfulPartial {
         if !self.released {
             disk.ended.borrow_mut().insert(id.clone());
             for name in [&record_of(id), id] {
-                // What cannot be removed is left.
+                // A file that cannot be removed is left.
                 let _ = disk.set_name(Place::Kept, name, None);
             }
         }
     }
 }
 
-/// What lines up for the commit.
+/// The jobs that wait for the commit.
 type Jobs = Rc<RefCell<Lineup<Mistaken>>>;
 
 // ---- the store -------------------------------------------------------------------------------------------------------
@@ -728,13 +728,13 @@ type Jobs = Rc<RefCell<Lineup<Mistaken>>>;
 #[derive(Clone)]
 pub struct ForgetfulStore {
     disk: Rc<ForgetfulDisk>,
-    /// `None`: nothing is synced.
+    /// `None` if nothing is synced.
     commit: Option<Rc<Commit<Mistaken>>>,
     jobs: Jobs,
-    /// Synced by threads that have not said so yet.
+    /// Files that a thread has synced and not yet reported.
     unreported: Rc<RefCell<Vec<Synced<Mistaken>>>>,
     settled: Rc<RefCell<Vec<Settled>>>,
-    /// Jobs that are not settled.
+    /// How many jobs have no outcome yet.
     pending: Rc<Cell<usize>>,
 }
 
@@ -750,13 +750,13 @@ impl ForgetfulStore {
         }
     }
 
-    /// Does something of what the committer's threads do, in any order that they may do it.
+    /// Does some of the work of the committer's threads, in any order in which they may do it.
     pub fn commit(&mut self) {
         let Some(commit) = self.commit.clone() else { return };
         self.sync_some(&commit);
         if self.jobs.borrow().has_ready() && self.disk.chance.one_in(2) {
             let settled = commit.finish(|| {
-                // The others go on meanwhile.
+                // The syncing threads work meanwhile.
                 self.sync_some(&commit);
                 let mut ready = self.jobs.borrow_mut().take_ready();
                 if self.disk.mistake == Some(Mistake::NamesOutOfOrder) {
@@ -766,12 +766,12 @@ impl ForgetfulStore {
             });
             self.settled.borrow_mut().extend(settled);
         }
-        if commit.has_failed() && self.disk.mistake == Some(Mistake::GoingOnAfterAFailedSync) {
+        if commit.has_failed() && self.disk.mistake == Some(Mistake::CarryingOnAfterAFailedSync) {
             self.commit = Some(Mistaken::commit(&self.disk));
         }
     }
 
-    /// Some jobs are synced; some of those that are, those of any threads, are put back.
+    /// Syncs some jobs, and reports some of the synced ones in any order.
     fn sync_some(&self, commit: &Commit<Mistaken>) {
         let chance = &self.disk.chance;
         while chance.one_in(2) {
@@ -786,7 +786,7 @@ impl ForgetfulStore {
         }
     }
 
-    /// Whether nothing waits to last or to be told.
+    /// Whether no job and no outcome is waiting.
     pub fn is_idle(&self) -> bool {
         self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
     }
@@ -798,7 +798,7 @@ impl Store for ForgetfulStore {
 
     fn begin(&self, target: &Target) -> Result<ForgetfulPartial, StoreError> {
         let has_failed = self.commit.as_ref().is_some_and(|commit| commit.has_failed());
-        if has_failed && self.disk.mistake != Some(Mistake::GoingOnAfterAFailedSync) {
+        if has_failed && self.disk.mistake != Some(Mistake::CarryingOnAfterAFailedSync) {
             return Err(StoreError::Failed);
         }
         let (inode, resume, state) = match target.resume.map(ResumeId::as_str) {
@@ -833,7 +833,7 @@ impl Store for ForgetfulStore {
         if self.commit.is_none() {
             let done = match job {
                 Job::Publish(partial) => Done::Stored(partial.publish()),
-                Job::Confirm(file) => Done::Stored(Ok(file.name.expect("it was found by its name"))),
+                Job::Confirm(file) => Done::Stored(Ok(file.name.expect("a file to confirm was found by its name"))),
                 Job::Hold(_) => Done::Held(Ok(())),
             };
             return Some(Settled { token, done });
@@ -841,10 +841,10 @@ impl Store for ForgetfulStore {
         let work = match job {
             Job::Publish(partial) => Work::Publish(partial),
             Job::Confirm(mut file) => {
-                let name = file.name.take().expect("it was found by its name");
+                let name = file.name.take().expect("a file to confirm was found by its name");
                 Work::Confirm(file, name)
             }
-            Job::Hold(partial) => Work::Hold(partial.hold().expect("only what has a resume id is held")),
+            Job::Hold(partial) => Work::Hold(partial.hold().expect("only an upload with a resume id is held")),
         };
         let told = match &work {
             Work::<Mistaken>::Publish(partial) if self.disk.mistake == Some(Mistake::ReceiptBeforeSync) => {

@@ -18,18 +18,18 @@ fn await_closed_listener(server: &Server) {
 }
 
 #[test]
-fn a_shutdown_finishes_running_uploads_and_takes_no_other() {
+fn a_shutdown_finishes_running_uploads_and_accepts_no_new_one() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut server = Server::start(&[]);
-        let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+        let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
         let mut nameless = connect(server.tcp()).expect("the server accepts");
-        nameless.write_all(b"/put size=1 half a li").expect("a start can be sent");
+        nameless.write_all(b"/put size=1 half a li").expect("part of a request can be sent");
         let _silent = connect(server.tcp()).expect("the server accepts");
         server.signal(signal);
         await_closed_listener(&server);
-        // The client may still be sending, so it gets time to read the reason.
+        // The client may still be sending, so the server leaves it time to read the reason.
         drop(nameless);
-        classic_finish(running, b"content").expect("the upload is taken");
+        classic_finish(running, b"content").expect("the upload is accepted");
         assert_eq!(server.wait().code(), Some(0));
         server.assert_holds_only(&files_of([("running.bin", b"content")]));
     }
@@ -64,7 +64,7 @@ fn a_shutdown_refuses_each_request_that_was_sent_and_not_begun() {
     let mut server = Server::start(&["--name-quiet", "20s"]);
     let begin = |start: &[u8]| {
         let mut stream = connect(server.tcp()).expect("the server accepts");
-        stream.write_all(start).expect("a start can be sent");
+        stream.write_all(start).expect("part of a request can be sent");
         stream
     };
     let mut half_a_line = begin(b"/put size=1 half a li");
@@ -94,7 +94,7 @@ fn a_client_that_finishes_during_the_shutdown_begins_no_other_upload() {
     let begin = || {
         let mut stream = connect(server.tcp()).expect("the server accepts");
         stream.write_all(b"/ask size=6 a\nabc").expect("half an upload can be sent");
-        stream.read_exact(&mut [0; b"ok 0\n".len()]).expect("it is begun");
+        stream.read_exact(&mut [0; b"ok 0\n".len()]).expect("the upload begins");
         stream
     };
     let (mut goes_on, mut is_silent) = (begin(), begin());
@@ -119,7 +119,7 @@ fn with_a_stalled_disk(args: &[&str]) -> Option<(Server, Strace)> {
 
 /// A classic client that has sent everything.
 fn whole_classic(server: &Server) -> TcpStream {
-    let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
+    let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is accepted");
     classic.write_all(b"content").expect("content can be sent");
     classic.shutdown(std::net::Shutdown::Write).expect("a stream can be shut down");
     classic
@@ -133,7 +133,7 @@ fn whole_put(server: &Server) -> TcpStream {
     put
 }
 
-/// Makes an upload whose sync hangs, cuts a shutdown short, and returns what the client then reads.
+/// Cuts a shutdown short while the sync of an upload hangs. Returns what the client then reads.
 fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream) -> Option<(Vec<u8>, io::Result<()>)> {
     let (mut server, strace) = with_a_stalled_disk(args)?;
     let mut client = upload(&server);
@@ -152,7 +152,7 @@ fn cut_short(args: &[&str], signals: &[Signal], upload: fn(&Server) -> TcpStream
         return Some((words, end));
     }
     let end = client.read_to_end(&mut words).map(drop);
-    // After that the process itself does nothing more.
+    // From here on the process itself does nothing more.
     await_until("the main thread to end", || server.stat().starts_with(" Z"));
     assert!(start.elapsed() < Duration::from_secs(10), "{signals:?}: the process waits for the sync");
     strace.kill();
@@ -167,7 +167,7 @@ fn a_shutdown_that_is_cut_short_never_confirms_an_unsynced_file() {
         assert!(is_reset(&end), "{signals:?}: an end would look like success");
         let Some((words, end)) = cut_short(args, signals, whole_put) else { return };
         assert!(words.starts_with(b" 403 ") && !words.windows(4).any(|word| word == b"done"), "{words:?}");
-        assert!(is_reset(&end) || signals.contains(&Signal::KILL), "{signals:?}: nobody knows what becomes of it");
+        assert!(is_reset(&end) || signals.contains(&Signal::KILL), "{signals:?}: its outcome is unknown");
     };
     thread::scope(|scope| {
         scope.spawn(|| cut_short(&["--shutdown-timeout", "500ms"], &[Signal::TERM]));
@@ -180,7 +180,7 @@ fn a_shutdown_that_is_cut_short_never_confirms_an_unsynced_file() {
 #[test]
 fn a_server_that_is_killed_in_mid_upload_ends_it_with_a_reset() {
     let server = Server::start(&["--sync", "none"]);
-    let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is taken");
+    let mut stream = classic_begin(server.tcp(), "name.bin").expect("the name is accepted");
     server.signal(Signal::KILL);
     assert!(is_reset(&stream.read(&mut [0]).map(drop)), "an end would look like success");
 }
@@ -189,10 +189,10 @@ fn a_server_that_is_killed_in_mid_upload_ends_it_with_a_reset() {
 fn a_shutdown_resets_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
     for policy in ["rename", "replace"] {
         let mut server = Server::start(&["--shutdown-timeout", "500ms", "--on-exists", policy]);
-        let mut stuck = classic_begin(server.tcp(), "stuck.bin").expect("the name is taken");
+        let mut stuck = classic_begin(server.tcp(), "stuck.bin").expect("the name is accepted");
         let mut stuck_line = connect(server.tcp()).expect("the server accepts");
         stuck_line.write_all(b"stuck line.bin\nhalf").expect("half an upload can be sent");
-        classic(server.tcp(), "name.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "name.bin", b"content").expect("the upload is accepted");
         let start = Instant::now();
         server.signal(Signal::TERM);
         assert!(is_reset(&stuck.read(&mut [0]).map(drop)), "a clean end would look like success");
@@ -208,7 +208,7 @@ fn a_shutdown_resets_a_stuck_upload_at_its_timeout_and_leaves_nothing_of_it() {
 #[test]
 fn a_second_signal_aborts_running_uploads_and_leaves_nothing_of_them() {
     let mut server = Server::start(&[]);
-    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
     server.signal(Signal::TERM);
     await_closed_listener(&server);
     server.signal(Signal::INT);
@@ -220,7 +220,7 @@ fn a_second_signal_aborts_running_uploads_and_leaves_nothing_of_them() {
 #[test]
 fn signals_that_the_parent_has_blocked_still_work() {
     let mut server = Server::start_under(&["env", "--block-signal"], &Server::home(), &[]);
-    let running = classic_begin(server.tcp(), "running.bin").expect("the name is taken");
+    let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
     server.signal(Signal::TERM);
     await_closed_listener(&server);
     server.signal(Signal::TERM);
@@ -243,7 +243,8 @@ fn assert_no_thread(wrapper: &[&str]) {
     let home = Server::home();
     std::fs::create_dir(home.path().join("inbox")).expect("a directory can be made");
     for path in [home.path().to_owned(), home.path().join("inbox")] {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .expect("the directory is ours");
     }
     let output = Server::fail_to_start_under(wrapper, &home, &[]);
     let words = String::from_utf8_lossy(&output.stderr);
@@ -263,7 +264,7 @@ fn other_signals_have_no_effect_on_uploads() {
                 harmless.into_iter().for_each(|signal| server.signal(signal));
                 thread::sleep(Duration::from_micros(100));
             }
-            upload.join().expect("no client panics").expect("the upload is taken");
+            upload.join().expect("no client panics").expect("the upload is accepted");
         });
         files_of([("name.bin", &bytes)])
     });
@@ -287,23 +288,23 @@ fn two_servers_share_a_directory_and_leave_each_others_partial_files_alone() {
     let home = Server::home();
     let start = || Server::start_in(&home, &["--on-exists", "replace"]);
     let begin = |server: &Server, name: &str| {
-        let mut stream = classic_begin(server.tcp(), name).expect("the name is taken");
+        let mut stream = classic_begin(server.tcp(), name).expect("the name is accepted");
         stream.write_all(b"half").expect("content can be sent");
         stream
     };
     let (first, mut second) = (start(), start());
     let (of_first, of_second) = (begin(&first, "first.bin"), begin(&second, "second.bin"));
-    classic(second.tcp(), "whole.bin", b"whole").expect("the upload is taken");
+    classic(second.tcp(), "whole.bin", b"whole").expect("the upload is accepted");
     assert_eq!(first.partials().len(), 2);
     second.signal(Signal::KILL);
     second.wait();
     drop(of_second);
-    assert_eq!(first.partials().len(), 2, "nobody has looked yet");
+    assert_eq!(first.partials().len(), 2, "no server has looked for it yet");
     let third = start();
-    assert_eq!(first.partials().len(), 1, "the one that starts removes the dead one's");
+    assert_eq!(first.partials().len(), 1, "a server that starts removes the partial files of a dead one");
     let of_third = begin(&third, "first.bin");
-    classic_finish(of_first, b" of first").expect("the upload is taken");
-    classic_finish(of_third, b" of third").expect("the upload is taken");
+    classic_finish(of_first, b" of first").expect("the upload is accepted");
+    classic_finish(of_third, b" of third").expect("the upload is accepted");
     first.assert_holds_only(&files_of([("first.bin", b"half of third"), ("whole.bin", b"whole")]));
 }
 
@@ -311,7 +312,7 @@ fn two_servers_share_a_directory_and_leave_each_others_partial_files_alone() {
 fn a_server_killed_at_any_moment_leaves_only_whole_files_and_all_confirmed_ones() {
     let home = Server::home();
     for round in 0..20 {
-        // Unnamed and named partial files by turns.
+        // Unnamed and named partial files in turn.
         let mut server = Server::start_in(&home, &["--on-exists", ["rename", "replace"][round as usize % 2]]);
         server.assert_holds_only(&Files::new());
         let (address, confirmed) = (server.tcp(), Mutex::new(Files::new()));
@@ -336,11 +337,11 @@ fn a_server_killed_at_any_moment_leaves_only_whole_files_and_all_confirmed_ones(
         let files = server.files();
         for (name, stored) in &files {
             let number = name.strip_suffix(".bin").expect("a name that was sent").parse().expect("a number");
-            assert!(*stored == bytes(number), "{name} is not whole");
+            assert!(*stored == bytes(number), "{name} is incomplete");
         }
         server.remove_files();
         let confirmed = confirmed.into_inner().expect("no client panics");
-        assert!(confirmed.iter().all(|(name, bytes)| files.get(name) == Some(bytes)), "what was confirmed is there");
+        assert!(confirmed.iter().all(|(name, bytes)| files.get(name) == Some(bytes)), "every confirmed file is stored");
     }
     Server::start_in(&home, &[]).assert_holds_only(&Files::new());
 }
@@ -359,11 +360,11 @@ fn a_server_killed_at_any_system_call_leaves_the_file_whole_or_not_at_all() {
     }
 }
 
-/// For each system call that this thread makes for an upload: uploads once, and kills the server at that call.
+/// Once for each system call that this thread makes for an upload: uploads, and kills the server at that call.
 fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: fn(&Server) -> u32) {
     let (server, bytes) = (Server::start_in(home, args), content(3000, 1));
     let Some(strace) = Strace::attach(thread(&server), &[]) else { return };
-    line(server.tcp(), "name.bin", &bytes).expect("the upload is taken");
+    line(server.tcp(), "name.bin", &bytes).expect("the upload is accepted");
     let calls = strace.calls().len();
     server.remove_files();
     drop(server);
@@ -373,8 +374,8 @@ fn kill_at_each_call(home: &Arc<TempDir>, args: &[&str], thread: fn(&Server) -> 
         let inject = format!("inject=all:signal=KILL:when={call}");
         let Some(_strace) = Strace::attach(thread(&server), &["-e", &inject]) else { return };
         let confirmed = line(server.tcp(), "name.bin", &bytes).is_ok_and(|reply| reply == "done 3000 - name.bin\n");
-        await_until("it to be killed", || {
-            // If the upload needed fewer calls this time, another one follows.
+        await_until("the server to be killed", || {
+            // If the upload needed fewer calls this time, one more upload reaches the call.
             drop(line(server.tcp(), "more.bin", b""));
             server.has_ended()
         });
@@ -393,7 +394,7 @@ fn servers_that_share_a_port_share_its_clients_and_one_can_go() {
     let mut sent = Files::new();
     let mut upload = |number: usize| {
         let (name, content) = (format!("{number}.bin"), content(3000, number as u64));
-        classic(second.tcp(), &name, &content).expect("one of them takes it");
+        classic(second.tcp(), &name, &content).expect("one of them accepts it");
         sent.insert(name, content);
     };
     for number in 0..100 {

@@ -54,7 +54,7 @@ fn a_client_that_falls_silent_in_mid_upload_is_cut_off_at_the_idle_timeout() {
     let server = Server::start(&["--idle-timeout", "1s"]);
     server.withstands(|| {
         let start = Instant::now();
-        let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
+        let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is accepted");
         classic.write_all(b"half").expect("content can be sent");
         let mut line = connect(server.tcp()).expect("the server accepts");
         line.write_all(b"line.bin\nhalf").expect("half an upload can be sent");
@@ -70,7 +70,7 @@ fn a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
     let server = Server::start(&["--max-file-size", "64k"]);
     server.withstands(|| {
         let bytes = content(64 << 10, 1);
-        classic(server.tcp(), "classic.bin", &bytes).expect("the upload is taken");
+        classic(server.tcp(), "classic.bin", &bytes).expect("the upload is accepted");
         assert_eq!(line(server.tcp(), "line.bin", &bytes).expect("a receipt comes"), "done 65536 - line.bin\n");
         let more = content((64 << 10) + 1, 1);
         assert!(is_reset(&classic(server.tcp(), "more.bin", &more)));
@@ -87,15 +87,15 @@ fn a_client_over_the_connection_limit_waits_and_is_served_when_one_ends() {
     // One of the two connections is the honest upload.
     let server = Server::start(&["--max-connections", "2"]);
     server.withstands(|| {
-        let second = classic_begin(server.tcp(), "second.bin").expect("the name is taken");
+        let second = classic_begin(server.tcp(), "second.bin").expect("the name is accepted");
         let mut third = connect(server.tcp()).expect("the kernel accepts");
         third.write_all(b"third.bin").expect("a name can be sent");
         third.set_read_timeout(Some(SPAN / 2)).expect("a timeout can be set");
         let unanswered = third.peek(&mut [0]).expect_err("the server has no room for it");
         assert_eq!(unanswered.kind(), ErrorKind::WouldBlock);
         third.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        classic_finish(second, b"2").expect("the upload is taken");
-        classic_finish(await_ok(third).expect("the name is taken"), b"3").expect("the upload is taken");
+        classic_finish(second, b"2").expect("the upload is accepted");
+        classic_finish(await_ok(third).expect("the name is accepted"), b"3").expect("the upload is accepted");
         files_of([("second.bin", b"2"), ("third.bin", b"3")])
     });
 }

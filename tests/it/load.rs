@@ -85,7 +85,7 @@ fn every_file_is_acknowledged_and_verified() {
 }
 
 #[test]
-fn a_damaged_directory_is_found_out_by_its_seed_alone() {
+fn damaged_files_are_found_by_the_seed_alone() {
     let server = Server::start(&[]);
     let workload = "--files 30 --size 1k..300k --seed 77";
     assert_eq!(Run::load(server.tcp(), workload).exit(), 0);
@@ -114,7 +114,7 @@ fn a_damaged_directory_is_found_out_by_its_seed_alone() {
 }
 
 #[test]
-fn nobody_there_is_an_exit_of_its_own() {
+fn a_server_that_is_not_there_has_its_own_exit_code() {
     let run = Run::load("127.0.0.1:1", "--duration 60s");
     assert_eq!(run.exit(), 3);
     assert!(run.text().contains("127.0.0.1:1: cannot connect"), "{}", run.text());
@@ -129,7 +129,7 @@ fn a_refused_upload_is_a_failure_with_its_reason() {
 }
 
 #[test]
-fn more_clients_than_descriptors_is_told_before_it_starts() {
+fn too_few_descriptors_for_the_clients_are_reported_before_the_start() {
     let words = ["--nofile=100", env!("CARGO_BIN_EXE_intake"), "load", "127.0.0.1:1", "--clients", "100"];
     let output = Command::new("prlimit").args(words).output().expect("util-linux is installed");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -138,7 +138,7 @@ fn more_clients_than_descriptors_is_told_before_it_starts() {
 }
 
 #[test]
-fn an_open_loop_counts_from_the_moment_a_file_was_due() {
+fn an_open_loop_measures_from_the_moment_a_file_was_due() {
     let server = Server::start(&[]);
     // Half a second of silence, as a stalled disk makes it, while files go on being due.
     server.stop();
@@ -151,14 +151,14 @@ fn an_open_loop_counts_from_the_moment_a_file_was_due() {
     assert_eq!(run.exit(), 0, "{}", run.text());
     let report = run.json();
     assert_eq!(figure(&report, "latency.stored.count"), 200);
-    // Those due in the first half of the silence, at least 20 of 200, waited for at least half of it.
+    // The files due in the first half of the silence, at least 20 of 200, waited for at least half of it.
     assert!(figure(&report, "latency.stored.p90_us") > 200_000, "{report}");
     let elapsed = report["elapsed_seconds"].as_f64().unwrap();
     assert!(elapsed >= 0.99, "{elapsed}: 200 files at 200 a second take a second");
 }
 
 #[test]
-fn files_that_found_no_client_are_told() {
+fn files_that_find_no_free_client_are_reported() {
     let server = Server::start(&[]);
     server.stop();
     let address = server.tcp();
@@ -172,14 +172,14 @@ fn files_that_found_no_client_are_told() {
 }
 
 #[test]
-fn a_client_that_closes_first_hears_nothing_and_loses_nothing() {
+fn a_client_that_closes_first_gets_no_answer_and_loses_no_file() {
     for dialect in ["classic", "line"] {
         let server = Server::start(&[]);
         let verify = format!("--verify {}", server.dir().display());
         let run = Run::load(server.tcp(), &format!("--files 50 --closer client --dialect {dialect} --json {verify}"));
         let report = run.json();
         assert_eq!((run.exit(), figure(&report, "files.unheard")), (0, 50), "{report}");
-        // Nobody waited for the server, so some may be on their way yet when the tester looks.
+        // No client waited for the server, so some files may not be finished when the tester looks.
         let found = figure(&report, "verification.verified") + figure(&report, "verification.open");
         assert_eq!((found, figure(&report, "verification.damaged")), (50, 0), "{report}");
         await_until("the server to have them all", || server.files().len() == 50);
@@ -211,7 +211,7 @@ fn every_misbehaviour_ends_as_it_should() {
         assert_eq!(file("acknowledged") + file("unheard") + file("reset") + file("refused_as_expected"), 400);
         let stored = figure(&report, "verification.verified");
         assert!(stored >= file("acknowledged") && stored <= file("acknowledged") + file("unheard"), "{report}");
-        // The seed alone tells as much, later.
+        // Later, the seed alone is enough to verify the files.
         let workload = format!(
             "--files 400 --size 0..100k --misbehave {EVERY_MISBEHAVIOUR} --dialect {dialect} --seed {} --verify-only {}",
             report["seed"],
@@ -249,7 +249,7 @@ fn datagrams_come_back_and_are_counted() {
 }
 
 #[test]
-fn an_echo_that_changes_a_datagram_is_an_exit_of_its_own() {
+fn an_echo_that_changes_a_datagram_has_its_own_exit_code() {
     let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = echo.local_addr().unwrap();
     thread::spawn(move || {
@@ -272,7 +272,7 @@ fn a_bad_outcome_is_worse_than_a_failure_and_named() {
     assert_eq!(run.exit(), 5, "{}", run.text());
     assert!(run.text().contains("condition failed>5 is met") && !run.text().contains("p99>100s is"), "{}", run.text());
     let run = Run::load("127.0.0.1:1", "--files 10 --fail-if lost>0");
-    assert_eq!(run.exit(), 2, "without --verify nobody knows what is lost: {}", run.text());
+    assert_eq!(run.exit(), 2, "without --verify the lost files are unknown: {}", run.text());
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_limit_on_what_was_not_measured_is_a_bad_outcome_and_has_no_figure() {
 }
 
 #[test]
-fn results_that_cannot_be_written_are_told_and_a_failure() {
+fn results_that_cannot_be_written_are_an_error() {
     let server = Server::start(&[]);
     let (tcp, udp) = (server.tcp(), server.udp());
     let commands = [
@@ -319,12 +319,12 @@ fn results_that_cannot_be_written_are_told_and_a_failure() {
         let (reader, writer) = io::pipe().expect("a pipe can be made");
         drop(reader);
         let Output { status, stderr, .. } = run(writer.into());
-        assert_eq!((status.code(), stderr.len()), (Some(0), 0), "{command}: nobody has to read it");
+        assert_eq!((status.code(), stderr.len()), (Some(0), 0), "{command}: a reader may stop early");
     }
 }
 
 #[test]
-fn more_sockets_than_descriptors_is_told_before_it_starts() {
+fn too_few_descriptors_for_the_sockets_are_reported_before_the_start() {
     let words = ["--nofile=100", env!("CARGO_BIN_EXE_intake"), "load", "127.0.0.1:1", "--udp", "--sockets", "100"];
     let output = Command::new("prlimit").args(words).output().expect("util-linux is installed");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -340,7 +340,7 @@ fn no_time_at_all_is_wrong_usage() {
 }
 
 #[test]
-fn ctrl_c_is_heard_whatever_there_is_to_send() {
+fn ctrl_c_works_whatever_there_is_to_send() {
     let server = Server::start(&["--udp-rate", "off"]);
     let (tcp, udp) = (server.tcp(), server.udp());
     for args in [
@@ -350,7 +350,7 @@ fn ctrl_c_is_heard_whatever_there_is_to_send() {
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
         let child = command.args(args.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Its signals are caught before it has a poll.
+        // Wait for its poll, which it creates after it has caught the signals.
         await_until("the run to begin", || has_epoll(child.id()));
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let run = Run { output: child.wait_with_output().unwrap() };
@@ -365,7 +365,7 @@ fn has_epoll(pid: u32) -> bool {
 }
 
 #[test]
-fn ctrl_c_ends_it_early_with_what_there_is() {
+fn ctrl_c_ends_a_run_early_with_a_report() {
     let server = Server::start(&[]);
     let verify = format!("--verify {}", server.dir().display());
     let args = format!("load {} --duration 60s --size 1M --dialect line --json {verify}", server.tcp());
@@ -382,7 +382,7 @@ fn ctrl_c_ends_it_early_with_what_there_is() {
 }
 
 #[test]
-fn doctor_tells_what_is_short() {
+fn doctor_reports_what_is_missing() {
     let doctor = |limit: &str| {
         let words = [limit, env!("CARGO_BIN_EXE_intake"), "doctor", "--clients", "100"];
         Run { output: Command::new("prlimit").args(words).output().expect("util-linux is installed") }
@@ -395,8 +395,8 @@ fn doctor_tells_what_is_short() {
     let of_server = row("descriptors of a server");
     let needed =
         of_server.split_once("short: raise the hard limit (ulimit -Hn ").and_then(|(_, rest)| rest.split_once(','));
-    let needed: u64 = needed.expect("it says how many").0.parse().expect("a number");
-    // 241 and what this test has inherited. And that is what a server starts with.
+    let needed: u64 = needed.expect("the number is given").0.parse().expect("a number");
+    // 241 and the descriptors that this test inherited. A server must be able to start with exactly that.
     assert!((241..300).contains(&needed), "{rows}");
     let limit = format!("--nofile={needed}");
     Server::start_under(&["prlimit", &limit], &Server::home(), &["--max-connections", "100"]);
@@ -443,7 +443,7 @@ fn many_files_go_over_one_connection_and_each_closer_loses_none() {
         let run = Run::load(server.tcp(), &args);
         let report = run.json();
         assert_eq!((run.exit(), figure(&report, "verification.verified")), (0, 300), "{closer}: {report}");
-        // Six that carry all they may; each client's last one may find that the others have taken the rest.
+        // Six connections are full. The last one of each client may find that the others have taken the rest.
         let connections = figure(&report, "files.connected");
         assert!((6..=9).contains(&connections), "{closer}: {report}");
     }

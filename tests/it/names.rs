@@ -67,7 +67,7 @@ fn names_that_windows_cannot_store_are_refused_with_portable_names() {
     });
     let server = Server::start(&[]);
     server.withstands(|| {
-        names.iter().for_each(|name| classic(server.tcp(), name, b"content").expect("the upload is taken"));
+        names.iter().for_each(|name| classic(server.tcp(), name, b"content").expect("the upload is accepted"));
         names.into_iter().map(|name| (name.to_owned(), b"content".to_vec())).collect()
     });
 }
@@ -79,7 +79,7 @@ fn the_longest_names_are_taken_and_longer_ones_refused_at_the_byte_too_many() {
         assert_refused(&server, 403, &[b'n'; 256]);
         assert_refused(&server, 403, &[b'n'; 1 << 20]);
         let names = ["n".repeat(255), "語".repeat(85)];
-        names.iter().for_each(|name| classic(server.tcp(), name, b"content").expect("the upload is taken"));
+        names.iter().for_each(|name| classic(server.tcp(), name, b"content").expect("the upload is accepted"));
         names.into_iter().map(|name| (name, b"content".to_vec())).collect()
     });
 }
@@ -89,7 +89,7 @@ fn uploads_of_one_name_at_once_are_as_many_files() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let bytes = |sender| content(100_000, sender);
-        let upload = |sender| classic(server.tcp(), "same.bin", &bytes(sender)).expect("the upload is taken");
+        let upload = |sender| classic(server.tcp(), "same.bin", &bytes(sender)).expect("the upload is accepted");
         thread::scope(|scope| (0..20).for_each(|sender| drop(scope.spawn(move || upload(sender)))));
         let mut stored = server.files();
         stored.retain(|name, _| name.starts_with("same.bin"));

@@ -20,7 +20,7 @@ fn assert_stored_from_each(server: &Server, addresses: &[SocketAddr]) {
     server.withstands(|| {
         let bytes = content(100_000, 1);
         for address in addresses {
-            let receipt = line(*address, "name.bin", &bytes).expect("the upload is taken");
+            let receipt = line(*address, "name.bin", &bytes).expect("the upload is accepted");
             assert!(receipt.starts_with("done 100000 "), "{receipt}");
             assert!(line(*address, "../outside", &bytes).expect("a refusal is said").starts_with("no 403 "));
         }
@@ -61,12 +61,12 @@ fn an_urgent_byte_is_not_content_and_does_no_harm() {
     server.withstands(|| {
         let (short, long) = (content(300_000, 2), content(5_000_000, 3));
         for (name, bytes) in [("short.bin", &short), ("long.bin", &long)] {
-            let mut stream = classic_begin(server.tcp(), name).expect("the name is taken");
+            let mut stream = classic_begin(server.tcp(), name).expect("the name is accepted");
             let (first, rest) = bytes.split_at(bytes.len() / 2);
             stream.write_all(first).expect("content can be sent");
             // Only one: if a second urgent byte follows, the first becomes content (tcp(7)).
             SockRef::from(&stream).send_out_of_band(b"!").expect("an urgent byte can be sent");
-            classic_finish(stream, rest).expect("the upload is taken");
+            classic_finish(stream, rest).expect("the upload is accepted");
         }
         files_of([("short.bin", &short), ("long.bin", &long)])
     });
@@ -81,7 +81,7 @@ fn a_restarted_server_has_its_port_again_at_once() {
     let silent = connect(address).expect("the server accepts");
     io::read_to_string(&silent).expect("it is told to go");
     silent.shutdown(Shutdown::Write).expect("a stream can be shut down");
-    let half_done = classic_begin(address, "half done.bin").expect("the name is taken");
+    let half_done = classic_begin(address, "half done.bin").expect("the name is accepted");
     let is_time_wait = || tcp_states(address).contains(&"06".to_owned());
     await_until("the port to be in TIME_WAIT", is_time_wait);
     server.signal(Signal::KILL);
@@ -90,7 +90,7 @@ fn a_restarted_server_has_its_port_again_at_once() {
     assert!(is_time_wait(), "it was in use when it was taken again");
     drop(half_done);
     server.withstands(|| {
-        classic(address, "name.bin", b"content").expect("the upload is taken");
+        classic(address, "name.bin", b"content").expect("the upload is accepted");
         files_of([("name.bin", b"content")])
     });
 }

@@ -47,10 +47,10 @@ fn serve_more_than_there_is_room_for(server: &Server) {
     server.withstands(|| {
         let (gate, accepted) = (Mutex::new(()), AtomicUsize::new(0));
         let upload = |number: u64| {
-            let stream = classic_begin(server.tcp(), format!("{number}.bin")).expect("the name is taken");
+            let stream = classic_begin(server.tcp(), format!("{number}.bin")).expect("the name is accepted");
             accepted.fetch_add(1, Ordering::Relaxed);
             drop(gate.lock());
-            classic_finish(stream, &content(10_000, number)).expect("the upload is taken");
+            classic_finish(stream, &content(10_000, number)).expect("the upload is accepted");
         };
         let closed = gate.lock();
         thread::scope(|scope| {
@@ -76,7 +76,8 @@ fn without_descriptors_or_memory_accepting_pauses_and_resumes_by_itself() {
             thread::sleep(WATCH);
             let tries = strace.calls().len();
             assert!((2..20).contains(&tries), "{tries} tries under {error}");
-            classic_finish(await_ok(waiting).expect("the name is taken"), b"content").expect("the upload is taken");
+            classic_finish(await_ok(waiting).expect("the name is accepted"), b"content")
+                .expect("the upload is accepted");
         }
         let mut stored = server.files();
         stored.retain(|name, _| name.starts_with('E'));
@@ -92,7 +93,7 @@ fn connections_that_fail_before_they_are_accepted_delay_no_other() {
         for error in ["ECONNABORTED", "EPROTO", "ECONNRESET", "EPERM", "ENETDOWN", "EHOSTUNREACH"] {
             let inject = format!("inject=accept4:error={error}:when=1..20");
             let Some(strace) = Strace::attach(server.pid(), &["-e", "trace=accept4", "-e", &inject]) else { continue };
-            classic(server.tcp(), "name.bin", b"content").expect("the upload is taken");
+            classic(server.tcp(), "name.bin", b"content").expect("the upload is accepted");
             assert!(strace.calls().len() > 20);
             fs::remove_file(server.dir().join("name.bin")).expect("it is stored");
         }
@@ -112,7 +113,7 @@ fn a_thousand_idle_connections_take_little_and_delay_no_other() {
         let before = server.memory_bytes();
         let silent: Vec<TcpStream> = (0..IDLE / 2).map(|_| connect(server.tcp()).expect("it accepts")).collect();
         let idle = |number| {
-            let mut stream = classic_begin(server.tcp(), format!("{number}.bin")).expect("the name is taken");
+            let mut stream = classic_begin(server.tcp(), format!("{number}.bin")).expect("the name is accepted");
             stream.write_all(b"a start").expect("content can be sent");
             stream
         };
@@ -120,7 +121,7 @@ fn a_thousand_idle_connections_take_little_and_delay_no_other() {
         let taken = server.memory_bytes().saturating_sub(before);
         assert!(taken / IDLE < 2048, "{taken} bytes for {IDLE} connections");
         let bytes = content(5 << 20, 1);
-        classic(server.tcp(), "beside.bin", &bytes).expect("the upload is taken");
+        classic(server.tcp(), "beside.bin", &bytes).expect("the upload is accepted");
         assert_calm(&server);
         uploading.into_iter().for_each(reset);
         drop(silent);
@@ -160,14 +161,14 @@ fn a_server_that_was_stopped_for_longer_than_every_timeout_loses_no_upload() {
         let name = |number: u64| format!("{number}.bin");
         let bytes = |number: u64| content(60_000, number);
         let run = |number: u64, goes_on_during_the_stop: bool| {
-            let mut stream = classic_begin(server.tcp(), name(number)).expect("the name is taken");
+            let mut stream = classic_begin(server.tcp(), name(number)).expect("the name is accepted");
             begun.fetch_add(1, Ordering::Relaxed);
             await_until("the stop", || stopped.load(Ordering::Relaxed));
             stream.write_all(&bytes(number)[..30_000]).expect("content can be sent");
             await_until("its end", || goes_on_during_the_stop || resumed.load(Ordering::Relaxed));
-            classic_finish(stream, &bytes(number)[30_000..]).expect("the upload is taken");
+            classic_finish(stream, &bytes(number)[30_000..]).expect("the upload is accepted");
         };
-        let start_anew = |number| classic(server.tcp(), name(number), &bytes(number)).expect("the upload is taken");
+        let start_anew = |number| classic(server.tcp(), name(number), &bytes(number)).expect("the upload is accepted");
         let run = &run;
         thread::scope(|scope| {
             (0..20).for_each(|number| drop(scope.spawn(move || run(number, number < 10))));
@@ -200,15 +201,15 @@ fn a_log_that_nobody_reads_delays_no_client() {
             let error = classic(server.tcp(), "n".repeat(256), b"").expect_err("a long name is refused");
             assert!(error.to_string().starts_with("no 403 "), "{error}");
         }
-        classic(server.tcp(), "unread.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "unread.bin", b"content").expect("the upload is accepted");
         let full = read_available(&mut reader);
         assert!(full.len() > 32_000, "the pipe was full");
-        classic(server.tcp(), "read.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "read.bin", b"content").expect("the upload is accepted");
         await_until("the server to tell what it dropped", || {
             read_available(&mut reader).contains(" lines were dropped")
         });
         drop(reader);
-        classic(server.tcp(), "gone.bin", b"content").expect("the upload is taken");
+        classic(server.tcp(), "gone.bin", b"content").expect("the upload is accepted");
         files_of([("unread.bin", b"content"), ("read.bin", b"content"), ("gone.bin", b"content")])
     });
 }

@@ -6,11 +6,11 @@ use intake::proto::{
 };
 use proptest::prelude::*;
 
-/// All that can be told of a conversation from outside.
+/// Everything that an observer can tell of a conversation.
 #[derive(Debug, Default, PartialEq)]
 struct Transcript {
     requests: Vec<(Dialect, String)>,
-    /// Of all uploads, one after the other.
+    /// The content of all uploads, one after the other.
     content: Vec<u8>,
     ended: usize,
     failed: Vec<Code>,
@@ -22,16 +22,16 @@ struct Transcript {
 
 const CRC_OF_ABC: Digest = Digest::Crc32c(0x364b_3fb7);
 
-/// A server that accepts and publishes everything but what is called `taken`, and has `same` already.
+/// A server that accepts and publishes every file, except that the name `taken` is in use and `same` is stored already.
 struct Server {
     receiver: Receiver,
     rules: Rules,
     transcript: Transcript,
-    /// The files that are to be published, the newest first where `late` says so.
+    /// The files that wait to be published.
     unsettled: Vec<(Ticket, Name)>,
     names: Vec<Name>,
     late: bool,
-    /// What nobody has to look at does not go through the conversation.
+    /// Content that needs no look is moved past the conversation.
     splices: bool,
 }
 
@@ -67,12 +67,12 @@ impl Server {
             if input.is_empty() {
                 return;
             }
-            assert_eq!(self.receiver.awaits(), Awaits::Verdict, "what is not taken is lost");
+            assert_eq!(self.receiver.awaits(), Awaits::Verdict, "a receiver that leaves input waits for a verdict");
             self.settle();
         }
     }
 
-    /// As if a splice had moved what may be moved, half of it at a time.
+    /// Moves content past the conversation, as a splice does: each time half of what may be.
     fn splice(&mut self, input: &mut &[u8]) {
         let spliceable = usize::try_from(self.receiver.spliceable(&self.rules)).unwrap_or(usize::MAX).min(input.len());
         let (content, rest) = input.split_at(spliceable.div_ceil(2));
@@ -116,7 +116,7 @@ impl Server {
         self.send();
     }
 
-    /// Publishes what waits for it, the newest first: outcomes must come in order all the same.
+    /// Publishes the waiting files, the newest first. Outcomes must come in order all the same.
     fn settle(&mut self) {
         for (ticket, name) in self.unsettled.drain(..).rev() {
             self.receiver.settle(ticket, Ok(&name));
@@ -124,7 +124,7 @@ impl Server {
         self.send();
     }
 
-    /// Sends what is owed, a byte at a time: how it leaves must not matter either.
+    /// Sends the reply a byte at a time: how it leaves must not matter either.
     fn send(&mut self) {
         while let Some(&byte) = self.receiver.transmit().first() {
             assert_eq!(self.receiver.farewell(), None, "no farewell before the last word is sent");
@@ -152,20 +152,20 @@ impl Server {
     }
 }
 
-/// Of what has a resume id as many bytes of `abc` as that says are there already.
+/// An upload with a resume id has as many bytes of `abc` stored as the id says.
 fn held_of(request: &Request) -> Option<Held> {
-    let offset: usize = request.resume.as_ref()?.as_str().parse().expect("the tests resume under a number");
+    let offset: usize = request.resume.as_ref()?.as_str().parse().expect("resume ids of these tests are numbers");
     let mut hasher = Hasher::new(Algorithm::Crc32c);
     hasher.update(&b"abc"[..offset]);
     Some(Held { offset: offset as u64, hasher })
 }
 
-/// A first burst cut at `cuts`, then `later`, then FIN.
+/// A conversation of a first burst, cut at `cuts`, then `later`, then FIN.
 fn converse(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     drive(Server::new(), burst, cuts, later)
 }
 
-/// [`converse`], with a server that looks at no more than it must.
+/// [`converse`] with a server that splices all it may.
 fn converse_unseen(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     drive(Server { splices: true, ..Server::new() }, burst, cuts, later)
 }
@@ -275,7 +275,7 @@ proptest! {
     }
 }
 
-/// What is said to a first burst that is no request, and that the server then lingers.
+/// The answer to a first burst that is no request. The server must linger after it.
 fn refusal(burst: &[u8]) -> String {
     let mut server = Server::new();
     server.feed(burst);
@@ -286,7 +286,7 @@ fn refusal(burst: &[u8]) -> String {
 }
 
 #[test]
-fn a_slash_is_refused_at_the_byte_that_can_be_no_verb() {
+fn a_slash_is_refused_at_the_first_byte_that_fits_no_verb() {
     let mut server = Server::new();
     server.feed(b"/pu");
     server.end_of_burst();
@@ -325,7 +325,7 @@ fn a_stream_that_ends_in_its_first_burst_stores_nothing() {
 }
 
 #[test]
-fn a_peer_that_goes_without_a_word_hears_none() {
+fn a_client_that_sends_nothing_gets_no_answer() {
     let mut server = Server::new();
     server.end_of_burst();
     server.end_of_stream();
@@ -346,10 +346,10 @@ fn a_silent_line_client_is_told_ok_once_and_before_content_only() {
     server.feed(b"name\nc");
     server.receiver.grace_elapsed();
     server.send();
-    assert_eq!(server.transcript.said, "", "one extra word while content flows costs its tail");
+    assert_eq!(server.transcript.said, "", "an unexpected answer while content flows would cost its tail");
 }
 
-/// A conversation in the middle of its content, refused then.
+/// A conversation that is refused in the middle of its content.
 fn refused_in_content(burst: &[u8], peer: Peer) -> Transcript {
     let mut server = Server::new();
     server.feed(burst);
@@ -361,13 +361,13 @@ fn refused_in_content(burst: &[u8], peer: Peer) -> Transcript {
 }
 
 #[test]
-fn a_classic_upload_that_fails_ends_with_a_reset_and_no_word() {
+fn a_classic_upload_that_fails_ends_with_a_reset_and_no_answer() {
     let transcript = refused_in_content(b"name", Peer::Sending);
     assert_eq!((transcript.said.as_str(), transcript.farewell), ("", Some(Farewell::Reset)));
 }
 
 #[test]
-fn a_line_upload_that_fails_is_told_and_lingers_while_it_may_be_sending() {
+fn a_line_upload_that_fails_is_refused_and_lingers_while_the_client_may_send() {
     let transcript = refused_in_content(b"name\ncontent", Peer::Sending);
     assert_eq!(transcript.said, "no 500 the disk failed\n");
     assert_eq!((transcript.farewell, transcript.discarded), (Some(Farewell::Linger), 16));
@@ -394,7 +394,8 @@ fn a_name_is_validated_by_the_policy_of_the_server() {
     assert!(Name::parse(b"nul.txt", NamePolicy::default()).is_ok());
 }
 
-/// A conversation in which everything comes at once and is settled late, newest first. Ends with FIN unless it ended before.
+/// A conversation whose input comes at once and whose outcomes come late, the newest first. It ends with FIN if not
+/// before.
 fn pipelined(input: &[u8]) -> Transcript {
     let mut server = Server::new();
     server.late = true;
@@ -448,7 +449,7 @@ fn ask_hears_ok_before_its_content_and_no_content_follows_a_refusal() {
 }
 
 #[test]
-fn what_is_there_already_is_done_in_its_turn_and_without_content() {
+fn a_file_that_is_stored_already_gets_its_receipt_in_order_and_without_content() {
     let transcript = pipelined(
         b"/put size=1 a\nx/ask size=3 crc32c=364b3fb7 on-exists=same same\n/put size=1 b\ny\
           /put size=3 crc32c=364b3fb7 on-exists=same same\nabc",
@@ -458,7 +459,7 @@ fn what_is_there_already_is_done_in_its_turn_and_without_content() {
 }
 
 #[test]
-fn what_is_held_is_told_and_never_sent_again() {
+fn bytes_that_the_server_holds_are_never_sent_again() {
     let transcript = pipelined(
         b"/ask size=3 crc32c=364b3fb7 resume=1 a\nbc/ask size=3 crc32c=trailer resume=3 b\ncrc32c=364b3fb7\n\
           /ask size=3 crc32c=364b3fb7 resume=3 c\n/ask size=3 crc32c=364b3fb7 resume=2 d\nx/put size=1 e\ny",
@@ -492,7 +493,7 @@ fn a_dismissal_is_the_last_word_wherever_it_comes() {
     }
 }
 
-/// What a server that shuts down says to `input`, and how it parts once it has read all of that.
+/// What a server that shuts down answers to `input`, how it closes after reading all of it, and how many uploads end.
 fn drained(before: &[u8], input: &[u8]) -> (String, Option<Farewell>, usize) {
     let mut server = Server::new();
     server.feed(before);
@@ -507,7 +508,7 @@ fn drained(before: &[u8], input: &[u8]) -> (String, Option<Farewell>, usize) {
 }
 
 #[test]
-fn a_server_that_drains_refuses_what_was_asked_and_says_nothing_to_who_asked_nothing() {
+fn a_shutdown_refuses_requests_and_closes_silently_where_there_is_none() {
     const REFUSED: &str = "no 503 the server is shutting down\n";
     for input in [&b"/put si"[..], b"/put size=1 a\nx", b"/ask size=1 a\n", b"nam", b"name\ncontent", b"/"] {
         assert_eq!(drained(b"", input), (REFUSED.into(), Some(Farewell::Linger), 0), "{}", input.escape_ascii());
@@ -518,13 +519,13 @@ fn a_server_that_drains_refuses_what_was_asked_and_says_nothing_to_who_asked_not
         assert_eq!(drained(b"", input), (String::new(), Some(Farewell::Linger), 0));
     }
     let after = |input| drained(b"/put size=2 a\nx", input);
-    assert_eq!(after(b""), (String::new(), None, 1), "it may finish");
+    assert_eq!(after(b""), (String::new(), None, 1), "the upload may finish");
     assert_eq!(after(b"y"), ("done 2 - a\n".into(), Some(Farewell::Linger), 1));
     assert_eq!(after(b"y/put size=1 b\nx"), (format!("done 2 - a\n{REFUSED}"), Some(Farewell::Linger), 1));
 }
 
 #[test]
-fn where_an_outcome_will_never_be_known_only_a_reset_tells_no_lie() {
+fn a_connection_whose_outcome_stays_unknown_ends_with_a_reset() {
     for (input, said) in [
         (&b"name"[..], "ok"),
         (b"name\ncontent", ""),
@@ -541,12 +542,12 @@ fn where_an_outcome_will_never_be_known_only_a_reset_tells_no_lie() {
         assert_eq!(server.transcript.said.lines().count(), usize::from(!said.is_empty()));
         assert_eq!(server.receiver.farewell(), Some(Farewell::Reset));
         let (ticket, name) = server.unsettled.remove(0);
-        assert!(!server.receiver.settle(ticket, Ok(&name)), "it comes too late");
+        assert!(!server.receiver.settle(ticket, Ok(&name)), "the outcome comes too late");
     }
 }
 
 #[test]
-fn chunks_carry_what_has_no_length_and_the_trailer_what_has_no_digest_yet() {
+fn chunks_carry_content_of_unknown_size_and_a_trailer_brings_the_digest() {
     let transcript = pipelined(b"/put size=- crc32c=trailer a\n2\nab1\nc0\ncrc32c=364b3fb7\n/put size=- b\n0\n");
     assert_eq!(transcript.said, "done 3 crc32c:364b3fb7 a\ndone 0 - b\n");
     assert_eq!(transcript.content, b"abc");
@@ -589,7 +590,7 @@ fn only_a_server_that_replaces_lets_a_request_replace() {
 }
 
 #[test]
-fn a_file_that_is_too_large_ends_the_conversation_as_soon_as_that_is_known() {
+fn a_file_that_is_too_large_ends_the_conversation_at_once() {
     let rules = Rules { max_file_size: Some(3), ..Rules::default() };
     for (input, farewell) in [
         (&b"/put size=4 a\n"[..], Farewell::Linger),
@@ -611,7 +612,7 @@ fn a_file_that_is_too_large_ends_the_conversation_as_soon_as_that_is_known() {
 }
 
 #[test]
-fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
+fn content_is_spliced_where_nothing_is_computed_or_bounded() {
     for (input, spliceable) in [
         (&b"/put size=9 a\nab"[..], 7),
         (b"/put size=9 crc32c=364b3fb7 a\nab", 0),
@@ -630,7 +631,7 @@ fn content_may_pass_unseen_where_nothing_is_computed_or_bounded() {
 }
 
 #[test]
-fn where_a_size_is_required_bare_names_are_refused() {
+fn a_server_that_requires_sizes_refuses_bare_names() {
     for input in [&b"name\ncontent"[..], b"name"] {
         let mut server = Server::with(Rules { require_size: true, ..Rules::default() });
         server.feed(input);

@@ -158,7 +158,7 @@ fn reset_both(sender: &TcpStream, server: &TcpStream) {
 #[test]
 fn two_hundred_files_have_two_hundred_receipts_and_a_taken_name_costs_only_itself() {
     let (server, sender) = (Server::start(&["--on-exists", "refuse"]), Sender::new());
-    line(server.tcp(), "77.bin", b"here already").expect("the upload is taken");
+    line(server.tcp(), "77.bin", b"here already").expect("the upload is accepted");
     for number in 0..200 {
         sender.write(&format!("{number}.bin"), &content(number * 50, number as u64));
     }
@@ -329,7 +329,7 @@ fn programs_get_an_object_for_each_file() {
 #[test]
 fn a_manifest_is_what_sha256sum_checks() {
     let (server, sender) = (Server::start(&[]), Sender::new());
-    line(server.tcp(), "a b.bin", b"here already").expect("the upload is taken");
+    line(server.tcp(), "a b.bin", b"here already").expect("the upload is accepted");
     sender.write("a b.bin", &content(1000, 7));
     sender.write("large.bin", &content(9 << 20, 8));
     assert_exit(&sender.run(server.tcp(), &["a b.bin", "large.bin", "--manifest", "list"]), 0);

@@ -46,7 +46,7 @@ fn every_seed_keeps_the_promises() {
 
 // ---- the store -------------------------------------------------------------------------------------------------------
 
-/// Names of files that meet a failing disk, by where it fails.
+/// Name prefixes of files for which the disk fails, by the step that fails.
 const FAILS_TO_BEGIN: &str = "fails-to-begin";
 const FAILS_TO_APPEND: &str = "fails-to-append";
 const FAILS_TO_PUBLISH: &str = "fails-to-publish";
@@ -55,11 +55,11 @@ const FAILS_TO_PUBLISH: &str = "fails-to-publish";
 struct SimStore {
     disk: Rc<SimDisk>,
     chance: Chance,
-    /// Whether what is published lasts only later, and is told then.
+    /// Whether files are synced, so that an outcome comes in a later turn.
     syncs: bool,
 }
 
-/// What waits for the disk: so much may.
+/// How many jobs may wait for the disk.
 const BACKLOG_MAX: usize = 3;
 
 #[derive(Default)]
@@ -67,17 +67,17 @@ struct SimDisk {
     waiting: RefCell<Vec<(Option<Token>, Work, Name)>>,
     published: RefCell<BTreeMap<String, Vec<u8>>>,
     partials: Cell<usize>,
-    /// The most connections that there were at once.
+    /// The most connections that were open at once.
     connected: Cell<usize>,
-    /// For so many turns it gets nothing done.
+    /// How many more turns the disk does nothing.
     stalled_turns: Cell<usize>,
-    /// The names of files in the order in which they were begun.
+    /// The names of the files, in the order in which they were begun.
     begun: RefCell<Vec<String>>,
-    /// What is to be gone on with, by resume id.
+    /// Interrupted uploads that can be resumed, by resume id.
     kept: RefCell<BTreeMap<String, Kept>>,
-    /// The resume ids that have an owner.
+    /// The resume ids that an upload is using now.
     owners: Owners,
-    /// How much of what has a resume id would survive a power cut, in bytes.
+    /// How many bytes under each resume id would survive a power cut.
     lasting: RefCell<BTreeMap<String, u64>>,
 }
 
@@ -88,13 +88,13 @@ struct Kept {
     state: Option<Held>,
 }
 
-/// What is to last.
+/// A job for the disk.
 enum Work {
     Publish(SimPartial),
     Confirm(Name),
-    /// So many bytes under this resume id.
+    /// Makes the first bytes under this resume id durable, so many.
     Hold(String, u64),
-    /// What came of an upload that broke off. It is owned until then.
+    /// Keeps what arrived of an interrupted upload. The upload owns its resume id until then.
     Keep(String, Kept, Arc<Owned>),
 }
 
@@ -111,7 +111,7 @@ struct SimPartial {
 }
 
 impl SimDisk {
-    /// What an owner finds under a resume id.
+    /// Takes what is kept under a resume id.
     fn claim(&self, id: &str, target: &Target) -> Result<Option<Kept>, StoreError> {
         if self.owners.has(id) {
             return Err(StoreError::BUSY);
@@ -138,7 +138,7 @@ impl Store for SimStore {
 
     fn begin(&self, target: &Target) -> Result<SimPartial, StoreError> {
         self.disk.begun.borrow_mut().push(target.name.to_string());
-        assert!(!self.is_congested(), "nothing is begun while too many files wait for the disk");
+        assert!(!self.is_congested(), "no upload is begun while too many files wait for the disk");
         if target.name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
@@ -181,7 +181,7 @@ impl Store for SimStore {
             }
             Job::Confirm(content) => (Work::Confirm(content.name.clone()), content.name),
             Job::Hold(partial) => {
-                let id = partial.resume.clone().expect("only what has a resume id is held");
+                let id = partial.resume.clone().expect("only an upload with a resume id is held");
                 (Work::Hold(id, partial.bytes.len() as u64), partial.name.clone())
             }
         };
@@ -190,7 +190,7 @@ impl Store for SimStore {
         }
         let open = self.disk.partials.get();
         let most = self.disk.connected.get() + BACKLOG_MAX;
-        assert!(open < most, "{open} files are open: more than a connection has, and the backlog");
+        assert!(open < most, "{open} files are open, more than one per connection and the backlog");
         self.disk.waiting.borrow_mut().push((Some(token), work, name));
         None
     }
@@ -226,7 +226,7 @@ impl Store for SimStore {
     }
 }
 
-/// A stored file that the disk has to read now and then.
+/// A stored file whose reads sometimes have to wait for the disk.
 struct SimContent {
     bytes: io::Cursor<Vec<u8>>,
     name: Name,
@@ -262,10 +262,10 @@ impl Partial for SimPartial {
     fn keep(mut self) {
         if let Some(id) = &self.resume {
             let summed = self.state.as_ref().map_or(0, |state| state.offset);
-            assert_eq!(summed, self.held(), "the state of the digest is that of all that is kept");
+            assert_eq!(summed, self.held(), "the digest state covers all kept bytes");
             let (bytes, state) = (std::mem::take(&mut self.bytes), self.state.take());
             let kept = Kept { name: self.name.to_string(), size: self.size, bytes, state };
-            let owned = self.owned.clone().expect("who has an id owns it");
+            let owned = self.owned.clone().expect("an upload with a resume id owns it");
             let work = Work::Keep(id.clone(), kept, owned);
             if self.syncs {
                 self.disk.waiting.borrow_mut().push((None, work, self.name.clone()));
@@ -316,30 +316,30 @@ impl Drop for SimPartial {
 enum Step {
     Send(Vec<u8>),
     AwaitOk,
-    /// Reads until so many lines were said.
+    /// Reads until the server has sent so many lines.
     AwaitLines(usize),
     Fin,
     Reset,
-    /// Reads so much of what the server says.
+    /// Reads so many bytes of what the server sends.
     Read(usize),
-    /// Until each of these has been answered, or is gone.
+    /// Waits until each of these clients is answered or disconnected.
     AwaitOthers(Vec<Rc<RefCell<Wire>>>),
-    /// Reads the offset that it is told, and sends from there up to this one, and then this line.
+    /// Reads the offset from the reply, sends the content from there up to this position, and then this line.
     SendFromOffset(usize, String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Stored,
-    /// Refused by the server.
+    /// The server refuses it.
     Refused,
-    /// Cut off by the server in the middle: too slow.
+    /// The server cuts it off in the middle because it is too slow.
     TooSlow,
-    /// It went itself.
+    /// The client leaves by itself.
     Gone,
 }
 
-/// The kind of client that does.
+/// The kind of client that sends a trickle.
 const TRICKLES: usize = 7;
 
 struct Client {
@@ -350,13 +350,13 @@ struct Client {
     errand: Errand,
 }
 
-/// What a client is about.
+/// What a client wants to do.
 enum Errand {
     /// One upload in the classic or the line dialect.
     Bare { is_line: bool, content: Vec<u8>, name: String, fate: Fate },
-    /// Many, one after the other, on one connection; it may end before it has sent all.
+    /// Many uploads, one after the other, on one connection. It may end before all are sent.
     Framed { requests: Vec<Framed>, ending: Ending },
-    /// One of several connections for one upload, of which the last one is to finish it.
+    /// One of several connections for the same upload. The last one completes it.
     Attempt { upload: Rc<Resumable>, disk: Rc<SimDisk>, is_last: bool },
 }
 
@@ -382,7 +382,7 @@ impl Client {
             steps.push_back((Duration::ZERO, Step::AwaitOk));
         }
         if kind == TRICKLES {
-            // Never silent for long, and never done: a byte or so a second. It can be told why it is cut off.
+            // A byte every second or so: never silent for long, and never done. It reads why it is cut off.
             steps.push_back((Duration::ZERO, Step::Read(1000)));
             let bytes = content.iter().cycle().take(1000);
             steps.extend(bytes.map(|byte| (chance.millis(2000), Step::Send(vec![*byte]))));
@@ -400,7 +400,7 @@ impl Client {
                 Fate::Gone
             }
             6 => {
-                // Falls silent in the middle, for ever.
+                // Falls silent in the middle and stays so.
                 steps.truncate(steps.len() - 1);
                 Fate::TooSlow
             }
@@ -445,7 +445,7 @@ impl Client {
             steps.push_back((chance.millis(pause), Step::Send(piece.to_vec())));
         }
         if trickles && matches!(ending, Ending::Whole) && !requests.iter().any(|request| request.is_last_word) {
-            // Nothing but its receipts tells it to end, so they have to come without an end.
+            // Only the receipts make this client end, so they must come before its end.
             steps.push_back((
                 Duration::ZERO,
                 Step::AwaitLines(requests.iter().map(|request| request.heard.len()).sum()),
@@ -462,7 +462,8 @@ impl Client {
         Self { wire, steps, next_at, id: None, errand: Errand::Framed { requests, ending } }
     }
 
-    /// Some connections for one upload. All but the last one break off, are cut off by a newer one, or send a wrong digest.
+    /// Several connections for one upload. All but the last are interrupted, displaced by a newer one, or send a wrong
+    /// digest.
     fn attempts(number: usize, chance: &Chance, start: Moment, disk: &Rc<SimDisk>) -> Vec<Self> {
         let upload = Rc::new(Resumable::new(number, chance));
         let count = 1 + chance.below(4);
@@ -484,7 +485,7 @@ impl Client {
             steps.push_back((Duration::ZERO, Step::SendFromOffset(end, line)));
             match kind {
                 2 => steps.push_back((chance.millis(300), Step::Reset)),
-                // Falls silent, for ever.
+                // Falls silent and stays so.
                 3 => {}
                 _ => steps.push_back((chance.millis(300), Step::Fin)),
             }
@@ -496,7 +497,7 @@ impl Client {
         attempts
     }
 
-    /// Takes all steps that are due.
+    /// Takes every step that is due.
     fn act(&mut self, now: Moment) {
         while self.next_at <= now {
             let Some((_, step)) = self.steps.front() else { return };
@@ -505,14 +506,14 @@ impl Client {
             match step {
                 Step::AwaitOk if wire.outbound == b"ok" || over => {}
                 Step::AwaitOk if wire.outbound.starts_with(b"no ") => {
-                    // It was refused, as the tutorial's client is: it goes.
+                    // The server refused it, and like the tutorial's client it closes the connection.
                     wire.fin = true;
                     wire.edge = true;
                     self.steps.retain(|(_, step)| matches!(step, Step::Read(_)));
                     self.steps.push_front((Duration::ZERO, Step::Read(0)));
                 }
                 Step::AwaitOk => {
-                    // It is reading, so there is room.
+                    // The client is reading, so the server's send buffer has room.
                     wire.room += 1;
                     wire.edge = true;
                     self.next_at = now + Duration::from_millis(20);
@@ -550,7 +551,11 @@ impl Client {
                     let offset = said.strip_prefix("ok ").and_then(|said| said.lines().next()?.parse::<usize>().ok());
                     if let Some(offset) = offset {
                         let lasts = disk.lasting.borrow().get(&upload.id).copied().unwrap_or(0);
-                        assert!(offset as u64 <= lasts, "{} was told {offset}, and {lasts} last", upload.name);
+                        assert!(
+                            offset as u64 <= lasts,
+                            "{}: told offset {offset}, but only {lasts} bytes are durable",
+                            upload.name
+                        );
                         wire.arrive(upload.content.get(offset..*end).unwrap_or_default());
                         wire.arrive(line.as_bytes());
                     }
@@ -566,15 +571,18 @@ impl Client {
         }
     }
 
-    /// Returns the names that it may have files under.
+    /// Checks what the client got. Returns the names under which it may have files.
     fn check(&self, published: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         let wire = self.wire.borrow();
-        assert!(wire.closed, "a connection is left");
+        assert!(wire.closed, "a connection is still open");
         let said = String::from_utf8_lossy(&wire.outbound);
         match &self.errand {
             Errand::Bare { is_line, content, name, fate } => {
                 check_bare(*is_line, content, name, *fate, published, &said);
-                assert!(*fate != Fate::Stored || !wire.was_reset_by_server, "{name} is stored, and was reset");
+                assert!(
+                    *fate != Fate::Stored || !wire.was_reset_by_server,
+                    "{name} is stored, but the connection was reset"
+                );
                 let told = if *is_line { said.contains("no 408 ") } else { wire.was_reset_by_server };
                 assert!(*fate != Fate::TooSlow || told, "{name} was told {said:?}");
                 vec![name.clone()]
@@ -584,7 +592,11 @@ impl Client {
                 requests.iter().map(|request| request.name.clone()).collect()
             }
             Errand::Attempt { upload, is_last, .. } => {
-                assert!(published.get(&upload.name) == Some(&upload.content), "{} is not whole: {said:?}", upload.name);
+                assert!(
+                    published.get(&upload.name) == Some(&upload.content),
+                    "{} is incomplete: {said:?}",
+                    upload.name
+                );
                 let done = format!("done {} {} {}\n", upload.content.len(), upload.digest, upload.name);
                 assert_eq!(
                     said.starts_with("ok ") && said.ends_with(&done),
@@ -617,18 +629,18 @@ fn check_bare(
     if is_line {
         assert!(said == receipt || said == format!("ok\n{receipt}"), "{name} was told {said:?}");
     } else {
-        assert_eq!(said, "ok", "to {name}");
+        assert_eq!(said, "ok", "the answer to {name}");
     }
 }
 
 // ---- put and ask -----------------------------------------------------------------------------------------------------
 
-/// One request of many, what it sends, and what it hears for it.
+/// One of many requests, what it sends, and the answers it expects.
 struct Framed {
     name: String,
     content: Vec<u8>,
     sent: Vec<u8>,
-    /// For each line the ways that it may begin.
+    /// For each line, the beginnings that are allowed.
     heard: Vec<Vec<String>>,
     is_stored: bool,
     is_last_word: bool,
@@ -636,7 +648,7 @@ struct Framed {
 
 enum Ending {
     Whole,
-    /// After so many bytes of all requests.
+    /// The connection ends after so many bytes of all requests.
     CutShort(usize, Step),
 }
 
@@ -670,7 +682,7 @@ impl Framed {
             _ => (" crc32c=trailer".to_owned(), format!("crc32c={told}\n"), digest.to_string()),
         };
         let is_wrong = is_wrong && !attribute.is_empty();
-        // Content follows an ask at once only where it is sure to be taken.
+        // A client sends content right after `/ask` only where the server is sure to accept it.
         let verb = if stem == "framed" && chance.one_in(3) { "ask" } else { "put" };
         let (size, body) = if chance.one_in(3) {
             ("-".to_owned(), chunked(&content, chance))
@@ -692,7 +704,7 @@ impl Framed {
         Self { name, content, sent, heard, is_stored, is_last_word: stem == FAILS_TO_APPEND }
     }
 
-    /// The same file once more: no second copy, whether or not the first one is published yet.
+    /// The same file again. There is no second copy, whether or not the first is published yet.
     fn again(&self) -> Self {
         let (size, digest) = (self.content.len(), digest_of(&self.content));
         let request = format!("/put size={size} crc32c={} on-exists=same {}\n", digest.to_hex(), self.name);
@@ -722,9 +734,9 @@ fn check_framed(requests: &[Framed], ending: &Ending, published: &BTreeMap<Strin
         sent += request.sent.len();
         let is_whole = goes_on && !matches!(ending, Ending::CutShort(length, _) if *length < sent);
         let stored = published.get(&request.name);
-        assert!(stored.is_none_or(|stored| *stored == request.content), "{} is mixed up", request.name);
+        assert!(stored.is_none_or(|stored| *stored == request.content), "{} has the wrong content", request.name);
         match ending {
-            // It may have been lost on the way, and so may what was said to it.
+            // The request, or its answer, may have been lost on the way.
             Ending::CutShort(_, Step::Reset) => {
                 assert!(request.is_stored || stored.is_none(), "{} must not be stored", request.name);
                 continue;
@@ -745,7 +757,7 @@ fn check_framed(requests: &[Framed], ending: &Ending, published: &BTreeMap<Strin
     }
 }
 
-/// An upload that goes on over several connections.
+/// An upload that is sent over several connections.
 struct Resumable {
     id: String,
     name: String,
@@ -772,10 +784,10 @@ struct World {
     clients: Vec<Client>,
     disk: SimStore,
     connections: Connections<SimStream, SimStore>,
-    /// Ids of connections that are closed: the kernel may still name them.
+    /// Ids of closed connections. The kernel may still report events for them.
     stale: Vec<Id>,
     clock: Moment,
-    /// What the last turn took for now.
+    /// The time that the last turn used.
     now: Moment,
 }
 
@@ -793,7 +805,7 @@ impl World {
         clients.extend((0..resumed).flat_map(|number| Client::attempts(number, &chance, clock, &disk.disk)));
         let mut connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
         if seed.is_multiple_of(8) {
-            // Telling what happens must not change it.
+            // Tracing must not change what happens.
             connections.trace_to(Tracer::new(Format::Json, Box::new(io::sink())));
         }
         Self { chance, clients, disk, connections, stale: Vec::new(), clock, now: clock }
@@ -807,14 +819,15 @@ impl World {
             }
             self.turn();
         }
-        panic!("the world does not come to an end");
+        panic!("the simulation does not end");
     }
 
     fn turn(&mut self) {
         self.pass_time();
         let events = self.poll();
         if self.chance.one_in(40) {
-            // Stopped after the poll and before the clock is read: all that comes now is not in the batch.
+            // The process stops after the poll and before the clock is read, so the batch misses all that arrives
+            // meanwhile.
             self.stop_the_process();
         }
         let clock = Clock { asked: self.now, now: self.clock };
@@ -828,7 +841,7 @@ impl World {
         self.accept();
     }
 
-    /// As far as the poll would sleep: not at all while somebody is ready.
+    /// Advances the clock as far as the poll would sleep. It does not sleep while a connection is ready.
     fn pass_time(&mut self) {
         self.clock = self.clock + self.chance.millis(3);
         if self.chance.one_in(40) {
@@ -847,7 +860,7 @@ impl World {
         self.clients.iter_mut().for_each(|client| client.act(self.clock));
     }
 
-    /// Each edge once; besides, now and then, an event about nothing and one about somebody who is gone.
+    /// Each edge once, and now and then a spurious event or one for a closed connection.
     fn poll(&mut self) -> Vec<(Id, Readiness)> {
         let mut events = Vec::new();
         for client in &self.clients {
@@ -883,7 +896,7 @@ impl World {
                 *id = Some(given);
                 Ok(SimStream { wire, chance })
             };
-            self.connections.admit(peer, self.now, register).expect("the simulated poll takes everybody");
+            self.connections.admit(peer, self.now, register).expect("the simulated poll has room for every connection");
             let connected = &self.disk.disk.connected;
             connected.set(connected.get().max(self.connections.len()));
         }
@@ -892,30 +905,30 @@ impl World {
     fn check(self) {
         assert!(self.connections.is_empty() && !self.connections.has_ready());
         assert_eq!(self.connections.first_deadline(), None, "a deadline outlives its connection");
-        assert_eq!(self.disk.disk.partials.get(), 0, "a partial file is left");
+        assert_eq!(self.disk.disk.partials.get(), 0, "a partial file is left over over");
         let published = self.disk.disk.published.borrow();
         let names: BTreeSet<String> = self.clients.iter().flat_map(|client| client.check(&published)).collect();
         assert!(published.keys().all(|name| names.contains(name)));
-        assert!(self.disk.disk.kept.borrow().is_empty(), "what is finished is kept no longer");
+        assert!(self.disk.disk.kept.borrow().is_empty(), "no finished upload is still kept");
         assert!(self.disk.disk.owners.is_empty());
     }
 }
 
 // ---- shutdowns -------------------------------------------------------------------------------------------------------
 
-/// How a server comes to its end.
+/// How a shutdown ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum CutShort {
-    /// A second signal, or the deadline: it may still say what it knows.
+    /// By a second signal or the deadline. The server may still send the outcomes that it knows.
     Aborted,
-    /// The kernel closes its sockets.
+    /// By SIGKILL: the kernel closes the sockets.
     Killed,
-    /// Nothing does: it waits for all that have begun.
+    /// By itself, after every upload in progress has finished.
     Never,
 }
 
 impl World {
-    /// Asks it to stop in the middle of the day, and cuts that short some turns later. Returns what was told and is not true.
+    /// Shuts down in the middle of the day and cuts that short some turns later. Returns a promise that was broken.
     fn run_to_a_shutdown(mut self, cut_short: CutShort) -> Result<(), String> {
         (0..self.chance.below(200)).for_each(|_| self.turn());
         self.connections.drain();
@@ -927,13 +940,13 @@ impl World {
             self.turn_without_accepting();
         }
         if cut_short == CutShort::Never && !self.connections.are_lingering() {
-            return Err("it waits for somebody for ever".into());
+            return Err("the shutdown never ends".into());
         }
         if cut_short == CutShort::Aborted {
             self.connections.abort(Clock { asked: self.now, now: self.clock });
         }
         drop(self.connections);
-        // What the disk was busy with is lost.
+        // Jobs that the disk has not finished are lost.
         let published = self.disk.disk.published.borrow().clone();
         self.clients.iter().filter(|client| client.id.is_some()).try_for_each(|client| client.check_told(&published))
     }
@@ -952,22 +965,22 @@ impl World {
 }
 
 impl Client {
-    /// What it was told is stored is stored.
+    /// Every file that the client was told is stored, is stored.
     fn check_told(&self, published: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
         let wire = self.wire.borrow();
         let said = String::from_utf8_lossy(&wire.outbound);
         if let Errand::Bare { is_line: false, name, content, .. } = &self.errand {
             let sees_the_end = wire.fin && wire.closed && !wire.reset && !wire.was_reset_by_server && said == "ok";
             return match published.get(name) {
-                None if sees_the_end => Err(format!("{name} ended well, and is not stored")),
-                Some(stored) if stored != content => Err(format!("{name} is not whole")),
+                None if sees_the_end => Err(format!("{name} ended without a reset, and is not stored")),
+                Some(stored) if stored != content => Err(format!("{name} is incomplete")),
                 _ => Ok(()),
             };
         }
         for line in said.split_inclusive('\n').filter(|line| line.starts_with("done ") && line.ends_with('\n')) {
             let name = line.trim_end().splitn(4, ' ').nth(3).unwrap_or_default();
             if !published.contains_key(name) {
-                return Err(format!("{name} was told as done, and is not stored"));
+                return Err(format!("{name} got a receipt, and is not stored"));
             }
         }
         Ok(())
@@ -979,35 +992,35 @@ fn shutdowns() -> impl Iterator<Item = (u64, CutShort)> {
 }
 
 #[test]
-fn whatever_cuts_a_shutdown_short_what_was_told_is_true() {
+fn a_shutdown_that_is_cut_short_has_told_only_the_truth() {
     for (seed, cut_short) in shutdowns() {
         assert_eq!(World::new(seed).run_to_a_shutdown(cut_short), Ok(()), "seed {seed}, {cut_short:?}");
     }
 }
 
 #[test]
-fn an_end_instead_of_a_reset_where_the_outcome_is_owed_is_found() {
+fn an_orderly_end_while_an_outcome_is_owed_is_found() {
     for ending in [CutShort::Aborted, CutShort::Killed] {
         let found = shutdowns().filter(|(_, cut_short)| *cut_short == ending).find_map(|(seed, cut_short)| {
             let world = World::new(seed);
             world.clients.iter().for_each(|client| client.wire.borrow_mut().never_resets = true);
             world.run_to_a_shutdown(cut_short).err()
         });
-        assert!(found.is_some_and(|found| found.ends_with("ended well, and is not stored")), "{ending:?}");
+        assert!(found.is_some_and(|found| found.ends_with("ended without a reset, and is not stored")), "{ending:?}");
     }
 }
 
 // ---- room among the files that wait for the disk ---------------------------------------------------------------------
 
-/// A server whose disk does nothing before it is told to.
-struct Stalled {
+/// A server whose disk does nothing until the test lets it.
+struct StalledServer {
     disk: SimStore,
     connections: Connections<SimStream, SimStore>,
     clients: Vec<(Id, Rc<RefCell<Wire>>)>,
     now: Moment,
 }
 
-impl Stalled {
+impl StalledServer {
     fn new() -> Self {
         let disk = SimStore { disk: Rc::default(), chance: Chance::new(0), syncs: true };
         disk.disk.stalled_turns.set(usize::MAX);
@@ -1015,7 +1028,7 @@ impl Stalled {
         Self { disk, connections, clients: Vec::new(), now: Moment::default() }
     }
 
-    /// Somebody connects and has sent this. Returns its number.
+    /// Connects a client that has sent these bytes. Returns its number.
     fn connect(&mut self, sent: &[u8]) -> usize {
         let (wire, chance) = (Wire::with_room(usize::MAX), self.disk.chance.clone());
         wire.borrow_mut().arrive(sent);
@@ -1025,7 +1038,7 @@ impl Stalled {
             clients.push((id, wire));
             Ok(stream)
         };
-        self.connections.admit(peer, self.now, register).expect("it is taken");
+        self.connections.admit(peer, self.now, register).expect("the simulated poll has room");
         self.disk.disk.connected.set(self.connections.len());
         self.clients.len() - 1
     }
@@ -1038,7 +1051,7 @@ impl Stalled {
         String::from_utf8_lossy(&self.clients[client].1.borrow().outbound).into_owned()
     }
 
-    /// Turns until nobody can be served, `passed` after the last one.
+    /// Advances the clock by `passed` and runs turns until no connection is ready.
     fn settle_down(&mut self, passed: Duration) {
         self.now = self.now + passed;
         for (id, wire) in &self.clients {
@@ -1059,9 +1072,9 @@ impl Stalled {
 }
 
 #[test]
-fn while_the_disk_is_behind_content_flows_and_beginners_wait_in_their_turn_for_as_long_as_it_takes() {
+fn while_the_disk_is_behind_running_uploads_flow_and_new_ones_queue_without_a_timeout() {
     const MOMENT: Duration = Duration::from_millis(1);
-    let mut server = Stalled::new();
+    let mut server = StalledServer::new();
     let flows = server.connect(b"/put size=3000000 flows\n");
     server.settle_down(MOMENT);
     for number in 0..BACKLOG_MAX {
@@ -1078,16 +1091,16 @@ fn while_the_disk_is_behind_content_flows_and_beginners_wait_in_their_turn_for_a
             client
         })
         .collect();
-    // It owes the disk nothing before it is whole.
+    // A connection has no job for the disk before its upload is whole.
     for _ in 0..30 {
         server.send(flows, &[0; 99_999]);
         server.settle_down(Duration::from_secs(50));
-        assert!(server.clients[flows].1.borrow().inbound.is_empty(), "its content is not taken");
+        assert!(server.clients[flows].1.borrow().inbound.is_empty(), "its content is not read");
     }
-    assert!(waiting.iter().all(|client| server.heard(*client).is_empty()), "they wait, and no clock runs");
+    assert!(waiting.iter().all(|client| server.heard(*client).is_empty()), "they wait, and no timeout applies");
     assert!(server.clients.iter().all(|(_, wire)| !wire.borrow().closed));
 
-    // Who comes when there is room again comes after them.
+    // A client that arrives when there is room again queues behind them.
     let last = server.connect(b"last");
     server.disk.disk.stalled_turns.set(0);
     for _ in 0..100 {
@@ -1101,16 +1114,16 @@ fn while_the_disk_is_behind_content_flows_and_beginners_wait_in_their_turn_for_a
 // ---- a stream with bytes of its own ----------------------------------------------------------------------------------
 
 #[test]
-fn a_handshake_goes_on_while_the_conversation_has_nothing_to_say() {
+fn a_handshake_continues_while_the_conversation_has_nothing_to_send() {
     for seed in 0..40 {
-        let mut server = Stalled::new();
+        let mut server = StalledServer::new();
         server.disk = SimStore { disk: Rc::default(), chance: Chance::new(seed), syncs: false };
         server.connections = Connections::new(server.disk.clone(), &Config::default());
         let client = server.connect(b"");
         server.clients[client].1.borrow_mut().is_chatty = true;
         server.settle_down(Duration::ZERO);
         server.send(client, b"/put size=1 a\nx/bye\n");
-        // Room for its bytes, or the client's answer, is told by an event each time.
+        // An event reports each time that the send buffer has room or that the client has answered.
         (0..20).for_each(|_| server.settle_down(Duration::ZERO));
         assert_eq!(server.heard(client), "done 1 - a\n", "{seed}");
     }

@@ -58,13 +58,13 @@ fn small_reads_raise_the_low_water_mark_and_all_content_is_read() {
 fn content_below_the_low_water_mark_is_not_silence() {
     let server = Server::start(&["--trace", "--idle-timeout", "1s"]);
     let content = content(1300, 6);
-    let mut stream = classic_begin(server.tcp(), "drops.bin").expect("the name is taken");
+    let mut stream = classic_begin(server.tcp(), "drops.bin").expect("the name is accepted");
     let rest = trickle(&server, &mut stream, &content);
     for drop in rest.chunks(100) {
         thread::sleep(Duration::from_millis(400));
         stream.write_all(drop).expect("it is still welcome");
     }
-    classic_finish(stream, b"").expect("the upload is taken");
+    classic_finish(stream, b"").expect("the upload is accepted");
     server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));
 }
 
@@ -74,7 +74,7 @@ fn a_name_in_pieces_is_one_name_where_the_server_waits_for_more_of_it() {
     server.withstands(|| {
         let mut classic = connect(server.tcp()).expect("the server accepts");
         send_bytewise(&mut classic, b"classic name.bin");
-        classic_finish(await_ok(classic).expect("the name is taken"), b"content").expect("the upload is taken");
+        classic_finish(await_ok(classic).expect("the name is accepted"), b"content").expect("the upload is accepted");
 
         let mut line = connect(server.tcp()).expect("the server accepts");
         send_bytewise(&mut line, b"line name.bin\ncontent");
@@ -97,7 +97,7 @@ fn a_name_without_content_is_an_empty_file_only_after_its_ok() {
         server.resume();
         let words = io::read_to_string(hasty).expect("a refusal is said");
         assert!(words.starts_with("no 400 the stream ended before the line did"), "{words}");
-        classic(server.tcp(), "empty.bin", b"").expect("the upload is taken");
+        classic(server.tcp(), "empty.bin", b"").expect("the upload is accepted");
         files_of([("empty.bin", b"")])
     });
 }
@@ -120,7 +120,7 @@ fn a_client_that_dies_with_its_ok_unread_has_nothing_stored() {
 fn a_reset_after_content_that_is_still_unread_stores_nothing() {
     let server = Server::start(&[]);
     server.withstands(|| {
-        let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is taken");
+        let mut classic = classic_begin(server.tcp(), "classic.bin").expect("the name is accepted");
         let mut line = connect(server.tcp()).expect("the server accepts");
         line.write_all(b"line.bin\n").expect("a name can be sent");
         server.stop();

@@ -33,7 +33,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("the server reads");
     }
 
-    /// The next line that the server says, without its LF; empty at its end.
+    /// The next line from the server, without its LF. Empty at the end of the stream.
     fn hear(&mut self) -> String {
         let mut line = String::new();
         self.replies.read_line(&mut line).expect("the server answers");
@@ -46,11 +46,11 @@ impl Client {
     }
 }
 
-/// A file system in memory, for as long as it is held.
+/// A file system in memory, until it is dropped.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// `None` where this user mounts nothing.
+    /// `None` if this user may not mount.
     fn mount(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir(at).expect("a directory can be made");
         let options = format!("size={size}");
@@ -65,13 +65,13 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily, as the server may still hold it.
+        // Lazily, as the server may still use it.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[test]
-fn what_cannot_fit_is_refused_before_its_content_and_with_the_figures() {
+fn an_upload_that_cannot_fit_is_refused_with_figures_before_its_content() {
     let home = Server::home();
     let Some(_tmpfs) = Tmpfs::mount(&home.path().join("inbox"), "8m") else { return };
     let server = Server::start_in(&home, &["--min-free", "1M"]);
@@ -80,7 +80,7 @@ fn what_cannot_fit_is_refused_before_its_content_and_with_the_figures() {
     assert!(refusal.starts_with("no 507 "), "{refusal}");
     assert!(refusal.contains(&format!("needs {} bytes", 8 << 20)) && refusal.contains(" free "), "{refusal}");
 
-    // What another upload has announced is not there for a second one, however little of it has come.
+    // The space that one upload has announced is not free for another, however little of it has arrived.
     let bytes = content(4 << 20, 1);
     assert_eq!(first.ask(format!("/ask size={} first\n", bytes.len())), "ok 0");
     first.send(&bytes[..1000]);
@@ -96,7 +96,7 @@ fn what_cannot_fit_is_refused_before_its_content_and_with_the_figures() {
 }
 
 #[test]
-fn what_cannot_be_allocated_is_refused_before_its_content() {
+fn an_upload_that_cannot_be_allocated_is_refused_before_its_content() {
     const BTRFS_AND_TMPFS: [u64; 2] = [0x9123_683e, 0x0102_1994];
     let server = Server::start(&[]);
     let magic = statfs(server.dir()).expect("the inbox is a directory").f_type as u64;
@@ -120,7 +120,7 @@ fn what_cannot_be_allocated_is_refused_before_its_content() {
     server.assert_holds_only(&files_of(stored));
 }
 
-/// The digest of `bytes` as an attribute, and as a receipt tells it.
+/// The digest of `bytes` as an attribute, and as a receipt spells it.
 fn crc32c(bytes: &[u8]) -> (String, String) {
     let mut hasher = Hasher::new(Algorithm::Crc32c);
     hasher.update(bytes);
@@ -129,12 +129,12 @@ fn crc32c(bytes: &[u8]) -> (String, String) {
 }
 
 #[test]
-fn a_file_that_is_there_already_is_done_without_a_second_copy() {
+fn a_file_that_is_stored_already_is_not_stored_twice() {
     for sync in ["full", "none"] {
         let server = Server::start(&["--sync", sync]);
         let before = server.descriptors();
         let mut client = Client::to(server.tcp());
-        // Larger than what is read in one turn, so that the comparison is cut into pieces.
+        // Larger than the server reads in one turn, so that it compares in pieces.
         let bytes = content(20 << 20, 7);
         let (attribute, told) = crc32c(&bytes);
         let (size, done) = (bytes.len(), format!("done {} {told} a", bytes.len()));
@@ -148,7 +148,7 @@ fn a_file_that_is_there_already_is_done_without_a_second_copy() {
         client.send(format!("{attribute}\n/put size=1 b\nx"));
         assert_eq!((client.hear(), client.hear()), (done, "done 1 - b".into()));
 
-        // Another size, another content, and what is no file.
+        // Another size, another content, and a name that is no file.
         let taken = |line: String| assert!(line.starts_with("no 409 ") && !line.contains("retry"), "{line}");
         taken(client.ask(format!("/ask size=1 {attribute} on-exists=same a\n")));
         taken(client.ask(format!("/ask size={size} crc32c=00000000 on-exists=same a\n")));
@@ -169,7 +169,7 @@ fn a_file_that_the_disk_has_to_read_is_compared_without_waiting_for_the_disk() {
     let (attribute, told) = crc32c(&bytes);
     let path = server.dir().join("a");
     fs::write(&path, &bytes).expect("it can be written");
-    let file = fs::File::open(&path).expect("it is there");
+    let file = fs::File::open(&path).expect("it exists");
     file.sync_all().expect("it can be synced");
     fadvise(&file, 0, None, Advice::DontNeed).expect("it is a file");
     let args = ["-P", path.to_str().expect("it is text"), "-e", "trace=read,readv,pread64,preadv,preadv2"];
@@ -179,17 +179,17 @@ fn a_file_that_the_disk_has_to_read_is_compared_without_waiting_for_the_disk() {
     let calls = strace.calls();
     assert!(calls.iter().any(|call| call.contains("preadv2")), "{calls:?}");
     let (waiting, others): (Vec<_>, Vec<_>) = calls.iter().partition(|call| !call.contains("RWF_NOWAIT"));
-    // Some file systems know no reads but those that wait.
+    // Some file systems know only reads that wait.
     let are_unknown = others.iter().any(|call| call.contains("EOPNOTSUPP"));
     assert!(waiting.is_empty() || are_unknown, "{waiting:?}");
 }
 
-/// What is kept in a server's directory: files and claims.
+/// How many files are kept: partial files and records.
 fn kept(server: &Server) -> usize {
-    fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there").count()
+    fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists").count()
 }
 
-/// A resumable upload of content that is the same each time, and how it is asked for.
+/// A resumable upload, with the same content each time, and its request.
 struct Resumable {
     bytes: Vec<u8>,
     request: String,
@@ -205,7 +205,7 @@ impl Resumable {
         Self { bytes, request, trailer: trailer + "\n", done: format!("done {size} {told} {name}") }
     }
 
-    /// Asks, and sends from the offset that it is told up to `end`. Returns that offset.
+    /// Asks, and sends from the offset of the answer up to `end`. Returns that offset.
     fn send_until(&self, client: &mut Client, end: usize) -> usize {
         let reply = client.ask(&self.request);
         let offset = reply.strip_prefix("ok ").and_then(|offset| offset.parse().ok());
@@ -214,7 +214,7 @@ impl Resumable {
         offset
     }
 
-    /// Asks, and sends what is missing. Returns the offset that it was told.
+    /// Asks, and sends the missing bytes. Returns the offset of the answer.
     fn finish(&self, server: &Server) -> usize {
         let mut client = Client::to(server.tcp());
         let offset = self.send_until(&mut client, self.bytes.len());
@@ -223,7 +223,7 @@ impl Resumable {
         offset
     }
 
-    /// Sends up to `end`, waits until the server has taken that, and breaks off with a reset.
+    /// Sends up to `end`, waits until the server has stored that, and resets the connection.
     fn break_off(&self, server: &Server, end: usize) -> usize {
         let mut client = Client::to(server.tcp());
         let offset = self.send_until(&mut client, end);
@@ -233,16 +233,16 @@ impl Resumable {
     }
 }
 
-/// Waits until the disk is done with everything that was left to it before.
+/// Waits until the disk has done every job that was queued before.
 fn await_idle_disk(server: &Server) {
     assert_eq!(Client::to(server.tcp()).ask("/put size=1 after\nx"), "done 1 - after");
-    fs::remove_file(server.dir().join("after")).expect("it is there");
+    fs::remove_file(server.dir().join("after")).expect("it exists");
 }
 
-/// Waits until so many bytes of an upload have been written.
+/// Waits until so many bytes of an upload are written.
 fn await_held(server: &Server, bytes: usize) {
     await_until("the content to be written", || {
-        let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
+        let files = fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists");
         let sizes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
         sizes.max() == Some(bytes as u64)
     });
@@ -250,20 +250,21 @@ fn await_held(server: &Server, bytes: usize) {
 
 const MIB: usize = 1 << 20;
 
-/// What the kept files take of the disk, in MiB.
+/// The disk space of the kept files, in MiB.
 fn kept_mib(server: &Server) -> u64 {
-    let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
-    let blocks = files.map(|file| file.expect("and read").metadata().expect("and looked at").blocks());
+    let files = fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists");
+    let blocks =
+        files.map(|file| file.expect("an entry can be read").metadata().expect("a file has metadata").blocks());
     blocks.sum::<u64>() * 512 / MIB as u64
 }
 
 #[test]
-fn a_kept_upload_takes_no_more_of_the_disk_than_it_holds() {
+fn a_kept_upload_takes_no_more_disk_space_than_its_content() {
     let home = Server::home();
     let mut server = Server::start_in(&home, &[]);
     let upload = Resumable::new(30 * MIB, "a");
     upload.break_off(&server, 3 * MIB);
-    await_until("the rest to be given back", || kept_mib(&server) == 3);
+    await_until("the unused blocks to be freed", || kept_mib(&server) == 3);
 
     let mut client = Client::to(server.tcp());
     upload.send_until(&mut client, 5 * MIB);
@@ -271,14 +272,14 @@ fn a_kept_upload_takes_no_more_of_the_disk_than_it_holds() {
     server.signal(Signal::KILL);
     server.wait();
     let kept_at = || {
-        let files = fs::read_dir(home.path().join("inbox/.intake/kept")).expect("it is always there");
-        let times = files.map(|file| file.and_then(|file| file.metadata()?.modified()).expect("and looked at"));
+        let files = fs::read_dir(home.path().join("inbox/.intake/kept")).expect("the directory always exists");
+        let times = files.map(|file| file.and_then(|file| file.metadata()?.modified()).expect("a file has metadata"));
         times.collect::<Vec<_>>()
     };
     let before = kept_at();
     let server = Server::start_in(&home, &[]);
     assert_eq!((kept_mib(&server), kept_at()), (5, before));
-    // Up to there the state of its digest was written.
+    // The last digest state was written at this offset.
     assert_eq!(upload.finish(&server), 3 * MIB);
     assert!(server.files()["a"] == upload.bytes);
 }
@@ -290,17 +291,17 @@ fn an_upload_of_unknown_size_ends_where_the_free_space_does() {
     let server = Server::start_in(&home, &["--min-free", "8M"]);
     server.withstands(|| {
         let bytes = content(12 * MIB, 1);
-        let refusal = line(server.tcp(), "large.bin", &bytes).expect("the words get through");
+        let refusal = line(server.tcp(), "large.bin", &bytes).expect("the answer arrives");
         assert!(refusal.starts_with("no 507 ") && refusal.contains(" 8388608 that stay free"), "{refusal}");
         assert!(is_reset(&classic(server.tcp(), "classic.bin", &bytes)));
-        line(server.tcp(), "fits.bin", &bytes[..4 * MIB]).expect("the words get through");
-        // Of what is to stay free another program may take.
+        line(server.tcp(), "fits.bin", &bytes[..4 * MIB]).expect("the answer arrives");
+        // Another program may use the space that is to stay free.
         let other = tmpfs.0.join("other program");
         fs::write(&other, &bytes[..4 * MIB]).expect("there is space");
         for refusal in [
             // What is known of the free space covers 1 MiB at most.
-            line(server.tcp(), "more.bin", &bytes[..MIB + 1]).expect("the words get through"),
-            line(server.tcp(), "small.bin", b"x").expect("the words get through"),
+            line(server.tcp(), "more.bin", &bytes[..MIB + 1]).expect("the answer arrives"),
+            line(server.tcp(), "small.bin", b"x").expect("the answer arrives"),
             classic_begin(server.tcp(), "classic.bin").expect_err("there is no space").to_string(),
         ] {
             assert!(refusal.starts_with("no 507 "), "{refusal}");
@@ -362,20 +363,20 @@ fn uploads_of_unknown_size_that_come_together_leave_free_what_is_to_stay_free() 
 }
 
 #[test]
-fn where_the_file_system_does_not_tell_its_size_the_write_decides() {
+fn on_a_file_system_without_a_size_the_write_decides() {
     for mount in ["mount -t ramfs ramfs inbox", "mount -t tmpfs -o size=0 tmpfs inbox"] {
         let Some(server) = Server::start_after(mount, &["--min-free", "1G"]) else { return };
         let bytes = content(3 * MIB, 1);
         let mut client = Client::to(server.tcp());
         client.send(format!("/put size={} a\n", bytes.len()));
         assert_eq!(client.ask(&bytes), format!("done {} - a", bytes.len()), "{mount}");
-        line(server.tcp(), "b", &bytes).expect("the words get through");
+        line(server.tcp(), "b", &bytes).expect("the answer arrives");
         server.assert_holds_only(&files_of([("a", &bytes), ("b", &bytes)]));
     }
 }
 
 #[test]
-fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
+fn an_upload_is_resumed_after_a_broken_connection_a_restart_and_a_kill() {
     for sync in ["full", "none"] {
         let home = Server::home();
         let mut server = Server::start_in(&home, &["--sync", sync]);
@@ -387,14 +388,14 @@ fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
         client.stream.shutdown(Shutdown::Write).expect("a stream can be half-closed");
         assert!(client.hear().starts_with("no 400 "));
 
-        // What came since the last state of its digest is lost with a server that is killed.
+        // A server that is killed loses the bytes after the last state of the digest.
         for (ending, from, until) in [(Signal::KILL, 7 * MIB, 11 * MIB), (Signal::TERM, 7 * MIB, 15 * MIB)] {
             let mut client = Client::to(server.tcp());
             assert_eq!(upload.send_until(&mut client, until), from);
             await_held(&server, until);
             server.signal(ending);
             if ending == Signal::TERM {
-                await_until("the server to heed it", || server.log().contains("shutting down"));
+                await_until("the server to begin its shutdown", || server.log().contains("shutting down"));
                 server.signal(ending);
             }
             server.wait();
@@ -408,7 +409,7 @@ fn an_upload_goes_on_after_a_broken_connection_a_restart_and_a_kill() {
 }
 
 #[test]
-fn a_whole_upload_that_was_kept_needs_its_digest_only() {
+fn a_kept_upload_that_is_complete_needs_only_its_digest() {
     let server = Server::start(&[]);
     let upload = Resumable::new(2 * MIB, "a");
     upload.break_off(&server, 2 * MIB);
@@ -419,7 +420,7 @@ fn a_whole_upload_that_was_kept_needs_its_digest_only() {
 }
 
 #[test]
-fn the_newest_claim_wins_and_the_older_one_hears_so() {
+fn the_newest_request_wins_and_the_older_one_is_refused() {
     let server = Server::start(&[]);
     let before = server.descriptors();
     let upload = Resumable::new(8 * MIB, "a");
@@ -430,7 +431,7 @@ fn the_newest_claim_wins_and_the_older_one_hears_so() {
     assert_eq!(upload.send_until(&mut newer, 5 * MIB), 3 * MIB);
     let words = older.hear();
     assert!(words.starts_with("no 409 ") && !words.contains("retry"), "{words}");
-    assert_eq!(older.hear(), "", "it was the last word");
+    assert_eq!(older.hear(), "", "no answer follows the refusal");
     await_held(&server, 5 * MIB);
     assert_eq!(upload.finish(&server), 5 * MIB);
     assert!(newer.hear().starts_with("no 409 "));
@@ -439,7 +440,7 @@ fn the_newest_claim_wins_and_the_older_one_hears_so() {
     await_until("every descriptor to be closed", || server.descriptors() == before);
 }
 
-/// A server that has begun no sync yet, and holds the first half of `upload`.
+/// A server that holds the first half of `upload` and has synced nothing since its start.
 fn start_after_break_off(upload: &Resumable) -> Server {
     let home = Server::home();
     let mut server = Server::start_in(&home, &[]);
@@ -450,7 +451,7 @@ fn start_after_break_off(upload: &Resumable) -> Server {
 }
 
 #[test]
-fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
+fn an_upload_that_a_newer_request_took_over_is_not_counted_as_stored() {
     let upload = Resumable::new(2 * MIB, "a");
     let server = start_after_break_off(&upload);
     let inject = "inject=fdatasync:delay_enter=1s:when=1";
@@ -458,12 +459,12 @@ fn what_is_held_for_somebody_who_was_overtaken_is_not_counted_as_stored() {
     let mut older = Client::to(server.tcp());
     older.send(&upload.request);
     server.await_accepted();
-    // While the older one waits for the disk; the lock is still with what the disk has of it.
+    // The older one is waiting for the disk. The pending sync still owns the lock.
     let mut newer = Client::to(server.tcp());
     assert_eq!(newer.ask(&upload.request), format!("ok {MIB}"));
     let words = older.hear();
     assert!(words.starts_with("no 409 ") && !words.contains("retry"), "{words}");
-    // The newer one was told after the sync that the older one waited for, and that one is still there to be told.
+    // The newer one was answered after the sync that the older one waits for, so the older one's outcome is here too.
     assert_eq!(older.hear(), "");
     drop((older, newer));
     server.signal(Signal::USR1);
@@ -480,7 +481,7 @@ fn content_whose_sync_has_failed_is_not_resumed() {
     let mut older = Client::to(server.tcp());
     older.send(&upload.request);
     server.await_accepted();
-    // While the older one waits for the disk, so that nobody is told that its sync has failed.
+    // The older one is waiting for the disk, so no client is told that the sync failed.
     assert_eq!(Client::to(server.tcp()).ask(&upload.request), "ok 0");
     assert!(older.hear().starts_with("no 409 "));
     assert_eq!(Client::to(server.tcp()).ask("/put size=1 b\nx"), "done 1 - b");
@@ -491,7 +492,7 @@ fn content_whose_sync_has_failed_is_not_resumed() {
 }
 
 #[test]
-fn nothing_of_what_is_held_is_read_to_resume_it() {
+fn resuming_reads_none_of_the_stored_content() {
     for sync in ["full", "none"] {
         let home = Server::home();
         let start = || Server::start_in(&home, &["--sync", sync]);
@@ -501,8 +502,8 @@ fn nothing_of_what_is_held_is_read_to_resume_it() {
         server.signal(Signal::TERM);
         server.wait();
         let server = start();
-        let kept = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
-        let mut files = kept.map(|file| file.expect("and read").path());
+        let kept = fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists");
+        let mut files = kept.map(|file| file.expect("an entry can be read").path());
         let content = files.find(|path| path.extension().is_none()).expect("it is kept");
         let reads = "trace=read,readv,pread64,preadv,preadv2,mmap";
         let only = content.to_str().expect("it is text");
@@ -514,7 +515,7 @@ fn nothing_of_what_is_held_is_read_to_resume_it() {
 }
 
 #[test]
-fn what_a_killed_server_had_taken_in_is_resumed_from_the_last_state_of_its_digest() {
+fn after_a_kill_an_upload_is_resumed_from_the_last_state_of_its_digest() {
     for sync in ["full", "none"] {
         let home = Server::home();
         let start = || Server::start_in(&home, &["--sync", sync]);
@@ -536,10 +537,10 @@ fn what_a_killed_server_had_taken_in_is_resumed_from_the_last_state_of_its_diges
     }
 }
 
-/// Up to where the state of its digest is written of the one upload that is kept.
+/// The offset of the last written digest state, of the only kept upload.
 fn last_state(server: &Server) -> usize {
-    let files = fs::read_dir(server.dir().join(".intake/kept")).expect("it is always there");
-    let mut paths = files.map(|file| file.expect("and read").path());
+    let files = fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists");
+    let mut paths = files.map(|file| file.expect("an entry can be read").path());
     let record = paths.find(|path| path.extension().is_some()).and_then(|path| fs::read(path).ok()).unwrap_or_default();
     let offsets = record.chunks(512).skip(2).map(|slot| String::from_utf8_lossy(slot).into_owned());
     offsets.filter_map(|slot| slot.split(' ').next()?.parse().ok()).max().unwrap_or(0)
@@ -552,11 +553,11 @@ fn an_upload_that_promises_another_digest_begins_anew() {
     upload.break_off(&server, MIB);
     let request = upload.request.replace("crc32c", "sha256");
     assert_eq!(Client::to(server.tcp()).ask(request), "ok 0");
-    assert_eq!(upload.finish(&server), 0, "and so does the first one then");
+    assert_eq!(upload.finish(&server), 0, "the first one begins anew, too");
     assert!(server.files()["a"] == upload.bytes);
 }
 
-/// Sends all of `upload`, and goes away while it is synced, for which `inject` sees to it.
+/// Sends all of `upload`, and disconnects while `inject` delays its sync.
 fn leave_in_its_sync(server: &Server, upload: &Resumable, inject: &str) -> Option<Strace> {
     let mut client = Client::to(server.tcp());
     upload.send_until(&mut client, upload.bytes.len());
@@ -564,19 +565,19 @@ fn leave_in_its_sync(server: &Server, upload: &Resumable, inject: &str) -> Optio
     await_idle_disk(server);
     let strace = Strace::attach(server.pid(), &["-f", "-e", "trace=fdatasync", "-e", inject])?;
     client.send(&upload.trailer);
-    await_until("all of it to be taken", || server.log().contains("the content is whole: 9437184"));
+    await_until("all content to arrive", || server.log().contains("the content is whole: 9437184"));
     reset(client.stream);
     Some(strace)
 }
 
 #[test]
-fn who_comes_back_while_the_disk_is_busy_hears_what_became_of_it() {
+fn a_client_that_asks_again_during_the_sync_gets_the_outcome() {
     let known = |upload: &Resumable| upload.request.replace("crc32c=trailer", upload.trailer.trim());
     for kind in ["known", "same", "trailer"] {
         let server = Server::start(&["--trace"]);
         let before = server.descriptors();
         let upload = Resumable::new(9 * MIB, "a");
-        // So that it gets another name than the one that it was sent with.
+        // The name is in use, so the file gets another one.
         fs::write(server.dir().join("a"), "old").expect("it can be written");
         let inject = "inject=fdatasync:delay_enter=3s:when=1";
         let Some(_strace) = leave_in_its_sync(&server, &upload, inject) else { return };
@@ -591,12 +592,12 @@ fn who_comes_back_while_the_disk_is_busy_hears_what_became_of_it() {
         }
         assert_eq!(client.hear(), format!("{}.1", upload.done), "{kind}");
         assert_eq!(kept(&server), 0);
-        // Whoever has not heard that either.
+        // A client that missed this answer too asks again.
         assert_eq!(client.ask(known(&upload)), format!("{}.1", upload.done));
         assert_eq!(server.files().len(), 2, "{kind}: there is no second copy");
         assert!(server.files()["a.1"] == upload.bytes);
-        // It was removed since: then it is taken as any other.
-        fs::remove_file(server.dir().join("a.1")).expect("it is there");
+        // A published file that was removed since is uploaded like any other.
+        fs::remove_file(server.dir().join("a.1")).expect("it exists");
         assert_eq!(client.ask(known(&upload)), "ok 0");
         drop(client);
         await_until("every descriptor to be closed", || server.descriptors() == before);
@@ -610,7 +611,7 @@ fn a_receipt_is_told_again_only_while_the_very_file_is_there_as_it_was_stored() 
     let known = upload.request.replace("crc32c=trailer", upload.trailer.trim());
     let path = server.dir().join("a");
     let edit = |at: u64| {
-        let file = fs::File::options().write(true).open(&path).expect("it is there");
+        let file = fs::File::options().write(true).open(&path).expect("it exists");
         file.write_all_at(b"!", at).expect("it can be written");
         file
     };
@@ -627,16 +628,16 @@ fn a_receipt_is_told_again_only_while_the_very_file_is_there_as_it_was_stored() 
             assert_eq!(client.ask(&other), format!("done 1000 {told} a"));
         }),
         ("another file was moved to its place", &|| {
-            let modified = fs::metadata(&path).and_then(|meta| meta.modified()).expect("it is there");
+            let modified = fs::metadata(&path).and_then(|meta| meta.modified()).expect("it exists");
             let beside = server.dir().join("beside");
             fs::write(&beside, &other).expect("it can be written");
-            let file = fs::File::options().write(true).open(&beside).expect("it is there");
+            let file = fs::File::options().write(true).open(&beside).expect("it exists");
             file.set_modified(modified).expect("it is ours");
             fs::rename(beside, &path).expect("it can be moved");
         }),
         ("it was edited", &|| drop(edit(500))),
         ("it was made longer", &|| drop(edit(1000))),
-        ("it was removed", &|| fs::remove_file(&path).expect("it is there")),
+        ("it was removed", &|| fs::remove_file(&path).expect("it exists")),
     ];
     for (change, make) in changes {
         assert_eq!(upload.finish(&server), 0, "before: {change}");
@@ -653,7 +654,7 @@ fn a_receipt_is_told_again_only_while_the_very_file_is_there_as_it_was_stored() 
 }
 
 #[test]
-fn who_comes_back_while_the_disk_is_busy_and_fails_gets_its_turn() {
+fn a_client_that_asks_again_during_a_sync_that_fails_uploads_again() {
     let server = Server::start(&["--trace"]);
     let upload = Resumable::new(9 * MIB, "a");
     let inject = "inject=fdatasync:error=ENOSPC:delay_enter=3s:when=1";
@@ -663,7 +664,7 @@ fn who_comes_back_while_the_disk_is_busy_and_fails_gets_its_turn() {
 }
 
 #[test]
-fn a_trailer_that_is_not_that_of_what_was_published_is_refused() {
+fn a_trailer_that_differs_from_the_published_digest_is_refused() {
     let server = Server::start(&["--trace"]);
     let upload = Resumable::new(9 * MIB, "a");
     let inject = "inject=fdatasync:delay_enter=3s:when=1";
@@ -677,7 +678,7 @@ fn a_trailer_that_is_not_that_of_what_was_published_is_refused() {
 }
 
 #[test]
-fn a_claim_of_another_living_server_is_left_alone() {
+fn an_upload_that_another_living_server_owns_is_left_alone() {
     let home = Server::home();
     let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));
     let upload = Resumable::new(2 * MIB, "a");
@@ -693,7 +694,7 @@ fn a_claim_of_another_living_server_is_left_alone() {
 }
 
 #[test]
-fn what_is_another_upload_or_known_to_be_wrong_starts_anew() {
+fn another_upload_or_a_wrong_digest_starts_anew() {
     let server = Server::start(&[]);
     let upload = Resumable::new(2 * MIB, "a");
     upload.break_off(&server, MIB);
@@ -701,7 +702,7 @@ fn what_is_another_upload_or_known_to_be_wrong_starts_anew() {
     assert_eq!(client.ask(format!("/ask size={} crc32c=trailer resume=id-1 b\n", 2 * MIB)), "ok 0");
     assert_eq!(upload.break_off(&server, MIB), 0);
 
-    // A wrong digest: what is held is of no use, and the conversation goes on.
+    // After a wrong digest the partial file is of no use, and the connection continues.
     let mut client = Client::to(server.tcp());
     assert_eq!(upload.send_until(&mut client, 2 * MIB), MIB);
     client.send("crc32c=00000000\n");
@@ -711,7 +712,7 @@ fn what_is_another_upload_or_known_to_be_wrong_starts_anew() {
 }
 
 #[test]
-fn what_nobody_goes_on_with_expires() {
+fn a_kept_upload_that_nobody_resumes_expires() {
     let home = Server::home();
     let server = Server::start_in(&home, &[]);
     let upload = Resumable::new(2 * MIB, "a");
@@ -720,7 +721,7 @@ fn what_nobody_goes_on_with_expires() {
     await_held(&server, MIB);
     for (ttl, left) in [("0ms", 2), ("1h", 2)] {
         drop(Server::start_in(&home, &["--partial-ttl", ttl]));
-        assert_eq!(kept(&server), left, "it has an owner");
+        assert_eq!(kept(&server), left, "the upload is in use");
     }
     reset(client.stream);
     drop(server);
@@ -736,21 +737,21 @@ fn a_server_whose_own_files_were_removed_makes_them_again_and_says_so_once() {
         let server = Server::start(&["--on-exists", "replace", "--sync", sync]);
         let intake = server.dir().join(".intake");
         let lock_directory = || {
-            let entries = fs::read_dir(&intake).expect("it is there");
+            let entries = fs::read_dir(&intake).expect("it exists");
             let mut paths = entries.map(|entry| entry.expect("an entry can be read").path());
             paths.find(|path| !path.ends_with("kept")).expect("the server has one")
         };
         for (number, removed) in
             (1..).zip([&lock_directory as &dyn Fn() -> _, &|| intake.clone(), &|| intake.join("kept")])
         {
-            let cut_off = classic_begin(server.tcp(), "cut-off").expect("the name is taken");
+            let cut_off = classic_begin(server.tcp(), "cut-off").expect("the name is accepted");
             fs::remove_dir_all(removed()).expect("it can be removed");
             for name in ["a", "b"] {
-                classic(server.tcp(), "classic", b"content").expect("the upload is taken");
+                classic(server.tcp(), "classic", b"content").expect("the upload is accepted");
                 assert_eq!(Resumable::new(7, name).finish(&server), 0);
             }
             let lost = is_reset(&classic_finish(cut_off, b"content"));
-            assert_eq!(lost, number < 3, "removal {number}: only what was in there is lost");
+            assert_eq!(lost, number < 3, "removal {number}: only the partial files in it are lost");
             let warnings = server.log().matches("somebody removed the server's own files").count();
             assert_eq!(warnings, number, "{}", server.log());
         }
@@ -758,7 +759,7 @@ fn a_server_whose_own_files_were_removed_makes_them_again_and_says_so_once() {
 }
 
 #[test]
-fn what_another_server_holds_is_not_resumed_here() {
+fn an_upload_on_another_living_server_is_not_resumed_here() {
     let home = Server::home();
     let (mut first, second) = (Server::start_in(&home, &[]), Server::start_in(&home, &[]));
     let upload = Resumable::new(3 * MIB, "a");

@@ -85,7 +85,7 @@ fn a_flood_leaves_the_uploads_most_of_the_time() {
             (0..2).for_each(|_| drop(scope.spawn(flood)));
             let upload = classic(server.tcp(), "name.bin", &bytes);
             over.store(true, Ordering::Relaxed);
-            upload.expect("the upload is taken");
+            upload.expect("the upload is accepted");
         });
         files_of([("name.bin", &bytes)])
     });

@@ -13,7 +13,7 @@ fn classic_uploads_of_every_size_are_stored_when_the_server_ends_the_connection(
     let server = Server::start(&[]);
     for size in SIZES {
         let (name, bytes) = (format!("{size}.bin"), content(size, 1));
-        classic(server.tcp(), &name, &bytes).expect("the upload is taken");
+        classic(server.tcp(), &name, &bytes).expect("the upload is accepted");
         assert!(server.files()[&name] == bytes, "{name}");
     }
 }
@@ -23,7 +23,7 @@ fn line_uploads_of_every_size_are_stored_when_their_receipt_comes() {
     let server = Server::start(&[]);
     for size in SIZES {
         let (name, bytes) = (format!("{size}.bin"), content(size, 2));
-        let receipt = line(server.tcp(), &name, &bytes).expect("the upload is taken");
+        let receipt = line(server.tcp(), &name, &bytes).expect("the upload is accepted");
         assert_eq!(receipt, format!("done {size} - {name}\n"));
         assert!(server.files()[&name] == bytes, "{name}");
     }
@@ -38,7 +38,7 @@ fn hundreds_of_uploads_at_once_are_all_stored_byte_for_byte() {
     thread::scope(|scope| {
         let uploads: Vec<_> = (0..300).map(|number| scope.spawn(move || upload(number))).collect();
         for upload in uploads {
-            upload.join().expect("no client panics").expect("the upload is taken");
+            upload.join().expect("no client panics").expect("the upload is accepted");
         }
     });
     let files = server.files();
@@ -51,7 +51,7 @@ fn hundreds_of_uploads_at_once_are_all_stored_byte_for_byte() {
 fn the_log_has_both_names_and_calls_only_unverified_uploads_so() {
     let server = Server::start(&[]);
     for _ in 0..2 {
-        classic(server.tcp(), "report.pdf", b"content").expect("the upload is taken");
+        classic(server.tcp(), "report.pdf", b"content").expect("the upload is accepted");
     }
     let mut put = connect(server.tcp()).expect("the server accepts");
     put.write_all(b"/put size=7 put.pdf\ncontent/bye\n").expect("a request can be sent");
@@ -67,7 +67,7 @@ fn the_log_has_both_names_and_calls_only_unverified_uploads_so() {
 #[test]
 fn the_log_names_every_file_once_whatever_the_outcome() {
     let server = Server::start(&["--on-exists", "refuse"]);
-    classic(server.tcp(), "classic.bin", b"1").expect("the upload is taken");
+    classic(server.tcp(), "classic.bin", b"1").expect("the upload is accepted");
     line(server.tcp(), "line.bin", b"22").expect("a receipt comes");
     line(server.tcp(), "classic.bin", b"333").expect("a refusal comes");
     let ask_for = |requests: &[String]| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use intake::net::{Pipe, Readiness, Stream};
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
 #[derive(Clone)]
 pub struct Chance(Rc<Cell<u64>>);
 
@@ -52,51 +52,51 @@ pub struct Wire {
     pub inbound: VecDeque<u8>,
     pub fin: bool,
     pub reset: bool,
-    /// An error is told once; after it the stream looks as if it had ended well.
-    error_was_told: bool,
+    /// A read or write reports an error once. After that the stream looks as if it had ended in order.
+    error_was_reported: bool,
     pub outbound: Vec<u8>,
-    /// The client reads now and then only: so much more fits into the send buffer.
+    /// How many more bytes fit into the send buffer. The client makes room by reading now and then.
     pub room: usize,
-    /// Something happened that no event has told yet.
+    /// Something happened since the last event.
     pub edge: bool,
     write_was_shut_down: bool,
     pub was_reset_by_server: bool,
     reset_on_close: bool,
-    /// A mistake: every close is an end.
+    /// The planted mistake: no close is a reset.
     pub never_resets: bool,
     pub closed: bool,
-    /// Less tells of itself only with an end.
+    /// Fewer unread bytes than this cause no event before the end of the stream.
     low_water: usize,
-    /// The stream begins with a handshake: it has bytes of its own to send, and the client goes on when it has them.
+    /// The stream starts with a handshake: it has bytes of its own to send, and the client continues when it has them.
     pub is_chatty: bool,
     has_begun: bool,
-    /// Bytes of its own that wait to be sent.
+    /// How many of the stream's own bytes wait to be sent.
     own: usize,
 }
 
 impl Wire {
-    /// A new connection, with so much room in the send buffer.
+    /// A new connection whose send buffer takes `room` bytes.
     pub fn with_room(room: usize) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self { room, ..Self::default() }))
     }
 
-    /// The client has sent this.
+    /// Bytes from the client arrive.
     pub fn arrive(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
-        self.edge |= self.tells_of_input();
+        self.edge |= self.causes_event();
     }
 
-    /// What the next event says, where one is due.
+    /// The next event, if one is due.
     pub fn event(&mut self) -> Option<Readiness> {
         std::mem::take(&mut self.edge).then(|| self.readiness())
     }
 
-    /// What an event would say.
+    /// What an event would report.
     pub fn readiness(&self) -> Readiness {
-        Readiness { readable: self.own == 0 && self.tells_of_input(), writable: true }
+        Readiness { readable: self.own == 0 && self.causes_event(), writable: true }
     }
 
-    fn tells_of_input(&self) -> bool {
+    fn causes_event(&self) -> bool {
         self.fin || self.reset || self.inbound.len() >= self.low_water
     }
 }
@@ -124,8 +124,8 @@ impl Read for SimStream {
             let count = wire.inbound.len().min(buffer.len()).min(short);
             return wire.inbound.read(&mut buffer[..count]);
         }
-        if wire.reset && !wire.error_was_told {
-            wire.error_was_told = true;
+        if wire.reset && !wire.error_was_reported {
+            wire.error_was_reported = true;
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if wire.fin || wire.reset { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
@@ -135,9 +135,9 @@ impl Read for SimStream {
 impl Write for SimStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.wire.borrow_mut();
-        assert!(!wire.write_was_shut_down, "nothing is said after the last word");
+        assert!(!wire.write_was_shut_down, "nothing is sent after the last word");
         if wire.reset {
-            wire.error_was_told = true;
+            wire.error_was_reported = true;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if wire.room == 0 {
@@ -153,13 +153,13 @@ impl Write for SimStream {
         let mut wire = self.wire.borrow_mut();
         assert!(!wire.write_was_shut_down, "nothing is sent after the last word");
         if wire.reset {
-            wire.error_was_told = true;
+            wire.error_was_reported = true;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if wire.own == 0 {
             return Ok(());
         }
-        // Either there is no room for a moment, or it is sent and the client goes on. An event tells of both.
+        // Either the buffer is full for a moment, or the bytes leave and the client continues. An event reports both.
         wire.edge = true;
         if self.chance.one_in(3) {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -182,12 +182,12 @@ impl Stream for SimStream {
         Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
     }
 
-    /// Says as little as the kernel does: that nothing was moved may mean anything but an error, which is told once.
+    /// Returns as little as the kernel: 0 can mean anything but an error, and an error is reported once.
     fn splice(&mut self, pipe: &Pipe, max: usize) -> io::Result<usize> {
         if self.wire.borrow().inbound.is_empty() && !self.wire.borrow().reset || self.chance.one_in(10) {
             return if self.chance.one_in(2) { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        // So much fits into a pipe of any size, and into the one that it goes to.
+        // So many bytes fit into a pipe of any size, and into the next one.
         let mut buffer = [0; 4096];
         let count = self.read(&mut buffer[..max.min(4096)])?;
         let (reader, mut writer) = io::pipe()?;
@@ -199,12 +199,12 @@ impl Stream for SimStream {
     fn set_low_water(&mut self, bytes: usize) {
         let mut wire = self.wire.borrow_mut();
         wire.low_water = bytes;
-        wire.edge |= wire.tells_of_input();
+        wire.edge |= wire.causes_event();
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         let mut wire = self.wire.borrow_mut();
-        assert_eq!(wire.own, 0, "what the stream has to send itself is sent before");
+        assert_eq!(wire.own, 0, "the stream has sent its own bytes first");
         wire.write_was_shut_down = true;
         Ok(())
     }
@@ -218,12 +218,12 @@ impl Stream for SimStream {
 impl Drop for SimStream {
     fn drop(&mut self) {
         if thread::panicking() {
-            // Nothing is said by a machine that has stopped.
+            // A machine that has stopped sends nothing.
             return;
         }
         let mut wire = self.wire.borrow_mut();
         wire.closed = true;
-        // A close with unread data is a reset, and overtakes what was said (RFC 1122 4.2.2.13).
+        // A close with unread data is a reset, and overtakes what was sent (RFC 1122 4.2.2.13).
         wire.was_reset_by_server = !wire.never_resets && wire.reset_on_close || !wire.inbound.is_empty();
     }
 }
