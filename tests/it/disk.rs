@@ -17,16 +17,16 @@ use crate::tools::{Strace, unshare_loop_mounts};
 
 /// Uploads in both dialects, and checks that each is refused before any content: classic instead of its `ok`.
 fn assert_refused(server: &Server, start: &str) {
-    let error = classic_begin(server.tcp(), "classic.bin").expect_err("there is no place to write");
+    let error = classic_begin(server.tcp(), "classic.bin").expect_err("the server cannot create a file");
     assert!(error.to_string().starts_with(start), "{error}");
-    let reply = line(server.tcp(), "line.bin", &content(1 << 20, 1)).expect("the words get through");
+    let reply = line(server.tcp(), "line.bin", &content(1 << 20, 1)).expect("the answer arrives");
     assert!(reply.starts_with(start), "{reply}");
 }
 
 /// Uploads in both dialects, and checks that each is aborted in the middle.
-fn assert_given_up(server: &Server, bytes: &[u8], start: &str) {
+fn assert_aborted(server: &Server, bytes: &[u8], start: &str) {
     assert!(is_reset(&classic(server.tcp(), "classic.bin", bytes)));
-    let reply = line(server.tcp(), "line.bin", bytes).expect("the words get through");
+    let reply = line(server.tcp(), "line.bin", bytes).expect("the answer arrives");
     assert!(reply.starts_with(start), "{reply}");
 }
 
@@ -38,7 +38,7 @@ fn an_upload_that_does_not_fit_on_the_disk_is_aborted_and_its_space_freed() {
         let free_pages = || statvfs(server.dir()).expect("the inbox is a directory").f_bfree;
         let before = free_pages();
         server.withstands(|| {
-            assert_given_up(&server, &content(6 << 20, 1), "no 507 no space is left for the file: ");
+            assert_aborted(&server, &content(6 << 20, 1), "no 507 no space is left for the file: ");
             // Minus one page for the honest upload.
             await_until("the space to be free again", || free_pages() >= before - 1);
             let bytes = content(500_000, 2);
@@ -67,7 +67,7 @@ fn a_file_over_the_size_limit_of_the_process_aborts_only_its_upload() {
         let server = Server::start_under(&["prlimit", &format!("--fsize={limit}")], &Server::home(), &[]);
         server.withstands(|| {
             let start = "no 500 the file cannot be stored: larger than the file system";
-            assert_given_up(&server, &content(limit + 1, 1), start);
+            assert_aborted(&server, &content(limit + 1, 1), start);
             let bytes = content(limit, 2);
             classic(server.tcp(), "fits.bin", &bytes).expect("the upload is accepted");
             files_of([("fits.bin", &bytes)])
@@ -98,7 +98,8 @@ fn a_directory_without_write_permission_fails_uploads_until_it_has_it_again() {
     let wrapper: &[&str] = if geteuid().is_root() { &["setpriv", "--bounding-set", "-all"] } else { &[] };
     for policy in ["rename", "replace"] {
         let server = Server::start_under(wrapper, &Server::home(), &["--on-exists", policy]);
-        let set_mode = |mode| fs::set_permissions(server.dir(), fs::Permissions::from_mode(mode)).expect("it is ours");
+        let set_mode =
+            |mode| fs::set_permissions(server.dir(), fs::Permissions::from_mode(mode)).expect("the directory is ours");
         server.withstands(|| {
             set_mode(0);
             assert_refused(&server, "no 500 the file cannot be stored: Permission denied");
@@ -137,10 +138,10 @@ fn a_mount_point_under_the_name_is_not_written_through() {
                  touch elsewhere inbox/bound && mount --bind elsewhere inbox/bound";
     let Some(server) = Server::start_after(mount, &["--on-exists", "replace"]) else { return };
     server.withstands(|| {
-        let reply = line(server.tcp(), "mounted", b"content").expect("the words get through");
+        let reply = line(server.tcp(), "mounted", b"content").expect("the answer arrives");
         assert!(reply.starts_with("no 409 "), "{reply}");
         assert!(is_reset(&classic(server.tcp(), "bound", b"content")));
-        // The file that is mounted there, unchanged.
+        // The mounted file is unchanged.
         files_of([("bound", b"")])
     });
 }
@@ -166,7 +167,7 @@ fn a_file_that_cannot_be_created_is_refused_before_any_content() {
         server.withstands(|| {
             let errors = [&ERRORS[..], &[("EMFILE", 500)]].concat();
             assert_each_fails(server.pid(), "openat", &errors, || {
-                classic_begin(server.tcp(), "name.bin").expect_err("there is no place to write").to_string()
+                classic_begin(server.tcp(), "name.bin").expect_err("the server cannot create a file").to_string()
             });
             Files::new()
         });
@@ -183,7 +184,7 @@ fn a_file_that_cannot_be_published_is_refused_and_removed() {
             let publisher = server.naming_thread();
             let errors = [&ERRORS[..], &[("EXDEV", 500), ("EMLINK", 500), ("EPERM", 500)]].concat();
             assert_each_fails(publisher, call, &errors, || {
-                line(server.tcp(), "name.bin", b"content").expect("the words get through")
+                line(server.tcp(), "name.bin", b"content").expect("the answer arrives")
             });
             let inject = format!("inject={call}:error=EIO:when=1");
             let Some(_strace) = Strace::attach(publisher, &["-e", &inject]) else { return Files::new() };
@@ -194,7 +195,7 @@ fn a_file_that_cannot_be_published_is_refused_and_removed() {
 }
 
 #[test]
-fn any_write_that_fails_ends_its_upload() {
+fn a_failed_write_ends_its_upload() {
     let server = Server::start(&["--on-exists", "replace"]);
     server.withstands(|| {
         let errors =
@@ -211,7 +212,7 @@ fn descriptor_path(server: &Server, path: &Path) -> String {
     let descriptors = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server runs");
     let mut paths = descriptors.map(|entry| entry.expect("and read").path());
     let descriptor = paths.find(|path| fs::metadata(path).is_ok_and(|meta| meta.ino() == inode));
-    let target = fs::read_link(descriptor.expect("it is open")).expect("a descriptor is a link");
+    let target = fs::read_link(descriptor.expect("the file is open")).expect("a descriptor is a link");
     target.to_str().expect("a path in UTF-8").trim_end_matches(" (deleted)").to_owned()
 }
 
@@ -231,7 +232,9 @@ fn fail_kth_write(server: &Server, error: &str, k: usize) {
     let Some(_strace) = Strace::attach(server.pid(), &["-P", &path, "-e", &inject]) else { return };
     for piece in 1..k {
         stream.write_all(b"piece").expect("content can be sent");
-        await_until("it to be written", || fs::metadata(&partial).is_ok_and(|meta| meta.len() == 5 * piece as u64));
+        await_until("the piece to be written", || {
+            fs::metadata(&partial).is_ok_and(|meta| meta.len() == 5 * piece as u64)
+        });
     }
     assert!(is_reset(&classic_finish(stream, b"piece")), "{error} in write {k}");
 }
@@ -290,8 +293,8 @@ fn interrupt(server: &Server) -> impl Fn((u32, &[&str])) -> Files {
 
 #[test]
 fn a_failed_sync_is_reported_and_never_repeated() {
-    // A file that has its name when the sync of the directory fails is whole, and has no receipt.
-    let (lost, named) = (Files::new(), files_of([("told.bin", b"content")]));
+    // A file that is already published when the sync of the directory fails is whole, and gets no receipt.
+    let (lost, named) = (Files::new(), files_of([("named.bin", b"content")]));
     for (call, error, stored) in [("fdatasync", "EIO", &lost), ("fsync", "EIO", &named), ("fsync", "ENOSPC", &named)] {
         let server = Server::start(&[]);
         classic(server.tcp(), "before.bin", b"content").expect("the upload is accepted");
@@ -299,11 +302,11 @@ fn a_failed_sync_is_reported_and_never_repeated() {
         let thread = if call == "fsync" { server.naming_thread() } else { server.syncing_thread() };
         let Some(strace) = Strace::attach(thread, &["-e", &trace, "-e", &inject]) else { return };
         let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
-        let reply = line(server.tcp(), "told.bin", b"content").expect("the words get through");
+        let reply = line(server.tcp(), "named.bin", b"content").expect("the answer arrives");
         assert!(reply.starts_with("no 500 "), "{reply}");
         assert_refused(&server, "no 500 ");
         assert!(is_reset(&classic_finish(running, b"content")));
-        assert_eq!(strace.calls().len(), 1, "a second {call} that succeeds proves nothing");
+        assert_eq!(strace.calls().len(), 1, "a second {call} that succeeds would prove nothing");
         let mut expected = files_of([("before.bin", b"content")]);
         expected.extend(stored.clone());
         server.assert_holds_only(&expected);
@@ -319,7 +322,7 @@ fn a_sync_that_finds_no_space_fails_only_its_own_upload() {
             let inject = format!("inject=fdatasync:error={error}:when=1");
             let Some(_strace) = Strace::attach(server.syncing_thread(), &["-e", &inject]) else { return Files::new() };
             let running = classic_begin(server.tcp(), "running.bin").expect("the name is accepted");
-            let reply = line(server.tcp(), "lost.bin", b"content").expect("the words get through");
+            let reply = line(server.tcp(), "lost.bin", b"content").expect("the answer arrives");
             assert!(reply.starts_with("no 507 "), "{reply}");
             classic_finish(running, b"content").expect("the upload is stored");
             assert_eq!(line(server.tcp(), "next.bin", b"content").expect("a receipt"), "done 7 - next.bin\n");
@@ -336,18 +339,18 @@ fn a_late_write_error_is_known_before_the_receipt() {
                  mkfs.ext4 -q thin/disk && mount -o loop thin/disk inbox";
     let server = Server::start_secluded(&unshare, mount, &[]);
     classic(server.tcp(), "before.bin", b"content").expect("the upload is accepted");
-    let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the words get through");
+    let reply = line(server.tcp(), "lost.bin", &content(40 << 20, 1)).expect("the answer arrives");
     assert!(reply.starts_with("no 5"), "{reply}");
     let mut expected = files_of([("before.bin", b"content")]);
     // The disk may or may not have space for it. The answer must be true.
-    if line(server.tcp(), "next.bin", b"content").expect("the words get through").starts_with("done ") {
+    if line(server.tcp(), "next.bin", b"content").expect("the answer arrives").starts_with("done ") {
         expected.extend(files_of([("next.bin", b"content")]));
     }
     server.assert_holds_only(&expected);
 }
 
 #[test]
-fn a_file_system_that_compresses_may_do_so() {
+fn a_file_system_may_compress() {
     let Some(unshare) = unshare_loop_mounts("mkfs.btrfs") else { return };
     let mount = "mkdir disk && mount -t tmpfs -o size=300m tmpfs disk && truncate -s 256m disk/image && \
                  mkfs.btrfs -q disk/image && mount -o loop,compress=zstd disk/image inbox";

@@ -1,4 +1,4 @@
-//! The documents, compared with the tree and with a run: what they name exists, and what they show happens.
+//! The documents, compared with the tree and with a run: files and code that they name exist, and a run goes as they show it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -19,7 +19,7 @@ fn is_path(span: &str) -> bool {
     folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(' ')
 }
 
-/// The part of a code span that is looked for: `Connection::advance`, `VISIT_BYTES`, `Budget`. `None`: no name of the code.
+/// The name in a code span: `Connection::advance`, `VISIT_BYTES`, `Budget`. `None`: it is not a name of the code.
 fn item(span: &str) -> Option<&str> {
     let is_name = |text: &str| text.chars().all(|next| next.is_ascii_alphanumeric() || next == '_');
     let last = span.rsplit("::").next()?;
@@ -37,7 +37,7 @@ pub fn read_all(path: &Path) -> String {
     files.map(|path| read_all(&path)).collect()
 }
 
-/// Checks that the names of the code in `text` stand in the files that it names.
+/// Checks that the names of the code in `text` occur in the files that it names.
 pub fn assert_items_are_in_the_files(text: &str) {
     let code: String = code_spans(text).filter(|span| is_path(span)).map(|path| read_all(&root().join(path))).collect();
     for item in code_spans(text).filter_map(item) {
@@ -70,16 +70,16 @@ fn the_files_that_documents_name_exist() {
 }
 
 #[test]
-fn what_contributing_names_of_the_code_is_there() {
+fn the_code_that_contributing_names_exists() {
     let text = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
     let (_, paths) = text.split_once("## Where do I add").expect("the section is there");
     let (paths, _) = paths.split_once("\n## ").expect("another section follows");
     paths.split("\n\n").for_each(assert_items_are_in_the_files);
 }
 
-/// The reply that the README shows is what the server says.
+/// The server sends the reply that the README shows.
 #[test]
-fn the_receipt_in_the_readme_is_what_the_server_says() {
+fn the_server_sends_the_receipt_of_the_readme() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let (_, shown) =
         readme.split_once("    $ (echo crash.log; cat crash.log) | nc -N 127.0.0.1 9000\n").expect("it is typed");
@@ -88,7 +88,7 @@ fn the_receipt_in_the_readme_is_what_the_server_says() {
     assert_eq!(line(server.tcp(), "crash.log", &content(70_000, 1)).unwrap().trim_end(), shown);
 }
 
-/// What the README says the server prints about its sockets.
+/// The server prints its addresses as the README shows them.
 #[test]
 fn the_lines_on_standard_output_are_as_the_readme_shows_them() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

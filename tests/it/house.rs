@@ -1,5 +1,5 @@
 //! The rules of the source tree, kept by a test: what may import what, what the ground floor must not name, how long a
-//! function may be, and that every limit says why. CONTRIBUTING.md tells them in words.
+//! function may be, and that every limit gives its reason. CONTRIBUTING.md explains them.
 
 mod source;
 
@@ -21,7 +21,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("main", 4),
 ];
 
-/// What the ground floor must not name: sockets, files, threads and clocks.
+/// Names that the ground floor must not use: sockets, files, threads and clocks.
 const OUTSIDE_WORLD: &[&str] = &[
     "std::net",
     "std::fs",
@@ -90,7 +90,7 @@ fn no_files_use_one_another_in_a_circle() {
     let new: Vec<_> = found.difference(&known).collect();
     assert!(new.is_empty(), "these files use one another; move what they share to a file below them: {new:#?}");
     let gone: Vec<_> = known.difference(&found).collect();
-    assert!(gone.is_empty(), "no circle any more: take it out of KNOWN_CIRCLES in tests/it/house.rs: {gone:#?}");
+    assert!(gone.is_empty(), "this circle is gone: take it out of KNOWN_CIRCLES in tests/it/house.rs: {gone:#?}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn functions_fit_on_a_screen() {
     assert!(long.is_empty(), "at most {FUNCTION_MAX_LINES} lines a function:\n{}", long.join("\n"));
 }
 
-/// A number without its reason cannot be changed by anybody who was not there.
+/// Only a limit with a reason can be changed with confidence.
 #[test]
 fn every_limit_says_why() {
     const ROOMS: [&str; 4] = ["proto", "net", "store", "server"];

@@ -46,14 +46,14 @@ impl Nginx {
 }
 
 impl Drop for Nginx {
-    /// Its workers end with it, but not if it is killed.
+    /// SIGTERM, because SIGKILL would leave its workers running.
     fn drop(&mut self) {
         kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
         self.process.wait().unwrap();
     }
 }
 
-/// Where the files to send are.
+/// The directory of the files to send.
 struct Outbox(TempDir);
 
 impl Outbox {
@@ -114,7 +114,7 @@ fn many_small_files_take_as_few_connections_as_nginx_allows() {
         b"",
     );
     assert_exit(&output, 0);
-    assert!(output.stderr.is_empty(), "a connection that is closed in good order is no failure: {output:?}");
+    assert!(output.stderr.is_empty(), "a connection that the server closes in order is no failure: {output:?}");
     assert!(names.iter().all(|name| fs::read(nginx.files().join(name)).unwrap() == name.as_bytes()));
 }
 
@@ -131,7 +131,7 @@ fn a_manifest_lists_what_was_sent_to_a_server_without_receipts() {
 }
 
 #[test]
-fn a_refusal_of_nginx_is_told_by_its_status() {
+fn a_refusal_of_nginx_is_reported_with_its_status() {
     let Some(nginx) = Nginx::start() else { return };
     let outbox = Outbox::with(&[("small", b"hello"), ("large", &content(9 << 20, 3))]);
     let output = outbox.send(&nginx.url("forbidden/"), &["small", "large", "--json"], b"");
@@ -149,7 +149,7 @@ fn a_refusal_of_nginx_is_told_by_its_status() {
 }
 
 #[test]
-fn a_web_server_that_is_sent_to_without_http_is_recognised() {
+fn a_web_server_is_recognised_if_http_was_not_asked_for() {
     let Some(nginx) = Nginx::start() else { return };
     let output = Outbox::with(&[("a", b"hello")]).send(&nginx.address.to_string(), &["a"], b"");
     assert_exit(&output, 1);
@@ -191,21 +191,21 @@ fn a_load_on_nginx_is_verified_whatever_the_clients_do() {
     }
 }
 
-/// What a server of HTTP does that it should not.
+/// What an HTTP server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lie {
     /// Nothing: the control.
     None,
     FlipsABit,
     Forgets,
-    /// Tells a size that is one byte less.
+    /// Confirms one byte less than the size.
     ConfirmsLess,
     /// Answers in a protocol of its own.
     IsForeign,
 }
 
 /// Starts a server that stores in `directory`, and answers with a receipt. It lives until the test ends, and never closes
-/// first, although it is asked to.
+/// first, although the client asks for it.
 fn receiver(lie: Lie, directory: &Path) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -213,7 +213,7 @@ fn receiver(lie: Lie, directory: &Path) -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let directory = directory.clone();
-            // A client that is gone is no failure of the test.
+            // A client may disconnect without failing the test.
             thread::spawn(move || receive(stream, lie, &directory).unwrap_or_default());
         }
     });
@@ -255,7 +255,7 @@ fn answer(reader: &mut BufReader<TcpStream>, body: &str) -> Option<()> {
 }
 
 #[test]
-fn a_server_that_lies_is_found_out() {
+fn a_server_that_lies_is_caught() {
     for (lie, exit, path) in [
         (Lie::None, 0, "verification.verified"),
         (Lie::FlipsABit, 4, "verification.damaged"),
@@ -281,14 +281,14 @@ fn a_server_that_lies_is_found_out() {
 }
 
 #[test]
-fn a_success_before_the_content_is_none() {
+fn a_success_before_the_content_does_not_count() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         let mut reader = BufReader::new(listener.accept().unwrap().0);
         reader.read_line(&mut String::new()).unwrap();
         answer(&mut reader, "done 100000000 - x\n");
-        // It reads nothing, so the client cannot have sent everything.
+        // The server reads nothing, so the client cannot have sent everything.
         thread::park();
     });
     let run = Run::load(format!("http://{address}/"), "--files 1 --clients 1 --size 100000000 --json");
@@ -296,7 +296,7 @@ fn a_success_before_the_content_is_none() {
 }
 
 #[test]
-fn a_receipt_over_http_is_told_with_its_name() {
+fn a_receipt_over_http_is_reported_with_its_name() {
     let directory = TempDir::new().unwrap();
     let address = receiver(Lie::None, directory.path());
     let output = Outbox::with(&[("a", b"hello")]).send(&format!("http://{address}/"), &["a"], b"");
@@ -305,7 +305,7 @@ fn a_receipt_over_http_is_told_with_its_name() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_in_words() {
+fn contradictory_options_are_refused_with_the_reason() {
     let outbox = Outbox::with(&[("a", b"hello")]);
     for (url, args, words) in [
         ("https://127.0.0.1:1/", &["a"][..], "TLS"),

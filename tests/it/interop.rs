@@ -128,7 +128,7 @@ fn typed(program: &str, line: &str, hears: Hears) {
     let args: &[&str] = if matches!(hears, Hears::Nothing) { &["--ok-grace", "off"] } else { &[] };
     upload_each_size(args, |file, server| {
         let name = file.file_name().and_then(OsStr::to_str).expect("a file has a name");
-        let size = fs::metadata(file).expect("the file is there").len();
+        let size = fs::metadata(file).expect("the file exists").len();
         let output = bash(line, name, file, server);
         match hears {
             Hears::Receipt => assert!(output.ends_with(&format!("done {size} - {name}\n")), "{output:?}"),

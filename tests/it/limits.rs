@@ -60,13 +60,13 @@ fn a_client_that_falls_silent_in_mid_upload_is_cut_off_at_the_idle_timeout() {
         line.write_all(b"line.bin\nhalf").expect("half an upload can be sent");
         assert_eq!(io::read_to_string(line).expect("a clean end"), "no 408 nothing came within 1s\n");
         assert_lasted(start, SPAN);
-        assert!(is_reset(&classic.read(&mut [0]).map(drop)), "a classic client can only be told by a reset");
+        assert!(is_reset(&classic.read(&mut [0]).map(drop)), "the only refusal of a classic client is a reset");
         Files::new()
     });
 }
 
 #[test]
-fn a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
+fn a_file_of_the_largest_size_is_accepted_and_one_byte_more_is_not() {
     let server = Server::start(&["--max-file-size", "64k"]);
     server.withstands(|| {
         let bytes = content(64 << 10, 1);
@@ -75,9 +75,9 @@ fn a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
         let more = content((64 << 10) + 1, 1);
         assert!(is_reset(&classic(server.tcp(), "more.bin", &more)));
         let words = "no 413 the file is larger than 65536 bytes, the most that this server takes\n";
-        assert_eq!(line(server.tcp(), "more.bin", &more).expect("the words get through"), words);
-        // The refusal comes long before the end; the server reads on up to there.
-        assert_eq!(line(server.tcp(), "much more.bin", &content(8 << 20, 1)).expect("the words get through"), words);
+        assert_eq!(line(server.tcp(), "more.bin", &more).expect("the answer arrives"), words);
+        // The refusal comes long before the end of the content, and the server reads on to that end.
+        assert_eq!(line(server.tcp(), "much more.bin", &content(8 << 20, 1)).expect("the answer arrives"), words);
         files_of([("classic.bin", &bytes), ("line.bin", &bytes)])
     });
 }
@@ -115,7 +115,7 @@ fn a_refused_client_that_never_ends_is_closed_at_the_linger_timeout() {
 }
 
 #[test]
-fn a_refused_client_that_sends_for_ever_is_closed_long_before_the_linger_timeout() {
+fn a_refused_client_that_never_stops_sending_is_closed_long_before_the_linger_timeout() {
     let server = Server::start(&[]);
     server.withstands(|| {
         let start = Instant::now();
@@ -138,7 +138,7 @@ fn a_line_client_that_waits_after_its_name_gets_ok_once() {
         let mut stream = connect(server.tcp()).expect("the server accepts");
         stream.write_all(b"line.bin\n").expect("a name can be sent");
         let mut ok = [0; 3];
-        stream.read_exact(&mut ok).expect("it is told");
+        stream.read_exact(&mut ok).expect("ok arrives");
         assert_eq!((&ok, start.elapsed() >= Duration::from_millis(200)), (b"ok\n", true));
         thread::sleep(Duration::from_millis(300));
         stream.write_all(b"content").expect("content can be sent");
@@ -160,9 +160,12 @@ fn more_connections_than_descriptors_are_refused_at_the_start_with_the_arithmeti
 fn the_reserved_descriptors_are_enough_for_everything_but_connections() {
     let output = Server::fail_to_start(&Server::home(), &["--sync", "none", "--max-connections", "100000000"]);
     let words = String::from_utf8(output.stderr).expect("it prints UTF-8");
-    let (_, rest) = words.split_once("each and ").expect("the arithmetic is told");
+    let (_, rest) = words.split_once("each and ").expect("the message shows the arithmetic");
     let kept_back: usize = rest.split_once(" besides").and_then(|(number, _)| number.parse().ok()).expect("a number");
     let server = Server::start(&["--sync", "full", "--trace"]);
     let held = server.descriptors();
-    assert!(held + 4 <= kept_back, "{held} are held, {kept_back} are kept back: too few for what is open for a moment");
+    assert!(
+        held + 4 <= kept_back,
+        "{held} are open, {kept_back} are reserved: too few for files that are open for a moment"
+    );
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::load::{Run, figure};
 
-/// What a receiver does that it should not.
+/// What a receiver does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lie {
     /// Nothing: the control.
@@ -21,15 +21,15 @@ enum Lie {
     ConfirmsLess,
     /// Changes one bit.
     FlipsABit,
-    /// Confirms what it does not store.
+    /// Confirms files that it does not store.
     Forgets,
     /// Stores everything twice.
     StoresTwice,
-    /// Stores what came of an upload that was reset.
+    /// Stores the part that came before a reset.
     StoresOnReset,
-    /// Reads everything and says nothing.
+    /// Reads everything and sends nothing.
     NeverAnswers,
-    /// Confirms before anything has come.
+    /// Confirms before any content has come.
     AnswersTooEarly,
 }
 
@@ -41,7 +41,7 @@ fn receiver(lie: Lie, directory: &Path) -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let directory = directory.clone();
-            // A client that is gone is no failure of the test.
+            // A client may disconnect without failing the test.
             thread::spawn(move || receive(stream, lie, &directory).unwrap_or_default());
         }
     });
@@ -68,7 +68,7 @@ fn receive(mut stream: TcpStream, lie: Lie, directory: &Path) -> Option<()> {
     stream.write_all(format!("done {confirmed} - {name}\n").as_bytes()).ok()
 }
 
-/// A receiver of one put that stores what came of it, whether or not that is all, and confirms it with `digest`.
+/// A receiver of one put that stores however much of it came, and confirms it with `digest`.
 fn put_receiver(digest: &'static str, directory: &Path) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ fn an_honest_receiver_is_not_accused() {
 }
 
 #[test]
-fn what_is_stored_wrong_is_found_whatever_the_receiver_says() {
+fn wrong_content_is_found_whatever_the_receiver_says() {
     for (lie, found) in [
         (Lie::DropsAByte, "damaged"),
         (Lie::ConfirmsLess, "damaged"),
@@ -149,7 +149,7 @@ fn what_is_stored_wrong_is_found_whatever_the_receiver_says() {
 }
 
 #[test]
-fn a_receiver_that_stores_what_was_reset_is_found_out() {
+fn a_receiver_that_stores_after_a_reset_is_caught() {
     let (exit, report) = load(Lie::StoresOnReset, "--misbehave reset=100%");
     assert_eq!((exit, figure(&report, "verification.unexpected")), (4, 20), "{report}");
     assert_eq!((figure(&report, "files.reset"), figure(&report, "files.failed")), (20, 0));
@@ -162,10 +162,10 @@ fn a_receiver_that_never_answers_is_not_waited_for() {
 }
 
 #[test]
-fn a_receipt_before_the_end_is_none() {
+fn a_receipt_before_the_end_is_no_receipt() {
     let (exit, report) = load(Lie::AnswersTooEarly, "");
     assert_eq!((figure(&report, "files.acknowledged"), figure(&report, "files.failed")), (0, 20), "{report}");
-    // Heard after the end of the content it is a receipt for something else.
+    // If it is read after the end of the content, it is a receipt for something else.
     assert!(exit == 1 || exit == 4, "{report}");
 }
 
@@ -180,7 +180,7 @@ fn a_receipt_with_another_digest_is_no_receipt() {
 }
 
 #[test]
-fn a_receiver_that_stores_half_of_a_put_is_found_out() {
+fn a_receiver_that_stores_half_of_a_put_is_caught() {
     let directory = TempDir::new().unwrap();
     let verify = format!("--verify {}", directory.path().display());
     let address = put_receiver("", directory.path());

@@ -73,7 +73,7 @@ fn names_that_windows_cannot_store_are_refused_with_portable_names() {
 }
 
 #[test]
-fn the_longest_names_are_taken_and_longer_ones_refused_at_the_byte_too_many() {
+fn the_longest_names_are_accepted_and_longer_ones_refused_at_the_first_byte_too_many() {
     let server = Server::start(&[]);
     server.withstands(|| {
         assert_refused(&server, 403, &[b'n'; 256]);
@@ -172,7 +172,7 @@ const OBSTACLES: [Obstacle; 8] = [
 
 /// The identity, the kind and the time of the last change of a file: no upload may change them.
 fn identity(path: &Path) -> (u64, u32, u64, i64, i64) {
-    let meta = fs::symlink_metadata(path).expect("it is still there");
+    let meta = fs::symlink_metadata(path).expect("the file still exists");
     (meta.ino(), meta.mode(), meta.size(), meta.mtime(), meta.mtime_nsec())
 }
 
@@ -232,8 +232,8 @@ fn a_name_that_flips_to_a_link_and_back_during_uploads_never_leads_to_the_victim
                 scope.spawn(|| {
                     while !over.load(Ordering::Relaxed) {
                         symlink(&victim, &spare).and_then(|()| fs::rename(&spare, &name)).expect("it can be planted");
-                        // An upload may have replaced it meanwhile, or have got this name.
-                        fs::remove_file(&name).expect("it can be removed");
+                        // An upload may have replaced the link meanwhile, or have been given this name.
+                        fs::remove_file(&name).expect("the file can be removed");
                         flips.fetch_add(1, Ordering::Relaxed);
                     }
                 });

@@ -22,14 +22,14 @@ fn assert_stored_from_each(server: &Server, addresses: &[SocketAddr]) {
         for address in addresses {
             let receipt = line(*address, "name.bin", &bytes).expect("the upload is accepted");
             assert!(receipt.starts_with("done 100000 "), "{receipt}");
-            assert!(line(*address, "../outside", &bytes).expect("a refusal is said").starts_with("no 403 "));
+            assert!(line(*address, "../outside", &bytes).expect("a refusal arrives").starts_with("no 403 "));
         }
         files_of([("name.bin", &bytes), ("name.bin.1", &bytes)])
     });
 }
 
 #[test]
-fn each_address_that_is_listened_on_takes_uploads() {
+fn each_listening_address_accepts_uploads() {
     if !has_ipv6() {
         return;
     }
@@ -40,7 +40,7 @@ fn each_address_that_is_listened_on_takes_uploads() {
 }
 
 #[test]
-fn a_listener_on_every_address_takes_ipv4_too() {
+fn a_listener_on_every_address_accepts_ipv4_too() {
     if !has_ipv6() {
         return;
     }
@@ -51,7 +51,7 @@ fn a_listener_on_every_address_takes_ipv4_too() {
     for address in [from_v4, SocketAddr::from((Ipv6Addr::LOCALHOST, server.udp().port()))] {
         let client = udp_client(address);
         client.send(b"anybody there?").expect("a datagram can be sent");
-        assert_eq!(client.recv(&mut [0; 100]).expect("it comes back"), 14);
+        assert_eq!(client.recv(&mut [0; 100]).expect("the datagram comes back"), 14);
     }
 }
 
@@ -79,7 +79,7 @@ fn a_restarted_server_has_its_port_again_at_once() {
     let address = server.tcp();
     // The server closes first here, so that its side stays in TIME_WAIT.
     let silent = connect(address).expect("the server accepts");
-    io::read_to_string(&silent).expect("it is told to go");
+    io::read_to_string(&silent).expect("the server ends the stream");
     silent.shutdown(Shutdown::Write).expect("a stream can be shut down");
     let half_done = classic_begin(address, "half done.bin").expect("the name is accepted");
     let is_time_wait = || tcp_states(address).contains(&"06".to_owned());
@@ -87,7 +87,7 @@ fn a_restarted_server_has_its_port_again_at_once() {
     server.signal(Signal::KILL);
     server.wait();
     let server = Server::start_in(&home, &["--listen", &address.to_string()]);
-    assert!(is_time_wait(), "it was in use when it was taken again");
+    assert!(is_time_wait(), "the port was in TIME_WAIT when it was bound again");
     drop(half_done);
     server.withstands(|| {
         classic(address, "name.bin", b"content").expect("the upload is accepted");

@@ -1,6 +1,6 @@
 //! `docs/one-upload.md`, compared with a new run: the trace, and the system calls where strace(1) is installed.
 //!
-//! The kernel may cut the same bytes in other ways, so the run is repeated a few times until it goes as the document shows.
+//! The kernel may cut the same bytes in other ways, so the run is repeated a few times until it matches the document.
 //! If it never does, the run that comes closest is written to `target/one-upload.txt` in the document's form.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::tools::installed;
 
 const ATTEMPTS: usize = 20;
 
-/// A line of the record: its time in milliseconds from the accept, who tells it, and what.
+/// A line of the record: its time in milliseconds after the accept, its kind, and its text.
 type Line = (f64, &'static str, String);
 
 #[test]
@@ -41,9 +41,9 @@ fn the_walk_through_one_upload_shows_what_happens() {
     );
 }
 
-/// The examples below the record are too rare to be made again in each run. Their words must be words of the code.
+/// The events of the examples below the record are too rare to happen in each run. Their words must occur in the code.
 #[test]
-fn the_other_lines_are_in_the_words_of_the_trace() {
+fn the_other_lines_use_the_words_of_the_trace() {
     let document = fs::read_to_string(root().join("docs/one-upload.md")).unwrap();
     let (_, others) = document.split_once("## Other lines").expect("the section is there");
     let code = read_all(&root().join("src"));
@@ -64,7 +64,7 @@ fn the_other_lines_are_in_the_words_of_the_trace() {
     }
 }
 
-/// The first line of `kind` that is another in the run than in the document, counted from 0, in words.
+/// The first line of `kind` that differs between the run and the document: its index, and a message.
 fn first_difference(kind: &str, document: &str, run: &[Line]) -> Option<(usize, String)> {
     let told = told(document, kind);
     let happened: Vec<_> = run.iter().filter(|(_, each, _)| *each == kind).map(|(.., text)| text.as_str()).collect();
@@ -80,7 +80,7 @@ fn first_difference(kind: &str, document: &str, run: &[Line]) -> Option<(usize, 
     })
 }
 
-/// The lines of `kind` that the document shows of the run. A line that begins far to the right continues the one before it.
+/// The lines of `kind` in the document's record. A line that begins far to the right continues the previous one.
 fn told(document: &str, kind: &str) -> Vec<String> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     let (record, _) = document.split_once("## Other lines").expect("the record ends there");
@@ -88,11 +88,11 @@ fn told(document: &str, kind: &str) -> Vec<String> {
         let mut words = line.split_whitespace();
         match (words.next().and_then(|at| at.parse::<f64>().ok()), words.next()) {
             (Some(_), Some(kind @ ("trace" | "call" | "sync" | "wire"))) => {
-                let (_, text) = line.split_once(kind).expect("it is in there");
+                let (_, text) = line.split_once(kind).expect("the line has its kind");
                 lines.push((kind, text.trim().to_owned()));
             }
             _ if line.starts_with("               ") => {
-                let (_, text) = lines.last_mut().expect("there is one to continue");
+                let (_, text) = lines.last_mut().expect("a previous line exists");
                 *text += " ";
                 *text += line.trim();
             }
@@ -102,7 +102,7 @@ fn told(document: &str, kind: &str) -> Vec<String> {
     lines.into_iter().filter(|(each, _)| *each == kind).map(|(_, text)| text).collect()
 }
 
-/// A line of the trace without what differs from run to run: the port, and the window.
+/// A line of the trace without the parts that differ from run to run: the port and the window.
 fn masked(text: &str) -> String {
     let words = text.split(' ').scan("", |before, word| {
         let is_window = std::mem::replace(before, word) == "window";
@@ -134,7 +134,7 @@ fn words(call: &str) -> Vec<String> {
     strings.chain(flags.filter(is_flag).map(str::to_owned)).collect()
 }
 
-/// Sends one file as the document does, and puts the trace and the calls together.
+/// Sends one file as the document does, and merges the trace and the calls.
 fn record(with_calls: bool) -> Vec<Line> {
     let home = Server::home();
     let calls = home.path().join("calls");
@@ -223,7 +223,7 @@ fn whole_calls(text: &str) -> Vec<(u32, f64, String)> {
     calls
 }
 
-/// A call without what says nothing: addresses, structures, the words for an error.
+/// A call without the parts that tell a reader nothing: addresses, structures, the text of an error.
 fn cut(call: &str) -> String {
     let mut call = call.split(" (").next().unwrap().to_owned();
     while let Some(start) = call.find(", data={") {

@@ -1,4 +1,4 @@
-//! The order of the system calls of one upload, recorded by strace(1): on a real disk, a receipt relies on it.
+//! The order of the system calls of one upload, recorded by strace(1). On a real disk, a receipt relies on it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -33,7 +33,7 @@ fn in_order(lines: &[String]) -> Vec<String> {
             interrupted.insert(thread, start);
             calls.extend(gist(start).filter(|_| !is_sync(start)));
         } else if call.starts_with("<... ") {
-            let start = interrupted.remove(thread).expect("what goes on has begun");
+            let start = interrupted.remove(thread).expect("a call that resumes has begun");
             calls.extend(gist(start).filter(|_| is_sync(start)));
         } else {
             calls.extend(gist(call));
@@ -120,7 +120,7 @@ fn a_partial_file_is_synced_with_its_record_before_its_offset_is_sent() {
     let broken_off = talk(&server, &[(ask, "ok 0\n"), ("he", "")]);
     broken_off.shutdown(Shutdown::Write).expect("a stream can be half-closed");
     assert!(io::read_to_string(broken_off).expect("the server ends").starts_with("no 400 "));
-    // Until the partial file is synced.
+    // The shutdown waits until the partial file is synced.
     server.signal(Signal::TERM);
     server.wait();
     let server = Server::start_in(&home, &[]);

@@ -31,19 +31,19 @@ fn assert_calm(server: &Server) {
 
 #[test]
 fn more_clients_than_descriptors_are_all_served_in_the_end_without_a_spin() {
-    serve_more_than_there_is_room_for(&Server::start_under(&["prlimit", "--nofile=72"], &Server::home(), &[]));
+    serve_more_clients_than_descriptors(&Server::start_under(&["prlimit", "--nofile=72"], &Server::home(), &[]));
 }
 
 #[test]
 fn inherited_descriptors_are_subtracted_from_the_limit() {
-    // The limit has to hold forty more.
+    // The server inherits forty more descriptors.
     let inherit = "for fd in $(seq 10 49); do eval \"exec $fd</dev/null\"; done; exec \"$@\"";
     let wrapper = ["prlimit", "--nofile=112", "bash", "-c", inherit, "bash"];
-    serve_more_than_there_is_room_for(&Server::start_under(&wrapper, &Server::home(), &[]));
+    serve_more_clients_than_descriptors(&Server::start_under(&wrapper, &Server::home(), &[]));
 }
 
-/// Checks that a server with descriptors for about twenty clients serves all of more clients.
-fn serve_more_than_there_is_room_for(server: &Server) {
+/// Checks that a server with descriptors for about twenty clients serves more of them, one after the other.
+fn serve_more_clients_than_descriptors(server: &Server) {
     server.withstands(|| {
         let (gate, accepted) = (Mutex::new(()), AtomicUsize::new(0));
         let upload = |number: u64| {
@@ -55,7 +55,7 @@ fn serve_more_than_there_is_room_for(server: &Server) {
         let closed = gate.lock();
         thread::scope(|scope| {
             (0..500).for_each(|number| drop(scope.spawn(move || upload(number))));
-            await_until("as many as there is room for", || accepted.load(Ordering::Relaxed) >= 16);
+            await_until("the descriptors to be used up", || accepted.load(Ordering::Relaxed) >= 16);
             assert_calm(server);
             assert!(accepted.load(Ordering::Relaxed) < 36, "a connection takes two descriptors");
             drop(closed);
@@ -95,7 +95,7 @@ fn connections_that_fail_before_they_are_accepted_delay_no_other() {
             let Some(strace) = Strace::attach(server.pid(), &["-e", "trace=accept4", "-e", &inject]) else { continue };
             classic(server.tcp(), "name.bin", b"content").expect("the upload is accepted");
             assert!(strace.calls().len() > 20);
-            fs::remove_file(server.dir().join("name.bin")).expect("it is stored");
+            fs::remove_file(server.dir().join("name.bin")).expect("the file is stored");
         }
         Files::new()
     });
@@ -192,7 +192,7 @@ fn a_log_that_nobody_reads_delays_no_client() {
     // Opened for reading and writing, so that the open does not block (fifo(7)).
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     let mut reader =
-        File::options().read(true).write(true).custom_flags(nonblock).open(&log).expect("it can be opened");
+        File::options().read(true).write(true).custom_flags(nonblock).open(&log).expect("the pipe can be opened");
     let wrapper = ["env", "RUST_LOG=trace", "sh", "-c", "exec \"$@\" 2> log", "sh"];
     let server = Server::start_under(&wrapper, &home, &[]);
     server.withstands(|| {
@@ -205,7 +205,7 @@ fn a_log_that_nobody_reads_delays_no_client() {
         let full = read_available(&mut reader);
         assert!(full.len() > 32_000, "the pipe was full");
         classic(server.tcp(), "read.bin", b"content").expect("the upload is accepted");
-        await_until("the server to tell what it dropped", || {
+        await_until("the server to report the dropped lines", || {
             read_available(&mut reader).contains(" lines were dropped")
         });
         drop(reader);

@@ -23,19 +23,19 @@ struct Access {
 
 impl Access {
     fn to(path: &Path) -> Self {
-        let meta = fs::metadata(path).expect("it is there");
+        let meta = fs::metadata(path).expect("the file exists");
         let mut acl = vec![0; 1024];
         let size = getxattr(path, "system.posix_acl_access", &mut acl).ok();
         Self { group: meta.gid(), mode: meta.mode(), acl: size.map(|size| acl[..size].to_vec()) }
     }
 
-    /// Those of a file that another program creates in `directory`.
+    /// The attributes of a file that another program creates in `directory`.
     fn to_new(directory: &Path) -> Self {
         let path = directory.join("like any other");
         let made = Command::new("sh").args(["-c", "umask 002; : > \"$0\""]).arg(&path).status();
-        assert!(made.expect("there is a shell").success());
+        assert!(made.expect("sh can be started").success());
         let access = Self::to(&path);
-        fs::remove_file(path).expect("it can be removed");
+        fs::remove_file(path).expect("the file can be removed");
         access
     }
 }
@@ -45,7 +45,7 @@ fn change(directory: &Path, command: &str) -> bool {
     if command.starts_with("setfacl") && installed("setfacl").is_none() {
         return false;
     }
-    let output = Command::new("sh").args(["-c", command]).current_dir(directory).output().expect("there is a shell");
+    let output = Command::new("sh").args(["-c", command]).current_dir(directory).output().expect("sh can be started");
     let is_done = output.status.success();
     if !is_done {
         leave_out(&format!("{command:?} is not permitted: {}", String::from_utf8_lossy(&output.stderr)));
@@ -106,7 +106,7 @@ fn a_stored_file_has_the_permissions_of_any_other_file_in_the_directory() {
             assert_alike(&server, command);
             let log = server.log();
             assert!(!log.contains(" WARN "), "{log}");
-            let intake = fs::metadata(server.dir().join(".intake")).expect("it is there");
+            let intake = fs::metadata(server.dir().join(".intake")).expect("the file exists");
             assert_eq!(intake.mode() & 0o777, 0o700, "{command}");
         }
     }
@@ -134,11 +134,11 @@ fn a_file_that_replaces_another_keeps_its_permissions() {
         }
         let before = Access::to(&path);
         assert_eq!(line(server.tcp(), "a", b"new").expect("a receipt"), "done 3 - a\n");
-        assert_eq!(fs::read(&path).expect("it is there"), b"new");
+        assert_eq!(fs::read(&path).expect("the file exists"), b"new");
         // Set-user-ID is not kept: the new content must not run with the rights of the owner.
         let expected = Access { mode: before.mode & 0o100_777, ..before };
         assert_eq!(Access::to(&path), expected, "{command}");
-        fs::remove_file(&path).expect("it can be removed");
+        fs::remove_file(&path).expect("the file can be removed");
     }
     server.assert_holds_only(&Files::new());
 }
@@ -148,14 +148,14 @@ fn a_group_that_cannot_be_kept_gets_no_more_rights_than_others() {
     let server = Server::start(&REPLACE);
     let path = server.dir().join("a");
     fs::write(&path, "old").expect("a file can be made");
-    fs::set_permissions(&path, Permissions::from_mode(0o664)).expect("it is ours");
+    fs::set_permissions(&path, Permissions::from_mode(0o664)).expect("the file is ours");
     if chown(&path, None, Some(54_321)).is_err() {
         return leave_out("this user may not give a file to any group");
     }
     let publisher = server.threads()[1];
     let Some(_strace) = Strace::attach(publisher, &["-e", "inject=fchown:error=EPERM"]) else { return };
     assert_eq!(line(server.tcp(), "a", b"new").expect("a receipt"), "done 3 - a\n");
-    let meta = fs::metadata(&path).expect("it is there");
+    let meta = fs::metadata(&path).expect("the file exists");
     assert_eq!((meta.gid(), meta.mode() & 0o777), (rustix::process::getegid().as_raw(), 0o644));
 }
 
@@ -167,7 +167,8 @@ fn refusal(unshare: &[&str], wrapper: &[&str], script: &str) -> String {
     let words = [unshare, &["timeout", "20", "sh", "-c", &script, "sh"], wrapper].concat();
     let intake = [env!("CARGO_BIN_EXE_intake"), "serve", "--dir", "inbox", "--listen", "127.0.0.1:0"];
     let words = [words, intake.to_vec()].concat();
-    let output = Command::new(words[0]).args(&words[1..]).current_dir(home.path()).output().expect("it can be started");
+    let output =
+        Command::new(words[0]).args(&words[1..]).current_dir(home.path()).output().expect("the server can be started");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).expect("words")
 }

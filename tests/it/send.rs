@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::fixture::*;
 use crate::tools::{Strace, leave_out};
 
-/// Where the files to send are.
+/// The directory of the files to send.
 struct Sender {
     directory: TempDir,
 }
@@ -47,7 +47,7 @@ impl Sender {
         self.command(to, args).output().expect("intake can be started")
     }
 
-    /// As [`Sender::run`], with so much on standard input.
+    /// As [`Sender::run`], with `input` on standard input.
     fn pipe(&self, to: SocketAddr, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.command(to, args).stdin(Stdio::piped()).spawn().expect("intake can be started");
         let mut stdin = child.stdin.take().expect("stdin is piped");
@@ -72,22 +72,22 @@ fn assert_exit(output: &Output, code: i32) {
 /// Stands between a sender and a server, and breaks their connections.
 struct Proxy {
     address: SocketAddr,
-    /// From the senders to the server, in bytes.
+    /// The bytes that went from the senders to the server.
     passed: Arc<AtomicU64>,
 }
 
-/// When a connection is broken.
+/// When the proxy breaks a connection.
 #[derive(Clone, Copy)]
 enum Cut {
-    /// After so many bytes of the sender's.
+    /// After the sender has sent so many bytes.
     Sent(u64),
-    /// At the reply after so many, before the sender hears it.
+    /// After so many replies. The next one does not reach the sender.
     Reply(usize),
     Never,
 }
 
 impl Proxy {
-    /// Cuts one connection after the other as `cuts` say, and those after them never.
+    /// Cuts each connection as the next of `cuts` says. Later connections are not cut.
     fn new(to: SocketAddr, cuts: &'static [Cut]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a proxy can listen");
         let address = listener.local_addr().expect("a listener has an address");
@@ -147,7 +147,7 @@ fn reply(mut server: &TcpStream) -> Vec<u8> {
     reply
 }
 
-/// Both sides see the end at once, and a reset if they go on sending.
+/// Both sides see the end at once, and a reset if they continue to send.
 fn reset_both(sender: &TcpStream, server: &TcpStream) {
     for stream in [sender, server] {
         SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("an option can be set");
@@ -156,7 +156,7 @@ fn reset_both(sender: &TcpStream, server: &TcpStream) {
 }
 
 #[test]
-fn two_hundred_files_have_two_hundred_receipts_and_a_taken_name_costs_only_itself() {
+fn two_hundred_files_get_two_hundred_receipts_and_a_taken_name_fails_only_its_file() {
     let (server, sender) = (Server::start(&["--on-exists", "refuse"]), Sender::new());
     line(server.tcp(), "77.bin", b"here already").expect("the upload is accepted");
     for number in 0..200 {
@@ -207,7 +207,7 @@ fn a_list_may_be_ended_by_nul_and_come_from_a_file() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_made_again_until_all_is_stored_once() {
+fn a_broken_connection_is_replaced_until_every_file_is_stored_once() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("large.bin", &content(20 << 20, 2));
     for number in 0..20 {
@@ -236,18 +236,18 @@ fn without_another_attempt_a_broken_connection_is_a_failure() {
 }
 
 #[test]
-fn a_large_file_goes_on_where_it_stopped_in_this_run_and_in_a_later_one() {
+fn a_large_file_is_resumed_in_the_same_run_and_in_a_later_one() {
     const SIZE: usize = 40 << 20;
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("large.bin", &content(SIZE, 11));
     let proxy = Proxy::new(server.tcp(), &[Cut::Sent(18 << 20), Cut::Sent(8 << 20), Cut::Sent(8 << 20)]);
     assert_exit(&sender.run(proxy.address, &["large.bin", "--retry", "0"]), 1);
-    // One attempt more is enough for two cuts, since each gets further.
+    // One more attempt is enough for two cuts, since an attempt that gets further resets the count.
     let output = sender.run(proxy.address, &["large.bin", "--retry", "1"]);
     assert_exit(&output, 0);
     server.await_file("large.bin", &content(SIZE, 11));
     let passed = proxy.passed.load(Ordering::Relaxed);
-    // What was on its way when the connection was cut is lost, up to what a receive buffer holds.
+    // A cut loses the bytes in flight, at most a full receive buffer.
     assert!(passed < (SIZE + 3 * (6 << 20)) as u64, "{passed} bytes were sent");
 }
 
@@ -266,7 +266,7 @@ fn a_file_whose_receipt_was_lost_is_not_stored_twice() {
 }
 
 #[test]
-fn nobody_there_is_told_once_the_attempts_are_used_up() {
+fn a_missing_server_is_reported_once_after_the_last_attempt() {
     let sender = Sender::new();
     sender.write("a", b"1");
     sender.write("b", b"2");
@@ -278,7 +278,7 @@ fn nobody_there_is_told_once_the_attempts_are_used_up() {
 }
 
 #[test]
-fn a_stream_without_a_size_is_whole_or_not_there() {
+fn a_stream_without_a_size_is_stored_whole_or_not_at_all() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     let bytes = content(3_000_000, 4);
     let output = sender.pipe(server.tcp(), &["-", "--name", "stream.bin"], &bytes);
@@ -310,7 +310,7 @@ fn kill(child: &mut Child) {
 }
 
 #[test]
-fn programs_get_an_object_for_each_file() {
+fn json_has_an_object_for_each_file() {
     let (server, sender) = (Server::start(&["--on-exists", "refuse", "--max-file-size", "1k"]), Sender::new());
     sender.write("a.bin", b"hello");
     sender.write("large.bin", &content(2000, 6));
@@ -327,7 +327,7 @@ fn programs_get_an_object_for_each_file() {
 }
 
 #[test]
-fn a_manifest_is_what_sha256sum_checks() {
+fn sha256sum_accepts_the_manifest() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     line(server.tcp(), "a b.bin", b"here already").expect("the upload is accepted");
     sender.write("a b.bin", &content(1000, 7));
@@ -344,14 +344,14 @@ fn a_manifest_is_what_sha256sum_checks() {
 }
 
 #[test]
-fn a_receiver_of_the_tutorials_is_recognised_and_left_without_a_file() {
+fn a_receiver_of_the_tutorials_is_recognised_and_stores_nothing() {
     let sender = Sender::new();
     sender.write("small.bin", &content(1000, 9));
     sender.write("large.bin", &content(9 << 20, 10));
     for name in ["small.bin", "large.bin"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a receiver can listen");
         let address = listener.local_addr().expect("a listener has an address");
-        // Reads once for the name, answers, and takes the end of the stream for the end of the file.
+        // It reads once for the name, answers, and takes the end of the stream for the end of the file.
         let receiver = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a client connects");
             let _ = stream.read(&mut [0; 4096]).expect("a name comes");
@@ -361,11 +361,11 @@ fn a_receiver_of_the_tutorials_is_recognised_and_left_without_a_file() {
         let output = sender.run(address, &[name]);
         assert_exit(&output, 1);
         assert!(stderr(&output).ends_with("send with --dialect classic\n"), "{output:?}");
-        assert!(receiver.join().expect("it ends").is_err(), "a clean end would make a file of what came");
+        assert!(receiver.join().expect("the receiver ends").is_err(), "after a clean end it would store a file");
     }
 }
 
-/// `args`, after a redirection by a shell.
+/// Runs `args` with a redirection by a shell.
 fn redirected(sender: &Sender, to: SocketAddr, args: &[&str], redirection: &str) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec \"$@\" {redirection}"), "sh", env!("CARGO_BIN_EXE_intake"), "send"]);
@@ -374,7 +374,7 @@ fn redirected(sender: &Sender, to: SocketAddr, args: &[&str], redirection: &str)
 }
 
 #[test]
-fn a_file_that_tells_size_0_and_is_not_empty_arrives_whole_in_every_dialect() {
+fn a_file_of_reported_size_0_that_is_not_empty_arrives_whole_in_every_dialect() {
     let sender = Sender::new();
     let version = fs::read("/proc/version").expect("every Linux has it");
     assert!(fs::metadata("/proc/version").expect("it is there").len() == 0 && !version.is_empty());
@@ -388,7 +388,7 @@ fn a_file_that_tells_size_0_and_is_not_empty_arrives_whole_in_every_dialect() {
 }
 
 #[test]
-fn a_file_that_tells_size_0_is_sent_again_after_a_lost_receipt_and_stored_once() {
+fn a_file_of_reported_size_0_is_sent_again_after_a_lost_receipt_and_stored_once() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     let output = sender.run(Proxy::new(server.tcp(), &[Cut::Reply(0)]).address, &["/proc/version"]);
     assert_exit(&output, 0);
@@ -396,9 +396,9 @@ fn a_file_that_tells_size_0_is_sent_again_after_a_lost_receipt_and_stored_once()
 }
 
 #[test]
-fn a_file_that_has_less_than_its_size_says_is_refused_in_words() {
+fn a_file_shorter_than_its_reported_size_is_refused_with_the_reason() {
     let (server, sender) = (Server::start(&[]), Sender::new());
-    // Every file of sysfs tells the size of a page.
+    // Every file of sysfs reports the size of a page.
     let output = sender.run(server.tcp(), &["/sys/kernel/fscaps"]);
     assert_exit(&output, 1);
     assert!(stderr(&output).contains("its size says 4096, as in /sys; it is not stored"), "{output:?}");
@@ -425,9 +425,9 @@ fn a_manifest_that_is_one_of_the_inputs_is_refused() {
 }
 
 #[test]
-fn a_manifest_is_replaced_by_what_was_stored_and_by_nothing_else() {
+fn a_manifest_is_replaced_only_by_a_list_of_stored_files() {
     let (server, sender) = (Server::start(&[]), Sender::new());
-    let list = || fs::read_to_string(sender.path().join("list")).expect("the list is there");
+    let list = || fs::read_to_string(sender.path().join("list")).expect("the list exists");
     sender.write("a", b"1");
     sender.write("list", b"yesterday\n");
     let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
@@ -437,12 +437,12 @@ fn a_manifest_is_replaced_by_what_was_stored_and_by_nothing_else() {
     let output = sender.run(server.tcp(), &["a", "missing", "--manifest", "list"]);
     assert_exit(&output, 1);
     assert!(list().ends_with("  a\n") && list().lines().count() == 1, "{}", list());
-    assert_eq!(fs::read_dir(sender.path()).expect("it can be listed").count(), 2, "no part of a list is left");
+    assert_eq!(fs::read_dir(sender.path()).expect("it can be listed").count(), 2, "no partial list is left");
     assert_exit(&sender.run(server.tcp(), &["a", "--manifest", "/dev/full"]), 1);
 }
 
 #[test]
-fn results_that_cannot_be_written_are_told_once_and_fail_the_run_that_still_sends_everything() {
+fn results_that_cannot_be_written_are_reported_once_and_every_file_is_still_sent() {
     let (server, sender) = (Server::start(&["--on-exists", "replace"]), Sender::new());
     sender.write("a", b"1");
     sender.write("b", b"2");
@@ -456,7 +456,7 @@ fn results_that_cannot_be_written_are_told_once_and_fail_the_run_that_still_send
 }
 
 #[test]
-fn a_reader_of_the_results_may_go_away() {
+fn a_reader_of_the_results_may_stop_early() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("a", b"1");
     let mut command = sender.command(server.tcp(), &["a"]);
@@ -468,7 +468,7 @@ fn a_reader_of_the_results_may_go_away() {
 }
 
 #[test]
-fn what_the_results_are_written_to_is_not_sent() {
+fn the_file_that_gets_the_results_is_not_sent() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("a", b"1");
     sender.write("log", b"before\n");
@@ -503,7 +503,7 @@ fn files_that_cannot_be_sent_do_not_stop_the_others() {
 }
 
 #[test]
-fn what_is_wrong_with_a_list_is_told() {
+fn errors_in_a_list_are_reported() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("a", b"1");
     for (list, word, code) in [
@@ -521,13 +521,13 @@ fn what_is_wrong_with_a_list_is_told() {
 }
 
 #[test]
-fn a_slow_producer_is_told_from_a_slow_network() {
+fn a_slow_producer_is_distinguished_from_a_slow_network() {
     let (server, sender) = (Server::start(&["--idle-timeout", "200ms"]), Sender::new());
     let mut command = sender.command(server.tcp(), &["-", "--name", "stream"]);
     let mut child = command.stdin(Stdio::piped()).spawn().expect("intake can be started");
     let mut stdin = child.stdin.take().expect("stdin is piped");
     stdin.write_all(b"some").expect("intake reads its input");
-    // It stays open until the server has lost its patience.
+    // The input stays open until the server times out.
     child.wait().expect("a child can be waited for");
     drop(stdin);
     let output = child.wait_with_output().expect("a child can be waited for");
@@ -550,7 +550,7 @@ fn a_closed_standard_input_is_not_an_empty_file() {
 }
 
 #[test]
-fn a_file_that_another_run_has_under_way_is_stored_once() {
+fn a_file_that_another_run_is_sending_is_stored_once() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     sender.write("nine", &content(9_000_000, 21));
     let delayed = "inject=fdatasync:delay_enter=3000000:when=1";
@@ -559,7 +559,7 @@ fn a_file_that_another_run_has_under_way_is_stored_once() {
     };
     let proxy = Proxy::new(server.tcp(), &[]);
     let first = sender.command(proxy.address, &["nine"]).spawn().expect("intake can be started");
-    await_until("all of it to be sent", || proxy.passed.load(Ordering::Relaxed) > 9_000_000);
+    await_until("all content to be sent", || proxy.passed.load(Ordering::Relaxed) > 9_000_000);
     let second = sender.run(server.tcp(), &["nine", "--retry", "1"]);
     assert_exit(&second, 0);
     first.wait_with_output().expect("a child can be waited for");
@@ -567,7 +567,7 @@ fn a_file_that_another_run_has_under_way_is_stored_once() {
 }
 
 #[test]
-fn a_server_that_restarts_is_waited_for() {
+fn send_waits_for_a_server_that_restarts() {
     let sender = Sender::new();
     sender.write("a", b"1");
     let stopping = TcpListener::bind("127.0.0.1:0").expect("a server can listen");

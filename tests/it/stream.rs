@@ -1,5 +1,4 @@
-//! Clients that cut, break or misuse the stream: a part is never stored as a file, and a client that can be told is
-//! told.
+//! Clients that cut, break or misuse the stream: a part is never stored as a file, and the client gets the reason where it can be sent.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -23,10 +22,10 @@ fn send_bytewise(stream: &mut TcpStream, bytes: &[u8]) {
 /// low-water mark. Returns the rest.
 fn trickle<'a>(server: &Server, stream: &mut TcpStream, content: &'a [u8]) -> &'a [u8] {
     stream.set_nodelay(true).expect("an option can be set");
-    let (drops, rest) = content.split_at(8 * 100);
-    for (number, drop) in drops.chunks(100).enumerate() {
-        stream.write_all(drop).expect("a drop can be sent");
-        await_until("it to be read", || server.log().matches("read 100 bytes").count() == number + 1);
+    let (pieces, rest) = content.split_at(8 * 100);
+    for (number, piece) in pieces.chunks(100).enumerate() {
+        stream.write_all(piece).expect("a piece can be sent");
+        await_until("the piece to be read", || server.log().matches("read 100 bytes").count() == number + 1);
     }
     await_until("the mark to go up", || server.log().contains("low-water mark: small reads"));
     rest
@@ -37,35 +36,35 @@ fn small_reads_raise_the_low_water_mark_and_all_content_is_read() {
     let server = Server::start(&["--trace"]);
     let content = content(20_000, 5);
     let mut stream = connect(server.tcp()).expect("the server accepts");
-    stream.write_all(b"/put size=20000 drops.bin\n").expect("a request can be sent");
+    stream.write_all(b"/put size=20000 pieces.bin\n").expect("a request can be sent");
     await_until("the request to be read", || server.log().contains("waits for a name -> content"));
     let rest = trickle(&server, &mut stream, &content);
-    for drop in rest.chunks(100) {
-        stream.write_all(drop).expect("a drop can be sent");
+    for piece in rest.chunks(100) {
+        stream.write_all(piece).expect("a piece can be sent");
     }
     // Nothing follows, not even a FIN.
-    let mut receipt = [0; b"done 20000 - drops.bin\n".len()];
-    stream.read_exact(&mut receipt).expect("the last drop is read");
-    assert_eq!(String::from_utf8_lossy(&receipt), "done 20000 - drops.bin\n");
+    let mut receipt = [0; b"done 20000 - pieces.bin\n".len()];
+    stream.read_exact(&mut receipt).expect("the last piece is read");
+    assert_eq!(String::from_utf8_lossy(&receipt), "done 20000 - pieces.bin\n");
     let log = server.log();
     assert!(log.contains("low-water mark: the kernel wakes us at any byte again"), "{log}");
     let reads = log.matches("bytes of content").count();
-    assert!(reads < 100, "{reads} reads of 200 drops");
-    server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));
+    assert!(reads < 100, "{reads} reads of 200 pieces");
+    server.assert_holds_only(&Files::from([("pieces.bin".to_owned(), content)]));
 }
 
 #[test]
 fn content_below_the_low_water_mark_is_not_silence() {
     let server = Server::start(&["--trace", "--idle-timeout", "1s"]);
     let content = content(1300, 6);
-    let mut stream = classic_begin(server.tcp(), "drops.bin").expect("the name is accepted");
+    let mut stream = classic_begin(server.tcp(), "pieces.bin").expect("the name is accepted");
     let rest = trickle(&server, &mut stream, &content);
-    for drop in rest.chunks(100) {
+    for piece in rest.chunks(100) {
         thread::sleep(Duration::from_millis(400));
-        stream.write_all(drop).expect("it is still welcome");
+        stream.write_all(piece).expect("the server still accepts content");
     }
     classic_finish(stream, b"").expect("the upload is accepted");
-    server.assert_holds_only(&Files::from([("drops.bin".to_owned(), content)]));
+    server.assert_holds_only(&Files::from([("pieces.bin".to_owned(), content)]));
 }
 
 #[test]
@@ -95,7 +94,7 @@ fn a_name_without_content_is_an_empty_file_only_after_its_ok() {
         hasty.write_all(b"hasty.bin").and_then(|()| hasty.shutdown(Shutdown::Write)).expect("a name can be sent");
         drop(connect(server.tcp()).expect("the kernel accepts"));
         server.resume();
-        let words = io::read_to_string(hasty).expect("a refusal is said");
+        let words = io::read_to_string(hasty).expect("a refusal arrives");
         assert!(words.starts_with("no 400 the stream ended before the line did"), "{words}");
         classic(server.tcp(), "empty.bin", b"").expect("the upload is accepted");
         files_of([("empty.bin", b"")])
@@ -203,13 +202,13 @@ fn a_bad_request_is_refused_at_once_and_escaped_in_the_log() {
             // The client waits for the answer without a FIN.
             let mut stream = connect(server.tcp()).expect("the server accepts");
             stream.write_all(&request).expect("a request can be sent");
-            let words = io::read_to_string(&stream).expect("a refusal is said");
+            let words = io::read_to_string(&stream).expect("a refusal arrives");
             assert!(words.starts_with("no 4") && words.ends_with('\n'), "{}: {words:?}", request.escape_ascii());
         }
         Files::new()
     });
     let log = server.log();
-    assert!(log.contains(r"\x1b[2Jcleared\x1b]0;title\x07"), "what came is quoted");
+    assert!(log.contains(r"\x1b[2Jcleared\x1b]0;title\x07"), "the request is quoted in the log");
     assert_eq!(log.matches("refused, 4").count(), 106, "one line each");
     assert!(!log.contains(|c: char| c.is_control() && c != '\n'));
 }

@@ -1,4 +1,4 @@
-//! The syllabus of the examples, compared with the tree: it has every example, and what it names exists.
+//! The syllabus of the examples, compared with the tree: it covers every example, and the code that it names exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,11 +22,11 @@ fn every_example_has_its_section() {
 }
 
 #[test]
-fn what_it_names_of_the_server_is_there() {
+fn the_code_that_it_names_exists() {
     let syllabus = fs::read_to_string(root().join("examples/README.md")).unwrap();
     for section in syllabus.split("\n### ").skip(1) {
         let Some((_, in_the_server)) = section.split_once("*In the server:*") else {
-            panic!("what the server does with it is not told: {section}")
+            panic!("a section does not say what the server does with it: {section}")
         };
         let in_the_server = in_the_server.split("\n## ").next().unwrap();
         assert_items_are_in_the_files(in_the_server);

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 pub use crate::leave_out::leave_out;
 
-/// The path of a program, if it is installed.
+/// The path of an installed program. `None`: the test is left out.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
@@ -81,7 +81,7 @@ impl Strace {
         let mut process = command.stderr(Stdio::piped()).spawn().expect("strace can be started");
         let mut words = BufReader::new(process.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
-        words.read_line(&mut line).expect("strace says how it went");
+        words.read_line(&mut line).expect("strace reports its start");
         if line.contains(" attached") {
             return Some(Self { process, output, _words: words });
         }

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::fixture::{Server, await_until, classic, classic_begin, connect, content, line, reset};
 
-/// A server under which only the trace is on stderr.
+/// A server that writes only the trace to stderr.
 fn traced(args: &[&str]) -> Server {
     Server::start_under(&["env", "RUST_LOG=off"], &Server::home(), args)
 }
 
-/// The objects of the one connection of a server, up to the kernel's view after the close.
+/// The trace objects of a server's only connection, up to the kernel's state after the close.
 fn story(server: &Server) -> Vec<Value> {
     let objects = || server.log().lines().map(|line| serde_json::from_str(line).expect(line)).collect::<Vec<Value>>();
     let is_closed = |object: &Value| object["scene"] == "closed";
@@ -20,7 +20,7 @@ fn story(server: &Server) -> Vec<Value> {
     objects()
 }
 
-/// What is compared of an object: what happened, and the one thing that makes it this and no other.
+/// The part of an object that is compared: the event, and the one detail that identifies it.
 fn gist(object: &Value) -> String {
     let detail = ["state", "to", "dialect", "text", "size", "stored_name", "first", "farewell"];
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -28,8 +28,7 @@ fn gist(object: &Value) -> String {
     text(&object["scene"]) + &detail.unwrap_or_default()
 }
 
-/// Checks that these scenes come in this order. How the kernel cuts the bytes, and so what comes in between, is its own
-/// affair.
+/// Checks that these events come in this order. Others may come in between, since the kernel may cut the bytes anywhere.
 fn assert_in_order(story: &[Value], expected: &[&str]) {
     let gists: Vec<String> = story.iter().map(gist).collect();
     let mut rest = gists.iter();
@@ -38,7 +37,7 @@ fn assert_in_order(story: &[Value], expected: &[&str]) {
     }
 }
 
-/// Sends `request`, shuts down, and returns what the server says.
+/// Sends `request`, shuts down, and returns the answer.
 fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<String> {
     let mut stream = connect(address)?;
     stream.write_all(request)?;
@@ -47,7 +46,7 @@ fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<String> {
 }
 
 #[test]
-fn a_classic_upload_is_told_from_its_accept_to_its_close() {
+fn a_classic_upload_is_traced_from_its_accept_to_its_close() {
     let server = traced(&["--trace=json"]);
     classic(server.tcp(), "a", &content(5000, 1)).unwrap();
     let story = story(&server);
@@ -74,7 +73,7 @@ fn a_classic_upload_is_told_from_its_accept_to_its_close() {
             "closed client",
         ],
     );
-    // The last acknowledgement may be on its way yet.
+    // The last acknowledgement may still be on its way.
     let afterwards = story.last().map(gist);
     assert!(matches!(afterwards.as_deref(), Some("kernel CLOSED" | "kernel LAST_ACK")), "{afterwards:?}");
     let read: u64 =
@@ -85,7 +84,7 @@ fn a_classic_upload_is_told_from_its_accept_to_its_close() {
 }
 
 #[test]
-fn a_line_upload_is_told_with_its_receipt() {
+fn a_line_upload_is_traced_with_its_receipt() {
     let server = traced(&["--trace=json", "--ok-grace", "off"]);
     line(server.tcp(), "a", &content(5000, 1)).unwrap();
     assert_in_order(
@@ -105,7 +104,7 @@ fn a_line_upload_is_told_with_its_receipt() {
 }
 
 #[test]
-fn a_client_that_waits_for_ok_is_told_so_by_a_deadline() {
+fn a_deadline_sends_ok_to_a_client_that_waits_for_it() {
     let server = traced(&["--trace=json"]);
     let mut stream = connect(server.tcp()).unwrap();
     stream.write_all(b"a\n").unwrap();
@@ -115,7 +114,7 @@ fn a_client_that_waits_for_ok_is_told_so_by_a_deadline() {
 }
 
 #[test]
-fn a_put_is_told_and_the_end_that_follows_it() {
+fn a_put_is_traced_with_the_end_that_follows_it() {
     let server = traced(&["--trace=json"]);
     let mut stream = connect(server.tcp()).unwrap();
     stream.write_all(b"/put size=5 a\nhello").unwrap();
@@ -142,7 +141,7 @@ fn a_put_is_told_and_the_end_that_follows_it() {
 }
 
 #[test]
-fn an_ask_is_told_and_a_server_that_ends_first() {
+fn an_ask_is_traced_with_a_server_that_ends_first() {
     let server = traced(&["--trace=json"]);
     let mut stream = connect(server.tcp()).unwrap();
     stream.write_all(b"/ask size=5 a\n").unwrap();
@@ -152,7 +151,7 @@ fn an_ask_is_told_and_a_server_that_ends_first() {
     drop(stream);
     let story = story(&server);
     let closed = story.iter().find(|scene| scene["scene"] == "closed").unwrap();
-    assert_eq!(closed["reason"], "finished", "its end was told, so nothing about it is unverified");
+    assert_eq!(closed["reason"], "finished", "its end was announced, so it is not unverified");
     assert_in_order(
         &story,
         &[
@@ -175,7 +174,7 @@ fn an_ask_is_told_and_a_server_that_ends_first() {
 }
 
 #[test]
-fn a_reset_and_a_refusal_are_told_with_their_reasons() {
+fn a_reset_and_a_refusal_are_traced_with_their_reasons() {
     let server = traced(&["--trace=json"]);
     reset(classic_begin(server.tcp(), "a").unwrap());
     let lost = story(&server);
@@ -191,7 +190,7 @@ fn a_reset_and_a_refusal_are_told_with_their_reasons() {
 }
 
 #[test]
-fn the_story_in_words_begins_each_line_with_the_time_and_the_peer() {
+fn each_line_of_the_text_format_begins_with_the_time_and_the_peer() {
     let server = traced(&["--trace"]);
     classic(server.tcp(), "a", b"hello").unwrap();
     let is_over = |log: &str| log.split_once(" closed: ").is_some_and(|(_, rest)| rest.contains(" kernel: "));
@@ -211,7 +210,7 @@ fn the_story_in_words_begins_each_line_with_the_time_and_the_peer() {
 }
 
 #[test]
-fn without_it_nothing_is_told() {
+fn without_the_option_nothing_is_traced() {
     let server = traced(&[]);
     classic(server.tcp(), "a", b"hello").unwrap();
     server.await_file("a", b"hello");

@@ -23,7 +23,7 @@ fn each_datagram_has_one_answer_in_order() {
     let mut buffer = [0; 100];
     for number in 0..1000_u32 {
         client.send(&number.to_be_bytes()).expect("a datagram can be sent");
-        assert_eq!(client.recv(&mut buffer).expect("it comes back"), 4);
+        assert_eq!(client.recv(&mut buffer).expect("the datagram comes back"), 4);
         assert_eq!(buffer[..4], number.to_be_bytes());
     }
     client.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout can be set");

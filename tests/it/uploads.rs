@@ -57,7 +57,7 @@ fn the_log_has_both_names_and_calls_only_unverified_uploads_so() {
     put.write_all(b"/put size=7 put.pdf\ncontent/bye\n").expect("a request can be sent");
     put.shutdown(Shutdown::Write).expect("a stream can be shut down");
     assert_eq!(io::read_to_string(put).expect("a receipt comes"), "done 7 - put.pdf\n");
-    await_until("all to be told", || server.log().matches("7 bytes in").count() == 3);
+    await_until("all lines to be logged", || server.log().matches("7 bytes in").count() == 3);
     let log = server.log();
     assert!(log.contains(r#""report.pdf" stored as "report.pdf.1", unverified"#), "{log}");
     assert!(log.contains("1 stored, 0 refused, 7 bytes") && log.contains(" s, finished"), "{log}");
@@ -74,7 +74,7 @@ fn the_log_names_every_file_once_whatever_the_outcome() {
         let mut stream = connect(server.tcp()).expect("the server accepts");
         stream.write_all(requests.concat().as_bytes()).expect("requests can be sent");
         stream.shutdown(Shutdown::Write).expect("a stream can be shut down");
-        io::read_to_string(stream).expect("it is answered");
+        io::read_to_string(stream).expect("the answers arrive");
     };
     let crc = "crc32c=364b3fb7";
     ask_for(&[
@@ -87,7 +87,7 @@ fn the_log_names_every_file_once_whatever_the_outcome() {
         format!("/ask size=3 {crc} on-exists=same put.bin\n"),
         format!("/ask size=9 {crc} on-exists=same put.bin\n/bye\n"),
     ]);
-    await_until("all to be told", || server.log().matches(" s, finished").count() == 2);
+    await_until("all lines to be logged", || server.log().matches(" s, finished").count() == 2);
     let log = server.log();
     for (told, times) in [
         (r#""classic.bin" stored as "classic.bin", unverified"#, 1),

@@ -1,13 +1,13 @@
 //! Reads Rust source well enough to tell which file uses something that another file defines.
 //!
 //! A lexer, `use` trees and re-exports; no more of the language than this project writes. Code under `#[cfg(test)]` is not
-//! part of what is read. This module knows how to look, not what is allowed.
+//! part of what is read. This module finds uses; it does not know which are allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A word or a sign of the source, and its line.
+/// A token of the source, and its line.
 #[derive(Debug)]
 pub struct Token {
     pub text: String,
@@ -26,13 +26,13 @@ struct Import {
 #[derive(Debug)]
 pub struct File {
     pub text: String,
-    /// What is compiled outside tests.
+    /// The code outside tests.
     pub tokens: Vec<Token>,
     module: Vec<String>,
     imports: Vec<Import>,
     /// Paths that are written out in the code.
     paths: Vec<Vec<String>>,
-    /// Words that stand in the code outside `use`, and are not part of a path or a method call.
+    /// Words of the code outside `use` that are not part of a path or a method call.
     words: BTreeSet<String>,
 }
 
@@ -55,7 +55,7 @@ impl File {
         file
     }
 
-    /// Reads what begins at `at`, and returns where the next begins.
+    /// Reads the item at `at`, and returns where the next one begins.
     fn take(&mut self, tokens: &[Token], at: usize) -> usize {
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
         let before = if at == 0 { "" } else { text(at - 1) };
@@ -132,7 +132,7 @@ impl File {
         })
     }
 
-    /// Names the paths that are imported or written out.
+    /// The paths that are imported or written out.
     pub fn paths(&self) -> impl Iterator<Item = &[String]> {
         self.imports.iter().map(|import| &import.path[..]).chain(self.paths.iter().map(|path| &path[..]))
     }
@@ -155,7 +155,11 @@ impl Tree {
                 if path.is_dir() {
                     folders.push(path);
                 } else if !path.ends_with("tests.rs") {
-                    let name = path.strip_prefix(root).expect("it is inside").to_str().expect("names are UTF-8");
+                    let name = path
+                        .strip_prefix(root)
+                        .expect("the file is inside the project")
+                        .to_str()
+                        .expect("names are UTF-8");
                     found.push((name.to_owned(), fs::read_to_string(&path).expect("a file can be read")));
                 }
             }
@@ -184,7 +188,7 @@ impl Tree {
         used
     }
 
-    /// Where `path`, as written in the module `from`, leads. `None`: out of the project.
+    /// The file to which `path`, as written in the module `from`, leads. `None`: it is outside the project.
     fn defining_file(&self, from: &[String], path: &[String]) -> Option<&str> {
         let (mut module, rest) = match path[0].as_str() {
             "crate" | "intake" => (Vec::new(), &path[1..]),
@@ -221,7 +225,7 @@ impl Tree {
         file.imports.iter().find(|import| import.name == name && import.path[0] != name)
     }
 
-    /// The groups of files of which each uses each other, if only by way of third ones.
+    /// The groups of files that all use one another, directly or through others.
     pub fn circles(&self) -> BTreeSet<Vec<&str>> {
         let uses: Uses = self.files.keys().map(|path| (path.as_str(), self.used_by(path))).collect();
         let reach: Uses = uses.keys().map(|path| (*path, reached_from(path, &uses))).collect();
@@ -295,7 +299,7 @@ fn without_tests(mut tokens: Vec<Token>) -> Vec<Token> {
     tokens
 }
 
-/// The words and signs of `text`: no comments, and an empty string for every literal.
+/// The tokens of `text`, without comments, and with an empty string for every literal.
 fn lex(text: &str) -> Vec<Token> {
     let (mut tokens, mut rest, mut line) = (Vec::new(), text, 1);
     while let Some(first) = rest.chars().next() {
@@ -378,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_exported_again_is_followed_to_its_definition() {
+    fn a_re_export_is_followed_to_the_definition() {
         let face = "mod x;\nmod y;\npub use x::X;\npub use y::Y;";
         assert_eq!(used(&[("b/y.rs", "use super::X;"), ("b/mod.rs", face), ("b/x.rs", "")]), ["b/x.rs"]);
         assert_eq!(
             used(&[("a.rs", "use crate::b::{X, Y};"), ("b.rs", face), ("b/x.rs", ""), ("b/y.rs", "")]),
             ["b/x.rs", "b/y.rs"]
         );
-        // A face uses nothing of what it shows, unless it does.
+        // A re-export alone is no use.
         assert!(used(&[("b.rs", face), ("b/x.rs", ""), ("b/y.rs", "")]).is_empty());
         assert_eq!(used(&[("b.rs", &format!("{face} fn f(x: X) {{}}")), ("b/x.rs", ""), ("b/y.rs", "")]), ["b/x.rs"]);
     }
@@ -400,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_literals_and_tests_use_nothing() {
+    fn comments_literals_and_tests_do_not_count() {
         let text = "/* crate::b::B */ //! crate::b\nconst A: &[&str] = &[\"crate::b::B\", r#\"\"crate::b::B\"#];\n\
             fn f<'a>(c: char) -> bool { c == '\"' || c == '\\'' || c == b'\\\\' as char }\n\
             #[cfg(test)] use crate::b::B;\n#[cfg(test)]\n#[allow(x)]\nmod tests { use crate::b::B; }";
