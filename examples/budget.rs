@@ -1,7 +1,7 @@
-//! A budget: what one connection may take of a turn, so that a flood does not hold up fifty slow clients.
+//! A budget limits what one connection may read in a turn, so that a flood does not hold up fifty slow clients.
 //!
 //! One thread serves them all, each until `WouldBlock`. A peer that sends as fast as it is read never lets
-//! that happen, and all others wait. The wrong server and the right one differ in a single number.
+//! that happen, so all others wait. The wrong server and the right one differ in a single number.
 
 mod loopback;
 
@@ -16,7 +16,7 @@ use loopback::kernel::arrived;
 use loopback::{PATIENCE, id, mio_pair, token, unless_blocked, wait};
 
 const SLOW_CLIENTS: usize = 50;
-/// What the flood sends in all.
+/// The total size of the flood.
 const FLOOD_BYTES: usize = 32 << 20;
 const READ_BYTES: usize = 16 << 10;
 const BUDGET_BYTES: usize = 64 << 10;
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What was measured when the flood is over.
+/// Figures that are taken when the flood is over.
 #[derive(Default)]
 struct Figures {
     turns: usize,
@@ -77,7 +77,7 @@ fn run(name: &str, budget_bytes: usize) -> io::Result<Figures> {
     Ok(figures)
 }
 
-/// A peer that sends as fast as it is read. In life it is another machine. Here it refills the room that each read makes.
+/// A peer that sends as fast as it is read. In reality it is another machine; here it refills the space that each read frees.
 struct Flood {
     client: TcpStream,
     unsent_bytes: usize,
@@ -119,23 +119,23 @@ impl Server {
     }
 
     fn stream(&self, id: Id) -> &mio::net::TcpStream {
-        self.connections.get(id).expect("none is removed")
+        self.connections.get(id).expect("no connection is removed")
     }
 
-    /// One turn. `on_read` is told which connection was read, and how many bytes.
+    /// One turn. Each read calls `on_read` with the connection and the number of bytes.
     fn turn(&mut self, mut on_read: impl FnMut(Id, &mio::net::TcpStream, usize) -> io::Result<()>) -> io::Result<()> {
         let longest = if self.ready.is_empty() { PATIENCE } else { Duration::ZERO };
         wait(&mut self.poll, longest)?.iter().filter_map(id).for_each(|id| self.ready.push(id));
-        // Those that are ready now, once each. A connection that has spent its budget goes behind all others.
+        // Serve each connection that is ready now once. One that has spent its budget goes behind all others.
         for _ in 0..self.ready.len() {
-            let id = self.ready.pop().expect("so many are in the queue");
-            let stream = self.connections.get_mut(id).expect("none is removed");
+            let id = self.ready.pop().expect("the queue has this many");
+            let stream = self.connections.get_mut(id).expect("no connection is removed");
             let (mut buffer, mut budget) = ([0; READ_BYTES], Budget::new(self.budget_bytes));
             while let Some(length) = unless_blocked(|| stream.read(&mut buffer))?.filter(|&length| length > 0) {
                 on_read(id, stream, length)?;
                 budget.spend(length);
                 if budget.is_spent() {
-                    // It may have more, and no event will say so.
+                    // It may have more to read, and no event will report that.
                     self.ready.push(id);
                     break;
                 }

@@ -21,15 +21,15 @@ use loopback::{PATIENCE, mio_pair, unless_blocked, wait};
 
 const CONNECTIONS: usize = 10;
 const MESSAGES: usize = 20;
-/// The pause before each message. Each comes over another connection than the one before.
+/// The pause before each message. Each message uses another connection than the previous one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the receiver does while nothing has come.
+/// What the receiver does while no message is there.
 #[derive(Clone, Copy, Debug)]
 enum Between {
     /// Wrong: tries again at once.
     Spin,
-    /// Little better: more naps cost more calls, longer ones make messages late.
+    /// Hardly better: short naps cost many calls, and long ones delay the messages.
     Nap(Duration),
     /// Right: sleeps until the kernel says which connection is ready.
     Poll,
@@ -40,8 +40,8 @@ fn main() -> io::Result<()> {
     let spin = receive(Between::Spin)?;
     let nap = receive(Between::Nap(Duration::from_millis(5)))?;
     let poll = receive(Between::Poll)?;
-    assert!(spin > nap && spin > 10 * poll, "nearly all of them are in vain");
-    assert!(poll <= 2 * MESSAGES, "one that finds the message, and one that finds no more");
+    assert!(spin > nap && spin > 10 * poll, "nearly all of these reads find nothing");
+    assert!(poll <= 2 * MESSAGES, "one read finds the message, and one finds no more");
     Ok(())
 }
 
@@ -75,7 +75,7 @@ fn receive(between: Between) -> io::Result<usize> {
     let (reads, slept, busy) = (after.reads - before.reads, after.slept - before.slept, after.busy - before.busy);
     let name = format!("{between:?}:");
     println!("{name:10} {tries} tries; by the kernel: {reads} reads, {slept} sleeps, {busy:.1?} on the processor");
-    assert!(reads >= tries as u64, "the kernel cannot have seen fewer than there were");
+    assert!(reads >= tries as u64, "the kernel must have counted at least these reads");
     Ok(tries)
 }
 

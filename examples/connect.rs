@@ -1,6 +1,6 @@
 //! A non-blocking connect, done right: an event only says "look", and it takes two looks to know.
 //!
-//! `connect` returns before there is a connection. Later, the socket's error and its peer say what became of it. Each
+//! `connect` returns before there is a connection. Later, the socket's error and its peer tell the outcome. Each
 //! sign alone is wrong somewhere: a refused connection is as writable as an established one, and one that is still on its
 //! way has no error either. If nobody answers, there is no event at all.
 
@@ -20,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 use loopback::kernel::Ends;
 use loopback::{ANY, PATIENCE, SILENCE, settle, wait};
 
-/// What became of a connect.
+/// The outcome of a connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Verdict {
     Pending,
@@ -38,17 +38,17 @@ fn main() -> io::Result<()> {
     never_answered()
 }
 
-/// A socket that is watched before it connects is reported at once, although nothing has been tried yet.
+/// A socket that is registered before it connects is reported at once, although no connect has been tried.
 fn looked_at_too_early() -> io::Result<()> {
     let nobody_yet = TcpStream::from_std(Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?.into());
     let mut attempt = Attempt::watch(nobody_yet)?;
-    attempt.look("watched before it connects", PATIENCE, Pending, [Connected, Connected, Pending])?;
+    attempt.look("registered before it connects", PATIENCE, Pending, [Connected, Connected, Pending])?;
     let error = attempt.stream.write(b"hello").expect_err("there is no connection yet");
     println!("    a write now fails: {error}");
     Ok(())
 }
 
-/// The listener's backlog is full at first, so the answer takes until the handshake is tried again, after a second.
+/// The listener's backlog is full at first, so the answer comes only when the SYN is sent again, after a second.
 fn accepted_in_the_end() -> io::Result<()> {
     let (listener, mut attempt, _first) = on_its_way()?;
     let _accepted = listener.accept()?;
@@ -56,14 +56,14 @@ fn accepted_in_the_end() -> io::Result<()> {
     attempt.stream.write_all(b"hello")
 }
 
-/// Writable, and yet refused.
+/// A refused connect is writable, too.
 fn refused_in_the_end() -> io::Result<()> {
     let (listener, mut attempt, _first) = on_its_way()?;
     drop(listener);
     attempt.look("the listener has gone", PATIENCE, Failed, [Connected, Failed, Pending])
 }
 
-/// The kernel gives up after minutes, and silence is not an event: the program needs its own limit.
+/// The kernel gives up after minutes, and silence is no event, so the program needs a deadline of its own.
 fn never_answered() -> io::Result<()> {
     let (listener, attempt, _first) = on_its_way()?;
     let ends = Ends { client: attempt.stream.local_addr()?, server: listener.local_addr()? };
@@ -78,7 +78,7 @@ fn never_answered() -> io::Result<()> {
     Ok(())
 }
 
-/// A connect that is not answered: its listener has room for a single connection, and that is taken.
+/// A connect without an answer: its listener's backlog has room for one connection, and is full.
 fn on_its_way() -> io::Result<(TcpListener, Attempt, net::TcpStream)> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&ANY.into())?;
@@ -92,7 +92,7 @@ fn on_its_way() -> io::Result<(TcpListener, Attempt, net::TcpStream)> {
     Ok((listener, attempt, first))
 }
 
-/// A connect under way.
+/// A connect that has begun.
 struct Attempt {
     poll: Poll,
     stream: TcpStream,

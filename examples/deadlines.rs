@@ -1,9 +1,9 @@
-//! Deadlines without a runtime: the first of them is the timeout of the poll, and a timer needs no more.
+//! Deadlines without a runtime: the first one is the timeout of the poll. No other timer is needed.
 //!
 //! A server ends connections that are silent for too long. Three situations, each with a right server and a wrong one
 //! that differs in one point: no client speaks; one speaks all the time; the process was stopped for a while.
 
-#![allow(clippy::disallowed_methods, reason = "it plays a process that is stopped")]
+#![allow(clippy::disallowed_methods, reason = "the example simulates a stopped process")]
 
 mod loopback;
 
@@ -25,26 +25,26 @@ const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// Right: waits until the first deadline, reads what has come, then ends the connections that are late.
+    /// Right: waits until the first deadline, reads all that has arrived, then closes the connections that are late.
     Right,
-    /// Wrong: wakes at every tick to see whether something is due.
+    /// Wrong: wakes at every tick to see whether a deadline has passed.
     Tick,
-    /// Wrong: checks deadlines only when the poll comes back empty.
+    /// Wrong: checks deadlines only when the poll returns no event.
     WhenEmpty,
-    /// Wrong: ends the connections that are late, then reads what has come.
+    /// Wrong: closes the connections that are late, then reads all that has arrived.
     ExpireFirst,
 }
 
 fn main() -> io::Result<()> {
     println!("-- three connections with different deadlines, and none speaks");
     let (right, tick) = (turns_in_silence(Manner::Right)?, turns_in_silence(Manner::Tick)?);
-    assert!(right <= 9 && right < tick, "it sleeps through the silence instead of counting it");
+    assert!(right <= 9 && right < tick, "the right server sleeps through the silence");
     println!("-- one speaks all the time, the other one never");
     assert!(ends_the_silent(Manner::Right)?);
-    assert!(!ends_the_silent(Manner::WhenEmpty)?, "the poll never comes back empty");
+    assert!(!ends_the_silent(Manner::WhenEmpty)?, "the poll never returns without an event");
     println!("-- it spoke in time, but then the process was stopped until long after its deadline");
     assert!(spares_the_punctual(Manner::Right)?);
-    assert!(!spares_the_punctual(Manner::ExpireFirst)?, "it blames the peer for its own delay");
+    assert!(!spares_the_punctual(Manner::ExpireFirst)?, "the server blames the peer for its own delay");
     Ok(())
 }
 
@@ -125,7 +125,7 @@ impl Server {
     }
 
     fn stream(&self, id: Id) -> &mio::net::TcpStream {
-        &self.connections.get(id).expect("it is still there").stream
+        &self.connections.get(id).expect("the connection is open").stream
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -139,7 +139,7 @@ impl Server {
         for id in &ready {
             self.read(*id)?;
         }
-        // Late means late when the poll began: whatever came before that has been read by now.
+        // A connection is late if its deadline had passed when the poll began: all that arrived before is read by now.
         match self.manner {
             Manner::WhenEmpty if !ready.is_empty() => {}
             _ => self.expire(asked),
@@ -159,7 +159,7 @@ impl Server {
 
     fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
-            let deadline = self.connections.get(id).expect("they are removed only here").deadline;
+            let deadline = self.connections.get(id).expect("connections are removed only here").deadline;
             if deadline > moment {
                 self.early += 1;
                 self.deadlines.arm(id, deadline);

@@ -1,7 +1,7 @@
 //! Out of descriptors: accept fails, the client stays in the backlog, and no edge says when to try again.
 //!
 //! Five clients have connected, and the server has descriptors for two of them. When a connection ends there is room
-//! for the third. But who notices?
+//! for the third. Does the server notice?
 
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -38,8 +38,14 @@ enum Manner {
 fn main() -> io::Result<()> {
     let [forget, at_once, pause] = [run(Manner::Forget)?, run(Manner::TryAtOnce)?, run(Manner::Pause)?];
     assert_eq!((forget.in_vain, forget.comes_back), (1, false), "silence");
-    assert!(at_once.comes_back && at_once.in_vain > 10 * pause.in_vain, "it burns a processor until a connection ends");
-    assert!(pause.comes_back && pause.in_vain <= 2 + SILENCE.div_duration_f64(PAUSE) as usize, "it sleeps in between");
+    assert!(
+        at_once.comes_back && at_once.in_vain > 10 * pause.in_vain,
+        "it keeps a processor busy until a connection ends"
+    );
+    assert!(
+        pause.comes_back && pause.in_vain <= 2 + SILENCE.div_duration_f64(PAUSE) as usize,
+        "it sleeps between two tries"
+    );
     Ok(())
 }
 
@@ -52,7 +58,7 @@ struct Outcome {
 
 fn run(manner: Manner) -> io::Result<Outcome> {
     println!("-- {manner:?}");
-    // Asking the kernel takes a descriptor too, so it is opened in time.
+    // Asking the kernel takes a descriptor, too, so open it in advance.
     let (mut server, mut diag) = (Server::bind(manner)?, Diag::open()?);
     let address = server.listener.local_addr()?;
     let _clients = (0..CLIENTS).map(|_| TcpStream::connect(address)).collect::<io::Result<Vec<_>>>()?;
@@ -61,9 +67,7 @@ fn run(manner: Manner) -> io::Result<Outcome> {
 
     server.turns_until(SILENCE, |_| false)?;
     let (in_vain, waiting) = (server.failures, diag.listener(address)?.unread as usize);
-    println!(
-        "{ROOM} accepted; tries in vain within {SILENCE:?}: {in_vain}; in the backlog, says the kernel: {waiting}"
-    );
+    println!("{ROOM} accepted; failed tries within {SILENCE:?}: {in_vain}; in the backlog, says the kernel: {waiting}");
     assert_eq!((server.accepted.len(), waiting), (ROOM, CLIENTS - ROOM));
 
     let edges = server.edges;
@@ -71,7 +75,7 @@ fn run(manner: Manner) -> io::Result<Outcome> {
     let longest = if let Manner::Forget = manner { SILENCE } else { PATIENCE };
     let comes_back = server.turns_until(longest, |server| server.accepted.len() == ROOM)?;
     println!("one connection ends: the third is {}", if comes_back { "accepted" } else { "not accepted" });
-    assert_eq!(server.edges, edges, "no event reported the room, in any of the three");
+    assert_eq!(server.edges, edges, "none of the three servers gets an event for the free descriptor");
 
     setrlimit(Resource::Nofile, limit)?;
     if !comes_back {
@@ -96,7 +100,7 @@ struct Server {
     manner: Manner,
     poll: Poll,
     listener: Listener,
-    /// An edge has said so, and no `WouldBlock` has ended it.
+    /// An edge has reported clients, and accept has not returned `WouldBlock` since.
     ready: bool,
     paused_until: Option<Instant>,
     accepted: Vec<mio::net::TcpStream>,
@@ -112,7 +116,7 @@ impl Server {
         Ok(Self { manner, poll, listener, ready, paused_until, accepted, edges: 0, failures: 0 })
     }
 
-    /// Takes turns until `done`, but for `longest` at most. Returns whether it is done.
+    /// Runs turns until `done`, for `longest` at most. Returns whether it is done.
     fn turns_until(&mut self, longest: Duration, done: impl Fn(&Self) -> bool) -> io::Result<bool> {
         let end = Instant::now() + longest;
         while !done(self) && Instant::now() < end {
@@ -134,7 +138,7 @@ impl Server {
             match self.listener.accept() {
                 Accept::Connection(stream, _) => self.accepted.push(stream),
                 Accept::Drained => self.ready = false,
-                // One client has gone before it was accepted, which says nothing of the others.
+                // One client disconnected before it was accepted. The others are not affected.
                 Accept::PeerGone(_) => {}
                 Accept::Exhausted(_) => return self.exhausted(),
             }

@@ -1,4 +1,4 @@
-//! How a connection ends: each direction by itself, each with a FIN.
+//! How a connection ends: each direction separately, each with a FIN.
 //!
 //! ```text
 //! who closes first            the other
@@ -9,10 +9,10 @@
 //! CLOSED, a minute later
 //! ```
 //!
-//! If both close at once, each has a FIN of its own on the way when the other's comes: that is CLOSING, and both end in
+//! If both close at once, each receives a FIN while its own is on the way. That state is CLOSING, and both end in
 //! TIME_WAIT (RFC 9293, 3.6). The example `time_wait` shows what TIME_WAIT is good for.
 //!
-//! FIN_WAIT1, CLOSING and LAST_ACK last only as long as a packet travels. Here a peer that does not read holds them: a FIN
+//! FIN_WAIT1, CLOSING and LAST_ACK last only as long as a packet travels. Here a peer that does not read prolongs them: a FIN
 //! comes after the bytes, and cannot be sent while the window is closed.
 
 mod loopback;
@@ -40,7 +40,7 @@ fn one_after_the_other() -> io::Result<()> {
     println!("   the server reads to the end. The FIN has come, and its kernel has acknowledged it");
     assert_eq!(read_to_end(&server)?, sent, "a close loses nothing");
     ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
-    println!("   it may take its time: a CLOSE_WAIT that never goes away is a server that forgot to close");
+    println!("   a CLOSE_WAIT that never goes away is a server that forgot to close");
 
     println!("   the server answers more than the client takes, and closes as well");
     let answered = fill(&server)?;
@@ -48,7 +48,7 @@ fn one_after_the_other() -> io::Result<()> {
     ends.reach("FIN_WAIT2", "LAST_ACK")?;
 
     println!(
-        "   the client reads to the end: the side that closed last is done, the one that closed first has the TIME_WAIT"
+        "   the client reads to the end: the side that closed last is done, the side that closed first has the TIME_WAIT"
     );
     assert_eq!(read_to_end(&client)?, answered, "one direction had ended, the other still worked");
     ends.reach("TIME_WAIT", "CLOSED")
@@ -64,7 +64,7 @@ fn both_at_once() -> io::Result<()> {
     }
     ends.reach("FIN_WAIT1", "FIN_WAIT1")?;
 
-    println!("   the client reads to the end: it has the other's FIN, and waits for its own to be acknowledged");
+    println!("   the client reads to the end: it has received a FIN, and waits until its own is acknowledged");
     read_to_end(&client)?;
     ends.reach("CLOSING", "FIN_WAIT2")?;
 

@@ -1,4 +1,4 @@
-//! Half a close: the peer has sent its last byte, and still listens for the answer.
+//! A half-close: the peer has sent its last byte, and still waits for the answer.
 //!
 //! A FIN ends one direction. The kernel reports it as RDHUP ("the peer will send no more"), mio as
 //! `is_read_closed`. HUP is something else: both directions are done, and all that is left is to close.
@@ -30,7 +30,7 @@ fn main() -> io::Result<()> {
     println!("   the client asked, and gets: {reset}");
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
 
-    println!("-- a server that reads until the read says that it is the end, and then answers");
+    println!("-- a server that reads until the end of the stream, and then answers");
     let answer = ask(OnRdhup::ReadOn)?;
     println!("   the client asked, and gets {} bytes", answer.len());
     assert_eq!(answer.len(), ANSWER_BYTES);
@@ -46,14 +46,14 @@ fn rdhup_is_not_hup() -> io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     ends.reach("FIN_WAIT2", "CLOSE_WAIT")?;
 
-    // The flag comes before the bytes in front of the end are read. That is no reason not to read them.
+    // The flag is there before the last bytes are read. They must still be read.
     expect_flags("server", &server, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)?;
     let mut question = [0; 64];
     let reads = [server.read(&mut question)?, server.read(&mut question[8..])?];
     println!("   the server reads {} bytes, then {}", reads[0], reads[1]);
     assert_eq!((reads, &question[..8]), ([8, 0], &b"question"[..]));
 
-    println!("   OUT is still there: the other direction is open. The server answers");
+    println!("   OUT is still set: the other direction is open. The server answers");
     server.write_all(b"answer")?;
     let mut answer = [0; 6];
     client.read_exact(&mut answer)?;
@@ -81,7 +81,7 @@ fn ask(on_rdhup: OnRdhup) -> io::Result<Vec<u8>> {
 }
 
 fn serve(mut stream: TcpStream, on_rdhup: OnRdhup) -> io::Result<()> {
-    // However late it looks, one event reports both the bytes and the end.
+    // One event reports both the bytes and the end.
     until("the end of the question", || Ok(flags(&stream)?.contains(PollFlags::RDHUP).then_some(())))?;
     match on_rdhup {
         OnRdhup::HangUp => Ok(()),
@@ -92,10 +92,10 @@ fn serve(mut stream: TcpStream, on_rdhup: OnRdhup) -> io::Result<()> {
     }
 }
 
-/// A FIN does not say whether its sender still listens. Only a write finds out.
+/// A FIN does not tell whether its sender still reads. Only a write finds out.
 fn half_or_whole() -> io::Result<()> {
     for closes in [false, true] {
-        let what = if closes { "closes, and is gone" } else { "shuts down its writing side, and listens" };
+        let what = if closes { "closes its socket" } else { "shuts down its writing side, and reads" };
         println!("\n-- a client that {what}");
         let (client, mut server) = pair()?;
         let ends = Ends::of_client(&client)?;
@@ -107,7 +107,7 @@ fn half_or_whole() -> io::Result<()> {
         println!("   that looks the same. The server writes");
         server.write_all(b"answer")?;
         if closes {
-            // The write itself went well. What comes back is a reset, and only the next write can say so.
+            // The write itself succeeded. The peer answers it with a reset, which only the next write reports.
             ends.reach("CLOSED", "CLOSED")?;
             let error = server.write(b"more").expect_err("the connection has been reset");
             println!("   and writes again: {error}");

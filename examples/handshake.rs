@@ -1,4 +1,4 @@
-//! How a connection begins: three packets, and what the kernel calls the time between them.
+//! How a connection begins: three packets, and the states between them.
 //!
 //! ```text
 //! client                      server
@@ -7,7 +7,7 @@
 //! ESTABLISHED  -- ACK ------>  ESTABLISHED, and in the backlog until it is accepted
 //! ```
 //!
-//! On loopback the three pass within microseconds. To catch the states between them, the client is made deaf: it sends its
+//! On loopback the three take microseconds. To catch the states between them, the client is made deaf: it sends its
 //! SYN and does not hear the answer, as on a network that has failed in one direction. (Where that is not allowed,
 //! SYN_SENT is still seen, at a backlog that is full.)
 
@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
     three_packets()?;
     println!("\n-- four clients connect while the server is busy, and its backlog is large enough");
     burst(128, ["ESTABLISHED"; 4])?;
-    println!("\n-- the same, with a backlog of one: it holds one more than that, the rest is not answered");
+    println!("\n-- the same, with a backlog of one: it holds one more than that, and the others get no answer");
     burst(1, ["ESTABLISHED", "ESTABLISHED", "SYN_SENT", "SYN_SENT"])?;
     nobody_there()
 }
@@ -48,14 +48,14 @@ fn three_packets() -> io::Result<()> {
     assert_eq!(Errno::from_io_error(&error), Some(Errno::INPROGRESS));
     let ends = Ends { client: kernel::local_addr(&client)?, server: address };
     if deaf {
-        println!("   a client that does not hear: its SYN has arrived, the answer has not");
+        println!("   a deaf client: its SYN has arrived, the answer has not");
         ends.reach("SYN_SENT", "SYN_RECV")?;
-        println!("   it hears again; what was lost is sent again within a second");
+        println!("   it hears again; the lost packets are sent again within a second");
         kernel::undeafen(&client)?;
     }
     ends.reach("ESTABLISHED", "ESTABLISHED")?;
 
-    // The kernel has done all this by itself. accept(2) sends no packet, it only takes out what is complete.
+    // The kernel has done all this by itself. accept(2) sends no packet; it only takes out a complete connection.
     println!("   it is not accepted yet, and can already send: the five bytes wait at the server");
     (&client).write_all(b"hello")?;
     until("the bytes to arrive", || Ok((ends.server()?.unread == 5).then_some(())))?;
@@ -79,7 +79,7 @@ fn burst(backlog: i32, expected: [&str; 4]) -> io::Result<()> {
         }
     }
     let states = || clients.iter().map(|(ends, _)| Ok(ends.client()?.state)).collect::<io::Result<Vec<_>>>();
-    until("those with room to be connected", || Ok((states()? == expected).then_some(())))?;
+    until("as many to connect as the backlog holds", || Ok((states()? == expected).then_some(())))?;
     println!("     server  {} {address}", kernel::listener(address)?);
     for (ends, _) in &clients {
         println!("     client  {} {} > {address}", ends.client()?, ends.client);
@@ -97,7 +97,7 @@ fn nobody_there() -> io::Result<()> {
     println!("\n-- no listener");
     let bound = socket()?;
     bound.bind(&ANY.into())?;
-    let error = TcpStream::connect(kernel::local_addr(&bound)?).expect_err("a bound port that does not listen");
+    let error = TcpStream::connect(kernel::local_addr(&bound)?).expect_err("nobody listens on the port");
     println!("   {error}");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     Ok(())

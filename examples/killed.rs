@@ -1,6 +1,6 @@
 //! A kill looks like success: the kernel closes the sockets of a process that ends, however it ends.
 //!
-//! So the end of a stream does not say that the sender was done, only that it is gone. Half a file and a whole one end
+//! So the end of a stream does not mean that the sender was done, only that it is gone. Half a file and a whole one end
 //! in the same way, unless a size or a checksum was announced.
 //!
 //! ```text
@@ -23,9 +23,9 @@ const FILE_BYTES: usize = 64 * 1024;
 /// What a receiver knows about the file.
 #[derive(Clone, Copy, Debug)]
 enum Known {
-    /// Wrong: nothing. It must take the end of the stream for the end of the file.
+    /// Wrong: nothing. The receiver must take the end of the stream for the end of the file.
     Nothing,
-    /// Right: its size.
+    /// Right: the size of the file.
     Size(usize),
 }
 
@@ -35,15 +35,15 @@ fn main() -> io::Result<()> {
         return send_half(address);
     }
     println!("-- a sender of {FILE_BYTES} bytes is killed half way");
-    assert!(believes_in_it(Known::Nothing)?, "half a file, taken for a whole one");
-    assert!(!believes_in_it(Known::Size(FILE_BYTES))?);
-    println!("-- the same, with something of the receiver's left unread");
-    assert!(resets_with_something_unread()?, "a close with something unread is a reset, even by a kill");
+    assert!(takes_it_for_whole(Known::Nothing)?, "half a file, taken for a whole one");
+    assert!(!takes_it_for_whole(Known::Size(FILE_BYTES))?);
+    println!("-- the same, with an `ok` of the receiver's left unread");
+    assert!(resets_with_something_unread()?, "a close with unread bytes is a reset, even by a kill");
     Ok(())
 }
 
 /// Whether a receiver takes the half that it got for the file.
-fn believes_in_it(known: Known) -> io::Result<bool> {
+fn takes_it_for_whole(known: Known) -> io::Result<bool> {
     let (mut receiver, sender) = Sender::start()?;
     sender.kill()?;
     let mut bytes = Vec::new();
@@ -53,7 +53,7 @@ fn believes_in_it(known: Known) -> io::Result<bool> {
         Known::Nothing => true,
         Known::Size(size) => bytes.len() == size,
     };
-    println!("   known: {known:?}; a clean end after {} bytes; believed to be whole: {believes}", bytes.len());
+    println!("   known: {known:?}; a clean end after {} bytes; taken for whole: {believes}", bytes.len());
     Ok(believes)
 }
 
@@ -90,7 +90,7 @@ impl Sender {
     }
 }
 
-/// Sends the first half of a file, says so, and waits to be killed.
+/// Sends the first half of a file, prints a line, and waits to be killed.
 fn send_half(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(&[b'a'; FILE_BYTES / 2])?;

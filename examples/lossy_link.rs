@@ -1,4 +1,4 @@
-//! A link that loses every tenth packet: TCP delivers everything, in order and late; UDP delivers what was not lost.
+//! A link that loses every tenth packet: TCP delivers everything, in order but late; UDP delivers whatever was not lost.
 //!
 //! ```text
 //! cargo run --example lossy_link
@@ -38,14 +38,14 @@ fn main() -> io::Result<()> {
         if output.status.success() { Ok(()) } else { Err(refused()) }
     });
     if let Err(error) = tried {
-        println!("   left out, there can be no such link here: {error}");
+        println!("   left out, no such link is possible here: {error}");
         return Ok(());
     }
     let status = there(&env::current_exe()?.to_string_lossy(), "here").status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("on the lossy link: {status}"))) }
 }
 
-/// A program, to be run where every tenth packet is lost.
+/// A program to run in the network namespace that loses every tenth packet.
 fn there(program: &str, argument: &str) -> Command {
     // Root needs no user namespace, and may have a network namespace where others may not.
     let namespaces: &[_] = if geteuid().is_root() { &["--net"] } else { &["--net", "--map-root-user"] };
@@ -54,7 +54,7 @@ fn there(program: &str, argument: &str) -> Command {
     command
 }
 
-/// Sends the messages again and again until all have come. Over UDP the program has to.
+/// Sends the messages again and again until all have arrived. Over UDP that is the program's task.
 fn over_udp() -> io::Result<()> {
     let (client, server) = udp_pair()?;
     // Long enough on loopback: a datagram that has not come by then is lost.
@@ -62,7 +62,7 @@ fn over_udp() -> io::Result<()> {
     let mut missing: Vec<u16> = (0..MESSAGES).collect();
     let (mut arrived, mut rounds) = (Vec::new(), 0);
     while !missing.is_empty() {
-        // A few at a time, so that only the link loses any, and not the receive buffer.
+        // A few at a time, so that only the link loses messages, and not the receive buffer.
         for numbers in missing.chunks(100) {
             numbers.iter().try_for_each(|&number| client.send(&message(number)).map(drop))?;
             let mut buffer = [0; MESSAGE_BYTES];
@@ -76,8 +76,8 @@ fn over_udp() -> io::Result<()> {
     }
     let last = arrived[arrived.len() - 1];
     println!("   UDP: all have come after {rounds} rounds, the last of them number {last}");
-    assert!(rounds > 1, "what is lost stays lost, unless the program sends it again");
-    assert!(!arrived.is_sorted(), "and what was sent again comes late");
+    assert!(rounds > 1, "a lost message stays lost, unless the program sends it again");
+    assert!(!arrived.is_sorted(), "a message that is sent again comes late");
     Ok(())
 }
 
@@ -93,11 +93,11 @@ fn over_tcp() -> io::Result<()> {
         messages.chunks(MESSAGE_BYTES).try_for_each(|message| client.write_all(message))?;
         reading.join().expect("a read does not panic")
     })?;
-    assert!(received == messages, "all of it, in order");
+    assert!(received == messages, "every byte arrives, in order");
     let again = ends.client()?.info.map_or(0, |info| info.total_retrans);
     let early = ends.server()?.info.map_or(0, |info| info.rcv_ooopack);
     println!("   TCP: all have come, in order, after {} ms;", start.elapsed().as_millis());
-    println!("        {again} segments were sent again, {early} came too early and waited for the one before");
+    println!("        {again} segments were sent again, {early} came too early and waited for an earlier one");
     assert!(again > 0, "in a stream all bytes wait for the lost ones");
     Ok(())
 }

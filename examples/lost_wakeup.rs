@@ -1,7 +1,7 @@
 //! An edge is reported once: a server that neither drains nor remembers waits forever.
 //!
-//! Four servers get the same bytes and the same end. Each reads four bytes at a time, so that a read leaves something
-//! behind, as any read may.
+//! Four servers get the same bytes and the same end. Each reads four bytes at a time, so that a read leaves bytes in the
+//! kernel, as any read may.
 
 mod loopback;
 
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 4;
 /// What a server does at an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// Wrong: one read, as if the event came again while something is left. That would be level-triggered.
+    /// Wrong: reads once, as if the event came again while bytes are left. That would be level-triggered.
     OneRead,
     /// Wrong: closes when the event says that the peer has closed.
     CloseAtFlag,
@@ -49,7 +49,7 @@ fn main() -> io::Result<()> {
         client.write_all(burst.as_bytes())?;
         settle();
         assert_eq!(server.turns_until_silence()?, (1, 1));
-        assert_eq!(server.heard, heard, "under load the fault does not show; the last upload of the day hangs");
+        assert_eq!(server.heard, heard, "under load the fault does not show; then the last upload of the day hangs");
     }
 
     println!("-- three bytes and the end come together, as one edge");
@@ -75,7 +75,7 @@ struct Server {
     manner: Manner,
     poll: Poll,
     stream: mio::net::TcpStream,
-    /// It may have more to read, and no event will say so. (With several connections this is a queue.)
+    /// There may be more to read, and no event will report that. (With several connections this is a queue.)
     ready: bool,
     heard: usize,
     ended: bool,
@@ -90,7 +90,7 @@ impl Server {
         Ok((Self { manner, poll, stream, ready: false, heard: 0, ended: false }, client))
     }
 
-    /// Takes turns until nothing happens any more. Prints and returns how many events and turns there were.
+    /// Runs turns until nothing happens any more. Prints and returns how many events and turns there were.
     fn turns_until_silence(&mut self) -> io::Result<(usize, usize)> {
         let (mut events, mut turns) = (0, 0);
         while let Some(told) = self.turn()? {
@@ -102,7 +102,7 @@ impl Server {
         Ok((events, turns))
     }
 
-    /// One turn. `None`: there was nothing to do. A connection that is ready already must not wait for an event.
+    /// One turn. `None`: there was nothing to do. It must not wait for an event if the connection is ready already.
     fn turn(&mut self) -> io::Result<Option<usize>> {
         let events = wait(&mut self.poll, if self.ready { Duration::ZERO } else { SILENCE })?;
         if events.is_empty() && !self.ready {

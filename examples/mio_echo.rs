@@ -1,16 +1,16 @@
 //! All of it together: an echo server on raw mio that survives its peers, one thread, edge-triggered.
 //!
-//! The smallest such server is half as long. The first peer ends or stalls it that resets, does not read, never pauses,
-//! falls silent, or comes when no descriptor is left. Each has its place below:
+//! The smallest such server is half as long, but ends or stalls as soon as a peer resets, does not read, never pauses, falls
+//! silent, or comes when no descriptor is left. Here each of these has its place:
 //!
 //! 1. **A peer resets.** That ends one connection. (`Server::serve`)
-//! 2. **A write is short.** The rest is kept, and nothing more is read until it is gone. (`Connection::echo`)
-//! 3. **A peer never pauses.** It has a budget, and the server remembers what is left. (`Connection::echo`)
+//! 2. **A write is short.** The rest is kept, and nothing is read until it is written. (`Connection::echo`)
+//! 3. **A peer never pauses.** It has a budget, and the server remembers that more is left. (`Connection::echo`)
 //! 4. **A peer falls silent.** The first deadline is the timeout of the poll. (`Server::timeout`, `Server::expire`)
 //! 5. **Accept fails.** It is tried again after a pause, because no edge will come. (`Server::accept`)
 //!
 //! ```text
-//! cargo run --example mio_echo                      plays the first four to a server, and ends
+//! cargo run --example mio_echo                      shows the first four, and ends
 //! cargo run --example mio_echo 127.0.0.1:9000       echoes until it is stopped
 //! ```
 
@@ -29,7 +29,7 @@ use intake::net::{Accept, Listener, Sharing, now};
 use intake::reactor::{Budget, Deadlines, Id, Moment, ReadyQueue, Slots};
 use loopback::{ANY, fill, id, token, unless_blocked};
 
-/// The listener's token. Those of connections are never so small.
+/// The listener's token. The tokens of connections are larger.
 const LISTENER: Token = Token(0);
 const BUDGET_BYTES: usize = 64 << 10;
 const ACCEPTS_A_TURN: usize = 64;
@@ -44,7 +44,7 @@ struct Server {
     /// When to accept. `None`: the backlog is empty, and an edge will report the next client.
     accept_at: Option<Moment>,
     connections: Slots<Connection>,
-    /// Connections that may have more to do; every other one has met `WouldBlock` and waits for its next edge.
+    /// Connections that may have more to do. Every other one has met `WouldBlock` and waits for its next edge.
     ready: ReadyQueue,
     deadlines: Deadlines,
     buffer: Box<[u8]>,
@@ -53,12 +53,12 @@ struct Server {
 
 struct Connection {
     stream: TcpStream,
-    /// What was read and could not be written yet; at most one buffer.
+    /// Bytes that were read and could not be written yet, at most one buffer.
     unsent: Vec<u8>,
     deadline: Moment,
 }
 
-/// What a connection needs next.
+/// What happens next to a connection.
 enum Verdict {
     Wait,
     Yield,
@@ -93,14 +93,14 @@ impl Server {
         let asked = now();
         let timeout = self.timeout(asked);
         match self.poll.poll(&mut self.events, timeout) {
-            // A signal came: an empty batch, like any other. The next turn works its timeout out anew.
+            // A signal came, which is like an empty batch. The next turn computes its timeout anew.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             polled => polled?,
         }
         for event in &self.events {
             match id(event) {
                 Some(id) => self.ready.push(id),
-                // During a pause it changes nothing.
+                // An edge does not shorten a pause.
                 None => self.accept_at = self.accept_at.or(Some(asked)),
             }
         }
@@ -118,7 +118,7 @@ impl Server {
         first.map(|at| at.since(now))
     }
 
-    /// Those that are ready now, once each. A connection that yields goes behind all others.
+    /// Serves each connection that is ready now once. One that yields goes behind all others.
     fn serve(&mut self, now: Moment) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop() else { return };
@@ -133,7 +133,7 @@ impl Server {
         }
     }
 
-    /// Ends the connections that have been silent for too long. One in the queue has not: its bytes only wait to be read.
+    /// Closes the connections that have been silent for too long. A connection in the queue is not silent: it has unread bytes.
     fn expire(&mut self, moment: Moment) {
         while let Some(id) = self.deadlines.pop_due(moment) {
             let Some(connection) = self.connections.get(id) else { continue };
@@ -159,7 +159,7 @@ impl Server {
             }
             match self.listener.accept() {
                 Accept::Connection(stream, _) => self.adopt(stream, now + self.idle_timeout),
-                Accept::PeerGone(error) => eprintln!("accept skips one: {error}"),
+                Accept::PeerGone(error) => eprintln!("a client disconnected before accept: {error}"),
                 Accept::Drained => self.accept_at = None,
                 Accept::Exhausted(error) => {
                     eprintln!("accept pauses: {error}");
@@ -170,10 +170,10 @@ impl Server {
     }
 
     fn adopt(&mut self, mut stream: TcpStream, deadline: Moment) {
-        // Both interests, once: an edge too many costs little, and there is nothing to keep up to date.
+        // Register both interests once: a needless edge costs little, and the interests never need a change.
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token(self.connections.next_id()), both) {
-            return eprintln!("not registered, and so closed: {error}");
+            return eprintln!("cannot register a connection, so it is closed: {error}");
         }
         let id = self.connections.insert(Connection { stream, unsent: Vec::new(), deadline });
         self.deadlines.arm(id, deadline);
@@ -181,12 +181,12 @@ impl Server {
 }
 
 impl Connection {
-    /// Echoes until the peer sends no more, takes no more, or has had its share of the turn.
+    /// Echoes until nothing more can be read or written, or the budget is spent.
     fn echo(&mut self, buffer: &mut [u8], deadline: Moment) -> io::Result<Verdict> {
         let mut budget = Budget::new(BUDGET_BYTES);
         loop {
-            // Unsent bytes go first. While the peer does not take them, the server does not read from it, and TCP stops
-            // it. Backpressure needs no more.
+            // Unsent bytes go first. While the peer does not read them, the server does not read from it, and TCP stops
+            // it. That is all of backpressure.
             while !self.unsent.is_empty() {
                 let Some(sent) = unless_blocked(|| self.stream.write(&self.unsent))? else { return Ok(Verdict::Wait) };
                 self.unsent.drain(..sent);
@@ -234,7 +234,7 @@ fn demonstrate() -> io::Result<()> {
     stuck.shutdown(Shutdown::Write)?;
     let echoed = stuck.read_to_end(&mut Vec::new())?;
     println!("   stopped after {sent} bytes, of which {echoed} come back when it reads");
-    assert_eq!(echoed, sent, "bytes that are not taken stay where they are");
+    assert_eq!(echoed, sent, "bytes that the peer does not read stay where they are");
 
     println!("-- one never pauses");
     let (flood, mut pings) = (net::TcpStream::connect(address)?, 0);
@@ -256,7 +256,7 @@ fn demonstrate() -> io::Result<()> {
     while now().since(start) < Duration::from_millis(500) {
         is_answered()?;
     }
-    assert_eq!(silent.read(&mut [0; 1])?, 0, "its deadline has come");
+    assert_eq!(silent.read(&mut [0; 1])?, 0, "its deadline has passed");
     println!("   ended after {:.1?}", now().since(start));
     is_answered()
 }

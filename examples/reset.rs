@@ -1,10 +1,10 @@
-//! RST: the end that loses bytes, and how easily it is taken for a clean one.
+//! RST: an end that loses bytes, and is easily taken for a clean one.
 //!
-//! A FIN waits behind the bytes. A reset does not: it throws away what its sender had not yet sent, and the connection
-//! with it. A program asks for it (`SO_LINGER` of zero seconds), or it comes by itself when a socket is closed with
-//! something unread (RFC 9293, 3.6; RFC 2525, 2.17).
+//! A FIN waits behind the bytes. A reset does not: it discards the bytes that are not sent yet, and the connection with
+//! them. A program asks for it (`SO_LINGER` of zero seconds), or the kernel sends it when a socket is closed with unread
+//! bytes (RFC 9293, 3.6; RFC 2525, 2.17).
 
-#![allow(clippy::disallowed_methods, reason = "to take the error is the mistake that it shows")]
+#![allow(clippy::disallowed_methods, reason = "taking the error is the mistake that this shows")]
 
 mod loopback;
 
@@ -17,10 +17,10 @@ use loopback::kernel::Ends;
 use loopback::{fill, pair, until};
 use socket2::SockRef;
 
-/// More than the window of a peer that does not read, less than what the kernel takes without it.
+/// More than the window of a peer that does not read, less than the kernel buffers for it.
 const ANSWER_BYTES: usize = 256 * 1024;
 
-/// What a receiver thinks of an upload.
+/// What a receiver takes an upload for.
 #[derive(Debug, PartialEq)]
 enum Upload {
     Whole(usize),
@@ -47,9 +47,9 @@ fn what_it_throws_away() -> io::Result<()> {
         let upload = receive(receiver)?;
         println!("   {written} bytes written; reset: {reset}; the receiver gets {upload:?}\n");
         match upload {
-            // The FIN waits behind the bytes, and the kernel keeps sending for a program that has left.
+            // The FIN waits behind the bytes, and the kernel keeps sending after the program has closed.
             Upload::Whole(length) => assert!(!reset && length == written),
-            // The Send-Q is gone at once. On Linux, what had arrived can still be read; no standard promises it.
+            // The Send-Q is discarded at once. On Linux, bytes that had arrived can still be read; no standard promises that.
             Upload::CutOff(length) => assert!(reset && length < written),
         }
     }
@@ -58,7 +58,7 @@ fn what_it_throws_away() -> io::Result<()> {
 
 /// A close that leaves something unread is a reset, and the end of the answer is lost.
 fn closing_too_early() -> io::Result<()> {
-    println!("-- a server that answers, and closes while something from the client is unread");
+    println!("-- a server that answers, and closes with unread bytes of the client's");
     for linger in [false, true] {
         let (mut client, mut server) = pair()?;
         client.write_all(b"a question, and a word too many")?;
@@ -119,7 +119,7 @@ fn reset_upload() -> io::Result<TcpStream> {
     Ok(receiver)
 }
 
-/// Makes the close that follows a reset (socket(7)).
+/// Makes the next close a reset (socket(7)).
 fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }

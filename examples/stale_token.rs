@@ -1,4 +1,4 @@
-//! A stale token: an event for a connection that is gone must not reach the one that took its place.
+//! A stale token: an event for a closed connection must not reach the connection that took its place.
 //!
 //! A slab gives a freed key to the next connection. If the token is that key alone, an old event can reach a new
 //! connection in two ways. A serial beside the key prevents both.
@@ -63,12 +63,12 @@ fn survives_the_batch(token_is: TokenIs) -> io::Result<bool> {
     is_open(&young_client.expect("the first event is the first client's"))
 }
 
-/// A connection is closed while a duplicate of its descriptor lives on, and another takes its slot. Then its peer closes.
+/// A connection is closed while a duplicate of its descriptor is open, and another one takes its slot. Then its peer closes.
 /// Returns whether the other one lives.
 fn survives_a_duplicate(token_is: TokenIs) -> io::Result<bool> {
     let mut server = Server::new(token_is)?;
     let (old, old_client) = server.admit()?;
-    // In a real program a child process inherits it, or a `try_clone` makes it.
+    // In a real program a child process inherits it, or `try_clone` makes it.
     let _duplicate = server.stream(old).as_fd().try_clone_to_owned()?;
     server.close(old);
     let (_, young_client) = server.admit()?;
@@ -108,24 +108,24 @@ impl Server {
         }
     }
 
-    /// The connection that the token means now. (A scan, so that both kinds can be found; `Slots::get` needs none.)
+    /// The connection that the token names now. (A scan finds both kinds of token; `Slots::get` needs none.)
     fn find(&self, token: Token) -> Option<Id> {
         self.connections.ids().find(|id| self.token(*id) == token)
     }
 
     fn stream(&self, token: Token) -> &mio::net::TcpStream {
-        self.find(token).and_then(|id| self.connections.get(id)).expect("it was admitted")
+        self.find(token).and_then(|id| self.connections.get(id)).expect("the connection was admitted")
     }
 
-    /// Closes the connection that the token means.
+    /// Closes the connection that the token names.
     fn close(&mut self, token: Token) {
         let closed = self.find(token).and_then(|id| self.connections.remove(id));
-        let what = if closed.is_some() { "closes whoever is there now" } else { "finds nobody" };
+        let what = if closed.is_some() { "closes the connection that is there now" } else { "finds no connection" };
         println!("{:?}: token {:#x} {what}", self.token_is, token.0);
     }
 }
 
-/// Whether the server still has its end open: the client then reads nothing, and no end.
+/// Whether the server's end is open: then a read of the client would block.
 fn is_open(mut client: &TcpStream) -> io::Result<bool> {
     settle();
     client.set_nonblocking(true)?;

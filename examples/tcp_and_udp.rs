@@ -1,4 +1,4 @@
-//! TCP beside UDP: a stream without borders between messages, and messages that get lost.
+//! TCP beside UDP: a stream without message boundaries, and messages that get lost.
 //!
 //! The example `lossy_link` shows both on a link that loses packets.
 
@@ -73,17 +73,17 @@ fn overflow() -> io::Result<()> {
 
     let (client, mut server) = pair()?;
     SockRef::from(&server).set_recv_buffer_size(8 * 1024)?;
-    // A large buffer would take it all, and then go out through that small window for most of a minute.
+    // A large buffer would take all of it, and then need most of a minute to send it through that small window.
     SockRef::from(&client).set_send_buffer_size(8 * 1024)?;
     let sent = fill(&client)?;
     drop(client);
     let received = io::copy(&mut server, &mut io::sink())? as usize;
     println!("   TCP: {sent} bytes were sent, then came WouldBlock; {received} were received");
-    assert_eq!(received, sent, "the sender knows what was not taken, and still has it");
+    assert_eq!(received, sent, "the sender knows which bytes were not taken, and still has them");
     Ok(())
 }
 
-/// What the same messages cost: system calls on both sides, and packets on the network.
+/// The cost of the same messages: system calls on both sides, and packets on the network.
 fn cost() -> io::Result<()> {
     println!("\n-- what {MESSAGES} messages of {} bytes cost", MESSAGE.len());
     println!("   {:<28} {:>7} {:>7} {:>9} {:>7}", "", "sends", "reads", "packets", "time");
@@ -91,7 +91,7 @@ fn cost() -> io::Result<()> {
     let at_once = tcp("TCP, all in one buffer", &MESSAGE.repeat(MESSAGES))?;
     let (client, server) = udp_pair()?;
     let start = Instant::now();
-    // Received in between; otherwise the receive buffer would overflow.
+    // Receive in between, since the receive buffer would overflow.
     for _ in 0..MESSAGES {
         client.send(&MESSAGE)?;
         server.recv(&mut [0; MESSAGE.len()])?;

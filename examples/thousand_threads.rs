@@ -1,8 +1,8 @@
-//! A thread for each of a thousand connections: what that takes, and where it ends.
+//! A thread for each of a thousand connections: the cost, and the limit.
 //!
 //! `tutorial_receiver` gives each connection a thread. Here a thousand clients send a byte each and then keep silent, as
-//! most clients do most of the time. First one thread serves them all, then each has its own. The kernel says what that
-//! takes.
+//! most clients do most of the time. First one thread serves them all, then each has its own. The kernel's figures show the
+//! cost.
 
 mod loopback;
 
@@ -21,10 +21,10 @@ const CLIENTS: usize = 1000;
 /// Both ends of a connection are in this process.
 const DESCRIPTORS_PER_CLIENT: u64 = 2;
 const DESCRIPTORS_BESIDE: u64 = 50;
-/// What Rust gives a thread unless told otherwise, and what C does (`ulimit -s`).
+/// The default stack size of a thread in Rust, and in C (`ulimit -s`).
 const RUST_STACK_BYTES: usize = 2 << 20;
 const C_STACK_BYTES: usize = 8 << 20;
-/// Six stacks and a half, so that it is a stack that finds no room, and not something small.
+/// Room for six stacks and a half, so that the allocation that fails is a stack and not a small one.
 const SCARCE_BYTES: u64 = 52 << 20;
 
 fn main() -> io::Result<()> {
@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
     let (one, each) = (one_thread(clients)?, a_thread_each(clients, C_STACK_BYTES)?);
     setrlimit(Resource::As, limit)?;
     assert_eq!(one.clients, clients);
-    assert!(each.clients < clients, "it ends long before the descriptors do");
+    assert!(each.clients < clients, "addresses run out long before descriptors");
     Ok(())
 }
 
@@ -95,7 +95,7 @@ fn a_thread_each(clients: usize, stack_bytes: usize) -> io::Result<Held> {
     held
 }
 
-/// A thread may simply wait where its client is slow.
+/// A thread may simply wait for a slow client.
 fn echo(stream: TcpStream) -> io::Result<()> {
     io::copy(&mut &stream, &mut &stream).map(drop)
 }
@@ -105,7 +105,7 @@ fn hear_all(speakers: &[TcpStream]) -> io::Result<()> {
     speakers.iter().try_for_each(|mut client| client.read_exact(&mut [0; 1]))
 }
 
-/// What this process uses for its clients, as the kernel counts it (proc(5)).
+/// The resources of this process, as the kernel counts them (proc(5)).
 struct Held {
     clients: usize,
     threads: u64,
@@ -118,12 +118,12 @@ struct Held {
 impl Held {
     fn by(clients: usize) -> io::Result<Self> {
         let status = |name| figure("/proc/self/status", name);
-        // The sum over all mappings is exact; what `status` calls VmRSS is behind by some pages for each processor.
+        // The sum over all mappings is exact; VmRSS in `status` may be behind by some pages for each processor.
         let resident_kib = figure("/proc/self/smaps_rollup", "Rss")?;
         Ok(Self { clients, threads: status("Threads")?, reserved_kib: status("VmSize")?, resident_kib })
     }
 
-    /// Prints what is used in addition to `before`.
+    /// Prints the use in addition to `before`.
     fn report(self, name: &str, before: Self) -> io::Result<Self> {
         let threads = self.threads - before.threads;
         let reserved_kib = self.reserved_kib.saturating_sub(before.reserved_kib);

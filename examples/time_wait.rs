@@ -1,6 +1,6 @@
 //! TIME_WAIT: the side that closes first keeps the connection for a minute, and why.
 //!
-//! Nobody acknowledges the last ACK of a connection. If it is lost, the other end sends its FIN again, and must get an
+//! The last ACK of a connection is not acknowledged. If it is lost, the other end sends its FIN again, and must get an
 //! answer. And a stray packet must not turn up in a new connection between the same two ports. So the end that closed
 //! first waits for twice the longest life of a packet, 2 MSL: one for the ACK to get lost,
 //! one for the FIN that is sent again (RFC 9293, 3.3.2).
@@ -35,14 +35,14 @@ fn main() -> io::Result<()> {
     the_last_ack_is_lost()?;
 
     println!("\n-- a server starts again on its port");
-    let in_use = restart(First::Server, Reuse::No).expect_err("its TIME_WAIT still has the port");
+    let in_use = restart(First::Server, Reuse::No).expect_err("its TIME_WAIT still occupies the port");
     assert_eq!(in_use.kind(), io::ErrorKind::AddrInUse);
     restart(First::Server, Reuse::Yes)?;
     restart(First::Client, Reuse::No)
 }
 
 fn it_outlives_the_programs() -> io::Result<()> {
-    println!("-- the client closes first, and both programs are done with it");
+    println!("-- the client closes first, and both programs have closed");
     let (client, server) = pair()?;
     let ends = Ends::of_client(&client)?;
     close_in_turn(client, server)?;
@@ -64,7 +64,7 @@ fn the_last_ack_is_lost() -> io::Result<()> {
     }
     server.shutdown(Shutdown::Write)?;
     ends.reach("TIME_WAIT", "LAST_ACK")?;
-    println!("   the client's program is gone. The server hears again, and its FIN is sent again");
+    println!("   the client's program has closed. The server hears again, and its FIN is sent again");
     drop(client);
     kernel::undeafen(&server)?;
     ends.reach("TIME_WAIT", "CLOSED")?;
@@ -111,7 +111,7 @@ fn listen(address: SocketAddr, reuse: Reuse) -> io::Result<Socket> {
     Ok(listener)
 }
 
-/// How much longer the TIME_WAIT of a client lasts, from proc_pid_net(5), which has it in hundredths of a second.
+/// How much longer the TIME_WAIT of a client lasts, from proc_pid_net(5), in hundredths of a second there.
 fn time_wait_left(ends: Ends) -> io::Result<Duration> {
     let ports = [ends.client, ends.server].map(|address| format!(":{:04X}", address.port()));
     let table = fs::read_to_string("/proc/net/tcp")?;

@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Gives each connection a thread that may block for as long as its sender likes.
+/// Gives each connection a thread, which may block for as long as its sender is slow.
 fn serve(listener: TcpListener, directory: PathBuf) {
     for stream in listener.incoming() {
         let directory = directory.clone();
@@ -41,11 +41,11 @@ fn serve(listener: TcpListener, directory: PathBuf) {
 
 /// One upload: name, `ok`, content.
 fn receive(mut stream: TcpStream, directory: &Path) -> io::Result<(String, u64)> {
-    // The name is whatever one read finds. Nothing in the protocol says where it ends.
+    // The name is whatever one read returns. Nothing in the protocol says where it ends.
     let mut buffer = [0; 4096];
     let length = stream.read(&mut buffer)?;
     let name = base_name(&buffer[..length])?;
-    // The file comes first: `ok` promises that there is a place to write to.
+    // Create the file first: `ok` promises that it can be written.
     let mut file = File::create(directory.join(&name))?;
     stream.write_all(b"ok")?;
     let size = io::copy(&mut stream, &mut file)?;
@@ -66,7 +66,7 @@ fn demonstrate() -> io::Result<()> {
     let inbox = directory.path().to_owned();
     thread::spawn(move || serve(listener, inbox));
 
-    // A thread each: the second client need not wait for the first to finish.
+    // Each has a thread, so the second client need not wait for the first.
     let slow = offer(address, "slow.txt")?;
     let quick = offer(address, "quick.txt")?;
     finish(quick, b"overtook")?;
@@ -80,7 +80,7 @@ fn demonstrate() -> io::Result<()> {
     Ok(())
 }
 
-/// A sender's first half: the name goes, `ok` comes.
+/// A sender's first half: it sends the name and waits for `ok`.
 fn offer(address: SocketAddr, name: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(name.as_bytes())?;
@@ -90,7 +90,7 @@ fn offer(address: SocketAddr, name: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Its second half: the content, then the end. The receiver ends its side when it has all.
+/// A sender's second half: the content, then the end. The receiver ends its side when it has everything.
 fn finish(mut stream: TcpStream, content: &[u8]) -> io::Result<()> {
     stream.write_all(content)?;
     stream.shutdown(Shutdown::Write)?;

@@ -1,7 +1,7 @@
 //! The sender of the network tutorials, in blocking std: the other half of `tutorial_receiver`.
 //!
 //! It opens the file, connects, writes the base name, and reads once. Only if the answer is exactly `ok` does it stream
-//! the content. By closing the connection it says that the file is complete.
+//! the content. It closes the connection to say that the file is complete.
 //!
 //! ```text
 //! cargo run --example tutorial_sender                         demonstrates, on loopback, and ends
@@ -33,10 +33,10 @@ fn fail(code: i32, words: &str) -> ! {
     process::exit(code)
 }
 
-/// Sends one file and returns its size in bytes. Dropping the stream closes it: the sender never
-/// learns what became of its file.
+/// Sends one file and returns its size in bytes. Dropping the stream closes it: the sender never learns whether its file
+/// was stored.
 fn send(path: &Path, address: impl ToSocketAddrs) -> io::Result<u64> {
-    // What can be checked before anything is sent is checked now.
+    // Check everything that can be checked before anything is sent.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other(format!("{} is not a file", path.display())));
     }
@@ -45,7 +45,7 @@ fn send(path: &Path, address: impl ToSocketAddrs) -> io::Result<u64> {
 
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(name.as_encoded_bytes())?;
-    // One read, as in the tutorials. Nothing more is sent before it, so that name and content do not run together.
+    // One read, as in the tutorials. The content is sent only after it, so that it is not taken for part of the name.
     let mut reply = [0; 1024];
     let length = stream.read(&mut reply)?;
     match &reply[..length] {
@@ -77,7 +77,7 @@ fn demonstrate() -> io::Result<()> {
 /// How one upload ended for the sender, and the name and content that the receiver got.
 type Upload = (io::Result<u64>, (String, String));
 
-/// Sends `path` to a receiver that takes one upload and answers the name with `reply`, whatever it is.
+/// Sends `path` to a receiver that takes one upload and answers any name with `reply`.
 fn send_to_scripted_receiver(path: &Path, reply: &'static [u8]) -> io::Result<Upload> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;

@@ -1,8 +1,8 @@
-//! One UDP socket serves all clients: the source address of a datagram is all there is of a connection.
+//! One UDP socket serves all clients: the only trace of a connection is a datagram's source address.
 //!
 //! 1. Fifty clients, one socket, one event: a server that answers one datagram an event leaves 49 waiting.
 //! 2. A datagram may be empty, and ends nothing.
-//! 3. A client that connects its socket hears only its server, and learns if nothing listens there.
+//! 3. A client that connects its socket receives only from its server, and learns if nothing listens there.
 
 mod loopback;
 
@@ -16,7 +16,7 @@ use loopback::kernel::udp;
 use loopback::{ANY, PATIENCE, SILENCE, settle, unless_blocked, wait};
 
 const CLIENTS: usize = 50;
-/// How many datagrams are answered at an event.
+/// How many datagrams a server answers at an event.
 const WRONG: usize = 1;
 const RIGHT: usize = usize::MAX;
 
@@ -35,7 +35,7 @@ fn one_socket_for_all() -> io::Result<()> {
     let say = |client: &UdpSocket| client.send_to(client.local_addr()?.to_string().as_bytes(), address);
     clients.iter().try_for_each(|client| say(client).map(drop))?;
     settle();
-    assert_eq!(turn(&mut poll, &server, WRONG)?, (1, 1), "fifty arrivals before one look are one edge");
+    assert_eq!(turn(&mut poll, &server, WRONG)?, (1, 1), "fifty arrivals before one poll are one edge");
     assert_eq!(turn(&mut poll, &server, WRONG)?, (0, 0), "and no event reports the rest");
     let memory = udp(address.port())?.unread_memory;
     println!("wrong: one event, one answer, then silence; {memory} bytes of kernel memory hold the rest");
@@ -47,11 +47,19 @@ fn one_socket_for_all() -> io::Result<()> {
         "a new datagram pulls an old one out: under load the fault does not show"
     );
     say(&clients[0])?;
-    assert_eq!(turn(&mut poll, &server, RIGHT)?, (1, CLIENTS), "until recvfrom would block, one event is enough");
+    assert_eq!(
+        turn(&mut poll, &server, RIGHT)?,
+        (1, CLIENTS),
+        "one event is enough for a server that receives until it would block"
+    );
     println!("right: one event, {CLIENTS} answers, one descriptor");
     for client in &clients {
         let heard = receive(client)?.expect("every client is answered");
-        assert_eq!(heard, client.local_addr()?.to_string().as_bytes(), "each hears its own");
+        assert_eq!(
+            heard,
+            client.local_addr()?.to_string().as_bytes(),
+            "each client gets the answer to its own datagram"
+        );
     }
     Ok(())
 }
@@ -121,7 +129,10 @@ fn nobody_listens_there() -> io::Result<()> {
     let error = client.recv(&mut [0; 1]).expect_err("nothing listens");
     println!("connected: the event is neither readable nor writable, only an error; the read says: {error}");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    assert!(unless_blocked(|| client.recv(&mut [0; 1]))?.is_none(), "it is reported once, and the socket still works");
+    assert!(
+        unless_blocked(|| client.recv(&mut [0; 1]))?.is_none(),
+        "the error is reported once, and the socket still works"
+    );
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! A thread's result comes back to the loop through a channel, and a `Waker` makes the loop look.
+//! A thread returns its result to the loop through a channel, and wakes the loop with a `Waker`.
 //!
 //! Some work has no readiness: a file on a disk cannot be polled, and a sync of it may take long. A thread does it.
 //! But the loop sleeps in its poll, and only the kernel can wake it.
@@ -37,11 +37,11 @@ struct Loop {
     worker: Worker,
 }
 
-/// What a thread needs to send it one.
+/// What a thread needs to send a result.
 #[derive(Clone)]
 struct Worker {
     sender: Sender<usize>,
-    /// One for each poll, shared, and kept for as long as any thread may wake (`mio::Waker`).
+    /// One for each poll, shared by all threads, and kept for as long as any of them may use it (`mio::Waker`).
     waker: Arc<Waker>,
 }
 
@@ -88,13 +88,13 @@ fn a_channel_wakes_nobody() -> io::Result<()> {
         let (events, results) = server.turn(usize::MAX, if wakes { PATIENCE } else { SILENCE })?;
         job.join().expect("the thread ends well");
         let left = server.results.try_iter().count();
-        println!("{name}: {events} events, {} results, and {left} that is not looked for", results.len());
+        println!("{name}: {events} events, {} results, and {left} left in the channel", results.len());
         assert_eq!((events, results.len(), left), if wakes { (1, 1, 0) } else { (0, 0, 1) });
     }
     Ok(())
 }
 
-/// Here the job lasts until the client has been answered, so a server that waits for the job never answers.
+/// The job lasts until the client is answered, so a server that waits for the job never answers.
 fn others_are_served_meanwhile() -> io::Result<()> {
     println!("-- a client speaks while a thread works");
     let mut server = Loop::new()?;
@@ -124,7 +124,7 @@ fn others_are_served_meanwhile() -> io::Result<()> {
 
 fn wakes_are_one_edge() -> io::Result<()> {
     println!("-- {THREADS} threads finish before the loop looks");
-    for (name, most) in [("wrong, one result for an event", 1), ("right, all that are there", usize::MAX)] {
+    for (name, most) in [("wrong, one result for an event", 1), ("right, all results", usize::MAX)] {
         let mut server = Loop::new()?;
         thread::scope(|scope| {
             for number in 0..THREADS {
@@ -136,30 +136,30 @@ fn wakes_are_one_edge() -> io::Result<()> {
         let (events, results) = server.turn(most, PATIENCE)?;
         println!("{name}: {THREADS} wakes by the kernel's count, {events} events, {} results", results.len());
         assert_eq!((events, results.len()), (1, most.min(THREADS)));
-        assert_eq!(server.turn(most, SILENCE)?, (0, vec![]), "the edge is spent, whatever is left");
+        assert_eq!(server.turn(most, SILENCE)?, (0, vec![]), "no further edge comes, whatever is left");
     }
     Ok(())
 }
 
 fn the_result_goes_first() -> io::Result<()> {
-    println!("-- which goes first");
+    println!("-- the order of the result and the wake");
     let mut server = Loop::new()?;
-    // Wrong: between the two the loop may look, find nothing, and fall asleep.
+    // Wrong: between the two, the loop may wake, find nothing, and sleep again.
     server.worker.waker.wake()?;
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![]));
-    server.worker.sender.send(1).expect("the loop is here");
+    server.worker.sender.send(1).expect("the loop is alive");
     assert_eq!(server.turn(usize::MAX, SILENCE)?, (0, vec![]));
-    println!("wrong, the wake: a look that finds nothing, and then a result that is not looked for");
+    println!("wrong, the wake first: the loop finds nothing, and sleeps when the result comes");
     server.worker.finish(2);
     assert_eq!(server.turn(usize::MAX, PATIENCE)?, (1, vec![1, 2]));
-    println!("right, the result: whenever the loop looks, it is there");
+    println!("right, the result first: it is there when the loop wakes");
     Ok(())
 }
 
 /// The counters of this process's eventfds, as the kernel has them (eventfd(2), proc(5)).
 fn eventfd_counts() -> io::Result<Vec<u64>> {
     let infos = fs::read_dir("/proc/self/fdinfo")?.collect::<io::Result<Vec<_>>>()?;
-    // The descriptor through which the directory was read is closed by now.
+    // The descriptor of the directory itself is closed by now, so its entry cannot be read.
     let texts = infos.iter().filter_map(|info| fs::read_to_string(info.path()).ok());
     let count = |text: String| {
         let count = text.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;

@@ -1,8 +1,8 @@
-//! The sliding window: a receiver that does not read stops its sender, without a word.
+//! The sliding window: a receiver that does not read stops its sender.
 //!
-//! With every acknowledgement the receiver says how many more bytes it has room for. That is the window. Bytes that do not
+//! With every acknowledgement the receiver tells how many more bytes it has room for. That is the window. Bytes that do not
 //! fit into it wait at the sender, and when its buffer is full as well, write says `WouldBlock`. A program
-//! that then waits, instead of buffering, passes the pressure on to where its own bytes come from.
+//! that then waits, instead of buffering, passes the pressure on to the source of its bytes.
 
 mod loopback;
 
@@ -15,7 +15,7 @@ use loopback::{ANY, unless_blocked, until};
 use rustix::event::PollFlags;
 use socket2::{Domain, Socket, Type};
 
-/// Small buffers, so that the table is short. The kernel doubles them, and needs a part for its own bookkeeping.
+/// Small buffers, so that the table is short. The kernel doubles the size, and uses a part for its own bookkeeping.
 const BUFFER_BYTES: usize = 64 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// What a sender sends if nothing stops it.
@@ -31,8 +31,8 @@ enum WhenBlocked {
 fn main() -> io::Result<()> {
     one_connection()?;
     println!("\n-- a relay between a quick sender and a receiver that does not read");
-    assert!(relay(WhenBlocked::ReadOn)? > ENDLESS_BYTES / 2, "bytes that are not taken pile up in the program");
-    assert!(relay(WhenBlocked::StopReading)? <= CHUNK_BYTES, "bytes that are not taken wait where they come from");
+    assert!(relay(WhenBlocked::ReadOn)? > ENDLESS_BYTES / 2, "unsent bytes pile up in the program");
+    assert!(relay(WhenBlocked::StopReading)? <= CHUNK_BYTES, "unsent bytes wait at their source");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ fn one_connection() -> io::Result<()> {
     until("the window to close", || Ok((ends.client()?.window() == 0).then_some(())))?;
     show("zero window")?;
     let held = ends.client()?.unacknowledged + ends.server()?.unread;
-    assert_eq!(held as usize, written, "every byte is at one end or at the other, and none is lost");
+    assert_eq!(held as usize, written, "every byte is at one of the two ends");
     assert!(!flags(&sender)?.contains(PollFlags::OUT));
     let limited = ends.client()?.info.as_ref().map_or(0, |info| info.rwnd_limited);
     println!("   the receiver's window has held the sender up for {:?}", Duration::from_micros(limited));
@@ -83,7 +83,7 @@ fn one_connection() -> io::Result<()> {
     Ok(())
 }
 
-/// Relays bytes until the sender is stopped or has sent all. Returns how many of them the relay itself holds then.
+/// Relays bytes until the sender is stopped or has sent all. Returns how many bytes the relay then holds.
 fn relay(when_blocked: WhenBlocked) -> io::Result<usize> {
     let (mut sender, mut inlet) = pair()?;
     let (mut outlet, _receiver) = pair()?;

@@ -1,6 +1,6 @@
-//! What the kernel says: of a connection, the figures that `ss` and `netstat` print (`src/net/diag.rs` asks for them); of
-//! other things, what is in `/proc`. It can also make a socket deaf, to hold a state that would otherwise be gone too soon
-//! to be seen.
+//! The kernel's own figures: for a connection, those that `ss` and `netstat` print (`src/net/diag.rs` asks for them); for
+//! anything else, those in `/proc`. It can also make a socket deaf, to prolong a state that would otherwise be too short to
+//! see.
 
 use std::fs;
 use std::io;
@@ -56,7 +56,7 @@ pub fn local_addr(socket: &impl AsFd) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("a socket of another family than IP"))
 }
 
-/// What poll(2) says about a socket now.
+/// The flags that poll(2) reports for a socket now.
 pub fn flags(socket: &impl AsFd) -> io::Result<PollFlags> {
     let mut polled = [PollFd::new(socket, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP)];
     poll(&mut polled, Some(&Timespec::default()))?;
@@ -77,7 +77,7 @@ pub fn arrived(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
 pub struct Udp {
     /// The memory that unread datagrams take, in bytes.
     pub unread_memory: usize,
-    /// The datagrams that were dropped because its receive buffer was full.
+    /// The number of datagrams that were dropped because the receive buffer was full.
     pub dropped: usize,
 }
 
@@ -98,10 +98,10 @@ pub fn figure(file: &str, name: &str) -> io::Result<u64> {
     text.lines().find_map(number).ok_or_else(|| io::Error::other(format!("{file} has no {name}")))
 }
 
-/// Makes a socket deaf: from now on it loses every packet that comes for it (a socket filter that lets nothing through,
-/// `SO_ATTACH_FILTER`, socket(7)). It can still send. To its peer that is a network which has failed in one direction.
+/// Makes a socket deaf: from now on it drops every packet that arrives (a socket filter that lets nothing through,
+/// `SO_ATTACH_FILTER`, socket(7)). It can still send. For its peer, the network has failed in one direction.
 ///
-/// Some kernels require a privilege. Without it, this says that something is left out, and returns false.
+/// Some kernels require a privilege. Without it, this prints that a part is left out, and returns false.
 pub fn deafen(socket: &impl AsFd) -> io::Result<bool> {
     const RETURN: u16 = 0x06;
     match SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)]) {
@@ -113,7 +113,7 @@ pub fn deafen(socket: &impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// Lets it hear again.
+/// Undoes [`deafen`].
 pub fn undeafen(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).detach_filter()
 }

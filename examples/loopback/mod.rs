@@ -1,6 +1,6 @@
-//! What the examples share: connections over loopback and the ways to wait, and in [`kernel`] what the kernel says of them.
+//! Shared helpers of the examples: connections over loopback, ways to wait, and in [`kernel`] the kernel's view of both.
 //!
-//! It must not know what any of them shows. Client and server are mostly one thread, so that a demonstration goes step by
+//! They must not know what any example shows. Client and server are mostly one thread, so that a demonstration goes step by
 //! step and counts the same in every run.
 
 #![allow(clippy::disallowed_methods, reason = "helpers of blocking programs: they wait, up to a deadline")]
@@ -19,19 +19,19 @@ use mio::{Events, Poll, Token};
 
 /// Any port of this machine.
 pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-/// So long a silence will last: what can come over loopback has come long before.
+/// How long to wait before silence counts as such: anything sent over loopback arrives much sooner.
 pub const SILENCE: Duration = Duration::from_millis(200);
-/// More than any machine needs: a wait of this length is in vain.
+/// How long to wait for an event: far longer than any machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that is established: its client and its server, both blocking.
+/// The client and the server of an established connection, both blocking.
 pub fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind(ANY)?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     Ok((client, listener.accept()?.0))
 }
 
-/// The same, with a server that never blocks and can be registered.
+/// As [`pair`], with a non-blocking server that can be registered.
 pub fn mio_pair() -> io::Result<(TcpStream, mio::net::TcpStream)> {
     let (client, server) = pair()?;
     server.set_nonblocking(true)?;
@@ -89,7 +89,7 @@ pub fn fill(mut stream: &TcpStream) -> io::Result<usize> {
     Ok(written)
 }
 
-/// Looks until there is something.
+/// Polls until `look` returns a value.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -101,8 +101,8 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> io::Result<Option<T>>) -> 
     }
 }
 
-/// Waits for what was sent to arrive, if there is no way to ask. Over loopback it mostly has arrived when the call that
-/// sent it returns, but a busy kernel may be later.
+/// Waits until sent bytes have arrived, where there is no way to ask. Over loopback they mostly arrive before the sending
+/// call returns, but a busy kernel may be later.
 pub fn settle() {
     thread::sleep(Duration::from_millis(100));
 }
