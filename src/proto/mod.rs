@@ -9,7 +9,7 @@
 //! fed every split of every request, and a whole conversation is a few lines without any network:
 //!
 //! ```
-//! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules};
+//! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules, ServerStep};
 //! use intake::proto::{Sender, Step, Stored};
 //!
 //! let name = Name::parse(b"hello.txt", NamePolicy::default()).unwrap();
@@ -43,9 +43,11 @@
 //!             other => panic!("{other:?}"),
 //!         }
 //!     }
-//!     client.receive(server.transmit());
-//!     let sent = server.transmit().len();
-//!     server.transmitted(sent);
+//!     if let ServerStep::Say(reply) = server.step(false) {
+//!         client.receive(reply);
+//!         let sent = reply.len();
+//!         server.transmitted(sent);
+//!     }
 //!     if let Some(outcome) = client.outcome() {
 //!         break outcome;
 //!     }
@@ -84,13 +86,17 @@ mod outcomes;
 mod receiver;
 mod reply;
 mod request;
+mod rules;
 mod sender;
+mod step;
 
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
 pub use outcomes::{Ticket, Whole};
-pub use receiver::{Awaits, Event, Farewell, Held, Peer, Receiver, Rules};
+pub use receiver::Receiver;
 pub use reply::{Code, ParseReplyError, Receipt, Refusal, Reply};
 pub use request::{OnExists, Promise, Request, ResumeId};
+pub use rules::Rules;
 pub use sender::{Answered, Failure, Outcome, Sender, Step, Stored};
+pub use step::{Awaits, Event, Farewell, Held, Peer, Reading, ServerStep};

@@ -7,16 +7,17 @@
 //!     | |                    +---- refuse() -----+                          |
 //!     | |                              |  (content is discarded             |
 //!     | +---- no request, /bye, -------|   where its end is known)          |
-//!     |       FIN                      v                                    |
-//!     |                              Over <---- classic, line --------------+
+//!     |       FIN                      v           half_closed()            |
+//!     |                              Over ------------------> Lingering     |
+//!     |                               ^ ^---- classic, line ----------------+
 //!     +---------------------------------------- put, ask -------------------+
 //! ```
 //!
-//! The driver feeds what comes from the peer ([`Receiver::receive`], [`Receiver::end_of_stream`]) and what the clock says
-//! ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]). It acts on each [`Event`] and answers it with
-//! [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] or [`Receiver::settle`]. It sends what
-//! [`Receiver::transmit`] holds. [`Event::Request`] must be answered before the next input. [`Event::End`] may be
-//! answered any time later and in any order: replies leave in the order of the requests.
+//! The driver does what [`Receiver::step`] says. It feeds what comes from the peer ([`Receiver::receive`],
+//! [`Receiver::end_of_stream`]) and what the clock says ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]). It acts
+//! on each [`Event`] and answers it with [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] or
+//! [`Receiver::settle`]. [`Event::Request`] must be answered before the next input. [`Event::End`] may be answered any
+//! time later and in any order: replies leave in the order of the requests.
 //!
 //! **How the input is cut never matters**, with one exception that the wire itself makes: if the first burst ends without
 //! a line feed, a classic name ends there.
@@ -35,121 +36,38 @@ use std::mem;
 use super::body::{Body, End, Piece};
 use super::dialect::{Head, HeadBuffer, Ok as OkWhen};
 use super::outcomes::{Outcomes, Pending};
-use super::{Code, Dialect, Digest, Hasher, Name, NamePolicy, OnExists, Refusal, Reply, Request, Ticket, Whole};
+use super::rules::Rules;
+use super::step::{Awaits, Event, Farewell, Held, Peer, Reading, ServerStep as Step};
+use super::{Code, Dialect, Digest, Hasher, Name, Refusal, Reply, Request, Ticket, Whole};
 
-/// The rules of all conversations of a server. They are passed to each call, so that no conversation holds a copy.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// Which names are refused.
-    pub names: NamePolicy,
-    /// What to do when a name is taken and the request does not say.
-    pub on_exists: OnExists,
-    /// Accept only uploads whose end can be told from a broken connection.
-    pub require_size: bool,
-    /// The largest file, in bytes.
-    pub max_file_size: Option<u64>,
-    /// The server is shutting down: uploads that have begun are finished, and no further request is taken.
-    pub is_draining: bool,
-}
-
-/// What the input means.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// An upload is asked for. Make a place to write, then [`Receiver::accept`] or [`Receiver::refuse`].
-    Request(Request),
-    /// Bytes of the file.
-    Content(&'a [u8]),
-    /// The file is whole and as promised. Publish it, then [`Receiver::settle`].
-    End(Whole),
-    /// The upload has failed, and the client is told so. What came of the file is of no use.
-    Failed(Refusal),
-    /// The rules forbid the request, and the client is told so.
-    Refused(Refusal, Request),
-    /// These bytes are not a request that can be followed, and the client is told so.
-    NotARequest(Refusal, Box<[u8]>),
-    /// This many bytes came that are no longer of interest.
-    Discarded(usize),
-}
-
-/// What the conversation waits for. It decides which timeout applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaits {
-    /// The first byte.
-    Header,
-    /// The rest of a request line. A pause does not end it.
-    RestOfHeader,
-    /// The rest of a name. A pause ends it.
-    RestOfName,
-    /// The first byte of content, from a client that may be waiting for `ok`.
-    FirstContent,
-    /// Content.
-    Content,
-    /// The next request. The client is owed nothing.
-    NextRequest,
-    /// An answer from the driver, and no input before that: [`Event::Request`] is not answered, too much is owed, or the
-    /// peer has ended its side.
-    Verdict,
-    /// An answer from the driver, and whatever the client sends meanwhile.
-    Settlement,
-    /// The end of the stream, from a client that has been told the last word.
-    EndOfStream,
-}
-
-/// How to close the connection once everything is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
-    /// Close.
-    Close,
-    /// Shut down the write side, keep feeding what comes until FIN, then close. A close with unread data would turn into a
-    /// reset that can overtake the last word (RFC 1122 4.2.2.13).
-    Linger,
-    /// Close with a reset: the client can be told nothing in words, and must see an error.
-    Reset,
-}
-
-/// Whether a refused peer may still be sending. A silent one hears the last word without a linger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// It may have sent what was not read yet.
-    Sending,
-    /// Everything that it sent has been read, and nothing has come for a while.
-    Silent,
-}
-
-/// What the server holds of an upload that is resumed.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// The size of it, in bytes.
-    pub offset: u64,
-    /// Has taken it in, for the digest that the request promises.
-    pub hasher: Hasher,
-}
-
-/// The server's half of one conversation. Feed, act, answer, send.
+/// The server's half of one conversation. Do what it says, feed it, act on its events.
 ///
 /// A classic upload has no line feed and no size: the first burst ends its name, and the end of the stream its content.
 ///
 /// ```
-/// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules};
+/// use intake::proto::{Awaits, Event, Farewell, Receiver, Rules, ServerStep};
 ///
 /// let (mut server, rules) = (Receiver::default(), Rules::default());
 /// assert_eq!(server.receive(&mut &b"notes.txt"[..], &rules), None, "more of the name may come");
 /// assert_eq!(server.awaits(), Awaits::RestOfName);
 /// let Some(Event::Request(request)) = server.end_of_burst(&rules) else { panic!("the name is whole") };
+/// assert_eq!(server.step(false), ServerStep::Answer);
 /// server.accept(None);
-/// assert_eq!(server.transmit(), b"ok", "exactly this, or the tutorials' senders stop");
+/// assert_eq!(server.step(false), ServerStep::Say(b"ok"), "exactly this, or the tutorials' senders stop");
 /// server.transmitted(2);
 ///
 /// let mut input = &b"one two three"[..];
 /// assert_eq!(server.receive(&mut input, &rules), Some(Event::Content(b"one two three")));
 /// let Some(Event::End(whole)) = server.end_of_stream() else { panic!("it ends the file") };
-/// assert_eq!(server.farewell(), None, "it stays until the file is stored");
+/// assert_eq!(server.step(false), ServerStep::Settle, "it stays until the file is stored");
 /// server.settle(whole.ticket, Ok(&request.name));
-/// assert_eq!(server.farewell(), Some(Farewell::Close));
+/// assert_eq!(server.step(false), ServerStep::Part(Farewell::Close));
 /// ```
 #[derive(Debug)]
 pub struct Receiver {
     phase: Phase,
+    /// How the request in progress is spoken, or else the last one.
+    dialect: Dialect,
     outcomes: Outcomes,
     /// Requests so far. 64 bits, so that it never wraps.
     requests: u64,
@@ -159,30 +77,17 @@ pub struct Receiver {
 enum Phase {
     /// The head of a request is coming in.
     Head(HeadBuffer),
-    /// A request waits for its answer.
-    Opening(Opening),
+    /// A request waits for its answer. Its content is to come.
+    Opening(Body),
     Content(Content),
+    /// No further request is read. Everything that is owed is said, and then this is how to part.
     Over(Farewell),
-}
-
-/// The next thing that the input completes.
-enum Part<'a> {
-    /// The head of a request, and its bytes.
-    Head(Head, Vec<u8>),
-    Content(Event<'a>),
-    TooLarge,
-    End(Ended),
-}
-
-#[derive(Debug)]
-struct Opening {
-    dialect: Dialect,
-    body: Body,
+    /// Our side is shut down. What still comes is discarded.
+    Lingering,
 }
 
 #[derive(Debug)]
 struct Content {
-    dialect: Dialect,
     body: Body,
     /// None has come, and the client has not heard `ok`: it may be waiting for that.
     may_wait_for_ok: bool,
@@ -192,15 +97,22 @@ struct Content {
 
 /// What is left to be said of content that has ended.
 struct Ended {
-    dialect: Dialect,
     size: u64,
     refused: Option<Box<Refusal>>,
     end: End,
 }
 
 impl Content {
+    fn piece<'a>(&mut self, bytes: &'a [u8]) -> Event<'a> {
+        if self.refused.is_some() {
+            return Event::Discarded(bytes.len());
+        }
+        self.may_wait_for_ok = false;
+        Event::Content(bytes)
+    }
+
     fn ended(&mut self, end: End) -> Ended {
-        Ended { dialect: self.dialect, size: self.body.received(), refused: self.refused.take(), end }
+        Ended { size: self.body.received(), refused: self.refused.take(), end }
     }
 }
 
@@ -212,9 +124,9 @@ impl Default for Phase {
 }
 
 impl Default for Receiver {
-    /// The state before the first byte.
+    /// The state before the first byte. Until a request has told its dialect, the server speaks in lines.
     fn default() -> Self {
-        Self { phase: Phase::default(), outcomes: Outcomes::default(), requests: 0 }
+        Self { phase: Phase::default(), dialect: Dialect::Line, outcomes: Outcomes::default(), requests: 0 }
     }
 }
 
@@ -228,50 +140,93 @@ impl Receiver {
     /// to be kept in memory.
     const LOOK_BYTES: u64 = 16 << 10;
 
-    /// How the server speaks before a request has told its dialect.
-    const BETWEEN_REQUESTS: Dialect = Dialect::Line;
+    /// What to do next. Any other call may change it.
+    ///
+    /// `reads_on`: input is at hand. If it can add to what is to be said, it is read first, so that one write does for both.
+    pub fn step(&self, reads_on: bool) -> Step<'_> {
+        let due = self.due();
+        match self.outcomes.unsent() {
+            [] => due,
+            _ if reads_on && !self.is_over() && matches!(due, Step::Read(_)) => due,
+            unsent => Step::Say(unsent),
+        }
+    }
+
+    /// What the conversation waits for, once everything is sent. Any other call may change it.
+    pub fn awaits(&self) -> Awaits {
+        match self.due() {
+            Step::Read(Reading { awaits, .. }) => awaits,
+            Step::Part(_) => Awaits::EndOfStream,
+            Step::Say(_) | Step::Answer | Step::Settle => Awaits::Answer,
+        }
+    }
+
+    /// What to do once everything is sent.
+    fn due(&self) -> Step<'static> {
+        match &self.phase {
+            Phase::Head(_) if self.owes_too_much() => Step::Settle,
+            Phase::Head(buffer) => {
+                Step::Read(Reading { awaits: self.awaits_of(buffer), max_bytes: Self::LOOK_BYTES, content_bytes: 0 })
+            }
+            Phase::Opening(_) => Step::Answer,
+            Phase::Content(Content { body, may_wait_for_ok, .. }) => Step::Read(Reading {
+                awaits: if *may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
+                max_bytes: body.left().saturating_add(Self::LOOK_BYTES),
+                content_bytes: body.left(),
+            }),
+            Phase::Over(Farewell::Linger) if self.owes() => Self::discard_while(Awaits::Settlement),
+            Phase::Over(_) if self.owes() => Step::Settle,
+            Phase::Over(farewell) => Step::Part(*farewell),
+            Phase::Lingering => Self::discard_while(Awaits::EndOfStream),
+        }
+    }
+
+    fn awaits_of(&self, head: &HeadBuffer) -> Awaits {
+        if head.ends_with_burst() {
+            Awaits::RestOfName
+        } else if !head.is_empty() {
+            Awaits::RestOfHeader
+        } else if self.owes() {
+            Awaits::Settlement
+        } else if self.requests > 0 {
+            Awaits::NextRequest
+        } else {
+            Awaits::Header
+        }
+    }
+
+    fn discard_while(awaits: Awaits) -> Step<'static> {
+        Step::Read(Reading { awaits, max_bytes: u64::MAX, content_bytes: 0 })
+    }
 
     /// Takes bytes from the front of `input` and says what they mean. Call it until `None`: then all of `input` is taken, or
-    /// [`Receiver::awaits`] is [`Awaits::Verdict`] and no more can be taken yet.
+    /// the next step is [`Step::Answer`] or [`Step::Settle`] and no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Event<'a>> {
         loop {
-            let event = match self.receive_part(input, rules)? {
-                Part::Head(head, bytes) => self.begin(head, bytes, rules),
-                Part::Content(event) => return Some(event),
-                Part::TooLarge => return Some(self.too_large(rules)),
-                Part::End(ended) => self.end_of_content(ended),
+            let may_begin = !self.owes_too_much();
+            let event = match &mut self.phase {
+                // Checked only between requests: one that has begun can be finished.
+                Phase::Head(_) if !may_begin => return None,
+                Phase::Head(buffer) => {
+                    let head = buffer.take(input, self.requests == 0, rules.names)?;
+                    let bytes = buffer.take_bytes();
+                    self.begin(head, bytes, rules)
+                }
+                Phase::Opening(_) => return None,
+                Phase::Content(content) => match content.body.receive(input)? {
+                    Piece::Content(_) if rules.is_too_large(content.body.received()) => Some(self.too_large(rules)),
+                    Piece::Content(bytes) => Some(content.piece(bytes)),
+                    Piece::End(end) => {
+                        let ended = content.ended(end);
+                        self.end_of_content(ended)
+                    }
+                },
+                Phase::Over(_) | Phase::Lingering if input.is_empty() => return None,
+                Phase::Over(_) | Phase::Lingering => Some(Event::Discarded(mem::take(input).len())),
             };
             if event.is_some() {
                 return event;
             }
-        }
-    }
-
-    /// The next part that `input` completes.
-    fn receive_part<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Part<'a>> {
-        // Checked only between requests: one that has begun can be finished.
-        let may_begin = !self.owes_too_much();
-        let is_first = self.requests == 0;
-        match &mut self.phase {
-            Phase::Head(_) if !may_begin => None,
-            Phase::Head(buffer) => {
-                let head = buffer.take(input, is_first, rules.names)?;
-                Some(Part::Head(head, buffer.take_bytes()))
-            }
-            Phase::Opening(_) => None,
-            Phase::Content(content) => Some(match content.body.receive(input)? {
-                Piece::Content(_) if rules.max_file_size.is_some_and(|max| content.body.received() > max) => {
-                    Part::TooLarge
-                }
-                Piece::Content(bytes) if content.refused.is_some() => Part::Content(Event::Discarded(bytes.len())),
-                Piece::Content(bytes) => {
-                    content.may_wait_for_ok = false;
-                    Part::Content(Event::Content(bytes))
-                }
-                Piece::End(end) => Part::End(content.ended(end)),
-            }),
-            Phase::Over(_) if input.is_empty() => None,
-            Phase::Over(_) => Some(Part::Content(Event::Discarded(mem::take(input).len()))),
         }
     }
 
@@ -299,7 +254,7 @@ impl Receiver {
                 let ended = content.ended(end);
                 self.end_of_content(ended)
             }
-            Phase::Over(Farewell::Linger) => None,
+            Phase::Over(Farewell::Linger) | Phase::Lingering => None,
             Phase::Over(_) => return None,
         };
         self.phase = Phase::Over(Farewell::Close);
@@ -325,41 +280,40 @@ impl Receiver {
 
     /// The grace period after a line-dialect name passed in silence: the client may be waiting, so this says `ok`, once.
     pub fn grace_elapsed(&mut self) {
-        if let Phase::Content(Content { dialect, may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
+        if let Phase::Content(Content { may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
             *waits = false;
-            self.outcomes.say(*dialect, &Reply::Ok(0));
+            self.say(&Reply::Ok(0));
         }
     }
 
-    /// Answers [`Event::Request`]: the place to write exists, and holds `held` already.
+    /// Answers [`Event::Request`]: the place to write exists, and has `held` already.
     pub fn accept(&mut self, held: Option<Held>) {
-        let Some(Opening { dialect, mut body }) = self.take_opening() else { return };
-        let ok = dialect.manners().ok;
+        let Some(mut body) = self.take_opening() else { return };
+        let ok = self.dialect.manners().ok;
         if ok == OkWhen::AtOnce {
-            self.outcomes.say(dialect, &Reply::Ok(held.as_ref().map_or(0, |held| held.offset)));
+            self.say(&Reply::Ok(held.as_ref().map_or(0, |held| held.offset)));
         }
         if let Some(Held { offset, hasher }) = held {
             body.resume(offset, hasher);
         }
-        let may_wait_for_ok = ok == OkWhen::AfterSilence;
-        self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok, refused: None });
+        self.phase = Phase::Content(Content { body, may_wait_for_ok: ok == OkWhen::AfterSilence, refused: None });
     }
 
     /// Answers [`Event::Request`] if the file may be stored already: no content follows, and [`Receiver::settle`] tells the
     /// outcome. Returns `None` and does nothing if the client did not tell size and digest, or does not wait for its answer.
     pub fn needs_no_content(&mut self) -> Option<Whole> {
-        let Phase::Opening(Opening { dialect, body }) = &self.phase else { return None };
-        let (dialect, size, digest) = (*dialect, body.size()?, body.promised()?);
-        if !dialect.waits_for_ok() {
+        let Phase::Opening(body) = &self.phase else { return None };
+        let (size, digest) = (body.size()?, body.promised()?);
+        if !self.dialect.waits_for_ok() {
             return None;
         }
         self.phase = Phase::default();
-        Some(self.promise(dialect, size, Some(digest)))
+        Some(self.promise(size, Some(digest)))
     }
 
-    fn take_opening(&mut self) -> Option<Opening> {
+    fn take_opening(&mut self) -> Option<Body> {
         match mem::take(&mut self.phase) {
-            Phase::Opening(opening) => Some(opening),
+            Phase::Opening(body) => Some(body),
             phase => {
                 debug_assert!(false, "{phase:?} is no request that waits for its answer");
                 self.phase = phase;
@@ -373,28 +327,20 @@ impl Receiver {
     /// If possible the conversation continues after the rest of the content. Otherwise this is the last word. A classic
     /// client that has heard its `ok` can be told nothing in words; it gets a reset.
     pub fn refuse(&mut self, refusal: &Refusal, peer: Peer) {
-        match mem::replace(&mut self.phase, Phase::Over(Farewell::Close)) {
-            Phase::Over(farewell) => self.phase = Phase::Over(farewell),
-            Phase::Content(content) if !content.dialect.manners().has_receipt => {
-                self.phase = Phase::Over(Farewell::Reset);
-            }
-            Phase::Opening(Opening { dialect, body }) if dialect.is_framed() && refusal.code.keeps_step() => {
-                self.skip(dialect, body, refusal.clone());
-            }
-            Phase::Content(content) if content.dialect.is_framed() && refusal.code.keeps_step() => {
-                self.discard(content.dialect, content.body, refusal.clone());
-            }
-            Phase::Opening(Opening { dialect, .. }) | Phase::Content(Content { dialect, .. }) => {
-                self.last_word(dialect, refusal, peer);
-            }
-            Phase::Head(_) => self.last_word(Self::BETWEEN_REQUESTS, refusal, peer),
+        let continues = self.dialect.is_framed() && refusal.code.keeps_step();
+        match mem::replace(&mut self.phase, Phase::Over(Farewell::Reset)) {
+            over @ (Phase::Over(_) | Phase::Lingering) => self.phase = over,
+            Phase::Content(_) if !self.dialect.manners().has_receipt => {}
+            Phase::Opening(body) if continues => self.skip(body, refusal.clone()),
+            Phase::Content(content) if continues => self.discard(content.body, refusal.clone()),
+            Phase::Head(_) | Phase::Opening(_) | Phase::Content(_) => self.last_word(refusal, peer),
         }
     }
 
     /// Ends the conversation in any state: this is the last word.
     pub fn dismiss(&mut self, refusal: &Refusal) {
         if !self.is_over() {
-            self.last_word(self.dialect(), refusal, Peer::Sending);
+            self.last_word(refusal, Peer::Sending);
         }
     }
 
@@ -405,14 +351,9 @@ impl Receiver {
         self.phase = Phase::Over(Farewell::Reset);
     }
 
-    /// Whether the end of the stream is all that will tell the client the outcome of the upload in progress.
-    pub fn tells_by_ending(&self) -> bool {
-        matches!(&self.phase, Phase::Content(content) if !content.dialect.manners().has_receipt)
-    }
-
-    /// The ticket of the request in progress, or of the last one.
-    pub fn ticket(&self) -> Ticket {
-        Ticket(self.requests)
+    /// The write side is shut down, after [`Farewell::Linger`].
+    pub fn half_closed(&mut self) {
+        self.phase = Phase::Lingering;
     }
 
     /// Answers [`Event::End`]: the file has this final name, or why it is not stored. Returns whether that was owed.
@@ -428,38 +369,17 @@ impl Receiver {
         true
     }
 
-    /// Has taken in the content so far of the upload in progress, where that promised a digest.
-    pub fn hasher(&self) -> Option<&Hasher> {
-        match &self.phase {
-            Phase::Content(content) => content.body.hasher(),
-            Phase::Head(_) | Phase::Opening(_) | Phase::Over(_) => None,
-        }
-    }
-
-    /// How many bytes to read at once, at most.
-    pub fn appetite(&self) -> u64 {
-        match &self.phase {
-            Phase::Content(content) => content.body.left().saturating_add(Self::LOOK_BYTES),
-            Phase::Over(_) => u64::MAX,
-            Phase::Head(_) | Phase::Opening(_) => Self::LOOK_BYTES,
-        }
-    }
-
-    /// The bytes of content that come next, unless the stream ends.
-    pub fn content_left(&self) -> u64 {
-        match &self.phase {
-            Phase::Content(content) => content.body.left(),
-            Phase::Head(_) | Phase::Opening(_) | Phase::Over(_) => 0,
-        }
+    /// The first `sent` bytes of [`Step::Say`] have been sent.
+    pub fn transmitted(&mut self, sent: usize) {
+        self.outcomes.sent(sent);
     }
 
     /// How many of the next bytes of content may be spliced into the file. None at the beginning of an upload: the first
     /// bytes show that the client does not wait for `ok`.
     pub fn spliceable(&self, rules: &Rules) -> u64 {
         match &self.phase {
-            Phase::Content(Content { body, may_wait_for_ok: false, refused: None, .. }) => {
-                let allowed = rules.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(body.received()));
-                body.spliceable().min(allowed)
+            Phase::Content(Content { body, may_wait_for_ok: false, refused: None }) => {
+                body.spliceable().min(rules.size_left(body.received()))
             }
             _ => 0,
         }
@@ -473,9 +393,32 @@ impl Receiver {
         }
     }
 
+    /// Has taken in the content so far of the upload in progress, where that promised a digest.
+    pub fn hasher(&self) -> Option<&Hasher> {
+        match &self.phase {
+            Phase::Content(content) => content.body.hasher(),
+            _ => None,
+        }
+    }
+
+    /// The ticket of the request in progress, or of the last one.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.requests)
+    }
+
+    /// Whether the end of the stream is all that will tell the client the outcome of the upload in progress.
+    pub fn tells_by_ending(&self) -> bool {
+        matches!(self.phase, Phase::Content(_)) && !self.dialect.manners().has_receipt
+    }
+
     /// Whether no further request is read: the last word has been said, or waits for what is owed.
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over(_))
+        matches!(self.phase, Phase::Over(_) | Phase::Lingering)
+    }
+
+    /// Whether everything is said and our side is shut down.
+    pub fn is_lingering(&self) -> bool {
+        matches!(self.phase, Phase::Lingering)
     }
 
     /// Whether the outcome of a whole file is still owed.
@@ -483,57 +426,8 @@ impl Receiver {
         self.outcomes.owed() > 0
     }
 
-    /// What to send now. Empty if there is nothing to send.
-    pub fn transmit(&self) -> &[u8] {
-        self.outcomes.unsent()
-    }
-
-    /// The first `sent` bytes of [`Receiver::transmit`] have been sent.
-    pub fn transmitted(&mut self, sent: usize) {
-        self.outcomes.sent(sent);
-    }
-
-    /// What the conversation waits for. Any other call may change it.
-    pub fn awaits(&self) -> Awaits {
-        match &self.phase {
-            Phase::Opening(_) => Awaits::Verdict,
-            Phase::Head(_) if self.owes_too_much() => Awaits::Verdict,
-            Phase::Head(buffer) if !buffer.is_empty() => {
-                if buffer.ends_with_burst() {
-                    Awaits::RestOfName
-                } else {
-                    Awaits::RestOfHeader
-                }
-            }
-            Phase::Head(_) if self.owes() => Awaits::Settlement,
-            Phase::Head(_) if self.requests > 0 => Awaits::NextRequest,
-            Phase::Head(_) => Awaits::Header,
-            Phase::Content(Content { may_wait_for_ok: true, .. }) => Awaits::FirstContent,
-            Phase::Content(_) => Awaits::Content,
-            Phase::Over(Farewell::Linger) if self.owes() => Awaits::Settlement,
-            Phase::Over(_) if self.owes() => Awaits::Verdict,
-            Phase::Over(_) => Awaits::EndOfStream,
-        }
-    }
-
-    /// How to close, once the conversation is over and everything is sent.
-    pub fn farewell(&self) -> Option<Farewell> {
-        match self.phase {
-            Phase::Over(farewell) if !self.owes() && self.transmit().is_empty() => Some(farewell),
-            _ => None,
-        }
-    }
-
     fn owes_too_much(&self) -> bool {
-        self.outcomes.owed() >= Self::OWED_MAX || self.transmit().len() >= Self::UNSENT_MAX_BYTES
-    }
-
-    /// The dialect to speak now.
-    fn dialect(&self) -> Dialect {
-        match &self.phase {
-            Phase::Opening(Opening { dialect, .. }) | Phase::Content(Content { dialect, .. }) => *dialect,
-            Phase::Head(_) | Phase::Over(_) => Self::BETWEEN_REQUESTS,
-        }
+        self.outcomes.owed() >= Self::OWED_MAX || self.outcomes.unsent().len() >= Self::UNSENT_MAX_BYTES
     }
 
     /// A head is whole, or can no longer become one. `bytes` are what came of it.
@@ -547,7 +441,8 @@ impl Receiver {
             Head::Upload(request) => Some(self.request(request, rules)),
             Head::BadName { dialect, size, digest, refusal } => {
                 self.requests += 1;
-                self.skip(dialect, Body::framed(size, digest), refusal.clone());
+                self.dialect = dialect;
+                self.skip(Body::framed(size, digest), refusal.clone());
                 Some(Event::NotARequest(refusal, bytes.into()))
             }
             Head::Bad(refusal) => Some(self.not_a_request(refusal, bytes)),
@@ -556,13 +451,13 @@ impl Receiver {
 
     fn request(&mut self, request: Request, rules: &Rules) -> Event<'static> {
         self.requests += 1;
-        let body = if request.dialect.is_framed() {
+        self.dialect = request.dialect;
+        self.phase = Phase::Opening(if request.dialect.is_framed() {
             Body::framed(request.size, request.digest)
         } else {
             Body::until_end_of_stream()
-        };
-        self.phase = Phase::Opening(Opening { dialect: request.dialect, body });
-        match forbidden(&request, rules) {
+        });
+        match rules.forbid(&request) {
             None => Event::Request(request),
             Some(refusal) => {
                 self.refuse(&refusal, Peer::Sending);
@@ -572,85 +467,70 @@ impl Receiver {
     }
 
     fn too_large(&mut self, rules: &Rules) -> Event<'static> {
-        let refusal = too_large(rules);
+        let refusal = rules.too_large();
         self.refuse(&refusal, Peer::Sending);
         Event::Failed(refusal)
     }
 
     fn not_a_request(&mut self, refusal: Refusal, head: Vec<u8>) -> Event<'static> {
-        self.last_word(Self::BETWEEN_REQUESTS, &refusal, Peer::Sending);
+        self.last_word(&refusal, Peer::Sending);
         Event::NotARequest(refusal, head.into())
     }
 
     /// Content has ended. The next request may follow, unless the content was cut off.
-    fn end_of_content(&mut self, Ended { dialect, size, refused, end }: Ended) -> Option<Event<'static>> {
+    fn end_of_content(&mut self, Ended { size, refused, end }: Ended) -> Option<Event<'static>> {
         self.phase = Phase::default();
         match (end, refused) {
             (End::Broken(_), Some(refused)) => {
-                self.last_word(dialect, &refused, Peer::Sending);
+                self.last_word(&refused, Peer::Sending);
                 None
             }
             (_, Some(refused)) => {
-                self.outcomes.say(dialect, &Reply::No(*refused));
+                self.say(&Reply::No(*refused));
                 None
             }
-            (End::Whole(digest), None) => Some(Event::End(self.promise(dialect, size, digest))),
+            (End::Whole(digest), None) => Some(Event::End(self.promise(size, digest))),
             (End::Mismatch(refusal), None) => {
-                self.outcomes.say(dialect, &Reply::No(refusal.clone()));
+                self.say(&Reply::No(refusal.clone()));
                 Some(Event::Failed(refusal))
             }
             (End::Broken(refusal), None) => {
-                self.last_word(dialect, &refusal, Peer::Sending);
+                self.last_word(&refusal, Peer::Sending);
                 Some(Event::Failed(refusal))
             }
         }
     }
 
     /// Keeps a place for the outcome of a whole file.
-    fn promise(&mut self, dialect: Dialect, size: u64, digest: Option<Digest>) -> Whole {
-        let whole = Whole { ticket: Ticket(self.requests), size, digest };
-        self.outcomes.promise(Pending { whole, dialect });
+    fn promise(&mut self, size: u64, digest: Option<Digest>) -> Whole {
+        let whole = Whole { ticket: self.ticket(), size, digest };
+        self.outcomes.promise(Pending { whole, dialect: self.dialect });
         whole
     }
 
     /// Gets past a request that is refused before any content. A client that waits for its answer sends none.
-    fn skip(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
-        if dialect.waits_for_ok() {
-            self.outcomes.say(dialect, &Reply::No(refusal));
+    fn skip(&mut self, body: Body, refusal: Refusal) {
+        if self.dialect.waits_for_ok() {
+            self.say(&Reply::No(refusal));
             self.phase = Phase::default();
         } else {
-            self.discard(dialect, body, refusal);
+            self.discard(body, refusal);
         }
     }
 
     /// Reads and discards the rest of the content, to get to the next request.
-    fn discard(&mut self, dialect: Dialect, body: Body, refusal: Refusal) {
+    fn discard(&mut self, body: Body, refusal: Refusal) {
         let refused = Some(Box::new(refusal));
-        self.phase = Phase::Content(Content { dialect, body, may_wait_for_ok: false, refused });
+        self.phase = Phase::Content(Content { body, may_wait_for_ok: false, refused });
     }
 
-    fn last_word(&mut self, dialect: Dialect, refusal: &Refusal, peer: Peer) {
-        self.outcomes.say(dialect, &Reply::No(refusal.clone()));
+    fn last_word(&mut self, refusal: &Refusal, peer: Peer) {
+        self.say(&Reply::No(refusal.clone()));
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
-}
 
-/// Why the rules forbid `request`, if they do.
-fn forbidden(request: &Request, rules: &Rules) -> Option<Refusal> {
-    let replaces = request.on_exists == Some(OnExists::Replace) && rules.on_exists != OnExists::Replace;
-    if rules.require_size && !request.dialect.is_framed() {
-        let words = "this server takes uploads of a known size only: /put size=BYTES NAME, a line feed, the content";
-        Some(Refusal::new(Code::FORBIDDEN, words))
-    } else if rules.max_file_size.is_some_and(|max| request.size.unwrap_or(0) > max) {
-        Some(too_large(rules))
-    } else if replaces {
-        Some(Refusal::new(Code::FORBIDDEN, "this server replaces no files; ask for rename or refuse"))
-    } else {
-        None
+    /// Says `reply` in the dialect of the request in progress, after all that is still owed.
+    fn say(&mut self, reply: &Reply) {
+        self.outcomes.say(self.dialect, reply);
     }
-}
-
-fn too_large(rules: &Rules) -> Refusal {
-    let max = rules.max_file_size.unwrap_or(u64::MAX);
-    Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))
 }

@@ -37,7 +37,7 @@ use super::pace::{Clock, Lapse, Pace};
 use super::story::{CloseReason, Fact, Scene, Story};
 use super::trickle::Trickle;
 use crate::net::{Pipe, Stream};
-use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Receiver, Refusal, Rules};
+use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Partial, Store};
 use upload::{Task, Upload};
@@ -79,6 +79,21 @@ pub enum Verdict {
     Close(CloseReason),
 }
 
+/// What a connection can do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Send what is to be said, or what the stream has to send itself.
+    Send,
+    /// Read, or process what was read before.
+    Read(Reading),
+    /// Do a piece of what the request needs of the disk.
+    Work,
+    /// Close, or shut down our side.
+    Part(Farewell),
+    /// Nothing.
+    Wait,
+}
+
 /// One client's connection.
 pub struct Connection<S, D: Store> {
     stream: S,
@@ -89,25 +104,30 @@ pub struct Connection<S, D: Store> {
     upload: Option<Upload<D::Partial>>,
     /// Boxed, as most connections never have one.
     task: Option<Box<Task<D::Content>>>,
-    /// What was read and cannot be followed before something is settled. Boxed twice, as most hold nothing and the outer
-    /// pointer is thin.
-    held: Option<Box<Box<[u8]>>>,
-    lingering: bool,
     /// A close of the socket is a reset, by whatever it is closed.
     resets_on_close: bool,
     trickle: Trickle,
-    /// Why it will be closed, as soon as that is known. Boxed, as most connections most of the time have none.
-    ending: Option<Box<CloseReason>>,
+    /// Boxed, as most connections have none of it.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few connections have, and for a short time only.
+#[derive(Default)]
+struct Rare {
+    /// Input that was read and cannot be processed before an answer of the disk.
+    input: Box<[u8]>,
+    /// Why it will be closed, as soon as that is known.
+    ending: Option<CloseReason>,
 }
 
 impl<S: Stream, D: Store> Guest for Connection<S, D> {
     fn absorb(&mut self, readiness: Readiness) -> bool {
         self.readiness.add(readiness);
-        self.can_advance()
+        self.next(false) != Next::Wait
     }
 
     fn is_ready(&self, _: Moment) -> bool {
-        self.can_advance()
+        self.next(false) != Next::Wait
     }
 }
 
@@ -122,25 +142,35 @@ impl<S: Stream, D: Store> Connection<S, D> {
             pace: Pace::begin(now),
             upload: None,
             task: None,
-            held: None,
-            lingering: false,
             resets_on_close: false,
             trickle: Trickle::default(),
-            ending: None,
+            rare: None,
         }
     }
 
-    /// Whether serving it would get it further.
-    fn can_advance(&self) -> bool {
-        if self.has_unsent() {
-            return self.readiness.writable;
+    /// What it can do now. If the visit ends here (`is_last`), what can be sent is sent, even if more may be added to it.
+    fn next(&self, is_last: bool) -> Next {
+        let can_send = self.readiness.writable;
+        let has_input = self.readiness.readable || self.has_kept_input();
+        let reads_on = has_input && can_send && self.task.is_none() && !is_last;
+        let send = if can_send { Next::Send } else { Next::Wait };
+        match self.receiver.step(reads_on) {
+            Step::Say(_) => send,
+            Step::Part(Farewell::Reset) => Next::Part(Farewell::Reset),
+            Step::Part(_) if self.stream_owes() => send,
+            Step::Part(farewell) => Next::Part(farewell),
+            Step::Read(reading) if reads_on => Next::Read(reading),
+            _ if can_send && self.stream_owes() => Next::Send,
+            _ if let Some(task) = &self.task => {
+                if task.waits_for_others() {
+                    Next::Wait
+                } else {
+                    Next::Work
+                }
+            }
+            Step::Read(reading) if has_input => Next::Read(reading),
+            Step::Read(_) | Step::Answer | Step::Settle => Next::Wait,
         }
-        let has_input = self.readiness.readable || self.held.is_some();
-        let can_advance = match &self.task {
-            Some(task) => !task.waits_for_others(),
-            None => has_input && self.receiver.awaits() != Awaits::Verdict,
-        };
-        can_advance || (self.stream_owes() && self.readiness.writable)
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
@@ -194,7 +224,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Whether its client has been told everything, and is only given time to hear it.
     pub fn is_lingering(&self) -> bool {
-        self.lingering
+        self.receiver.is_lingering()
     }
 
     /// Ends it now; what can be told at once is told. While the disk is still busy with a file, nobody knows how that will
@@ -223,21 +253,19 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.upload.as_ref().map(Upload::name)
     }
 
+    /// Whether the stream has bytes of its own to send. After the last word nobody waits for them.
+    fn stream_owes(&self) -> bool {
+        !self.receiver.is_lingering() && self.stream.owes()
+    }
+
     /// Whether the client has to read before anything else happens. It need not read what only the stream has to send,
     /// unless that is the last.
     fn has_unsent(&self) -> bool {
-        !self.receiver.transmit().is_empty() || self.receiver.is_over() && self.stream_owes()
-    }
-
-    /// Whether the stream has bytes of its own to send. After the last word nobody waits for them.
-    fn stream_owes(&self) -> bool {
-        !self.lingering && self.stream.owes()
-    }
-
-    /// Whether what comes next may add to what is to be said, so that one write does for both.
-    fn may_say_more(&self) -> bool {
-        let has_input = self.readiness.readable || self.held.is_some();
-        has_input && self.task.is_none() && !self.receiver.is_over() && self.receiver.awaits() != Awaits::Verdict
+        match self.receiver.step(false) {
+            Step::Say(_) => true,
+            Step::Part(_) => self.stream_owes(),
+            Step::Read(_) | Step::Answer | Step::Settle => false,
+        }
     }
 
     fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
@@ -250,65 +278,55 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
         loop {
             cx.story.state(|| self.receiver.awaits());
-            if budget.is_spent() || !self.may_say_more() {
-                self.flush(cx)?;
-            }
-            let may_part = |farewell: &Farewell| *farewell == Farewell::Reset || !self.stream_owes();
-            match self.receiver.farewell().filter(may_part) {
-                Some(Farewell::Linger) if self.lingering => {}
-                Some(Farewell::Linger) => self.begin_linger(cx)?,
-                Some(farewell) => return self.depart(farewell, cx),
-                None => {}
-            }
-            if !self.can_advance() {
-                if cx.rules.is_draining && self.leaves(cx) {
-                    continue;
+            match self.next(budget.is_spent()) {
+                Next::Send => self.send(cx)?,
+                Next::Part(Farewell::Linger) => self.begin_linger(cx)?,
+                Next::Part(farewell) => return self.depart(farewell, cx),
+                Next::Wait if cx.rules.is_draining && self.leaves(cx) => {}
+                Next::Wait => {
+                    self.set_low_water(cx);
+                    return Ok(if self.waits_for_room() { Verdict::Room } else { Verdict::Wait });
                 }
-                self.set_low_water(cx);
-                return Ok(if self.waits_for_room() { Verdict::Room } else { Verdict::Wait });
-            }
-            if budget.is_spent() {
-                return Ok(Verdict::Yield);
-            }
-            if self.contended().is_some() {
-                return Ok(Verdict::Contend);
-            }
-            match self.task.take() {
-                Some(task) => self.perform(task, cx, budget),
-                None => self.take_input(cx, budget)?,
+                Next::Read(_) | Next::Work if budget.is_spent() => return Ok(Verdict::Yield),
+                Next::Read(reading) => self.take_input(reading, cx, budget)?,
+                Next::Work if self.contended().is_some() => return Ok(Verdict::Contend),
+                Next::Work => {
+                    if let Some(task) = self.task.take() {
+                        self.perform(task, cx, budget);
+                    }
+                }
             }
         }
     }
 
-    /// Sends what is owed, as far as the peer takes it.
-    fn flush(&mut self, cx: &mut Context<D>) -> io::Result<()> {
-        while (self.has_unsent() || self.stream_owes()) && self.readiness.writable {
-            let outcome = match self.receiver.transmit() {
-                [] => self.stream.flush().map(|()| 0),
-                unsent => self.stream.write(unsent),
-            };
-            match outcome {
-                Ok(0) => {}
-                Ok(sent) => {
-                    cx.story.scene(|| Scene::Wrote(&self.receiver.transmit()[..sent]));
-                    self.receiver.transmitted(sent);
-                    self.pace.sent(cx.clock.now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    cx.story.scene(|| Scene::WriteWouldBlock);
-                    self.readiness.writable = false;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// Sends what is to be said, as far as the client takes it.
+    fn send(&mut self, cx: &mut Context<D>) -> io::Result<()> {
+        let unsent = match self.receiver.step(false) {
+            Step::Say(unsent) => unsent,
+            _ => &[],
+        };
+        let outcome = if unsent.is_empty() { self.stream.flush().map(|()| 0) } else { self.stream.write(unsent) };
+        match outcome {
+            Ok(0) => {}
+            Ok(sent) => {
+                cx.story.scene(|| Scene::Wrote(&unsent[..sent]));
+                self.receiver.transmitted(sent);
+                self.pace.sent(cx.clock.now);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                cx.story.scene(|| Scene::WriteWouldBlock);
+                self.readiness.writable = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
     /// What is held, or else one read, and all that follows from it.
-    fn take_input(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
-        if self.held.is_some() {
-            self.follow_held(cx);
+    fn take_input(&mut self, reading: Reading, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
+        if self.has_kept_input() {
+            self.follow_kept(cx);
             return Ok(());
         }
         if self.splice(cx, budget)? {
@@ -316,7 +334,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
         let buffer = std::mem::take(&mut cx.buffer);
-        let outcome = self.read(buffer, cx, budget);
+        let outcome = self.read(reading, buffer, cx, budget);
         cx.buffer = buffer;
         outcome
     }
@@ -347,20 +365,25 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(count > 0)
     }
 
-    fn read(&mut self, buffer: &mut [u8], cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
-        let appetite = usize::try_from(self.receiver.appetite()).unwrap_or(usize::MAX);
-        let appetite = appetite.min(buffer.len());
-        match self.stream.read(&mut buffer[..appetite]) {
+    fn read(
+        &mut self,
+        reading: Reading,
+        buffer: &mut [u8],
+        cx: &mut Context<D>,
+        budget: &mut Budget,
+    ) -> io::Result<()> {
+        let room = usize::try_from(reading.max_bytes).unwrap_or(usize::MAX).min(buffer.len());
+        match self.stream.read(&mut buffer[..room]) {
             Ok(0) => {
                 cx.story.scene(|| Scene::ReadEnd);
                 let event = self.receiver.end_of_stream();
                 self.act_on(event, cx);
             }
             Ok(count) => {
-                cx.story.scene(|| Scene::Read { bytes: count, room: appetite });
+                cx.story.scene(|| Scene::Read { bytes: count, room });
                 budget.spend(count);
                 self.pace.received(count, cx.clock.now);
-                if self.receiver.content_left() > 0 {
+                if reading.content_bytes > 0 {
                     self.trickle.received(count);
                 }
                 self.follow(&buffer[..count], cx);
@@ -381,18 +404,27 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Before it waits: what the next edge has to tell of.
     fn set_low_water(&mut self, cx: &mut Context<D>) {
-        if let Some(bytes) = self.trickle.mark(self.receiver.content_left()) {
+        let content_left = match self.receiver.step(true) {
+            Step::Read(reading) => reading.content_bytes,
+            _ => 0,
+        };
+        if let Some(bytes) = self.trickle.mark(content_left) {
             self.stream.set_low_water(bytes);
             cx.story.scene(|| Scene::LowWater { bytes });
         }
     }
 
-    fn follow_held(&mut self, cx: &mut Context<D>) {
-        let held = self.held.take();
-        self.follow(held.as_deref().map_or(&[], |held| held), cx);
+    fn has_kept_input(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.input.is_empty())
     }
 
-    /// Follows the conversation through `input`, and holds what cannot be followed yet.
+    /// Processes the input that was kept. There may be none, and the conversation may still have an event.
+    fn follow_kept(&mut self, cx: &mut Context<D>) {
+        let input = self.rare.as_mut().map_or_else(Box::default, |rare| std::mem::take(&mut rare.input));
+        self.follow(&input, cx);
+    }
+
+    /// Follows the conversation through `input`, and keeps what cannot be processed yet.
     fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
         while self.task.is_none()
@@ -400,7 +432,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         {
             self.act(event, cx);
         }
-        self.held = (!input.is_empty()).then(|| Box::new(input.into()));
+        if !input.is_empty() {
+            self.rare.get_or_insert_default().input = input.into();
+        }
         let is_header = |awaits| matches!(awaits, Awaits::Header | Awaits::RestOfHeader | Awaits::RestOfName);
         if is_header(self.receiver.awaits()) && !is_header(before) {
             // Each header has a time of its own.
@@ -435,7 +469,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head });
             }
             // Enough is enough: as if it had ended.
-            Event::Discarded(_) if self.lingering && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES => {
+            Event::Discarded(_)
+                if self.receiver.is_lingering() && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES =>
+            {
                 self.receiver.end_of_stream();
             }
             Event::Discarded(_) => {}
@@ -456,7 +492,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             // The upload that was in progress behind a failed one is not followed any more.
             self.end_upload(refusal.code.keeps_partial());
         }
-        if is_over && self.ending.is_none() {
+        if is_over && self.rare.as_ref().is_none_or(|rare| rare.ending.is_none()) {
             return self.end(CloseReason::Refused(refusal, name));
         }
         story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref() });
@@ -464,7 +500,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// The first reason is the one that counts: what follows from it is no news.
     fn end(&mut self, reason: CloseReason) {
-        self.ending.get_or_insert_with(|| Box::new(reason));
+        self.rare.get_or_insert_default().ending.get_or_insert(reason);
     }
 
     /// How it ended, or `otherwise` where nothing has been said of that and nothing was done.
@@ -473,7 +509,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             CloseReason::Silent if cx.story.whom.has_answered() => CloseReason::Finished,
             otherwise => otherwise,
         };
-        Verdict::Close(self.ending.take().map_or(otherwise, |reason| *reason))
+        Verdict::Close(self.rare.take().and_then(|rare| rare.ending).unwrap_or(otherwise))
     }
 
     fn lapse(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
@@ -513,7 +549,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn begin_linger(&mut self, cx: &mut Context<D>) -> io::Result<()> {
-        self.lingering = true;
+        self.receiver.half_closed();
         self.pace = Pace::begin(cx.clock.now);
         self.stream.shutdown_write()?;
         cx.story.scene(|| Scene::Parting(Farewell::Linger));

@@ -101,7 +101,7 @@ impl Pace {
             Awaits::FirstContent => earlier(after(self.began, limits.ok_grace, Lapse::Grace), self.content(limits)),
             Awaits::Content => self.content(limits),
             Awaits::NextRequest => idle(),
-            Awaits::Verdict | Awaits::Settlement => None,
+            Awaits::Answer | Awaits::Settlement => None,
             Awaits::EndOfStream => after(self.began, Some(limits.linger_timeout), Lapse::Linger),
         }
     }
@@ -185,7 +185,7 @@ mod tests {
         let pace = Pace::begin(Moment::default());
         let limits =
             Limits { header_timeout: None, idle_timeout: None, min_rate: None, ok_grace: None, ..Limits::default() };
-        for awaits in [Awaits::Header, Awaits::FirstContent, Awaits::Content, Awaits::NextRequest, Awaits::Verdict] {
+        for awaits in [Awaits::Header, Awaits::FirstContent, Awaits::Content, Awaits::NextRequest, Awaits::Answer] {
             assert_eq!(pace.next(awaits, false, &limits), None);
         }
         assert_eq!(pace.next(Awaits::EndOfStream, true, &limits), None);

@@ -2,7 +2,7 @@
 
 use intake::proto::{
     Algorithm, Awaits, Code, Dialect, Digest, Event, Farewell, Hasher, Held, Name, NamePolicy, OnExists, Peer,
-    Receiver, Refusal, Request, Rules, Ticket, Whole,
+    Receiver, Refusal, Request, Rules, ServerStep, Ticket, Whole,
 };
 use proptest::prelude::*;
 
@@ -67,7 +67,7 @@ impl Server {
             if input.is_empty() {
                 return;
             }
-            assert_eq!(self.receiver.awaits(), Awaits::Verdict, "a receiver that leaves input waits for a verdict");
+            assert_eq!(self.receiver.awaits(), Awaits::Answer, "a receiver that leaves input waits for an answer");
             self.settle();
         }
     }
@@ -87,7 +87,7 @@ impl Server {
         let transcript = &mut self.transcript;
         match event {
             Event::Request(request) => {
-                assert_eq!(self.receiver.awaits(), Awaits::Verdict);
+                assert_eq!(self.receiver.awaits(), Awaits::Answer);
                 transcript.requests.push((request.dialect, request.name.to_string()));
                 self.names.push(request.name.clone());
                 if request.name.as_str() == "taken" {
@@ -126,10 +126,17 @@ impl Server {
 
     /// Sends the reply a byte at a time: how it leaves must not matter either.
     fn send(&mut self) {
-        while let Some(&byte) = self.receiver.transmit().first() {
-            assert_eq!(self.receiver.farewell(), None, "no farewell before the last word is sent");
-            self.transcript.said.push(byte.into());
+        while let ServerStep::Say(unsent) = self.receiver.step(false) {
+            self.transcript.said.push(unsent[0].into());
             self.receiver.transmitted(1);
+        }
+    }
+
+    /// How to part, if everything is said.
+    fn farewell(&self) -> Option<Farewell> {
+        match self.receiver.step(false) {
+            ServerStep::Part(farewell) => Some(farewell),
+            _ => None,
         }
     }
 
@@ -147,7 +154,7 @@ impl Server {
 
     fn finish(mut self) -> Transcript {
         self.settle();
-        self.transcript.farewell = self.receiver.farewell();
+        self.transcript.farewell = self.farewell();
         self.transcript
     }
 }
@@ -379,9 +386,45 @@ fn a_linger_ends_with_the_stream() {
     let mut server = Server::new();
     server.feed(b"/x");
     server.send();
-    assert_eq!(server.receiver.farewell(), Some(Farewell::Linger));
+    assert_eq!(server.farewell(), Some(Farewell::Linger));
+    server.receiver.half_closed();
+    assert_eq!((server.farewell(), server.receiver.awaits()), (None, Awaits::EndOfStream));
+    server.feed(b"more");
+    assert_eq!(server.transcript.discarded, 4, "it reads on, so that nothing unread turns the close into a reset");
     server.end_of_stream();
-    assert_eq!(server.receiver.farewell(), Some(Farewell::Close));
+    assert_eq!(server.farewell(), Some(Farewell::Close));
+}
+
+/// The next step of a conversation that has read `input` and not sent anything, with more input at hand and without.
+fn steps(input: &[u8]) -> [String; 2] {
+    let (mut receiver, rules, mut rest) = (Receiver::default(), Rules::default(), input);
+    while let Some(event) = receiver.receive(&mut rest, &rules) {
+        match event {
+            Event::Request(request) if request.name.as_str() != "late" => receiver.accept(None),
+            Event::End(whole) => {
+                receiver.settle(whole.ticket, Err(&Refusal::new(Code::CONFLICT, "no")));
+            }
+            _ => {}
+        }
+    }
+    [true, false].map(|reads_on| match receiver.step(reads_on) {
+        ServerStep::Say(unsent) => String::from_utf8_lossy(unsent).into_owned(),
+        ServerStep::Read(reading) => format!("read {}", reading.content_bytes),
+        step => format!("{step:?}"),
+    })
+}
+
+#[test]
+fn a_reply_waits_for_input_that_may_add_to_it_and_for_nothing_else() {
+    let refused = "no 409 no\n";
+    assert_eq!(steps(b"/put size=1 a\nx"), ["read 0", refused]);
+    assert_eq!(steps(b"/put size=1 a\nx/put size=5 b\nyy"), ["read 3", refused]);
+    assert_eq!(steps(b"/put size=1 a\nx/put size=5 late\n"), [refused, refused], "nothing is read before the answer");
+    assert_eq!(steps(b"/put size=1 a\nx/bye\n"), [refused, refused], "the last word");
+    assert_eq!(steps(b"/put size=5 a\nx"), ["read 4", "read 4"]);
+    assert_eq!(steps(b"/put size=5 late\n"), ["Answer", "Answer"]);
+    let much = b"/put size=1 a\nx".repeat((16 << 10) / refused.len() + 1);
+    assert!(steps(&much)[0].len() >= 16 << 10, "a client that does not read is not read from");
 }
 
 #[test]
@@ -422,7 +465,7 @@ fn a_thousand_pipelined_requests_are_answered_and_never_owe_more_than_a_bounded_
     while let Some(event) = server.receiver.receive(&mut rest, &server.rules) {
         server.act(event);
     }
-    assert_eq!((server.unsettled.len(), server.receiver.awaits()), (64, Awaits::Verdict));
+    assert_eq!((server.unsettled.len(), server.receiver.awaits()), (64, Awaits::Answer));
     server.feed(rest);
     let said = server.finish().said;
     let expected: String = (0..1000).map(|n| format!("done 1 - f{n}\n")).collect();
@@ -504,7 +547,8 @@ fn drained(before: &[u8], input: &[u8]) -> (String, Option<Farewell>, usize) {
     }
     server.settle();
     server.send();
-    (server.transcript.said, server.receiver.farewell(), server.transcript.requests.len())
+    let farewell = server.farewell();
+    (server.transcript.said, farewell, server.transcript.requests.len())
 }
 
 #[test]
@@ -540,7 +584,7 @@ fn a_connection_whose_outcome_stays_unknown_ends_with_a_reset() {
         server.send();
         assert!(server.transcript.said.starts_with(said), "{}", server.transcript.said);
         assert_eq!(server.transcript.said.lines().count(), usize::from(!said.is_empty()));
-        assert_eq!(server.receiver.farewell(), Some(Farewell::Reset));
+        assert_eq!(server.farewell(), Some(Farewell::Reset));
         let (ticket, name) = server.unsettled.remove(0);
         assert!(!server.receiver.settle(ticket, Ok(&name)), "the outcome comes too late");
     }
@@ -574,7 +618,7 @@ fn after_a_put_a_bare_name_is_no_request() {
 fn bye_is_answered_by_the_end_and_silences_what_follows() {
     let mut server = Server::new();
     server.feed(b"/put size=0 a\n/bye\r\n/put size=0 b\n");
-    assert_eq!(server.receiver.farewell(), Some(Farewell::Linger));
+    assert_eq!(server.farewell(), Some(Farewell::Linger));
     let transcript = server.finish();
     assert_eq!((transcript.said.as_str(), transcript.discarded), ("done 0 - a\n", 14));
 }
@@ -658,7 +702,7 @@ fn a_classic_upload_that_cannot_be_published_ends_with_a_reset() {
     server.feed(b"name");
     server.end_of_burst();
     server.end_of_stream();
-    assert_eq!((server.receiver.awaits(), server.receiver.farewell()), (Awaits::Verdict, None));
+    assert_eq!((server.receiver.awaits(), server.farewell()), (Awaits::Answer, None));
     let (ticket, _) = server.unsettled.remove(0);
     server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")));
     assert_eq!(server.finish().farewell, Some(Farewell::Reset));

@@ -66,7 +66,7 @@ fn a_classic_upload_is_traced_from_its_accept_to_its_close() {
             "read_end",
             "kernel CLOSE_WAIT",
             "whole 5000",
-            "state Verdict",
+            "state Answer",
             "settled a",
             "state EndOfStream",
             "parting Close",

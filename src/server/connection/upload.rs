@@ -150,7 +150,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.task.take_if(|task| matches!(**task, Task::Contend { .. })).map(|task| *task)
         {
             match self.open(&request, has_waited, cx) {
-                Ok(()) => self.follow_held(cx),
+                Ok(()) => self.follow_kept(cx),
                 Err(StoreError::Busy(_)) if request.resume.as_ref().is_some_and(|id| cx.store.is_busy_with(id)) => {
                     self.task = Some(Box::new(Task::Await(request)));
                 }
@@ -175,7 +175,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             // The peer had to wait for the disk.
             self.pace = Pace::begin(cx.clock.now);
             self.begin(request, cx);
-            self.follow_held(cx);
+            self.follow_kept(cx);
         }
         Verdict::Yield
     }
@@ -470,7 +470,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             (Task::Resume(held), Ok(())) => {
                 self.accept(Some(held), cx);
                 // There may be nothing left to come.
-                self.follow_held(cx);
+                self.follow_kept(cx);
             }
             (Task::Begin(_) | Task::Contend { .. } | Task::Await(_) | Task::Sync(..), Ok(())) => {
                 unreachable!("others bring these to their end")

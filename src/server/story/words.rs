@@ -76,7 +76,7 @@ fn awaited(awaits: Awaits) -> &'static str {
         Awaits::FirstContent => "the first of the content",
         Awaits::Content => "content",
         Awaits::NextRequest => "the next request",
-        Awaits::Verdict => "our answer, reading nothing",
+        Awaits::Answer => "our answer, reading nothing",
         Awaits::Settlement => "our answer, reading on",
         Awaits::EndOfStream => "the end",
     }
