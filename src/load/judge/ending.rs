@@ -1,4 +1,4 @@
-//! How an upload ended for its client, whether that is as it should be, and what must now be found under its name.
+//! How an upload ended for its client, whether that ending is right, and what must now be stored under its name.
 //!
 //! Pure: the client reports what happened, and this module judges it.
 
@@ -12,24 +12,24 @@ use crate::reactor::Moment;
 /// An upload that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its file.
+    /// The file.
     pub file: File,
     /// How it ended.
     pub ending: Ending,
-    /// What must now be found of it.
+    /// What must now be stored of it.
     pub expected: Expected,
-    /// Whether everything was sent that its client meant to send.
+    /// Whether the client sent everything that it meant to send.
     pub is_whole: bool,
-    /// Its moments.
+    /// The times of its steps.
     pub moments: Moments,
 }
 
-/// The moments that latencies are made of.
+/// The times from which latencies are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Moments {
     /// When the upload was meant to start.
     pub intended: Moment,
-    /// When the connection was made; `None` for uploads that used an open one.
+    /// When the connection was established; `None` for uploads on an open connection.
     pub connected: Option<Moment>,
     /// When the server's first reply came.
     pub replied: Option<Moment>,
@@ -40,9 +40,9 @@ pub struct Moments {
 pub enum Ending {
     /// The server confirmed it.
     Stored,
-    /// Everything was sent, and the client closed without an answer, as its conduct or the run has it.
+    /// The client closed without an answer after everything was sent, as its conduct or the plan asks.
     Unheard,
-    /// The client reset the connection, as its conduct has it.
+    /// The client reset the connection, as its conduct asks.
     Reset,
     /// It failed.
     Failed(Trouble),
@@ -55,7 +55,7 @@ pub enum Trouble {
     Connect(io::ErrorKind),
     /// The conversation ended in a failure.
     Upload(Failure),
-    /// The server neither read nor answered for as long as the tester waits.
+    /// The server neither read nor answered until the timeout.
     Silence,
     /// The connection failed.
     Network(io::ErrorKind),
@@ -63,24 +63,24 @@ pub enum Trouble {
     Interrupted,
 }
 
-/// What must be found under the name of a file.
+/// What must be stored under the name of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expected {
     /// Nothing: the file was never sent, or its upload has certainly failed.
     #[default]
     Absent,
-    /// Everything that was sent: the server has confirmed it.
+    /// Everything that was sent, because the server confirmed it.
     Present,
-    /// Everything that was sent, or nothing: the outcome is not known.
+    /// Everything that was sent, or nothing, because the outcome is not known.
     Either,
 }
 
 impl Ending {
-    /// Whether the upload of `file` should end like this.
+    /// Whether this is a right ending for `file`.
     pub fn is_expected_of(&self, file: &File, dialect: Dialect) -> bool {
         let conduct = file.conduct;
         match self {
-            // A server that cannot know the size takes a stream that ends midway for a whole file.
+            // A server that does not know the size takes a stream that ends early for a whole file.
             Self::Stored if conduct == Conduct::Abort => !dialect.is_framed(),
             Self::Stored => !matches!(conduct, Conduct::Reset | Conduct::NeverRead),
             Self::Unheard => true,
@@ -94,13 +94,13 @@ impl Ending {
         }
     }
 
-    /// What the directory must hold after this ending. `is_whole`: the server got everything that belongs to the upload.
+    /// What must be stored after this ending. `is_whole`: the server got the whole upload.
     pub fn expected(&self, is_whole: bool) -> Expected {
         match self {
             Self::Stored => Expected::Present,
             Self::Unheard => Expected::Either,
             Self::Reset => Expected::Absent,
-            // A wrong confirmation does not show whether the file is there.
+            // A wrong confirmation does not show whether the file is stored.
             Self::Failed(Trouble::Upload(Failure::WrongReceipt(_))) => Expected::Either,
             Self::Failed(Trouble::Upload(failure)) if !failure.may_be_stored() && *failure != Failure::Foreign => {
                 Expected::Absent
@@ -112,7 +112,7 @@ impl Ending {
     }
 }
 
-/// What a correct server has in its directory after the upload of `file`.
+/// What a correct server stores of `file`.
 pub fn presumed(file: &File, dialect: Dialect) -> Expected {
     match file.conduct {
         Conduct::Reset => Expected::Absent,
@@ -137,7 +137,7 @@ pub fn expectation(conduct: Conduct, dialect: Dialect) -> &'static str {
 }
 
 impl Trouble {
-    /// Whether the receiver confirmed something else than it was sent.
+    /// Whether the receiver confirmed anything else than was sent.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Upload(Failure::WrongReceipt(_)))
     }
@@ -160,7 +160,7 @@ impl Trouble {
 }
 
 impl fmt::Display for Trouble {
-    /// A category: equal words are counted together.
+    /// A category: failures with equal words are counted together.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(io::ErrorKind::AddrNotAvailable) => f.write_str("no source port was free on this host"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_tells_an_aborted_upload_from_a_whole_one() {
+    fn a_size_distinguishes_an_aborted_upload_from_a_whole_one() {
         let file = File { number: 1, named: 1, size: 2, conduct: Conduct::Abort, is_contested: false };
         for dialect in [Dialect::Put, Dialect::Ask] {
             assert!(refused(Code::BAD_REQUEST).is_expected_of(&file, dialect));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_certain_is_claimed_and_what_is_not_is_left_open() {
+    fn a_certain_outcome_is_expected_and_an_uncertain_one_is_left_open() {
         let silence = Ending::Failed(Trouble::Silence);
         assert_eq!(Ending::Stored.expected(true), Expected::Present);
         assert_eq!(Ending::Reset.expected(false), Expected::Absent);

@@ -1,4 +1,4 @@
-//! Latencies in fixed memory: a histogram whose every figure is within a thousandth of the truth (HdrHistogram).
+//! Latencies in fixed memory: a histogram whose figures are within a thousandth of the true values (HdrHistogram).
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 /// The quantiles in reports, by name.
 pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// Longer latencies are recorded as this, in microseconds: no run waits for an hour.
+/// The largest recorded latency in microseconds, an hour. No run waits that long.
 const MAX_US: u64 = 3_600_000_000;
 /// Significant decimal digits of each recorded value.
 const DIGITS: u8 = 3;
@@ -23,7 +23,7 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, MAX_US, DIGITS).expect("the bounds are sensible");
+        let histogram = Histogram::new_with_bounds(1, MAX_US, DIGITS).expect("the bounds are valid");
         Self { histogram }
     }
 }
@@ -34,23 +34,23 @@ impl Latency {
         self.histogram.saturating_record(took.as_micros().max(1).try_into().unwrap_or(u64::MAX));
     }
 
-    /// How many were added.
+    /// How many latencies were added.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// The time that this share of all took at most, in microseconds; `None` where nothing was recorded.
+    /// The longest latency of this share of all, in microseconds; `None` if nothing was recorded.
     pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
         // The upper end of a bucket may lie above the largest value in it.
         self.of_some(|histogram| histogram.value_at_quantile(quantile).min(histogram.max()))
     }
 
-    /// The longest, in microseconds; `None` where nothing was recorded.
+    /// The longest latency in microseconds; `None` if nothing was recorded.
     pub fn max_us(&self) -> Option<u64> {
         self.of_some(Histogram::max)
     }
 
-    /// The mean, in microseconds; `None` where nothing was recorded.
+    /// The mean in microseconds; `None` if nothing was recorded.
     pub fn mean_us(&self) -> Option<f64> {
         self.of_some(Histogram::mean)
     }
@@ -59,13 +59,13 @@ impl Latency {
         (self.count() > 0).then(|| figure(&self.histogram))
     }
 
-    /// Each bucket that is not empty: its upper end in microseconds, and how many are in it. Two runs are merged by adding
-    /// the counts of equal ends.
+    /// The buckets that are not empty: the upper end in microseconds, and the count. To merge two runs, add the counts of
+    /// equal ends.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.histogram.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
     }
 
-    /// A line for each doubling of the time, with a bar for how many took so long.
+    /// A line for each doubling of the time, with a bar for the count.
     pub fn bars(&self) -> impl fmt::Display + use<'_> {
         Bars(self)
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Bars<'_> {
     }
 }
 
-/// Microseconds in the unit that a person would use, or a dash.
+/// Microseconds in a unit for people, or a dash.
 pub struct Micros(pub Option<u64>);
 
 impl fmt::Display for Micros {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_add_up_and_extremes_are_kept_in() {
+    fn buckets_add_up_and_include_the_extremes() {
         let latency = latency([0, 1, 5, 5, u64::MAX]);
         assert_eq!(latency.buckets().map(|(_, count)| count).sum::<u64>(), 5);
         assert_eq!(latency.buckets().next(), Some((1, 2)));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_those_of_people() {
+    fn units_are_chosen_for_people() {
         let told = [0, 999, 1000, 999_999, 1_500_000].map(|us| Micros(Some(us)).to_string());
         assert_eq!(Micros(None).to_string(), "-");
         assert_eq!(told, ["0 us", "999 us", "1.00 ms", "1000.00 ms", "1.50 s"]);

@@ -1,6 +1,6 @@
-//! What became of files and datagrams, whether that is as it should be, and what must now be in the receiver's directory.
+//! How files and datagrams ended, whether that is right, and what must now be in the receiver's directory.
 //!
-//! Knows what was planned, and neither how it is done nor how it is reported. Only [`verify()`] reads files.
+//! Knows the plan, but neither how it is carried out nor how it is reported. Only [`verify()`] reads files.
 
 mod ending;
 mod latency;

@@ -1,4 +1,4 @@
-//! What a run has counted. Every started file is counted in exactly one of its endings.
+//! The counts of a run. Every started file is counted under exactly one ending.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,56 +9,56 @@ use crate::load::plan::{Conduct, File};
 use crate::proto::Dialect;
 use crate::reactor::Moment;
 
-/// Counts, latencies, and what the directory must hold.
+/// Counts, latencies, and the expectation for each file.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Uploads begun.
+    /// Uploads that were begun.
     pub started: u64,
-    /// Connections made.
+    /// Connections that were established.
     pub connected: u64,
-    /// Uploads of which everything was sent, the end included.
+    /// Uploads that were sent whole, including their end.
     pub sent: u64,
     /// Bytes of content that the kernel took.
     pub sent_bytes: u64,
-    /// Confirmed by the server.
+    /// Files that the server confirmed.
     pub acknowledged: u64,
-    /// Sent whole by clients that did not wait for the answer.
+    /// Files that were sent whole by clients that did not wait for the answer.
     pub unheard: u64,
-    /// Reset by clients on purpose.
+    /// Uploads that clients reset on purpose.
     pub reset: u64,
-    /// Ended as they should for their conduct, other than by any of the above.
+    /// Uploads with any other ending that is right for their conduct.
     pub refused_as_expected: u64,
-    /// Cut off by the end of the run.
+    /// Uploads that were cut off by the end of the run.
     pub interrupted: u64,
-    /// Ended as they should not.
+    /// Uploads with a wrong ending.
     pub failed: u64,
-    /// Of the failed, those whose confirmation names another size or digest than was sent.
+    /// Failed uploads whose confirmation has another size or digest than was sent.
     pub misconfirmed: u64,
-    /// The failed by reason.
+    /// The failed uploads by reason.
     pub reasons: BTreeMap<String, Failed>,
-    /// For each kind of misbehaviour how many ended as they should, and how many did not.
+    /// For each kind of misbehaviour, how many uploads had a right ending and how many a wrong one.
     pub misbehaved: BTreeMap<&'static str, (u64, u64)>,
-    /// From the intended start to the connection; honest clients only, as in the two below.
+    /// From the intended start to the connection. Honest clients only, as in the next two.
     pub connect: Latency,
     /// From the intended start to the server's first reply.
     pub first_reply: Latency,
     /// From the intended start to the confirmation.
     pub stored: Latency,
-    /// What must be found of each file, by its number.
+    /// The expectation for each file, by its number.
     pub expected: Vec<Expected>,
 }
 
 /// The files that failed for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// How many.
+    /// The number of files.
     pub count: u64,
-    /// The number of the first, to find it in a receiver's log.
+    /// The file number of the first, to find it in a receiver's log.
     pub first: u64,
 }
 
 impl Tally {
-    /// An upload has ended.
+    /// Counts an upload that has ended.
     pub fn end(&mut self, ended: &Ended, dialect: Dialect, now: Moment) {
         let Ended { file, ending, expected, is_whole, moments } = ended;
         self.sent += u64::from(*is_whole);

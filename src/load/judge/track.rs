@@ -1,37 +1,38 @@
-//! What became of the datagrams of one socket. Pure: times are handed in as durations since the start.
+//! Tracks the datagrams of one socket. Pure: times are passed in as durations since the start.
 //!
-//! The memory is bounded: only the last [`REMEMBERED`] datagrams of all sockets are known one by one.
+//! The memory is bounded: only the last [`REMEMBERED`] datagrams of all sockets are remembered.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::latency::Latency;
 
-/// Datagrams remembered in total, to recognise late, duplicate and reordered answers: one second of a million a second.
+/// How many datagrams are remembered in total, to recognise late, duplicate and reordered answers: a second's worth at a
+/// million a second.
 const REMEMBERED: usize = 1 << 20;
-/// The most and the least of them that one socket remembers.
+/// The least and the most that one socket remembers.
 const REMEMBERED_BY_ONE: (usize, usize) = (1 << 10, 1 << 16);
 
-/// Counts of what became of datagrams.
+/// Counts of datagrams by their outcome.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Handed to the kernel, which took it or reported an error.
+    /// Datagrams passed to the kernel, which took them or reported an error.
     pub tried: u64,
-    /// Taken by the kernel.
+    /// Datagrams that the kernel took.
     pub sent: u64,
-    /// Came back unchanged and in time.
+    /// Datagrams that came back unchanged and in time.
     pub answered: u64,
-    /// Came back unchanged, after they were given up.
+    /// Datagrams that came back unchanged, but late.
     pub late: u64,
-    /// Came back once more.
+    /// Further answers to the same datagram.
     pub duplicated: u64,
-    /// Of the answered, those that came after a younger one.
+    /// Answered datagrams whose answer came after that of a younger one.
     pub reordered: u64,
-    /// Datagrams that came back and were never sent like this.
+    /// Answers that differ from everything sent.
     pub corrupted: u64,
     /// Errors that the system reported, such as an ICMP message that nothing listens there.
     pub errors: u64,
-    /// The round trips of the answered.
+    /// The round trips of answered datagrams.
     pub round_trip: Latency,
 }
 
@@ -42,12 +43,12 @@ impl Counts {
     }
 }
 
-/// Which answer a datagram is that came back unchanged.
+/// The kind of an answer that came back unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returned {
-    /// The first answer, in time; its round trip.
+    /// The first answer, in time, with its round trip.
     InTime(Duration),
-    /// The first answer, after the timeout; its round trip, unless the datagram is forgotten.
+    /// The first answer, after the timeout, with its round trip unless the datagram is forgotten.
     Late(Option<Duration>),
     /// A further answer.
     Again,
@@ -57,18 +58,18 @@ pub enum Returned {
 #[derive(Debug)]
 pub struct Track {
     timeout: Duration,
-    /// The last ones, in order.
+    /// The remembered datagrams, in order.
     probes: VecDeque<Probe>,
-    /// How many are remembered at most.
+    /// How many datagrams are remembered at most.
     remembered: usize,
     next: u64,
-    /// All below are answered or given up.
+    /// Every datagram below this number is answered or given up.
     oldest_open: u64,
     in_flight: u64,
-    /// One more than the largest number answered.
+    /// One more than the largest answered number.
     answered_up_to: u64,
     last_round_trip: Option<Duration>,
-    /// In seconds, from the second answer on.
+    /// The jitter in seconds, from the second answer on.
     jitter: Option<f64>,
 }
 
@@ -86,7 +87,7 @@ enum State {
 }
 
 impl Track {
-    /// One of `sockets`, before the first datagram. An answer after `timeout` is late.
+    /// The track of one of `sockets`, before its first datagram. An answer after `timeout` is late.
     pub fn new(timeout: Duration, sockets: usize) -> Self {
         let (least, most) = REMEMBERED_BY_ONE;
         Self {
@@ -107,7 +108,7 @@ impl Track {
         self.next
     }
 
-    /// How many are neither answered nor given up.
+    /// How many datagrams are neither answered nor given up.
     pub fn in_flight(&self) -> u64 {
         self.in_flight
     }
@@ -117,10 +118,10 @@ impl Track {
         self.jitter.map(Duration::from_secs_f64)
     }
 
-    /// The next datagram was sent.
+    /// Notes that the next datagram was sent.
     pub fn sent(&mut self, now: Duration) {
         if self.probes.len() == self.remembered {
-            // What is forgotten is not waited for any more.
+            // A forgotten datagram is given up.
             if self.oldest_open == self.first() {
                 self.pass_oldest();
             }
@@ -131,7 +132,7 @@ impl Track {
         self.in_flight += 1;
     }
 
-    /// Datagram `number`, one that was sent, has come back unchanged.
+    /// Notes that datagram `number` has come back unchanged. It must have been sent.
     pub fn returned(&mut self, number: u64, now: Duration, counts: &mut Counts) -> Returned {
         let timeout = self.timeout;
         let Some(probe) = self.probe(number) else {
@@ -163,7 +164,7 @@ impl Track {
         while self.oldest_open < self.next && !self.pass_oldest() {}
     }
 
-    /// Gives up datagrams whose time is over. Returns when the next one's will be.
+    /// Gives up datagrams that are late. Returns when the next one will be.
     pub fn expire(&mut self, now: Duration) -> Option<Duration> {
         let timeout = self.timeout;
         while let Some(&mut Probe { sent_at, state }) = self.probe(self.oldest_open) {
@@ -187,7 +188,7 @@ impl Track {
         }
     }
 
-    /// Goes past the oldest open datagram. Returns whether that was in flight, and is given up now.
+    /// Moves past the oldest open datagram. Returns whether it was in flight, and is now given up.
     fn pass_oldest(&mut self) -> bool {
         let was_in_flight = self.probe(self.oldest_open).is_some_and(|probe| {
             let was_in_flight = probe.state == State::InFlight;
@@ -201,7 +202,7 @@ impl Track {
         was_in_flight
     }
 
-    /// The number of the first one that is remembered.
+    /// The smallest remembered number.
     fn first(&self) -> u64 {
         self.next - self.probes.len() as u64
     }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_late_duplicate_and_reordered_ones() {
+    fn late_duplicate_and_reordered_answers_are_distinguished() {
         let (mut track, mut counts) = track(5);
         track.returned(1, 3 * MS, &mut counts);
         track.returned(1, 4 * MS, &mut counts);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_late_when_it_comes_after_all() {
+    fn an_answer_to_a_forgotten_datagram_is_late() {
         let (_, most) = REMEMBERED_BY_ONE;
         let (mut track, mut counts) = track(most as u32 + 1);
         assert_eq!(track.in_flight(), most as u64);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_its_time_is_late_even_if_nobody_has_looked() {
+    fn an_answer_after_its_timeout_is_late_even_before_the_next_check() {
         let (mut track, mut counts) = track(1);
         assert_eq!(track.returned(0, 101 * MS, &mut counts), Returned::Late(Some(101 * MS)));
         assert_eq!(track.returned(0, 102 * MS, &mut counts), Returned::Again);

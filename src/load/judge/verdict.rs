@@ -3,18 +3,18 @@
 use super::tally::Tally;
 use super::verify::Verification;
 
-/// How a run as a whole went.
+/// The verdict on a whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All ended as it should.
+    /// Every upload had a right ending.
     Clean,
-    /// Something failed, and the receiver did not claim otherwise.
+    /// An upload failed, and the receiver did not claim otherwise.
     Failed,
-    /// A confirmed file is lost, damaged or stored twice, or one is stored that must not be.
+    /// A confirmed file is lost, damaged or stored twice, or a file is stored that must not be.
     Broken,
 }
 
-/// The worst that happened. `found`: what the receiver's directory holds, where that was looked at.
+/// The worst that happened. `found`: the findings in the receiver's directory, if it was verified.
 pub fn verdict(tally: &Tally, found: Option<&Verification>) -> Verdict {
     if tally.misconfirmed > 0 || found.is_some_and(|found| !found.is_clean()) {
         Verdict::Broken

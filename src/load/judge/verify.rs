@@ -1,6 +1,6 @@
-//! What the receiver's directory holds, compared with what it must hold: every byte of every file.
+//! Compares the receiver's directory with the expected files, every byte of each.
 //!
-//! Knows what is expected of each file, and nothing of why.
+//! Knows the expectation for each file, but not the reason.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,31 +12,31 @@ use std::time::{Duration, Instant};
 use super::ending::Expected;
 use crate::load::plan::Workload;
 
-/// Read and compared at a time, in bytes.
+/// The size of the pieces that are compared, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
-/// A receiver that has stored nothing for this long is taken to be done.
+/// A receiver that stores nothing for this long counts as done.
 const QUIET: Duration = Duration::from_millis(300);
-/// The longest wait for that.
+/// The longest wait for a receiver to be done.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How many findings are named; the others are only counted.
+/// How many findings are listed. Further ones are only counted.
 pub const FINDINGS_NAMED: usize = 20;
 
-/// What was found.
+/// The findings of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// Found once, whole, byte for byte.
+    /// Files that were found once and whole, byte for byte.
     pub verified: u64,
     /// Bytes that were compared.
     pub compared_bytes: u64,
-    /// Files that must be there and are not.
+    /// Files that are missing although they must exist.
     pub lost: u64,
     /// Copies of files that were found whole more than once.
     pub duplicated: u64,
-    /// Files whose bytes are not those that were sent.
+    /// Files whose bytes differ from those that were sent.
     pub damaged: u64,
     /// Files of uploads that were reset or refused.
     pub unexpected: u64,
-    /// Files without a known outcome that are not there.
+    /// Missing files whose outcome is unknown.
     pub open: u64,
     /// Names that are not of this workload.
     pub foreign: u64,
@@ -60,7 +60,7 @@ impl Verification {
 /// Compares `directory` with the files of `workload`. `expected` is indexed by their numbers.
 ///
 /// # Errors
-/// What reading the directory says. A file that cannot be read is damaged.
+/// The error of reading the directory. A file that cannot be read counts as damaged.
 pub fn verify(workload: &Workload, expected: &[Expected], directory: &Path) -> io::Result<Verification> {
     let mut verifier = Verifier { workload, found: Verification::default(), buffers: Buffers::default() };
     let mut stored = verifier.list(directory)?;
@@ -81,7 +81,7 @@ pub fn verify(workload: &Workload, expected: &[Expected], directory: &Path) -> i
 /// closed.
 ///
 /// # Errors
-/// What reading the directory says.
+/// The error of reading the directory.
 pub fn await_quiet(directory: &Path) -> io::Result<()> {
     let deadline = Instant::now() + QUIET_WAIT_MAX;
     let mut seen = usize::MAX;
@@ -117,12 +117,12 @@ impl Default for Buffers {
 struct Candidate {
     number: u64,
     expected: Expected,
-    /// How often it was found whole.
+    /// How often the file was found whole.
     seen: u64,
 }
 
 impl Verifier<'_> {
-    /// The paths under each number in a name, in order.
+    /// The paths for each file number, in order.
     fn list(&mut self, directory: &Path) -> io::Result<HashMap<u64, Vec<PathBuf>>> {
         let mut stored: HashMap<u64, Vec<PathBuf>> = HashMap::new();
         for entry in fs::read_dir(directory)? {
@@ -130,7 +130,7 @@ impl Verifier<'_> {
             let name = entry.file_name();
             match name.to_str().and_then(|name| self.workload.number_in(name)) {
                 Some(number) => stored.entry(number).or_default().push(entry.path()),
-                // The receiver's own.
+                // The receiver's own files.
                 None if name.as_encoded_bytes().starts_with(b".") => {}
                 None => self.found.foreign += 1,
             }
@@ -139,7 +139,7 @@ impl Verifier<'_> {
         Ok(stored)
     }
 
-    /// Matches each stored file with the candidate whose content it has, then judges what is left on either side.
+    /// Matches each stored file with the candidate that has its content, then judges the rest of both.
     fn check_name(&mut self, candidates: Vec<(u64, Expected)>, paths: Vec<PathBuf>) {
         let mut candidates: Vec<Candidate> =
             candidates.into_iter().map(|(number, expected)| Candidate { number, expected, seen: 0 }).collect();
@@ -153,7 +153,7 @@ impl Verifier<'_> {
         }
     }
 
-    /// Candidates without a match come first: two empty files are equal, and still two.
+    /// Candidates without a match come first, because two empty files are equal but count as two.
     fn is_one_of(&mut self, path: &Path, candidates: &mut [Candidate]) -> bool {
         candidates.sort_by_key(|candidate| (candidate.seen, candidate.number));
         let whole = candidates.iter_mut().find(|candidate| self.difference(path, candidate.number).is_none());
@@ -198,7 +198,7 @@ impl Verifier<'_> {
         self.found.note(format!("{}: is stored, and must not be: {words}", base_name(path)));
     }
 
-    /// How the file at `path` differs from what was sent of file `number`, in words.
+    /// The difference between the file at `path` and the bytes sent of file `number`, in words.
     fn difference(&mut self, path: &Path, number: u64) -> Option<String> {
         let file = self.workload.file(number);
         let compared = self.compare(path, number, file.conduct.share_sent(file.size));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reset_must_not_be_there_in_any_length() {
+    fn no_part_of_a_reset_upload_may_be_stored() {
         let (workload, directory) = stored(Conduct::Reset);
         File::options().write(true).open(path_of(&workload, &directory, 1)).unwrap().set_len(5).unwrap();
         let found = verify(&workload, &[Expected::Absent; 3], directory.path()).unwrap();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_may_be_missing_but_not_half_there() {
+    fn a_file_without_an_outcome_may_be_missing_but_not_incomplete() {
         let (workload, directory) = stored(Conduct::Honest);
         fs::remove_file(path_of(&workload, &directory, 0)).unwrap();
         File::options().write(true).open(path_of(&workload, &directory, 1)).unwrap().set_len(5).unwrap();

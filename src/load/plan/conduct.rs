@@ -1,6 +1,6 @@
-//! How clients behave: the shares of those that misbehave, and what each of them does when.
+//! How clients behave: the shares of those that misbehave, and what each kind does when.
 //!
-//! Pure: it says what may be sent after how much time. The right ending of each is judged elsewhere.
+//! Pure: it tells how much may be sent after how much time. Another module judges the right ending of each kind.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,12 +43,12 @@ const HEADER_BYTE_INTERVAL: Duration = Duration::from_millis(5);
 /// Pieces that a slow client sends a second. Fewer would be stalls, more would keep the tester busy.
 const SLOW_PIECES_PER_SECOND: u64 = 10;
 
-/// What may be sent now.
+/// How much may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Bytes(u64),
-    /// Nothing before so much time has passed.
+    /// Nothing until this much time has passed.
     NotBefore(Duration),
 }
 
@@ -68,13 +68,13 @@ impl Conduct {
         ("dup-name", Self::DupName),
     ];
 
-    /// What it is called.
+    /// The name of the kind.
     pub fn kind(self) -> &'static str {
         let same = |other: &Self| std::mem::discriminant(other) == std::mem::discriminant(&self);
         Self::KINDS.iter().find(|(_, each)| same(each)).map_or("honest", |(kind, _)| kind)
     }
 
-    /// How much of a file of `size` bytes it sends.
+    /// How many bytes of a file of `size` bytes are sent.
     pub fn share_sent(self, size: u64) -> u64 {
         match self {
             Self::Abort | Self::Reset => size / 2,
@@ -82,12 +82,12 @@ impl Conduct {
         }
     }
 
-    /// How long it waits between two bytes of a header; `None`: it sends them in one.
+    /// The pause between two bytes of a header; `None`: the header is sent in one piece.
     pub fn header_byte_interval(self) -> Option<Duration> {
         (self == Self::SplitHeader).then_some(HEADER_BYTE_INTERVAL)
     }
 
-    /// How much more of a content of `size` bytes may go, `sent` bytes of it and `since` after its begin.
+    /// How much more content may be sent, with `sent` of `size` bytes sent and `since` after its first byte.
     pub fn content_allowance(self, sent: u64, size: u64, since: Duration) -> Allowance {
         match self {
             Self::Slow { bytes_per_second } => {
@@ -103,7 +103,7 @@ impl Conduct {
         }
     }
 
-    /// How long it does not read after it has sent everything.
+    /// How long the client does not read after it has sent everything.
     pub fn deaf_for(self) -> Duration {
         match self {
             Self::HalfClose { pause } => pause,
@@ -111,7 +111,7 @@ impl Conduct {
         }
     }
 
-    /// Whether it is the last upload of its connection.
+    /// Whether this is the last upload of its connection.
     pub fn ends_conversation(self) -> bool {
         matches!(self, Self::Abort | Self::Reset | Self::HalfClose { .. } | Self::NeverRead)
     }
@@ -123,13 +123,13 @@ pub struct Mix {
     shares: Vec<(Conduct, f64)>,
 }
 
-/// The shares are more than the whole.
+/// The shares add up to more than the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MixError;
 
 impl fmt::Display for MixError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the shares are more than 100 % in all")
+        f.write_str("the shares add up to more than 100 %")
     }
 }
 
@@ -156,7 +156,7 @@ impl Mix {
         share.map_or(Conduct::Honest, |(conduct, _)| *conduct)
     }
 
-    /// The conducts in it, without the honest one.
+    /// All conducts but the honest one.
     pub fn conducts(&self) -> impl Iterator<Item = Conduct> {
         self.shares.iter().map(|(conduct, _)| *conduct)
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn all_may_misbehave_but_not_more_than_all() {
+    fn shares_may_add_up_to_the_whole_but_not_to_more() {
         let tenths = |count| Mix::new(vec![(Conduct::Abort, 0.1); count]);
         assert_eq!(tenths(10).unwrap().pick(0.999), Conduct::Abort);
         assert_eq!(tenths(11), Err(MixError));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_client_is_silent_at_half_and_goes_on() {
+    fn a_stalled_client_pauses_at_half_and_continues() {
         let stall = Conduct::Stall { pause: 100 * MS };
         assert_eq!(stall.content_allowance(0, 10, MS), Allowance::Bytes(5));
         assert_eq!(stall.content_allowance(5, 10, 99 * MS), Allowance::NotBefore(100 * MS));

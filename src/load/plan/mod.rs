@@ -1,6 +1,6 @@
-//! What a run is to do: which files or datagrams there are, what they hold, when they are due, and how clients behave.
+//! The plan of a run: its files or datagrams, their contents, when they are due, and how clients behave.
 //!
-//! Pure, and a function of a seed. Knows no socket, no file and no clock, and not how a run ends.
+//! A pure function of a seed. Knows no socket, no file and no clock, and not how a run ends.
 
 mod conduct;
 mod datagrams;
@@ -33,21 +33,21 @@ pub struct Plan {
     pub clients: usize,
     /// Files that each connection carries, at least 1. Just 1 in a dialect that ends a file with the stream.
     pub per_connection: usize,
-    /// What starts a file.
+    /// What triggers a file.
     pub pace: Loop,
-    /// How much there is to do.
+    /// How many files, or for how long.
     pub extent: Extent,
     /// The time over which the load rises.
     pub ramp: Duration,
     /// The files.
     pub workload: Workload,
-    /// Who closes first.
+    /// The side that closes a connection first.
     pub closer: Closer,
     /// How long a client waits for a server that neither reads nor answers.
     pub patience: Duration,
 }
 
-/// The side that closes a connection on which all went well.
+/// The side that closes a connection first if every upload on it went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Closer {
     /// The server, after its last reply, for which the client waits.

@@ -1,7 +1,7 @@
-//! Where everything is drawn from that a run does not choose: the bytes of its files and datagrams, and random numbers.
+//! The pseudo-random source of a run: the bytes of its files and datagrams, and random numbers.
 //!
-//! Nothing is stored in order to be sent, any byte can be made again wherever it is to be checked, and the same seed
-//! gives the same files in every run. Knows no socket, no file and no clock.
+//! Content is computed, never stored, so any byte can be computed again to check it, and the same seed gives the same files
+//! in every run. Knows no socket, no file and no clock.
 
 /// One step of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit of `state` reaches every bit of the result.
 fn scramble(state: u64) -> u64 {
@@ -18,7 +18,7 @@ fn draw(key: u64, index: u64) -> u64 {
     scramble(key.wrapping_add(index.wrapping_add(1).wrapping_mul(GAMMA)))
 }
 
-/// A stream of random numbers: those of one `purpose`, so that no two uses of a seed can be alike.
+/// A stream of random numbers for one `purpose`, so that two uses of a seed are independent.
 #[derive(Clone, Copy, Debug)]
 pub struct Random {
     key: u64,
@@ -30,7 +30,7 @@ impl Random {
         Self { key: draw(scramble(seed), purpose) }
     }
 
-    /// The `index`th number of it, from 0 to 1, 1 excluded.
+    /// The `index`th number of the stream, from 0 to 1, 1 excluded.
     pub fn unit(self, index: u64) -> f64 {
         const STEPS: f64 = (1_u64 << 53) as f64;
         (draw(self.key, index) >> 11) as f64 / STEPS
@@ -64,7 +64,8 @@ impl Pattern {
         }
     }
 
-    /// The place of the first byte of `found`, which begins at `offset`, that is not the file's. `scratch` is as long.
+    /// The position in `found` of the first byte that differs from the file. `found` begins at `offset` of the file;
+    /// `scratch` is as long.
     pub fn first_difference(self, offset: u64, found: &[u8], scratch: &mut [u8]) -> Option<usize> {
         let expected = &mut scratch[..found.len()];
         self.fill(offset, expected);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_seeds_differ_from_the_first_word_on() {
+    fn files_and_seeds_differ_from_their_first_bytes() {
         let start = |seed, number| {
             let mut start = [0; 8];
             Pattern::new(seed, number).fill(0, &mut start);

@@ -1,26 +1,26 @@
-//! When each file is to be started.
+//! When each file starts.
 //!
 //! Pure: knows how many files have been started and how many clients are busy, and reads no clock.
 //!
 //! In a **closed loop** a client starts its next file when its last one is over, so a slow server is asked for less. In an
-//! **open loop** files are due at moments that nothing the server does can move. One that starts late, because all clients
-//! were busy, is late all the same: its latency counts from the moment it was due. A count from the actual start leaves
-//! out the waiting that an overload consists of (Gil Tene: "coordinated omission").
+//! **open loop** files are due at fixed moments, whatever the server does. If a file starts late because all clients were busy,
+//! its latency still counts from the moment it was due. Counting from the actual start would leave out the very wait that an
+//! overload causes (Gil Tene: "coordinated omission").
 
 use std::time::Duration;
 
 use super::pattern::Random;
 
-/// What starts a file.
+/// What triggers a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loop {
-    /// The end of another one.
+    /// The end of an earlier one.
     Closed,
     /// The clock.
     Open {
         /// Files a second, in the mean. Above 0.
         rate: f64,
-        /// How they are spread.
+        /// How the files are spread.
         arrivals: Arrivals,
     },
 }
@@ -30,12 +30,12 @@ pub enum Loop {
 pub enum Arrivals {
     /// At equal distances.
     Constant,
-    /// As independent people come: at exponentially distributed distances.
+    /// At exponentially distributed distances, as independent people come.
     #[default]
     Poisson,
 }
 
-/// How much there is to do.
+/// How many files, or for how long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// How many files in total.
@@ -44,24 +44,24 @@ pub struct Extent {
     pub duration: Option<Duration>,
 }
 
-/// Hands out the files in order, each when it is due. All moments are counted from the start of the run.
+/// Hands out the files in order, each when it is due. All times count from the start of the run.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     pace: Loop,
     extent: Extent,
     clients: usize,
-    /// In a closed loop the clients come in over this span, in an open one the rate climbs over it.
+    /// Over this span, the clients of a closed loop start one after the other, and the rate of an open one rises.
     ramp: Duration,
     random: Random,
     next: u64,
-    /// How many mean distances the next file of an open loop is away from the first moment.
+    /// The time from the start to the next file of an open loop, in mean distances.
     distances: f64,
 }
 
-/// Files that were due and not started are counted one by one up to here: any more would keep the end of a run waiting.
+/// Files that were due and not started are counted one by one up to this number. More would delay the end of a run.
 const COUNTED_MAX: u64 = 100_000;
 
-/// What a seed's stream is used for here; see [`Random::new`].
+/// The purpose of the seed's stream; see [`Random::new`].
 const ARRIVALS: u64 = 4;
 
 impl Schedule {
@@ -75,8 +75,7 @@ impl Schedule {
         schedule
     }
 
-    /// When the next file starts while `busy` clients are; `None` when no other may start before a client is free, or
-    /// ever.
+    /// When the next file starts, with `busy` clients at work. `None`: none may start before a client is free, or ever.
     pub fn next_start(&self, busy: usize, now: Duration) -> Option<Duration> {
         let over = self.is_exhausted() || self.extent.duration.is_some_and(|end| now >= end);
         if over || busy >= self.clients {
@@ -89,7 +88,7 @@ impl Schedule {
         .filter(|at| self.extent.duration.is_none_or(|end| *at < end))
     }
 
-    /// Starts the next file: its number, and when it was meant to start.
+    /// Starts the next file. Returns its number and when it was due.
     pub fn start(&mut self, now: Duration) -> (u64, Duration) {
         let started = (self.next, self.intended(now));
         self.next += 1;
@@ -97,13 +96,13 @@ impl Schedule {
         started
     }
 
-    /// How many have been started.
+    /// How many files have been started.
     pub fn started(&self) -> u64 {
         self.next
     }
 
-    /// How many were due until `now` and have not been started: every client was busy. Beyond `COUNTED_MAX` the
-    /// number is what the rate brings in the mean.
+    /// How many files were due until `now` but not started because every client was busy. Beyond `COUNTED_MAX` the number is
+    /// computed from the rate.
     pub fn overdue(&self, now: Duration) -> u64 {
         let Loop::Open { rate, .. } = self.pace else { return 0 };
         let until = self.extent.duration.map_or(now, |end| end.min(now));
@@ -169,7 +168,7 @@ mod tests {
         Schedule::new(Loop::Open { rate: 100.0, arrivals }, extent, usize::MAX, ramp, 1)
     }
 
-    /// All moments that an endless number of clients starts files at.
+    /// All start times with an unlimited number of clients.
     fn starts(mut schedule: Schedule) -> Vec<Duration> {
         let mut starts = Vec::new();
         while let Some(at) = schedule.next_start(0, *starts.last().unwrap_or(&Duration::ZERO)) {
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_due_and_never_started_is_counted() {
+    fn files_that_were_due_and_never_started_are_counted() {
         let mut schedule = open(Arrivals::Constant, Duration::ZERO);
         schedule.start(Duration::ZERO);
         assert_eq!((schedule.overdue(SECOND), schedule.overdue(60 * SECOND)), (99, 999));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_too_high_to_count_what_was_not_started() {
+    fn files_that_never_started_are_counted_at_any_rate() {
         let schedule = |files, ramp| {
             let extent = Extent { files, duration: None };
             Schedule::new(Loop::Open { rate: 1e9, arrivals: Arrivals::Poisson }, extent, 1, ramp, 1)

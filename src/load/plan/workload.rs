@@ -1,4 +1,4 @@
-//! Which files there are: the size, the name and the conduct of each, by its number.
+//! The files of a run: the size, the name and the conduct of each, as functions of its number.
 
 use super::conduct::{Conduct, Mix};
 use super::pattern::{Pattern, Random};
@@ -7,9 +7,9 @@ use crate::proto::{Name, NamePolicy};
 /// How sizes are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sizes {
-    /// Each as likely as the next, from the first to the second, in bytes; one size where they are equal.
+    /// Uniform from the first to the second, in bytes; one size if they are equal.
     Range(u64, u64),
-    /// Log-normal: many small ones and a few that are very large, as on real disks.
+    /// Log-normal: many small files and a few very large ones, as on real disks.
     LogNormal {
         /// Half of the files are smaller, in bytes.
         median: u64,
@@ -18,36 +18,36 @@ pub enum Sizes {
     },
 }
 
-/// A log-normal size is at most so many deviations away from the median: one in 30,000 would be beyond.
+/// A log-normal size is at most this many deviations from the median. Without the limit, one in 30,000 would be farther away.
 const SIGMAS_MAX: f64 = 4.0;
 
 /// All files that a run could send.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// What everything is drawn from.
+    /// The seed of names, sizes, contents and conducts.
     pub seed: u64,
-    /// How large they are.
+    /// How sizes are drawn.
     pub sizes: Sizes,
-    /// How many misbehave, and how.
+    /// The shares of the clients that misbehave.
     pub mix: Mix,
 }
 
-/// One of them.
+/// One file of a workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct File {
     /// Its number, from 0.
     pub number: u64,
     /// The number in its name: its own, or with [`Conduct::DupName`] that of the file before it.
     pub named: u64,
-    /// In bytes, all of it.
+    /// The whole size in bytes.
     pub size: u64,
-    /// What its client does.
+    /// What its client does with the upload.
     pub conduct: Conduct,
     /// Whether the file before or after it has the same name.
     pub is_contested: bool,
 }
 
-/// What else the seed is used for; each gets a stream of its own.
+/// The purposes of the seed's streams; see [`Random::new`].
 const SIZE: u64 = 1;
 const SIZE_ANGLE: u64 = 2;
 const CONDUCT: u64 = 3;
@@ -67,14 +67,14 @@ impl Workload {
         Pattern::new(self.seed, number)
     }
 
-    /// The name that has `number` in it: the same in every run with this seed, and in none with another.
+    /// The name of file `number`: the same in every run with this seed, and different with any other.
     pub fn name(&self, number: u64) -> Name {
         let name = format!("{}{number:08}", self.name_prefix());
         Name::parse(name.as_bytes(), NamePolicy { portable: true }).expect("letters, digits and hyphens are a name")
     }
 
-    /// The number in `stored_name`, where it is a name of this workload, or one of them with the number that a receiver
-    /// puts after a taken one (`NAME.1`).
+    /// The file number in `stored_name`, if it is a name of this workload, or one with the suffix that a receiver adds to a
+    /// taken name (`NAME.1`).
     pub fn number_in(&self, stored_name: &str) -> Option<u64> {
         let rest = stored_name.strip_prefix(&self.name_prefix())?;
         let (number, copy) = rest.split_once('.').unwrap_or((rest, "1"));
@@ -86,7 +86,7 @@ impl Workload {
         format!("load-{:x}-", self.seed)
     }
 
-    /// The first file has no file before it, and an empty one no middle.
+    /// The first file has no previous name to take, and an empty file has no middle.
     fn conduct(&self, number: u64) -> Conduct {
         match self.mix.pick(Random::new(self.seed, CONDUCT).unit(number)) {
             Conduct::DupName if number == 0 => Conduct::Honest,
@@ -132,13 +132,13 @@ mod tests {
         let mut sizes: Vec<u64> = (0..10_001).map(|number| workload.file(number).size).collect();
         sizes.sort_unstable();
         assert!((62_000..69_000).contains(&sizes[5000]), "{}", sizes[5000]);
-        // One deviation below the median are 15.9 % of all.
+        // 15.9 % of all sizes are more than one deviation below the median.
         assert!((22_500..25_700).contains(&sizes[1587]), "{}", sizes[1587]);
         assert!(sizes[10_000] <= (65_536.0 * 4_f64.exp()) as u64);
     }
 
     #[test]
-    fn a_duplicate_has_the_name_of_the_last_file_that_is_none() {
+    fn a_duplicate_has_the_name_of_the_last_file_that_is_not_one() {
         let mix = Mix::new(vec![(Conduct::DupName, 0.5)]).unwrap();
         let workload = Workload { mix, ..workload(Sizes::Range(1, 1)) };
         let files: Vec<File> = (0..1000).map(|number| workload.file(number)).collect();

@@ -1,7 +1,7 @@
 //! The resources of the tester's own host: descriptors, source ports, processor time.
 //!
-//! A load tester that lacks something measures itself. So its needs are checked before it starts, and its own effort is
-//! measured while it runs.
+//! A load tester that lacks resources measures itself. So it checks its needs before it starts, and measures its own effort
+//! while it runs.
 
 use std::fmt;
 use std::fs;
@@ -20,28 +20,28 @@ use crate::load::plan::{Closer, Loop, Plan};
 
 /// Descriptors of the tester for all but clients: standard streams, epoll, the directory that is verified, and a reserve.
 const RESERVED_DESCRIPTORS: u64 = 16;
-/// Source addresses on loopback, where all of 127.0.0.0/8 is ours. With so many, 30,000 connections a second find a free
-/// port although each rests for [`TIME_WAIT`].
+/// Source addresses on loopback, where all of 127.0.0.0/8 is local. With this many, 30,000 connections a second find a free
+/// port although each port is blocked for [`TIME_WAIT`].
 const LOOPBACK_SOURCES: u32 = 64;
-/// How long a port rests after its end of a connection was the first to close (TIME_WAIT, tcp(7)).
+/// How long a port is blocked after its end of a connection closed first (TIME_WAIT, tcp(7)).
 const TIME_WAIT: Duration = Duration::from_secs(60);
-/// What both ends of a connection and the server's record of it keep in memory, in bytes, buffers in use included.
+/// The memory of both ends of a connection and of the server's record of it, in bytes, including buffers in use.
 const BYTES_PER_CLIENT: u64 = 64 << 10;
 /// A full backlog drops handshakes, and each then waits for a second; no server waits for more than its kernel allows.
 const BACKLOG_MAX: u64 = 4096;
 /// Above this share of the time outside the poll, the tester reports itself as the bottleneck.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
-/// Something that a run needs of the host.
+/// A resource that a run needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// What it is.
+    /// The name of the resource.
     pub what: &'static str,
-    /// How much of it is needed.
+    /// The amount that is needed.
     pub needs: u64,
-    /// How much of it there is.
+    /// The amount that is available.
     pub has: u64,
-    /// How to get more of it.
+    /// How to get more, or need less.
     pub remedy: String,
 }
 
@@ -59,8 +59,8 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// How many source ports `plan` has in use at a time: one a connection and, of an open loop whose clients close first, those
-/// that rest for a minute after that.
+/// How many source ports `plan` uses at a time: one per connection and, in an open loop whose clients close first, those in
+/// TIME_WAIT.
 pub fn ports_for(plan: &Plan) -> u64 {
     let client_closes = !plan.dialect.is_framed() || plan.closer == Closer::Client;
     let resting = match plan.pace {
@@ -70,7 +70,7 @@ pub fn ports_for(plan: &Plan) -> u64 {
     (plan.clients as u64).saturating_add(resting).min(plan.extent.files.unwrap_or(u64::MAX))
 }
 
-/// The needs of a run of `clients`, which take `ports`, against `target`. The process has `descriptors`.
+/// The needs of a run of `clients` and `ports` against `target`. The process has `descriptors`.
 pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors: u64) -> Vec<Requirement> {
     let sources = u64::from(Sources::to(target).addresses);
     let descriptors_needed = clients as u64 + RESERVED_DESCRIPTORS;
@@ -90,7 +90,7 @@ pub fn requirements(clients: usize, ports: u64, target: SocketAddr, descriptors:
     ]
 }
 
-/// The needs of a run over UDP with `sockets`, each of which takes a port on all addresses. The process has `descriptors`.
+/// The needs of a run over UDP with `sockets`, each of which occupies a port on all addresses. The process has `descriptors`.
 pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requirement> {
     let needed = sockets as u64 + RESERVED_DESCRIPTORS;
     vec![
@@ -109,15 +109,15 @@ pub fn requirements_of_datagrams(sockets: usize, descriptors: u64) -> Vec<Requir
     ]
 }
 
-/// Checks that all are met.
+/// Checks that all needs are met.
 ///
 /// # Errors
-/// The first that is not.
+/// The first need that is not met.
 pub fn insist_on(required: Vec<Requirement>) -> Result<(), Requirement> {
     required.into_iter().find(|each| !each.is_met()).map_or(Ok(()), Err)
 }
 
-/// The needs of `clients` clients and of a server for them on one host. `of_server`: the descriptors that the server takes.
+/// The needs of `clients` clients and of a server for them on one host. `of_server`: the descriptors of the server.
 pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64) -> Vec<Requirement> {
     let count = clients as u64;
     let both = count + of_server + RESERVED_DESCRIPTORS;
@@ -172,10 +172,10 @@ fn available_memory_kib() -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Where connections come from.
+/// The source addresses of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources {
-    /// How many, from 127.0.0.1 on. With 1 the kernel chooses.
+    /// The number of addresses, from 127.0.0.1 on. With 1 the kernel chooses.
     addresses: u32,
     next: u32,
 }
@@ -187,13 +187,13 @@ impl Sources {
         Self { addresses: if ours { LOOPBACK_SOURCES } else { 1 }, next: 0 }
     }
 
-    /// Begins a connection, without waiting for it, from the address whose turn it is.
+    /// Begins a connection from the next address, without waiting for it.
     ///
     /// # Errors
-    /// What socket(2), bind(2) or connect(2) says. A connect in progress is not an error.
+    /// The error of socket(2), bind(2) or connect(2). A connect in progress is not an error.
     pub fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // Nagle's algorithm would add the wait for acknowledgements to what is measured.
+        // Nagle's algorithm would add waits for acknowledgements to the latencies.
         socket.set_tcp_nodelay(true)?;
         if self.addresses > 1 {
             let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + self.next);
@@ -222,9 +222,9 @@ pub struct Effort {
 pub struct Spent {
     /// Processor time of the process, kernel included.
     pub cpu: Duration,
-    /// The share of the time outside the poll, from 0 to 1.
+    /// The share of time outside the poll, from 0 to 1.
     pub busy_share: f64,
-    /// The longest turn: no latency is known better than this.
+    /// The longest turn, which limits the precision of every latency.
     pub longest_turn: Duration,
 }
 
@@ -234,7 +234,7 @@ impl Effort {
         Self { cpu_at_start: cpu_time(), busy: Duration::ZERO, longest_turn: Duration::ZERO }
     }
 
-    /// A turn is over: the time that it spent outside the poll.
+    /// Notes the end of a turn, and the time that it spent outside the poll.
     pub fn turn_ends(&mut self, turn: Duration) {
         self.busy += turn;
         self.longest_turn = self.longest_turn.max(turn);
@@ -295,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_the_kernel_chooses() {
+    fn the_kernel_chooses_the_address_towards_other_hosts() {
         assert_eq!(Sources::to("192.0.2.1:9000".parse().unwrap()).addresses, 1);
         assert_eq!(Sources::to("[::1]:9000".parse().unwrap()).addresses, 1);
     }
 
     #[test]
-    fn what_falls_short_is_told_with_what_would_do() {
+    fn a_shortage_is_reported_with_the_needed_amount() {
         let short = requirements(2000, 2000, "127.0.0.1:9000".parse().unwrap(), 1024).remove(0);
         assert!(!short.is_met());
         let words = short.to_string();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_can_be_asked_for_everything() {
+    fn every_need_can_be_compared_with_the_host() {
         for requirement in requirements_with_server(1, 50, 100) {
             assert!(requirement.has > 0 && requirement.has < u64::MAX, "{requirement:?}");
         }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_always_busy_is_the_bottleneck() {
+    fn a_tester_that_is_always_busy_is_the_bottleneck() {
         let mut effort = Effort::begin();
         effort.turn_ends(Duration::from_millis(600));
         effort.turn_ends(Duration::from_millis(350));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_rest_for_a_minute_where_the_client_closes_first() {
+    fn ports_stay_in_time_wait_where_the_client_closes_first() {
         let open = Loop::Open { rate: 100.0, arrivals: Arrivals::Constant };
         let ports = |dialect, pace, closer, files| {
             let workload = Workload { seed: 1, sizes: Sizes::Range(1, 1), mix: Mix::default() };

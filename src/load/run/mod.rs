@@ -1,11 +1,11 @@
-//! The clients that send files and the sockets that send datagrams: all that touches the network and the clock.
+//! The clients that send files and the sockets that send datagrams: everything that uses the network and the clock.
 //!
 //! ```text
 //! swarm -- serves --> client -- drives --> proto::Sender        udp -- one track for each socket
-//!            both look first at what this host has to give (host)
+//!            both check first what this host has (host)
 //! ```
 //!
-//! Does what is planned, and hands on what happened to be judged. Knows no report.
+//! Carries out the plan, and passes the results on to be judged. Knows no report.
 
 mod client;
 mod host;

@@ -1,4 +1,4 @@
-//! How a run over TCP ended, and why there was none.
+//! The outcome of a run over TCP, or why it could not run.
 
 use std::fmt;
 use std::io;
@@ -7,27 +7,27 @@ use std::time::Duration;
 use super::host::{Requirement, Spent};
 use crate::load::judge::Tally;
 
-/// What came of a run over TCP.
+/// The outcome of a run over TCP.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
-    /// What was counted.
+    /// All counts.
     pub tally: Tally,
     /// From the first connection to the last outcome.
     pub elapsed: Duration,
-    /// Files of an open loop that were due and not begun when the run ended: all clients were busy.
+    /// Files of an open loop that were due but not begun when the run ended, because all clients were busy.
     pub never_started: u64,
-    /// What the tester itself needed.
+    /// The effort of the tester itself.
     pub spent: Spent,
-    /// Whether Ctrl-C ended it.
+    /// Whether Ctrl-C ended the run.
     pub interrupted: bool,
 }
 
-/// Why there was no run.
+/// Why a run is not possible.
 #[derive(Debug)]
 pub enum LoadError {
-    /// This host lacks something.
+    /// This host lacks a resource.
     Shortage(Requirement),
-    /// The target cannot be reached; why.
+    /// The target cannot be reached, with the reason.
     Unreachable(String),
     /// The event loop cannot be set up, or has failed.
     EventLoop(io::Error),

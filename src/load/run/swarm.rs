@@ -19,7 +19,7 @@ use crate::reactor::{Budget, Id, Moment, Table};
 /// Content is made and sent in pieces of at most this size, in bytes: small enough to be in the processor's cache still when
 /// the kernel copies it.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Bytes that one client may send before the others have their turn.
+/// Bytes that one client may send before the others are served.
 const VISIT_BYTES: usize = 4 * BUFFER_BYTES;
 /// Connections begun in one turn, so that the open ones do not wait for a thousand handshakes.
 const STARTS_PER_TURN: usize = 64;
@@ -29,11 +29,11 @@ pub const TICK: Duration = Duration::from_millis(200);
 /// The state of a run in progress.
 #[derive(Debug)]
 pub struct Live<'a> {
-    /// Since the start.
+    /// The time since the start.
     pub elapsed: Duration,
-    /// What was counted so far.
+    /// The counts so far.
     pub tally: &'a Tally,
-    /// Clients whose handshake is under way.
+    /// Clients that are in the handshake.
     pub connecting: usize,
     /// Clients that send, or wait for the server's `ok`.
     pub sending: usize,
@@ -41,7 +41,7 @@ pub struct Live<'a> {
     pub waiting: usize,
 }
 
-/// Sends the files of `plan`, until all is done or `stop` is set. `on_tick` is called with the state of the run, once a
+/// Sends the files of `plan`, until all are done or `stop` is set. `on_tick` is called with the state of the run, once a
 /// tick.
 ///
 /// # Errors
@@ -53,7 +53,7 @@ pub fn send_files(plan: &Plan, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)
     Swarm::new(plan).map_err(LoadError::EventLoop)?.run(stop, on_tick)
 }
 
-/// The clients and what it takes to serve them.
+/// The clients and everything needed to serve them.
 struct Swarm<'a> {
     plan: &'a Plan,
     schedule: Schedule,
@@ -62,22 +62,22 @@ struct Swarm<'a> {
     events: Events,
     table: Table<Client>,
     buffer: Box<[u8]>,
-    /// Uploads that are over and not counted yet.
+    /// Uploads that have ended and are not counted yet.
     ended: Vec<Ended>,
     tally: Tally,
     effort: Effort,
     start: Moment,
-    /// Before the poll was asked, and after it.
+    /// The moments before and after the poll.
     asked: Moment,
     now: Moment,
     told: Moment,
 }
 
 impl<'a> Swarm<'a> {
-    /// No client yet.
+    /// A swarm without clients.
     ///
     /// # Errors
-    /// What epoll_create(2) says.
+    /// The error of epoll_create(2).
     fn new(plan: &'a Plan) -> io::Result<Self> {
         let start = now();
         Ok(Self {
@@ -101,7 +101,7 @@ impl<'a> Swarm<'a> {
     /// Runs until everything is sent, or `stop` is set. `on_tick` is called with the state of the run, once a tick.
     ///
     /// # Errors
-    /// What the poll says, and [`LoadError::Unreachable`] when the first connections fail and none has been made.
+    /// The error of the poll, and [`LoadError::Unreachable`] if the first connections fail and none succeeded.
     fn run(mut self, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
         while !self.is_over() && !stop.load(Ordering::Relaxed) {
             self.turn()?;
@@ -156,7 +156,7 @@ impl<'a> Swarm<'a> {
         }
     }
 
-    /// Serves those that are ready now, once each.
+    /// Serves each client that is ready now once.
     fn serve(&mut self) {
         for _ in 0..self.table.ready() {
             let Some(id) = self.table.pop_ready() else { break };
@@ -240,7 +240,7 @@ impl<'a> Swarm<'a> {
         }
     }
 
-    /// Begins a connection that reports as the next client.
+    /// Begins the connection of the next client.
     fn connect(&mut self, target: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = self.sources.connect(target)?;
         let token = Token(self.table.next_id().to_bits() as usize);
@@ -248,7 +248,7 @@ impl<'a> Swarm<'a> {
         Ok(stream)
     }
 
-    /// If the first connections fail, all others would.
+    /// If the first connections fail, so would all others.
     fn give_up_if_unreachable(&self) -> Result<(), LoadError> {
         match self.tally.reasons.keys().next() {
             Some(reason) if self.tally.connected == 0 => Err(LoadError::Unreachable(reason.clone())),

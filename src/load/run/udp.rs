@@ -1,7 +1,7 @@
-//! Datagrams against an echo: a window of them in flight on each of several sockets, or as many a second as the clock says.
+//! Datagrams against an echo: a window in flight on each of several sockets, or a fixed rate.
 //!
-//! Each carries its number and bytes that depend on it, so that what comes back is known and its every bit compared. One
-//! thread serves all sockets, in turns of a bounded number of datagrams: Ctrl-C is heard between two of them.
+//! Each carries its number and bytes that depend on it, so that every bit of an answer can be checked. One thread serves all
+//! sockets, in turns of a bounded number of datagrams. Ctrl-C is noticed between two turns.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -19,49 +19,49 @@ use crate::load::judge::{Counts, Returned, Track};
 use crate::load::plan::{EchoPlan, NUMBER_BYTES, Pace, Pattern, SIZE_MIN_BYTES};
 use crate::net::{Readiness, raise_descriptor_limit};
 
-/// Larger than any datagram, so that one that has grown is recognised.
+/// Larger than any datagram, so that an answer that is too long is recognised.
 const RECEIVED_MAX_BYTES: usize = 1 << 16;
 /// Datagrams received or sent on one socket before the others have their turn.
 const VISIT_DATAGRAMS: usize = 64;
-/// Sockets served in one turn, and datagrams that the clock sends in one.
+/// Sockets served in one turn, and datagrams that the clock triggers in one.
 const TURN_SOCKETS: usize = 64;
 const TURN_DATAGRAMS: u64 = 1024;
 /// How often datagrams without an answer are looked for. Whether an answer was late does not depend on it.
 const EXPIRE_STEP: Duration = Duration::from_millis(10);
-/// How long one address of several has time to answer before the next one is asked.
+/// How long to wait for one address of several before the next one is tried.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long answers are waited for after Ctrl-C, at most.
+/// The longest wait for answers after Ctrl-C.
 const STOPPED_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The longest wait between two looks at Ctrl-C.
+/// How often Ctrl-C is checked, at least.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What happened to a datagram, by its number on its socket, or to one that is no answer.
+/// What happened to a datagram, with its number on its socket, or an answer that belongs to none.
 #[derive(Debug)]
 pub enum Event {
-    /// It came back unchanged and in time, after so long.
+    /// It came back unchanged and in time, with this round trip.
     Answer(u64, Duration),
-    /// It came back unchanged after the timeout, and after so long where that is still known.
+    /// It came back unchanged after the timeout, with this round trip if it is still known.
     Late(u64, Option<Duration>),
     /// It came back once more.
     Duplicate(u64),
-    /// Something came back that was never sent like this; its size in bytes.
+    /// An answer that differs from everything sent; its size in bytes.
     Corrupt(usize),
-    /// The system reports an error, such as an ICMP message that nothing listens there.
+    /// The system reported an error, such as an ICMP message that nothing listens there.
     Failed(io::Error),
 }
 
-/// What came of a run over UDP.
+/// The outcome of a run over UDP.
 #[derive(Clone, Debug, Default)]
 pub struct Echoed {
-    /// What was counted.
+    /// All counts.
     pub counts: Counts,
-    /// The mean of all sockets that have had two answers.
+    /// The mean over all sockets that have received two answers.
     pub jitter: Option<Duration>,
-    /// From the first datagram to the end of the run, the wait for answers that do not come included.
+    /// From the first datagram to the end of the run, including the wait for lost answers.
     pub elapsed: Duration,
-    /// The part of it that datagrams were sent in, up to the last answer where that came later.
+    /// From the first datagram to the last one, or to the last answer if that came later.
     pub answering: Duration,
-    /// What the tester itself needed.
+    /// The effort of the tester itself.
     pub spent: Spent,
     /// Whether Ctrl-C ended it.
     pub interrupted: bool,
@@ -71,7 +71,7 @@ struct Port {
     socket: UdpSocket,
     track: Track,
     readiness: Readiness,
-    /// Whether it is in the queue.
+    /// Whether the socket is in the queue.
     is_queued: bool,
 }
 
@@ -85,20 +85,19 @@ struct Run<'a> {
     queue: VecDeque<usize>,
     counts: Counts,
     start: Instant,
-    /// Which socket the clock sends on next, and when.
+    /// The socket for the clock's next datagram, and its time.
     next_port: usize,
     next_send: Duration,
     next_expiry: Duration,
-    /// When the last datagram was sent that ever will be.
+    /// When the last datagram of the run was sent.
     sending_ended: Option<Duration>,
     last_answer: Duration,
     expected: Vec<u8>,
     received: Vec<u8>,
 }
 
-/// Sends the datagrams of `plan`, until all are answered or given up. When `stop` is set, it sends nothing more, and waits
-/// for answers that are on their way: until they are late, but not for more than a second. `on_event` is called for every
-/// answer and error.
+/// Sends the datagrams of `plan`, until all are answered or given up. When `stop` is set, it sends no more, and waits for
+/// answers until they are late, for a second at most. `on_event` is called for every answer and error.
 ///
 /// # Errors
 /// [`LoadError`]. What happens to a single datagram is counted, and is no error.
@@ -151,7 +150,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Opens all sockets, or those that there is time for before `stop` is set.
+    /// Opens all sockets, or as many as it can before `stop` is set.
     fn open_sockets(&mut self, stop: &AtomicBool) -> Result<(), LoadError> {
         for index in 0..self.plan.sockets {
             if stop.load(Ordering::Relaxed) {
@@ -193,7 +192,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Receives, gives up and sends. Returns how long there is nothing to do; `None` when the run is over.
+    /// Receives, gives up late datagrams, and sends. Returns how long to wait; `None` when the run is over.
     fn turn(&mut self) -> Option<Duration> {
         self.expire();
         for _ in 0..self.queue.len().min(TURN_SOCKETS) {
@@ -236,7 +235,7 @@ impl<'a> Run<'a> {
         readiness.readable || (has_room && readiness.writable && self.sending_ended.is_none())
     }
 
-    /// Gives up datagrams without an answer in time, which makes room in the windows.
+    /// Gives up datagrams whose answer is late, which makes room in the windows.
     fn expire(&mut self) {
         let now = self.start.elapsed();
         if now < self.next_expiry {
@@ -251,7 +250,7 @@ impl<'a> Run<'a> {
                 self.enqueue(index);
             }
         }
-        // What is sent from now on is due no earlier than this.
+        // No datagram that is sent from now on is late before this.
         let next_sent = now.saturating_add(self.plan.timeout);
         self.next_expiry = next.min(next_sent).max(now + EXPIRE_STEP);
     }
@@ -294,8 +293,8 @@ impl<'a> Run<'a> {
         (self.on_event)(&event);
     }
 
-    /// An error stands in for an answer. In a window the datagram is waited for all the same, so that a refusal does not
-    /// make the next one go at once.
+    /// An error counts as an answer. In a window the datagram keeps its place until it is late, so that a refusal does not
+    /// trigger the next one at once.
     fn fail(&mut self, index: usize, error: io::Error) {
         self.counts.errors += 1;
         if !matches!(self.plan.pace, Pace::Window(_)) {
@@ -313,7 +312,7 @@ impl<'a> Run<'a> {
                 let burst = due.saturating_sub(self.counts.tried).min(TURN_DATAGRAMS);
                 let before = self.counts.tried;
                 (0..burst).for_each(|_| self.send_on_next());
-                // Where every socket is full, time passes until one is not.
+                // Wait if every socket is full.
                 let is_blocked = burst > 0 && self.counts.tried == before;
                 self.next_send = if is_blocked { now + EXPIRE_STEP } else { time_of(self.counts.tried, rate) };
             }
@@ -323,7 +322,7 @@ impl<'a> Run<'a> {
             }
             Pace::Interval(_) => {}
         }
-        // Ends the sending when its time is over, even if nothing is due.
+        // End the sending when its time is over, even if nothing is due.
         self.is_sending();
     }
 
@@ -334,7 +333,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether another datagram may go.
+    /// Whether another datagram may be sent.
     fn is_sending(&mut self) -> bool {
         let is_counted_out = self.plan.count.is_some_and(|count| self.counts.tried >= count);
         if is_counted_out || self.plan.duration.is_some_and(|duration| self.start.elapsed() >= duration) {
@@ -366,7 +365,7 @@ impl<'a> Run<'a> {
                 port.readiness.writable = false;
                 false
             }
-            // It may be an earlier one's, which is reported where it can be.
+            // The error may belong to an earlier datagram. It is reported here all the same.
             Err(error) => {
                 self.counts.tried += 1;
                 self.fail(index, error);
@@ -391,13 +390,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// When the clock sends datagram `number`.
+/// When datagram `number` is due.
 fn time_of(number: u64, rate: f64) -> Duration {
     Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(Duration::MAX)
 }
 
 /// Which of a host's addresses to send to: the first that answers a datagram, or else the first that is not refused. A host
-/// with one address is not asked. Ends early when `stop` is set.
+/// with one address is not probed. Ends early when `stop` is set.
 pub fn choose_address(targets: &[SocketAddr], stop: &AtomicBool) -> SocketAddr {
     let mut silent = None;
     for &target in targets.iter().filter(|_| targets.len() > 1) {
@@ -427,7 +426,7 @@ fn probe(target: SocketAddr, stop: &AtomicBool) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A connected socket reports ICMP errors, and receives only what comes from its peer.
+/// A connected socket reports ICMP errors, and receives only from its peer.
 fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -458,8 +457,8 @@ mod tests {
         EchoPlan { target, sockets: 2, size: 64, pace, count: None, duration: None, timeout: 100 * MS, seed: 1 }
     }
 
-    /// Runs against an echo that hands the number of each datagram and its bytes to `answer`, which says what to send
-    /// back.
+    /// Runs against an echo that calls `answer` with the number and the bytes of each datagram, and sends back what it
+    /// returns.
     fn run_echo(pace: Pace, answer: impl Fn(u64, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Echoed {
         let echo = net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let target = echo.local_addr().unwrap();
@@ -492,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_an_echo_is_told_from_the_others() {
+    fn every_fault_of_an_echo_is_counted_separately() {
         let Echoed { counts, .. } = run_echo(Pace::Rate(400.0), |number, datagram| {
             let mut flipped = datagram.to_vec();
             flipped[20] ^= 1;
@@ -508,14 +507,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_an_error_of_the_system_and_not_waited_for_without_end() {
+    fn a_missing_echo_is_a_system_error_and_the_run_ends() {
         let nobody = net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let plan = EchoPlan { sockets: 1, duration: Some(30 * MS), timeout: 30 * MS, ..plan(nobody, Pace::Window(2)) };
         let Echoed { counts, .. } = send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
         assert!(counts.errors > 0 && counts.answered == 0 && counts.lost() == counts.sent, "{counts:?}");
     }
 
-    /// A socket that takes what it is sent and says nothing.
+    /// A socket that receives datagrams and never answers.
     fn silent() -> (net::UdpSocket, SocketAddr) {
         let socket = net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
@@ -534,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_sent_and_no_more() {
+    fn exactly_the_count_is_sent() {
         let (_silent, target) = silent();
         let plan = EchoPlan { count: Some(7), timeout: MS, ..plan(target, Pace::Interval(MS)) };
         let Echoed { counts, .. } = send_datagrams(&plan, &AtomicBool::new(false), &mut |_| {}).unwrap();
@@ -542,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_heard_while_sockets_are_opened_and_while_there_is_too_much_to_send() {
+    fn a_stop_works_while_sockets_are_opened_and_under_full_load() {
         let (_silent, target) = silent();
         for pace in [Pace::Rate(1e9), Pace::Window(u64::MAX), Pace::Interval(Duration::ZERO)] {
             let plan = EchoPlan { sockets: 100, timeout: MS, ..plan(target, pace) };
@@ -553,7 +552,7 @@ mod tests {
             let mut failed = |_: &Event| {};
             let finished = thread::scope(|scope| {
                 let running = scope.spawn(|| send_datagrams(&plan, &stop, &mut failed).unwrap());
-                // From the first datagram on there is no end of what is to be sent.
+                // From the first datagram on, there is always more to send.
                 _silent.recv_from(&mut [0; 64]).unwrap();
                 stop.store(true, Ordering::Relaxed);
                 running.join().unwrap()
@@ -563,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_on_their_way_at_a_stop_are_waited_for() {
+    fn a_stop_waits_for_answers_on_their_way() {
         let (echo, target) = silent();
         let stop = AtomicBool::new(false);
         let finished = thread::scope(|scope| {
@@ -575,7 +574,7 @@ mod tests {
             let mut buffer = [0; 64];
             let (length, from) = echo.recv_from(&mut buffer).unwrap();
             stop.store(true, Ordering::Relaxed);
-            // Longer than it takes to hear the stop.
+            // Longer than it takes to notice the stop.
             thread::sleep(2 * TICK);
             echo.send_to(&buffer[..length], from).unwrap();
             running.join().unwrap()

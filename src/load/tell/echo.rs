@@ -5,10 +5,9 @@ use std::fmt;
 use crate::load::judge::{Counts, Micros, QUANTILES};
 use crate::load::run::Echoed;
 
-/// What may be lost to the network before the limit of the echo is suspected.
+/// Above this loss, the report suspects the echo's own limit and not the network.
 const SUSPECT_LOSS_PERCENT: f64 = 1.0;
-/// The datagrams that an echo of this project answers to one peer at once, and in each second, unless started with another
-/// limit.
+/// How many datagrams an echo of this project answers to one peer at once, and in each second, by default.
 pub const DEFAULT_UDP_RATE: u32 = 10_000;
 
 impl fmt::Display for Echoed {
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_of_the_receiver_is_named_where_it_may_be_what_was_measured() {
+    fn the_limit_of_the_receiver_is_named_where_it_may_explain_the_loss() {
         let told = |sent, answered| {
             let counts = Counts { sent, answered, ..Counts::default() };
             Echoed { counts, ..Echoed::default() }.to_string().contains("--udp-rate")

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-/// Where a short name is looked for first, if several figures end in it.
+/// If several figures end in a short name, these prefixes come first.
 const PREFERRED: [&str; 2] = ["latency.stored.", "files."];
-/// What stands last in a name, and may be left out where it is asked for.
+/// The units at the end of names. A condition may leave them out.
 const UNITS: [&str; 4] = ["_us", "_seconds", "_percent", "_bytes"];
 
 /// One number of a report.
@@ -17,7 +17,7 @@ const UNITS: [&str; 4] = ["_us", "_seconds", "_percent", "_bytes"];
 pub struct Figure {
     /// Its path in the report, such as `latency.stored.p99_us`.
     pub name: String,
-    /// In the unit that stands last in its name. A truth is 1 or 0. `None`: there was nothing to measure.
+    /// The value, in the unit at the end of the name. A boolean is 1 or 0. `None`: there was nothing to measure.
     pub value: Option<f64>,
 }
 
@@ -38,14 +38,14 @@ fn collect(value: &Value, name: &str, figures: &mut Vec<Figure>) {
             None
         }
         Value::Bool(truth) => Some(Some(f64::from(u8::from(*truth)))),
-        // A part of the report that is missing is no figure; a quantity that was not measured is one.
+        // A missing part of the report is not a figure; a quantity that was not measured is one.
         Value::Null => (without_unit(name) != name).then_some(None),
         _ => value.as_f64().map(Some),
     };
     figures.extend(number.map(|value| Figure { name: name.to_owned(), value }));
 }
 
-/// A condition that makes a run a bad outcome: `p99>50ms`.
+/// A condition that makes the outcome of a run bad: `p99>50ms`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     figure: String,
@@ -57,10 +57,10 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// The figure that is meant.
+    /// The figure that the condition names.
     ///
     /// # Errors
-    /// In words, when the report has no such figure, or one of another kind than the limit.
+    /// A message, if the report has no such figure, or one of another kind than the limit.
     pub fn find<'a>(&self, figures: &'a [Figure]) -> Result<&'a Figure, String> {
         let found = self.matching(figures).ok_or_else(|| {
             let names: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
@@ -74,7 +74,7 @@ impl Condition {
         }
     }
 
-    /// Whether it is met; `None`: there was nothing to measure.
+    /// Whether the condition is met; `None`: there was nothing to measure.
     pub fn is_true_of(&self, figure: &Figure) -> Option<bool> {
         let value = figure.value? * microseconds_in(figure).unwrap_or(1.0);
         Some(if self.is_above { value > self.limit } else { value < self.limit })
@@ -124,7 +124,7 @@ impl FromStr for Condition {
             return Err(WAY.into());
         }
         Ok(Self {
-            // The dot of the quantile is not one of the path.
+            // The dot of the quantile does not separate parts of the path.
             figure: figure.replace("p99.9", "p99_9"),
             is_above: typed[at..].starts_with('>'),
             limit: number * factor.unwrap_or(1.0),
@@ -187,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_a_figure_and_a_part_that_is_missing_is_none() {
+    fn a_quantity_without_a_value_is_a_figure_and_a_missing_part_is_not() {
         assert_eq!((holds("p50>1ms"), holds("p50<1ms")), (Ok(None), Ok(None)));
         assert!(holds("verification>0").unwrap_err().contains("is no figure"));
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_in_words() {
+    fn nonsense_is_refused_with_a_message() {
         for (typed, word) in [
             ("p99", "FIGURE>LIMIT"),
             ("p99>", "FIGURE>LIMIT"),

@@ -9,7 +9,7 @@ use crate::load::judge::{Latency, QUANTILES, Verification};
 use crate::load::plan::{Arrivals, EchoPlan, Loop, Pace};
 use crate::load::run::{Echoed, Spent};
 
-/// Grows when a field changes its meaning or goes away.
+/// Incremented when a field changes its meaning or is removed.
 const SCHEMA: u32 = 1;
 
 /// The whole report.
@@ -37,12 +37,12 @@ pub fn json_of(report: &Report<'_>) -> Value {
     })
 }
 
-/// What `--verify-only` has found: the same object with only this in it.
+/// The report of `--verify-only`: the same object with only the verification in it.
 pub fn json_of_verification(found: &Verification) -> Value {
     json!({ "schema": SCHEMA, "verification": verification(found) })
 }
 
-/// What a run over UDP has found.
+/// The report of a run over UDP.
 pub fn json_of_echo(plan: &EchoPlan, finished: &Echoed) -> Value {
     let counts = &finished.counts;
     let pace = match plan.pace {

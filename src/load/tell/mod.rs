@@ -1,6 +1,6 @@
-//! What a run has found: in words for people, as one JSON object for programs, and as figures that a limit can be set on.
+//! The report of a run: in words for people, as one JSON object for programs, and as figures for conditions.
 //!
-//! Knows all other rooms, and judges nothing.
+//! Uses all other rooms, and judges nothing.
 
 mod echo;
 mod figures;

@@ -6,24 +6,24 @@ use crate::load::judge::{Latency, Micros, QUANTILES, Verification, expectation};
 use crate::load::plan::{Conduct, Loop, Plan};
 use crate::load::run::Finished;
 
-/// A run and what was found of it.
+/// A run and its findings.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     /// The plan of the run.
     pub plan: &'a Plan,
     /// Its outcome.
     pub finished: &'a Finished,
-    /// What the receiver's directory holds, if it was verified.
+    /// The findings in the receiver's directory, if it was verified.
     pub verification: Option<&'a Verification>,
 }
 
 impl Report<'_> {
-    /// Files that the receiver confirmed, a second.
+    /// The files that the receiver confirmed, per second.
     pub fn files_per_second(&self) -> f64 {
         self.finished.tally.acknowledged as f64 / self.seconds()
     }
 
-    /// Bytes of content that were sent, a second.
+    /// The bytes of content that were sent, per second.
     pub fn bytes_per_second(&self) -> f64 {
         self.finished.tally.sent_bytes as f64 / self.seconds()
     }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_has_what_happened_and_nothing_that_did_not() {
+    fn the_text_shows_events_that_happened_and_no_others() {
         let mut tally =
             Tally { started: 9, sent: 8, acknowledged: 6, failed: 2, sent_bytes: 4 << 20, ..Tally::default() };
         tally.reasons.insert("reset by the server".into(), Failed { count: 2, first: 5 });

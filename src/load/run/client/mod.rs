@@ -3,11 +3,11 @@
 //! ```text
 //! Connecting --> Open --> Leaving (/bye is sent) --> closed
 //!                 |  ^
-//!                 +--+  begin, send, hear: what proto::Sender says, when the conduct lets it
+//!                 +--+  begin, send, receive: as proto::Sender asks, when the conduct allows
 //! ```
 //!
-//! Gets as far as it can, and tells the swarm in a [`Served`] what to do next. Reads no clock, knows no other client and
-//! counts nothing: it hands the end of each upload to the swarm as an [`Ended`].
+//! Makes as much progress as it can, and tells the swarm in a [`Served`] what to do next. Reads no clock, knows no other
+//! client and counts nothing: it reports the end of each upload to the swarm as an [`Ended`].
 
 mod sending;
 
@@ -24,21 +24,21 @@ use crate::net::Stream;
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 
-/// How long a server of HTTP is waited for where it need not do anything: to say `100 Continue`, and to close first. If it
-/// does, it does so at once.
+/// How long to wait for the optional acts of an HTTP server: to say `100 Continue`, and to close first. A server that does
+/// them does so at once.
 const COURTESY: Duration = Duration::from_secs(1);
 /// Replies are read in pieces of this size, in bytes: they are short.
 const REPLY_BYTES: usize = 4096;
 
-/// What the swarm lends to a client while it serves it.
+/// What the swarm lends to a client while serving it.
 pub struct Context<'a> {
-    /// What the run is to do.
+    /// The plan of the run.
     pub plan: &'a Plan,
-    /// Shared by all clients, for content to be sent and for replies.
+    /// A buffer for content and replies, shared by all clients.
     pub buffer: &'a mut [u8],
-    /// Before the poll: a server that has been silent until then was silent.
+    /// The moment before the poll. Silence of the server counts up to here.
     pub asked: Moment,
-    /// After the poll.
+    /// The moment after the poll.
     pub now: Moment,
     /// Gives a client that has sent its last file the next one.
     pub next_file: &'a mut dyn FnMut() -> Option<File>,
@@ -46,7 +46,7 @@ pub struct Context<'a> {
     pub ended: &'a mut Vec<Ended>,
 }
 
-/// What the swarm has to do with a client that it has served.
+/// What the swarm must do with a client after serving it.
 #[derive(Debug)]
 pub enum Served {
     /// Wait for the next event, or for this moment.
@@ -57,10 +57,10 @@ pub enum Served {
     End(Ending),
 }
 
-/// What a client is doing, for the display of progress.
+/// What a client is doing, for the progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The handshake is under way.
+    /// It is in the handshake.
     Connecting,
     /// It sends, or waits for the server's `ok`.
     Sending,
@@ -68,29 +68,29 @@ pub enum State {
     Waiting,
 }
 
-/// One connection and what goes over it.
+/// One connection and its uploads.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
     sender: Sender,
     phase: Phase,
-    /// Uploads without an outcome, in the order of their requests; the last one may still be under way.
+    /// Uploads without an outcome, in the order of their requests. The last one may still be sending.
     flights: VecDeque<Flight>,
     /// The next upload, which is not begun yet.
     held: Option<Flight>,
     /// How many more files this connection may carry.
     remaining: usize,
     readiness: Readiness,
-    /// Why a send has failed. Replies that came before that can still be read.
+    /// Why a send has failed. Earlier replies can still be read.
     send_error: Option<ErrorKind>,
-    /// When the last byte moved, or when a pause of our own ends.
+    /// When the last byte moved, or when the client's own pause ends.
     moved: Moment,
-    /// When the connection was there.
+    /// When the connection was established.
     connected: Option<Moment>,
-    /// When everything was sent that this connection will send.
+    /// When the last byte of the connection was sent.
     finished: Option<Moment>,
     half_closed: bool,
-    /// Content that the kernel took, in bytes.
+    /// How much content the kernel took, in bytes.
     sent_bytes: u64,
 }
 
@@ -112,14 +112,14 @@ struct Flight {
     content_began: Option<Moment>,
     /// How much of the content is sent, in bytes.
     sent: u64,
-    /// Whether it was asked for.
+    /// Whether its request was begun.
     is_begun: bool,
 }
 
-/// What came of one step.
+/// The result of one step.
 enum Next {
     Again,
-    /// Wait for the next event or, in a pause of its own, for this moment.
+    /// Wait for the next event or, in a pause of the conduct, for this moment.
     Wait(Option<Moment>),
     End(Ending),
 }
@@ -147,7 +147,7 @@ impl Guest for Client {
 }
 
 impl Client {
-    /// A client whose connection is being made, for `file`, which is due at `intended`.
+    /// A client for `file`, which is due at `intended`. Its connection is in the handshake.
     pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
             stream,
@@ -166,7 +166,7 @@ impl Client {
         }
     }
 
-    /// Gets as far as it can within `budget`.
+    /// Makes as much progress as `budget` allows.
     pub fn serve(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Served {
         while !budget.is_spent() {
             match self.step(cx, budget) {
@@ -183,24 +183,24 @@ impl Client {
     pub fn close(mut self, plan: &Plan, ending: &Ending) -> Vec<Ended> {
         let mut flights = std::mem::take(&mut self.flights);
         if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
-            // Fails only if there never was a connection.
+            // Fails only if the connection was never established.
             let _ = self.stream.reset_on_close(true);
         }
         flights.extend(self.held.take());
         flights.into_iter().map(|flight| self.ended(flight, ending.clone(), plan)).collect()
     }
 
-    /// Whether there has been a connection.
+    /// Whether the connection was ever established.
     pub fn is_connected(&self) -> bool {
         self.connected.is_some()
     }
 
-    /// The content that the kernel has taken, in bytes.
+    /// How much content the kernel took, in bytes.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes
     }
 
-    /// What it is doing.
+    /// What the client is doing.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Connecting => State::Connecting,
@@ -227,7 +227,7 @@ impl Client {
         }
     }
 
-    /// A pause of our own does not count as the server's silence.
+    /// A pause of the conduct does not count as the server's silence.
     fn wait(&mut self, own_will: Option<Moment>, cx: &mut Context<'_>) -> Served {
         if let Some(at) = own_will {
             self.moved = at;
@@ -252,7 +252,7 @@ impl Client {
         }))
     }
 
-    /// "Writable" does not mean connected: an error may have made it so, or nothing at all (mio's `TcpStream::connect`).
+    /// "Writable" does not mean connected: it may come from an error, or from nothing at all (mio's `TcpStream::connect`).
     fn finish_connect(&mut self, now: Moment) -> Next {
         if self.readiness == Readiness::default() {
             return Next::Wait(None);
@@ -312,7 +312,7 @@ impl Client {
         }
     }
 
-    /// Hands on the outcomes that are known.
+    /// Passes on the outcomes that are known.
     fn settle(&mut self, cx: &mut Context<'_>) {
         while let Some(outcome) = self.sender.outcome() {
             let mut flight = self.flights.pop_front().expect("there is one outcome for each upload");
@@ -342,7 +342,7 @@ impl Flight {
     }
 }
 
-/// All uploads that were begun have their outcome. One that was not begun is unserved.
+/// The connection is over. All begun uploads have their outcome, and one that was not begun is unserved.
 fn over() -> Next {
     Next::End(Ending::Failed(Trouble::Upload(Failure::Unserved)))
 }
@@ -351,7 +351,7 @@ fn cannot_connect(error: &io::Error) -> Next {
     Next::End(Ending::Failed(Trouble::Connect(error.kind())))
 }
 
-/// Whether the handshake is still under way, as getpeername(2) says it.
+/// Whether the error of getpeername(2) means that the handshake is not complete.
 fn is_still_connecting(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotConnected || error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error())
 }

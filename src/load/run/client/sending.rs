@@ -1,4 +1,4 @@
-//! The sending half of a client: what is sent next, and how its conduct changes that.
+//! The sending half of a client: what it sends next, and how its conduct changes that.
 
 use std::io::{self, ErrorKind};
 
@@ -13,9 +13,9 @@ use crate::reactor::{Budget, Moment};
 
 /// The most uploads that wait for their outcome on one connection: enough to keep a server's batches full.
 const IN_FLIGHT_MAX: usize = 128;
-/// The longest `ok OFFSET` line, or `100 Continue` with its fields, in bytes, that a client which never reads peeks at.
+/// The longest `ok OFFSET` line, or `100 Continue` with its fields, that a client which never reads peeks at, in bytes.
 const LEAVE_MAX_BYTES: usize = 512;
-/// Ends a conversation of put or ask in good order: the server closes first.
+/// Ends a conversation of put or ask in order: the server closes first.
 const BYE: &[u8] = b"/bye\n";
 
 impl Client {
@@ -27,7 +27,7 @@ impl Client {
                 self.transmit(&bytes, cx)
             }
             Step::Send(_) => self.send_content(cx, budget),
-            Step::Idle => self.go_on(cx),
+            Step::Idle => self.advance(cx),
             Step::HalfClose => self.half_close(cx),
             Step::Listen => self.await_reply(cx),
             Step::Over => over(),
@@ -84,11 +84,11 @@ impl Client {
         }
     }
 
-    /// Half of the content is sent, and the conduct ends the upload there.
+    /// Ends an upload after half of its content, as the conduct asks.
     fn cut(&mut self, cx: &Context<'_>) -> Next {
         match self.last_conduct() {
             Conduct::Abort => self.half_close(cx),
-            // The uploads before it get their outcomes first.
+            // Wait for the outcomes of earlier uploads first.
             _ if self.flights.len() > 1 => Next::Wait(None),
             _ => Next::End(Ending::Reset),
         }
@@ -107,8 +107,8 @@ impl Client {
         Next::Again
     }
 
-    /// Everything that was begun is sent.
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Next {
+    /// Continues after everything that was begun is sent: with the next upload, or with the end.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Next {
         match self.last_conduct() {
             Conduct::NeverRead => return self.leave_unheard(cx.now),
             Conduct::HalfClose { .. } => return self.half_close(cx),
@@ -122,7 +122,7 @@ impl Client {
             self.remaining = if self.held.is_some() { self.remaining - 1 } else { 0 };
         }
         match &self.held {
-            // It ends the conversation: the uploads before it get their outcomes first.
+            // This upload ends the conversation, so wait for the outcomes of earlier ones first.
             Some(flight) if flight.file.conduct.ends_conversation() && !self.flights.is_empty() => Next::Wait(None),
             Some(_) => self.begin(cx.plan),
             None if self.flights.is_empty() => self.leave(cx),
@@ -137,7 +137,7 @@ impl Client {
             self.remaining = 0;
         }
         let request = request(&flight, plan);
-        // A server of HTTP closes first if it is told that this is the last request.
+        // An HTTP server closes first if the request is marked as the last.
         match plan.closer {
             Closer::Server if self.remaining == 0 => self.sender.begin_last(&request),
             _ => self.sender.begin(&request),
@@ -146,7 +146,7 @@ impl Client {
         Next::Again
     }
 
-    /// All outcomes are known.
+    /// Ends the connection after all outcomes are known.
     fn leave(&mut self, cx: &Context<'_>) -> Next {
         match cx.plan.closer {
             Closer::Client => return Next::End(Ending::Unheard),
@@ -178,7 +178,7 @@ impl Client {
         }
     }
 
-    /// Closes some time after everything was sent, without having read anything.
+    /// Closes some time after everything was sent, without reading.
     fn leave_unheard(&mut self, now: Moment) -> Next {
         let leaves = *self.finished.get_or_insert(now) + Conduct::NEVER_READ_STAY;
         if now >= leaves { Next::End(Ending::Unheard) } else { Next::Wait(Some(leaves)) }
@@ -198,7 +198,7 @@ impl Client {
         match self.stream.peek(&mut said) {
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) if is_whole(&said[..length]) => self.sender.receive(&said[..length]),
-            // An event comes with the rest.
+            // An event will report the rest.
             Ok(_) => return Next::Wait(None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait(None),
             Err(error) => return Next::End(Ending::Failed(Trouble::Network(error.kind()))),
@@ -207,9 +207,9 @@ impl Client {
         Next::Again
     }
 
-    /// Sends some of `bytes`. Returns how many, or what to do instead. With `more`, which says that more follows at once,
-    /// the kernel does not send a short end as a segment of its own (send(2)): small files would cost the server three reads
-    /// each.
+    /// Sends some of `bytes`. Returns how many, or what to do instead. `more` tells the kernel that more follows at once,
+    /// so that it does not send a short end as a segment of its own (send(2)): that would cost the server three reads for
+    /// each small file.
     fn send(&mut self, bytes: &[u8], more: bool, now: Moment) -> Result<usize, Next> {
         let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
         let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
@@ -232,14 +232,15 @@ impl Client {
         }
     }
 
-    /// Sends nothing more, and reads what the server has sent so far.
+    /// Stops sending, and reads the replies that have arrived.
     fn fail_send(&mut self, error: ErrorKind) {
         self.send_error = Some(error);
         self.readiness.readable = true;
     }
 }
 
-/// The request of an upload. In a dialect whose content ends with the stream, its size is what the client will send.
+/// The request of an upload. In a dialect whose content ends with the stream, its size is the number of bytes that will be
+/// sent.
 fn request(flight: &Flight, plan: &Plan) -> Request {
     let file = flight.file;
     let request = Request::until_end_of_stream(plan.dialect, plan.workload.name(file.named));
