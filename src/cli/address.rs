@@ -1,4 +1,5 @@
-//! Typed addresses: `HOST:PORT`, where the host is a name or an IP address; and `http://HOST:PORT/FOLDER/`, to send to.
+//! Addresses on the command line: `HOST:PORT`, where the host is a name or an IP address, and for senders
+//! `http://HOST:PORT/FOLDER/`.
 //!
 //! A name may have several addresses. A client tries them in turn. A server listens on all of them that belong to this
 //! machine.
@@ -50,8 +51,8 @@ impl Address {
     }
 }
 
-/// The addresses that a server listens on for the options `all`. Addresses of a name that this machine does not have
-/// are left out if it has another one of them: a container without IPv6 may still have `::1` in its hosts file.
+/// The addresses that a server listens on for the options `all`. If this machine has only some of a name's addresses, the
+/// others are left out: a container without IPv6 may still have `::1` in its hosts file.
 ///
 /// # Errors
 /// A message, if a host is not found.
@@ -61,7 +62,7 @@ pub fn listening(all: &[Address]) -> Result<Vec<SocketAddr>, String> {
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             address.resolve()?.into_iter().partition(|found| is_assignable(*found));
         if here.is_empty() {
-            // Keep them, so that bind reports what is wrong.
+            // Keep them, so that bind reports the error.
             addresses.extend(elsewhere);
             continue;
         }
@@ -148,7 +149,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What files are sent to: a receiver, or with `http://` a folder at a server of HTTP.
+/// The destination of files: a receiver, or with `http://` a folder at an HTTP server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     address: Address,
@@ -172,7 +173,7 @@ impl Target {
         self.site.is_some()
     }
 
-    /// The site for requests in `dialect`, if that is HTTP. `None`: none was asked for.
+    /// The site for requests in `dialect`, if that is HTTP. A `dialect` of `None` was not given.
     ///
     /// # Errors
     /// A message, if the dialect and the address contradict one another.
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_to_is_an_error_that_says_why() {
+    fn an_impossible_destination_is_an_error_with_its_reason() {
         for (typed, words) in [
             ("https://host/", "TLS"),
             ("ftp://host/", "http://"),
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn dialect_and_address_agree_or_one_is_refused() {
+    fn a_dialect_that_contradicts_the_address_is_refused() {
         let site = |typed: &str, dialect| {
             let site = typed.parse::<Target>().unwrap().site(dialect)?;
             Ok::<_, String>(site.map(|site| site.to_string()))
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_is_an_error_that_says_why() {
+    fn a_bad_address_is_an_error_with_its_reason() {
         for (typed, word) in [
             ("localhost", "port"),
             ("127.0.0.1", "port"),

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_any_host_has_falls_short() {
+    fn a_number_that_no_host_can_run_falls_short() {
         let doctor = |clients| Doctor { clients: NonZeroUsize::new(clients).unwrap() };
         assert_eq!(doctor(1).run(), Exit::Done);
         assert_eq!(doctor(1_000_000_000).run(), Exit::Failed);

@@ -17,7 +17,7 @@ pub fn stop_on_interrupt() -> Arc<AtomicBool> {
     stop
 }
 
-/// The exit closes the connection, which ends with a reset if it is unfinished: half a file is not taken for a whole
+/// Ctrl-C ends the program. An unfinished connection then ends with a reset, so that half a file is not taken for a whole
 /// one.
 pub fn exit_on_interrupt() {
     // If this fails, the signal itself ends the process, and shells report the same number.

@@ -41,7 +41,8 @@ pub fn init(level: Option<LevelFilter>) -> Lines {
     lines
 }
 
-/// The time as the log shows it. It is spelled once a second: for each line it would be a tenth of a small pipelined upload.
+/// The time in the format of the log. It is formatted once a second: doing so for each line would be a tenth of the cost of
+/// a small pipelined upload.
 #[expect(clippy::disallowed_methods, reason = "a line of the log has the time of the wall clock")]
 fn second<'a>((last, spelled): &'a mut (u64, String), line: &Formatter) -> &'a str {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -104,7 +105,7 @@ impl Log for Logger {
     }
 
     fn flush(&self) {
-        // It never fails.
+        // A flush never fails.
         let _ = self.lines.sink().flush();
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 
 use super::exit::Exit;
 
-/// Prints a line of results, and ignores errors: the program works on when nobody reads it.
+/// Prints a line of results, and ignores errors: the program continues without a reader.
 pub fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Standard output of a command whose results must arrive. The first write error is reported and makes the run a
-/// failure. EPIPE is not an error: the reader has read all that it wanted.
+/// failure. EPIPE is not an error: the reader has read as much as it wanted.
 #[derive(Debug, Default)]
 pub struct Output {
     has_failed: bool,

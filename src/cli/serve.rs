@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_typed_is_the_default_configuration() {
+    fn without_options_the_configuration_is_the_default() {
         assert_eq!(format!("{:?}", config("")), format!("{:?}", Config::default()));
     }
 

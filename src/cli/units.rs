@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn off_is_a_word_of_its_own_and_zero_is_not_it() {
+    fn off_is_its_own_word_and_zero_is_another_value() {
         assert_eq!("off".parse(), Ok(Limit::<Size>(None)));
         assert_eq!("5s".parse(), Ok(Limit(Some(Span(Duration::from_secs(5))))));
         assert!("0".parse::<Limit<Size>>().unwrap_err().contains("`off`"));

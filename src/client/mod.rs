@@ -1,8 +1,8 @@
 //! The sender: `send`.
 //!
-//! A client with a few connections needs no event loop: `send` has a thread for each, and drives the client's half of the
-//! conversation ([`crate::proto::Sender`]) over a socket.
+//! A few connections need no event loop: `send` has a thread for each, and drives the client's half of the conversation
+//! ([`crate::proto::Sender`]) over a socket.
 //!
-//! Values in, results out: nothing here knows a command line, a terminal or a signal.
+//! It takes values and returns results. It knows no command line, no terminal and no signal.
 
 pub mod send;

@@ -12,7 +12,7 @@ use std::fmt;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 
-/// A digest that the wire knows.
+/// A digest algorithm of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// CRC-32C (Castagnoli; RFC 3720 appendix B.4): detects damage at next to no cost.
@@ -46,7 +46,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// Which digest it is.
+    /// The algorithm of the digest.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Crc32c(_) => Algorithm::Crc32c,
@@ -54,7 +54,7 @@ impl Digest {
         }
     }
 
-    /// Reads hex of exactly the length that `algorithm` has, in either case.
+    /// Parses hex of exactly the length of `algorithm`, in either case.
     pub fn parse(algorithm: Algorithm, hex: &str) -> Option<Self> {
         match algorithm {
             Algorithm::Crc32c => parse_hex(hex).map(u32::from_be_bytes).map(Self::Crc32c),
@@ -71,14 +71,14 @@ impl Digest {
     }
 }
 
-/// As receipts tell it: `crc32c:` or `sha256:` and lower-case hex.
+/// As in receipts: `crc32c:` or `sha256:` and lower-case hex.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.algorithm().as_str(), self.to_hex())
     }
 }
 
-/// Computes the digest of content that streams by.
+/// Computes the digest of a stream of content.
 #[derive(Clone, Debug)]
 pub enum Hasher {
     /// For [`Algorithm::Crc32c`].
@@ -88,7 +88,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has taken in nothing yet.
+    /// A hasher of no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Crc32c => Self::Crc32c(0),
@@ -96,7 +96,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
@@ -104,7 +104,7 @@ impl Hasher {
         }
     }
 
-    /// Which digest it computes.
+    /// The algorithm of the digest.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Crc32c(_) => Algorithm::Crc32c,
@@ -112,7 +112,7 @@ impl Hasher {
         }
     }
 
-    /// Its state as hex, from which [`Hasher::restore`] makes one that takes the bytes that come next.
+    /// The state as hex. [`Hasher::restore`] makes a hasher from it that continues with the next bytes.
     pub fn state(&self) -> String {
         match self {
             Self::Crc32c(sum) => to_hex(&sum.to_be_bytes()),
@@ -120,7 +120,7 @@ impl Hasher {
         }
     }
 
-    /// A hasher in the state that [`Hasher::state`] told. `None` where it is no state of this algorithm.
+    /// A hasher with a state of [`Hasher::state`]. `None` if it is not a state of this algorithm.
     pub fn restore(algorithm: Algorithm, state: &str) -> Option<Self> {
         match algorithm {
             Algorithm::Crc32c => parse_hex(state).map(u32::from_be_bytes).map(Self::Crc32c),
@@ -131,7 +131,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all added bytes.
     pub fn finish(self) -> Digest {
         match self {
             Self::Crc32c(sum) => Digest::Crc32c(sum),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_the_standards() {
+    fn digests_agree_with_the_standards() {
         // RFC 3720 B.4 (32 bytes of zeros, and of ones); FIPS 180-4 example "abc".
         assert_eq!(digest(Algorithm::Crc32c, &[&[0; 32]]), "crc32c:8a9136aa");
         assert_eq!(digest(Algorithm::Crc32c, &[&[0xff; 20], &[0xff; 12]]), "crc32c:62a8ab43");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_goes_on_where_it_was_told_wherever_that_is() {
+    fn a_restored_state_continues_at_any_offset() {
         let content: Vec<u8> = (0..=255).collect();
         for algorithm in [Algorithm::Crc32c, Algorithm::Sha256] {
             let expected = digest(algorithm, &[&content]);
@@ -192,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_state_of_the_algorithm_is_none() {
+    fn a_state_of_another_algorithm_is_not_restored() {
         let state = |algorithm| Hasher::new(algorithm).state();
         let (crc32c, sha256) = (state(Algorithm::Crc32c), state(Algorithm::Sha256));
         assert!(Hasher::restore(Algorithm::Crc32c, &sha256).is_none());
         assert!(Hasher::restore(Algorithm::Sha256, &crc32c).is_none());
-        // The last byte is how much of a block is buffered.
+        // The last byte is the number of buffered bytes of a block.
         for broken in ["", &crc32c[1..], &format!("{}ff", &sha256[..sha256.len() - 2])] {
             assert!(Hasher::restore(Algorithm::Sha256, broken).is_none(), "{broken}");
             assert!(Hasher::restore(Algorithm::Crc32c, broken).is_none(), "{broken}");

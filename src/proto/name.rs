@@ -1,4 +1,4 @@
-//! File names as the wire carries them. They are validated here, once, and have a type of their own from then on.
+//! File names in the protocol. They are validated here, once, and from then on have a type of their own.
 //!
 //! A bad name is refused, never repaired: a silently changed name is how two senders overwrite one another. Three kinds
 //! are refused: names that lead elsewhere (`/`, `..`), names that are not what they look like (invisible characters, and
@@ -14,10 +14,10 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);
 
-/// Which names are refused besides those that no receiver should take.
+/// Names to refuse in addition to those that no receiver should accept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamePolicy {
-    /// Also refuse what Windows cannot store, so that the directory can be copied anywhere.
+    /// Also refuse names that Windows cannot store, so that the directory can be copied anywhere.
     pub portable: bool,
 }
 
@@ -49,7 +49,7 @@ impl Name {
 
     /// The name with `.number` appended, or `None` if that is too long for a name.
     ///
-    /// The new name keeps every other rule that the old one keeps, portable or not: only its end changes, to a digit.
+    /// The new name keeps every other rule that the old one kept, portable or not: only its end changes, to a digit.
     pub fn numbered(&self, number: u16) -> Option<Self> {
         let name = format!("{self}.{number}");
         (name.len() <= Self::MAX_BYTES).then(|| Self(name.into()))
@@ -79,7 +79,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Why a name is refused. The words quote nothing that was received.
+/// Why a name is refused. The message quotes no received byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
     /// No bytes at all.
@@ -94,13 +94,13 @@ pub enum NameError {
     Control,
     /// Holds an invisible or direction-changing character.
     Invisible,
-    /// Begins with `.`: hidden files and the server's own are kept apart.
+    /// Begins with `.`, like hidden files and the server's own.
     LeadingDot,
     /// Begins with `-`: a shell would take it for an option.
     LeadingDash,
     /// Begins or ends with a space.
     EdgeSpace,
-    /// Windows cannot store it (only where [`NamePolicy::portable`] asks).
+    /// Windows cannot store it (checked only with [`NamePolicy::portable`]).
     NotPortable,
 }
 

@@ -1,8 +1,8 @@
-//! What the server owes a client, in the order of its requests.
+//! The replies that the server owes a client, in the order of its requests.
 //!
-//! A client may send its next request before it has heard about the last one, as with SMTP's pipelining (RFC 2920). It
-//! then pays for one round trip, not for one a file. Files may become final in any order, and long after their content
-//! has come. Their replies wait here for their turn.
+//! A client may send its next request before it has the last reply, as with SMTP's pipelining (RFC 2920). All files then cost
+//! one round trip together, not one each. Files may be published in any order, and long after their content has come. Their
+//! replies wait here for their turn.
 //!
 //! ```text
 //!   asked for    1   2   3
@@ -14,22 +14,22 @@ use std::collections::VecDeque;
 
 use super::{Dialect, Digest, Name, Receipt, Refusal, Reply};
 
-/// Tells the requests of one conversation apart.
+/// Identifies a request within its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// A file that is whole and as it was promised.
+/// A file that is whole and agrees with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole {
     /// The request that it answers.
     pub ticket: Ticket,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The digest that was compared, where one was promised.
+    /// The digest that was compared, if one was promised.
     pub digest: Option<Digest>,
 }
 
-/// Replies in order, some of them not known yet. An idle connection has none and holds no memory for them.
+/// Replies in order, some of them not known yet. An idle connection has none, and uses no memory for them.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes(Option<Box<Replies>>);
 
@@ -37,14 +37,14 @@ pub(super) struct Outcomes(Option<Box<Replies>>);
 struct Replies {
     /// The first reply that is not known yet, and all after it.
     queue: VecDeque<Outcome>,
-    /// What can be sent now.
+    /// The bytes that can be sent now.
     unsent: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Outcome {
     Pending(Pending),
-    /// As the client will read it.
+    /// The bytes for the client.
     Known(Vec<u8>),
 }
 
@@ -52,12 +52,12 @@ enum Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) whole: Whole,
-    /// How its outcome is told.
+    /// The dialect of its reply.
     pub(super) dialect: Dialect,
 }
 
 impl Pending {
-    /// The outcome as the client reads it; `None` where its dialect has no words for it.
+    /// The bytes of the reply; `None` if the dialect has no reply for this outcome.
     fn spell(&self, result: Result<&Name, &Refusal>) -> Option<Vec<u8>> {
         if !self.dialect.manners().has_receipt {
             return None;
@@ -74,7 +74,7 @@ impl Pending {
 }
 
 impl Outcomes {
-    /// Says `reply`, after all replies that are still owed.
+    /// Queues `reply`, after all replies that are still owed.
     pub(super) fn say(&mut self, dialect: Dialect, reply: &Reply) {
         let replies = self.0.get_or_insert_default();
         if replies.queue.is_empty() {
@@ -84,12 +84,12 @@ impl Outcomes {
         }
     }
 
-    /// Keeps a place for an outcome that is not known yet.
+    /// Reserves the place of an outcome that is not known yet.
     pub(super) fn promise(&mut self, pending: Pending) {
         self.0.get_or_insert_default().queue.push_back(Outcome::Pending(pending));
     }
 
-    /// Fills the place of `ticket` with `result`. Returns what was promised there, or `None` if nothing was.
+    /// Fills the place of `ticket` with `result`. Returns the pending file, or `None` if the place was not reserved.
     pub(super) fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> Option<Pending> {
         let replies = self.0.as_mut()?;
         let (index, pending) = replies.queue.iter().enumerate().find_map(|(index, outcome)| match outcome {
@@ -105,7 +105,7 @@ impl Outcomes {
         Some(pending)
     }
 
-    /// Forgets all replies that are owed. What can be sent already stays.
+    /// Forgets all replies that are owed. Bytes that can be sent already stay.
     pub(super) fn forget_owed(&mut self) {
         if let Some(replies) = &mut self.0 {
             replies.queue.clear();
@@ -118,12 +118,12 @@ impl Outcomes {
         self.0.as_ref().map_or(0, |replies| replies.queue.len())
     }
 
-    /// What can be sent now.
+    /// The bytes that can be sent now.
     pub(super) fn unsent(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |replies| &replies.unsent)
     }
 
-    /// The first `count` bytes of [`Outcomes::unsent`] are sent.
+    /// Notes that the first `count` bytes of [`Outcomes::unsent`] are sent.
     pub(super) fn sent(&mut self, count: usize) {
         if let Some(replies) = &mut self.0 {
             replies.unsent.drain(..count);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_early_waits_for_its_turn() {
+    fn a_reply_that_is_known_early_waits_for_its_turn() {
         let mut outcomes = Outcomes::default();
         outcomes.say(Dialect::Put, &Reply::No(no("a")));
         outcomes.promise(pending(Dialect::Put, 1));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_can_be_forgotten_and_what_can_be_sent_stays() {
+    fn owed_replies_can_be_forgotten_and_sendable_bytes_stay() {
         let mut outcomes = Outcomes::default();
         outcomes.say(Dialect::Put, &Reply::No(no("a")));
         outcomes.promise(pending(Dialect::Put, 1));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_without_words_frees_its_place() {
+    fn an_outcome_without_a_reply_frees_its_place() {
         let mut outcomes = Outcomes::default();
         outcomes.promise(pending(Dialect::Classic, 1));
         outcomes.say(Dialect::Put, &Reply::No(no("after")));

@@ -1,8 +1,8 @@
-//! What the server says, and how it is spelled as a line: `ok OFFSET`, `done …` and `no …`.
+//! The server's replies, and their spelling as lines: `ok OFFSET`, `done …` and `no …`.
 //!
-//! A code is for programs and words are for people, as in SMTP and HTTP. This module says which codes let the
-//! conversation continue ([`Code::keeps_step`]) and after which an upload can be resumed ([`Code::keeps_partial`]). It
-//! knows the grammar of the lines only, not when they may be said.
+//! A code is for programs and words are for people, as in SMTP and HTTP. This module knows after which codes the
+//! conversation continues ([`Code::keeps_step`]) and an upload can be resumed ([`Code::keeps_partial`]). It knows the
+//! grammar of the lines, not when they may be sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,24 +13,24 @@ use super::{Algorithm, Digest};
 /// The longest reply line that a client accepts, LF included, in bytes: far above any that a server writes.
 pub const REPLY_MAX_BYTES: usize = 4096;
 
-/// The code of a refusal, as programs read it. The numbers are HTTP's, because people know them.
+/// The code of a refusal, for programs. The numbers are HTTP's, because people know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(pub u16);
 
 impl Code {
     /// The grammar is broken, or content was cut short.
     pub const BAD_REQUEST: Self = Self(400);
-    /// The name or the server's policy forbids it.
+    /// The name is not allowed, or the server's policy forbids the upload.
     pub const FORBIDDEN: Self = Self(403);
-    /// The peer was too slow: header, idle or rate.
+    /// The client was too slow: the header, idle or rate limit.
     pub const TIMEOUT: Self = Self(408);
     /// The name is taken.
     pub const CONFLICT: Self = Self(409);
-    /// The name is taken, and the client asked to be refused then (HTTP's `If-None-Match: *`).
+    /// The name is taken, and the client asked to be refused in that case (HTTP's `If-None-Match: *`).
     pub const PRECONDITION: Self = Self(412);
-    /// Over the largest file that the server takes.
+    /// The file is larger than the server accepts.
     pub const TOO_LARGE: Self = Self(413);
-    /// The content is not what its digest says.
+    /// The content does not have the promised digest.
     pub const MISMATCH: Self = Self(422);
     /// The disk failed.
     pub const DISK: Self = Self(500);
@@ -39,7 +39,7 @@ impl Code {
     /// No space is left.
     pub const NO_SPACE: Self = Self(507);
 
-    /// Whether the conversation continues after it, where the end of the content is known.
+    /// Whether the conversation continues after it, if the end of the content is known.
     pub fn keeps_step(self) -> bool {
         [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
     }
@@ -53,7 +53,7 @@ impl Code {
 /// `no CODE [retry=SECONDS] WORDS`: the words for people, the code for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind of refusal it is.
+    /// The code, for programs.
     pub code: Code,
     /// After how many seconds the client should try again.
     pub retry_seconds: Option<u32>,
@@ -62,12 +62,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that does not say when to try again.
+    /// A refusal without a time to try again.
     pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
         Self { code, retry_seconds: None, words: words.into() }
     }
 
-    /// The server stops and takes nothing more.
+    /// The refusal of a server that is shutting down.
     pub fn shutting_down() -> Self {
         Self::new(Code::SHUTTING_DOWN, "the server is shutting down")
     }
@@ -78,7 +78,7 @@ impl Refusal {
 pub struct Receipt {
     /// The file's size in bytes.
     pub size: u64,
-    /// The digest that was compared, where one was asked for.
+    /// The digest that was compared, if one was promised.
     pub digest: Option<Digest>,
     /// The final name, byte for byte.
     pub stored_name: String,
@@ -124,10 +124,10 @@ impl Reply {
         out.extend_from_slice(line.as_bytes());
     }
 
-    /// Reads one line, its LF already taken off.
+    /// Parses one line without its LF.
     ///
     /// # Errors
-    /// [`ParseReplyError`] when the line is not UTF-8 or breaks the grammar.
+    /// [`ParseReplyError`] if the line is not UTF-8 or breaks the grammar.
     pub fn parse(line: &[u8]) -> Result<Self, ParseReplyError> {
         let line = std::str::from_utf8(line).map_err(|_| ParseReplyError)?;
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error() {
+    fn any_other_line_is_an_error() {
         let lines: [&[u8]; 12] = [
             b"",
             b"HTTP/1.1 200 OK",

@@ -1,36 +1,36 @@
-//! What a client asks for, in any dialect.
+//! A client's request, in any dialect.
 //!
-//! Values only. [`super::dialect`] says how each dialect spells them.
+//! Values only. [`super::dialect`] knows how each dialect spells them.
 
 use std::num::NonZeroU64;
 
 use super::{Algorithm, Dialect, Digest, Name};
 
-/// A file that a client wants to hand over.
+/// A client's request to store a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// How it was asked for.
+    /// The dialect of the request.
     pub dialect: Dialect,
-    /// What the file is to be called.
+    /// The name to store the file under.
     pub name: Name,
-    /// Its size in bytes, if the client tells it before the content.
+    /// The size in bytes, if it is given before the content.
     pub size: Option<u64>,
     /// The digest that its content must have.
     pub digest: Option<Promise>,
     /// What to do when the name is taken. `None`: the server's policy.
     pub on_exists: Option<OnExists>,
-    /// Under which it can be resumed after a broken connection.
+    /// The id under which the upload can be resumed after a broken connection.
     pub resume: Option<ResumeId>,
     /// The time of the stored file, in seconds since the epoch.
     pub mtime: Option<NonZeroU64>,
 }
 
-/// What a client calls an upload that it may have to resume: 1 to 64 of `A-Za-z0-9._-`.
+/// A client's name for an upload that it may have to resume: 1 to 64 of `A-Za-z0-9._-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeId(Box<str>);
 
 impl ResumeId {
-    /// Reads one, or returns `None` if the word is not valid.
+    /// Parses an id; `None` if the word is not valid.
     pub fn parse(word: &str) -> Option<Self> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         ((1..=64).contains(&word.len()) && word.bytes().all(is_allowed)).then(|| Self(word.into()))
@@ -45,14 +45,14 @@ impl ResumeId {
 /// A digest that a client promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// It is told before the content.
+    /// It is given before the content.
     Known(Digest),
     /// It comes after the content.
     Trailer(Algorithm),
 }
 
 impl Promise {
-    /// Which digest it is.
+    /// The algorithm of the digest.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Known(digest) => digest.algorithm(),
@@ -70,7 +70,7 @@ impl Request {
         Self { dialect, name, size: None, digest: None, on_exists: None, resume: None, mtime: None }
     }
 
-    /// The digest, if it is told before the content.
+    /// The digest, if it is given before the content.
     pub fn known_digest(&self) -> Option<Digest> {
         match self.digest? {
             Promise::Known(digest) => Some(digest),
@@ -82,12 +82,12 @@ impl Request {
 /// What to do when an upload's final name is already taken. The default is [`OnExists::Rename`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExists {
-    /// The upload is refused (409) and what is there stays as it is.
+    /// The upload is refused (409), and the existing file stays as it is.
     Refuse,
     /// The upload takes the next free name: `report.pdf.1`, `report.pdf.2`, …
     #[default]
     Rename,
-    /// The upload takes the place of the regular file that is there.
+    /// The upload replaces the existing regular file.
     Replace,
     /// As [`OnExists::Refuse`], except that a file of the same size and digest counts as stored: a retry changes nothing.
     /// Only a client asks for it; it is not a server policy.

@@ -1,4 +1,4 @@
-//! The client's half of a conversation: what is sent when, and how each upload ended.
+//! The client's half of a conversation: what to send when, and how each upload ended.
 //!
 //! ```text
 //!            begin()                 ok                  its last byte
@@ -11,12 +11,12 @@
 //!                                           Listen --> Over
 //! ```
 //!
-//! The driver does what [`Sender::step`] says, hands in the server's bytes when they arrive ([`Sender::receive`]), and
-//! takes the outcomes ([`Sender::outcome`]): one for each request, in their order. It may begin a request before the
-//! earlier ones have their outcomes, except in HTTP. It may block or be an event loop: this module knows no socket, no file
-//! and no clock, and any split of the same bytes gives the same outcomes.
+//! The driver does what [`Sender::step`] asks, passes in the server's bytes when they arrive ([`Sender::receive`]), and
+//! takes the outcomes ([`Sender::outcome`]): one for each request, in order. It may begin a request before the earlier ones
+//! have their outcomes, except in HTTP. It may block or be an event loop: this module knows no socket, no file and no
+//! clock, and any split of the same bytes gives the same outcomes.
 //!
-//! HTTP has the same steps. Its answers are heard in `sender/http.rs`.
+//! HTTP has the same steps. `sender/http.rs` reads its answers.
 
 mod http;
 
@@ -61,33 +61,32 @@ pub struct Sender {
     uploads: VecDeque<Upload>,
     /// The received bytes that are not yet a reply.
     heard: Vec<u8>,
-    /// The server has said its last word: an upload without a reply by the end of the stream is not served.
+    /// The server has sent its last reply: an upload without a reply at the end of the stream is not served.
     last_word_heard: bool,
     outcomes: VecDeque<Outcome>,
-    /// Where requests go, if they are HTTP's.
+    /// The site of the requests, in HTTP.
     site: Option<Arc<Site>>,
     answers: Answers,
     /// The server was told that no other request follows, so it closes after its answer.
     is_last_begun: bool,
 }
 
-/// What the driver does next.
+/// What the driver must do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// Send these bytes, in one write if they are a classic name, and call [`Sender::transmitted`].
     Transmit(&'a [u8]),
-    /// Send content from the start of this range, and hand the same bytes to [`Sender::content`].
+    /// Send content from the start of this range, and pass the same bytes to [`Sender::content`].
     Send(Range<u64>),
-    /// The server has this range of the content: hand it to [`Sender::content`], but do not send it.
+    /// The server has this range of the content. Pass it to [`Sender::content`], but do not send it.
     Digest(Range<u64>),
-    /// Report how much more content there is so far: [`Sender::supply`].
+    /// Report how much more content is available: [`Sender::supply`].
     Supply,
-    /// There is nothing to send: [`Sender::begin`] another upload if it [may](Sender::may_begin) be begun, or wait for the
-    /// server.
+    /// Nothing is left to send: [`Sender::begin`] another upload if [allowed](Sender::may_begin), or wait for the server.
     Idle,
     /// Shut down the write side of the stream, and call [`Sender::half_closed`].
     HalfClose,
-    /// Send nothing, wait for the server.
+    /// Send nothing, and wait for the server.
     Listen,
     /// The conversation has ended.
     Over,
@@ -101,14 +100,14 @@ pub type Outcome = Result<Stored, Failure>;
 pub enum Stored {
     /// By a clean close after the end of the content: the classic dialect has no receipt.
     Closed,
-    /// By a receipt for what was sent.
+    /// By a receipt for the sent content.
     Receipt(Receipt),
     /// By the status of an HTTP answer, from a server that gives no receipts. It has confirmed neither the size nor the
     /// digest.
     Answered(Answered),
 }
 
-/// What is known of a file for which there is no receipt.
+/// The knowledge about a file without a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The status of the answer: 200, 201 or 204.
@@ -117,16 +116,16 @@ pub struct Answered {
     pub size: u64,
     /// The content's digest, as it was sent, if one was computed.
     pub digest: Option<Digest>,
-    /// The name that the server tells, or else the one that was asked for.
+    /// The name in the server's answer, or else the requested one.
     pub name: Name,
 }
 
 /// Why an upload failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The server refused it.
+    /// The server refused the upload.
     Refused(Refusal),
-    /// The answer is not one of this protocol, or not one that is possible here.
+    /// The answer is not of this protocol, or not possible at this point.
     Foreign,
     /// The server knows only the classic dialect, and the request was in another.
     OnlyClassic,
@@ -138,18 +137,18 @@ pub enum Failure {
     Reset,
     /// The server ended the conversation over an earlier upload: nothing is stored.
     Unserved,
-    /// The size or the digest of the receipt is not that of the content.
+    /// The size or the digest in the receipt differs from the content.
     WrongReceipt(Receipt),
-    /// All was sent, and the connection ended without the receipt: the file may be stored or not.
+    /// Everything was sent, and the connection ended without the receipt: the file may be stored or not.
     Unknown,
 }
 
-/// Where the conversation as a whole stands.
+/// The state of the whole conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Open,
-    /// Nothing more will be sent: the write side is to be shut down.
+    /// Nothing more will be sent, so the write side must be shut down.
     Closing,
     HalfClosed,
     Over,
@@ -163,23 +162,23 @@ struct Upload {
     size: Option<u64>,
     /// Whether the server has said `ok`.
     ok_heard: bool,
-    /// How much of the content is sent or need not be sent, in bytes.
+    /// How much of the content is sent, or need not be sent, in bytes.
     position: u64,
     /// Whether the server may have some of it.
     may_be_held: bool,
     /// How much of the content the server has from an earlier connection, in bytes.
     held: u64,
-    /// The end of the content as far as it is known, in bytes.
+    /// The end of the content, as far as it is known, in bytes.
     goal: u64,
     hasher: Option<Hasher>,
-    /// Known from the start, or once the content is whole.
+    /// The digest: known from the start, or once the content is whole.
     digest: Option<Digest>,
     is_whole: bool,
     /// The name that was asked for, in HTTP.
     name: Option<Name>,
-    /// The content goes in HTTP's chunks.
+    /// The content is sent in HTTP's chunks.
     is_chunked: bool,
-    /// All of it goes in one of them: its size is known, and a digest follows.
+    /// The content is one chunk, because its size is known and a digest follows.
     is_one_chunk: bool,
 }
 
@@ -194,24 +193,23 @@ impl Sender {
         Self { site: Some(site), ..Self::default() }
     }
 
-    /// Whether another upload can be begun. HTTP's pipelining is not used: few servers take it.
+    /// Whether another upload can begin. HTTP's pipelining is not used, because few servers support it.
     pub fn may_begin(&self) -> bool {
         let is_turn = self.site.is_none() || self.uploads.is_empty();
         self.phase == Phase::Open && self.current().is_none() && is_turn && !self.is_last_begun
     }
 
-    /// Begins an upload. In the classic and line dialects a conversation is one upload, and the server is not told its
+    /// Begins an upload. In the classic and line dialects a conversation is one upload, and the request does not carry the
     /// `size`; if it is set here, the content ends there.
     ///
     /// # Panics
-    /// Unless it [may](Sender::may_begin) be begun, and if the conversation is HTTP and the request is not, or the other way
-    /// round.
+    /// Unless it is [allowed](Sender::may_begin), and if only one of the conversation and the request is HTTP.
     pub fn begin(&mut self, request: &Request) {
         self.begin_one(request, false);
     }
 
-    /// As [`Sender::begin`], for the last upload of the conversation. A server of HTTP is told, and closes after its
-    /// answer; in the other dialects it is no different.
+    /// As [`Sender::begin`], for the last upload of the conversation. An HTTP server is told, and closes after its answer;
+    /// in the other dialects there is no difference.
     ///
     /// # Panics
     /// As [`Sender::begin`].
@@ -229,7 +227,7 @@ impl Sender {
         self.begin_content();
     }
 
-    /// The content follows now, unless the server has to be waited for.
+    /// Starts the content, unless it must wait for the server.
     fn begin_content(&mut self) {
         if let Some(Upload { dialect, goal: goal @ 1.., is_one_chunk: true, .. }) =
             self.uploads.back().filter(|upload| !upload.waits_for_ok())
@@ -250,12 +248,12 @@ impl Sender {
         }
     }
 
-    /// The first `sent` bytes of [`Step::Transmit`] are sent.
+    /// Notes that the first `sent` bytes of [`Step::Transmit`] are sent.
     pub fn transmitted(&mut self, sent: usize) {
         self.unsent.drain(..sent);
     }
 
-    /// These bytes, from the start of [`Step::Send`] or [`Step::Digest`], are sent or read.
+    /// Takes bytes from the start of [`Step::Send`] or [`Step::Digest`], which were sent or read.
     pub fn content(&mut self, bytes: &[u8]) {
         let Some(upload) = self.current_mut() else { return };
         upload.position += bytes.len() as u64;
@@ -265,7 +263,7 @@ impl Sender {
         self.end_whole();
     }
 
-    /// Answers [`Step::Supply`]: there are `size` more bytes so far; 0 is the end of the content.
+    /// Answers [`Step::Supply`]: `size` more bytes are available; 0 is the end of the content.
     pub fn supply(&mut self, size: u64) {
         let Some(upload) = self.current_mut() else { return };
         upload.goal += size;
@@ -282,7 +280,7 @@ impl Sender {
         self.phase = Phase::HalfClosed;
     }
 
-    /// The server said `bytes`.
+    /// Takes `bytes` from the server.
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.site.is_some() {
             return self.hear_http(bytes);
@@ -304,13 +302,13 @@ impl Sender {
         !self.heard.is_empty()
     }
 
-    /// Whether the content waits for an answer that not every server gives: HTTP's `100 Continue`. After a while it is sent
-    /// without (RFC 9110, 10.1.1).
+    /// Whether the content waits for HTTP's `100 Continue`, which not every server sends. After a while it is sent without it
+    /// (RFC 9110, 10.1.1).
     pub fn awaits_continue(&self) -> bool {
         self.unsent.is_empty() && self.site.is_some() && self.current().is_some_and(Upload::waits_for_ok)
     }
 
-    /// Nothing arrived for a while, after a reply has begun or while [`Sender::awaits_continue`] is true.
+    /// Notes that nothing arrived for a while, after a reply has begun or while [`Sender::awaits_continue`] is true.
     pub fn end_of_burst(&mut self) {
         self.recognise_classic();
         if self.awaits_continue() {
@@ -318,7 +316,7 @@ impl Sender {
         }
     }
 
-    /// The server's side of the stream has ended.
+    /// Notes that the server's side of the stream has ended.
     pub fn end_of_stream(&mut self) {
         self.recognise_classic();
         self.end_answers(true);
@@ -329,14 +327,14 @@ impl Sender {
         });
     }
 
-    /// The connection was reset, or cannot be used any more for some other reason.
+    /// Notes that the connection was reset, or cannot be used any more for another reason.
     pub fn reset(&mut self) {
         self.recognise_classic();
         self.end_answers(false);
         self.end(Upload::reset);
     }
 
-    /// The next outcome: that of the oldest upload whose outcome was not taken yet.
+    /// Takes the outcome of the oldest upload, if it is known.
     pub fn outcome(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
     }
@@ -365,7 +363,7 @@ impl Sender {
         }
     }
 
-    /// `ok` has no LF, and nothing follows it. A refusal in its place is a line.
+    /// Reads a classic answer: `ok` without an LF, and nothing after it, or a refusal as a line.
     fn hear_classic(&mut self) {
         let upload = self.uploads.front_mut().expect("a classic upload is being sent");
         match self.heard.as_slice() {
@@ -410,7 +408,7 @@ impl Sender {
         }
     }
 
-    /// Whether the server said `ok` without an offset, which only a classic server does.
+    /// Whether the server sent `ok` without an offset, which only a classic server does.
     fn has_heard_bare_ok(&self) -> bool {
         let is_framed = self.uploads.front().is_some_and(|upload| upload.dialect.is_framed());
         is_framed && self.heard.trim_ascii_end() == b"ok"
@@ -437,7 +435,7 @@ impl Sender {
         }
     }
 
-    /// Stops sending: the server would discard it, and closes when it sees the end.
+    /// Stops sending after the server's last reply: it discards further content, and closes when it sees the end.
     fn hear_last_word(&mut self) {
         self.last_word_heard = true;
         self.unsent.clear();
@@ -451,7 +449,7 @@ impl Sender {
             Some(upload) if upload.may_be_done() => {}
             _ => return self.end_with(Failure::Foreign),
         }
-        let upload = self.uploads.pop_front().expect("it was just looked at");
+        let upload = self.uploads.pop_front().expect("the first upload was just seen");
         self.outcomes.push_back(upload.check(receipt));
         if !upload.dialect.is_framed() {
             self.phase = Phase::Over;
@@ -462,7 +460,7 @@ impl Sender {
         self.end(|_| Err(failure.clone()));
     }
 
-    /// Ends the conversation: each upload without an outcome gets this one.
+    /// Ends the conversation. Each upload without an outcome gets this one.
     fn end(&mut self, outcome: impl Fn(&Upload) -> Outcome) {
         self.outcomes.extend(self.uploads.drain(..).map(|upload| outcome(&upload)));
         self.phase = Phase::Over;
@@ -522,7 +520,7 @@ impl Upload {
         is_possible && !self.ok_heard && self.dialect.manners().ok != Leave::Never
     }
 
-    /// The content that the server has must still be read if its digest is not known yet.
+    /// Continues at `offset`. The content before it must still be read if its digest is not known yet.
     fn resume_at(&mut self, offset: u64) {
         self.ok_heard = true;
         if self.dialect == Dialect::Ask {
@@ -531,7 +529,7 @@ impl Upload {
         }
     }
 
-    /// Whether a receipt is possible now. If the digest is known from the start, the server may have the file already.
+    /// Whether a receipt is possible now. If the digest is known from the start, the file may be stored already.
     fn may_be_done(&self) -> bool {
         self.is_whole || (self.waits_for_ok() && self.digest.is_some())
     }
@@ -561,7 +559,7 @@ impl Upload {
 }
 
 impl Failure {
-    /// Whether the file may be stored all the same.
+    /// Whether the file may be stored in spite of the failure.
     pub fn may_be_stored(&self) -> bool {
         matches!(self, Self::Unknown | Self::WrongReceipt(_))
     }
@@ -570,7 +568,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            // The words are the peer's: quoted and escaped, so that they cannot reach into a terminal.
+            // The words come from the peer, so quote and escape them: they must not control a terminal.
             Self::Refused(Refusal { code, retry_seconds, words }) => {
                 write!(f, "the server refuses it ({}): {words:?}", code.0)?;
                 return retry_seconds.map_or(Ok(()), |seconds| write!(f, "; try again in {seconds} s"));
@@ -602,7 +600,7 @@ mod tests {
 
     pub(super) const CONTENT: &[u8] = b"twelve bytes";
     pub(super) const SIZE: u64 = CONTENT.len() as u64;
-    /// crc32c of [`CONTENT`] (another library's word).
+    /// The crc32c of [`CONTENT`], computed by another library.
     const DIGEST: Digest = Digest::Crc32c(0xf22a_f478);
 
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -636,7 +634,7 @@ mod tests {
         sender
     }
 
-    /// Does all that can be done without the server, `piece` bytes at a time. Returns what went over the wire.
+    /// Takes all steps that need no server, `piece` bytes at a time. Returns the bytes that were sent.
     pub(super) fn run(sender: &mut Sender, piece: u64) -> String {
         let mut wire = Vec::new();
         let mut supplied = 0;
@@ -672,7 +670,7 @@ mod tests {
         String::from_utf8(wire).unwrap()
     }
 
-    /// One conversation: what is asked for, what the server says before and after the content, and how it ends.
+    /// One conversation: the requests, the server's replies before and after the content, and the end.
     struct Script {
         requests: Vec<Request>,
         before: &'static str,
@@ -681,7 +679,7 @@ mod tests {
         outcomes: Vec<Outcome>,
     }
 
-    /// Plays `script`, what the server says in pieces that end at `cuts`. Returns the outcomes.
+    /// Plays `script`, with the server's bytes cut at `cuts`. Returns the outcomes.
     fn play(script: &Script, cuts: &[usize]) -> Vec<Outcome> {
         let mut sender = Sender::new();
         for request in &script.requests[..script.requests.len() - 1] {
@@ -809,7 +807,7 @@ mod tests {
                 vec![a(), Err(Failure::Unknown), Err(Failure::Unknown)],
             ),
             script(three(), "done 12 crc32c:f22af478 a\n", End::Open, vec![a()]),
-            // What was on its way to the disk before the last word is still told of.
+            // Files that were on their way to the disk before the last reply still get receipts.
             script(
                 three(),
                 "no 500 the disk failed\ndone 12 crc32c:f22af478 a\n",
@@ -849,7 +847,8 @@ mod tests {
                 vec![refused(409, "taken"), refused(409, "taken too")],
             ),
             Script { before: "no 413 large\n", ..one(request(Put), "", End::Stream, refused(413, "large")) },
-            // A code that could keep step, in the middle of content, does not: another connection claims the upload.
+            // In the middle of content, even a code that keeps step ends the conversation: another connection claims the
+            // upload.
             ask(resumed(trailer(Ask)), "ok 7\nno 409 claimed\n", "", End::Stream, refused(409, "claimed")),
             Script { before: "done 12 - a\n", ..script(put(), "", End::Open, vec![Err(Failure::Foreign)]) },
         ]
@@ -904,7 +903,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_over_the_wire_is_the_same_in_every_piece() {
+    fn the_sent_bytes_are_the_same_in_every_piece() {
         let chunked = Request { size: None, ..trailer(Dialect::Put) };
         for (request, wire) in [
             (request(Dialect::Line), "a.txt\ntwelve bytes|"),
@@ -928,7 +927,7 @@ mod tests {
         for (request, ok, content) in [
             (&trailer(Dialect::Classic), "ok", "twelve bytes|"),
             (&trailer(Dialect::Ask), "ok 0\n", "twelve bytescrc32c=f22af478\n"),
-            // The digest is that of the whole file, whatever the server holds of it.
+            // The digest covers the whole file, whatever part of it the server holds.
             (&resumed, "ok 7\n", "bytescrc32c=f22af478\n"),
             (&resumed, "ok 12\n", "crc32c=f22af478\n"),
         ] {
@@ -946,7 +945,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_holds_is_not_read_where_the_digest_is_known() {
+    fn the_part_that_the_server_holds_is_not_read_if_the_digest_is_known() {
         let mut sender = begun(&resumed(known(Dialect::Ask)));
         run(&mut sender, 100);
         sender.receive(b"ok 7\n");
@@ -962,7 +961,7 @@ mod tests {
             sender.transmitted(header.len());
             sender.receive(said.as_bytes());
             assert_eq!(sender.step(), Step::HalfClose);
-            // What had been read for sending meanwhile.
+            // Content that was read in the meantime.
             sender.content(CONTENT);
             assert_eq!(run(&mut sender, 5), "|");
             assert_eq!(sender.step(), Step::Listen);
@@ -986,7 +985,7 @@ mod tests {
     }
 
     #[test]
-    fn ok_that_stays_alone_is_a_classic_servers() {
+    fn ok_without_an_offset_comes_from_a_classic_server() {
         let mut sender = begun(&request(Dialect::Ask));
         run(&mut sender, 100);
         sender.receive(b"ok");
@@ -997,7 +996,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_is_not_collected_for_ever() {
+    fn a_line_without_an_end_is_not_collected_without_limit() {
         for dialect in [Dialect::Classic, Dialect::Line, Dialect::Put] {
             let mut sender = begun(&request(dialect));
             sender.receive(b"no 500 ");

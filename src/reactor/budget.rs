@@ -3,7 +3,7 @@
 //! Reading until `WouldBlock` ends only if the peer pauses. A peer that sends as fast as it is read never does: without
 //! a budget it would keep the thread to itself.
 
-/// Bytes that may be spent. The last read may overdraw it, because its size is known only afterwards.
+/// A number of bytes that may be spent. The last read may overdraw it, because its size is known only afterwards.
 ///
 /// ```
 /// use intake::reactor::Budget;

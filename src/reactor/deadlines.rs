@@ -1,12 +1,11 @@
-//! When each connection must be looked at, at the latest.
+//! The deadline of each connection: when it must be looked at, at the latest.
 //!
-//! The first deadline is when the poll must return at the latest; the server arms a timer of the kernel's for it. One
-//! entry for each [`Id`], and a lazy one: moving a deadline away costs nothing, because the entry stays where it is. When it comes due its owner is
-//! asked, finds that it is early, and arms it again. A busy upload so touches the heap once per timeout, not once per
-//! read.
+//! The poll must return at the first deadline; the server arms a kernel timer for it. Each [`Id`] has one entry, and a lazy
+//! one: moving a deadline away costs nothing, because the entry stays where it is. When the entry comes due, its owner
+//! finds that it is early, and arms it again. So a busy upload touches the heap once per timeout, not once per read.
 //!
-//! A binary heap that knows the place of each entry, so that an entry can be removed from the middle. It takes 20 bytes
-//! for each, less than half of what a tree takes.
+//! A binary heap that knows the place of each entry, so that an entry can be removed from the middle. It takes 20 bytes an
+//! entry, less than half of a tree.
 
 use super::{Id, Moment};
 
@@ -57,7 +56,7 @@ impl Deadlines {
         }
     }
 
-    /// Removes the entry of `id`. Call it when `id` is given up, so that no entry outlives its owner.
+    /// Removes the entry of `id`. Call it when the owner of `id` ends, so that no entry outlives it.
     pub fn disarm(&mut self, id: Id) {
         match self.places.get(id.index()) {
             None | Some(&NOWHERE) => {}
@@ -160,7 +159,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same as a sorted list of what is armed, whatever is done to it.
+        /// Behaves like a sorted list of the armed entries, whatever the operations.
         #[test]
         fn all_come_in_order_whatever_was_armed_and_disarmed(
             deeds in vec((0..3u8, 0..20usize, 0..50u64), 0..300)

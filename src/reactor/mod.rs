@@ -1,4 +1,4 @@
-//! What a turn of the event loop is made of: slots, a ready queue, moments and deadlines, a table of them, and a budget.
+//! The parts of an event loop's turn: slots, a ready queue, moments and deadlines, a table of them, and a budget.
 //!
 //! ```text
 //!   event ---> Slots: whose is it? a stale event finds nothing
@@ -10,7 +10,7 @@
 //!                                                  Deadlines: how long it may wait
 //! ```
 //!
-//! The kernel reports each *change* once (edge-triggered, epoll(7)). It does not report again what was left undone. So
+//! The kernel reports each *change* once (edge-triggered, epoll(7)). It does not report unfinished work again. So
 //! readiness is kept here until a read or a write returns `WouldBlock`. A connection is either drained or in the ready
 //! queue. One that is neither waits for an event that never comes, and under load this goes unnoticed, because the next
 //! bytes make a new edge.

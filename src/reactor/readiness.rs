@@ -1,6 +1,6 @@
-//! What is worth a try: plain data, whatever reports it.
+//! Readiness as plain data, whatever reports it.
 
-/// Which operations are worth a try.
+/// The operations that are worth a try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// A read finds bytes, the end or an error.
@@ -10,7 +10,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Adds what another event said. An edge is reported once, so nothing that was said before is forgotten.
+    /// Adds the readiness of another event. An edge is reported once, so the earlier readiness stays.
     pub fn add(&mut self, other: Self) {
         self.readable |= other.readable;
         self.writable |= other.writable;

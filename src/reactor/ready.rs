@@ -1,4 +1,4 @@
-//! The connections that have work to do now, first come first served.
+//! The connections that have work to do now, in the order of their arrival.
 //!
 //! Edge-triggered readiness is reported once. A connection that is not drained when its budget is spent must be
 //! remembered here, or it waits for an edge that never comes.
@@ -24,7 +24,7 @@ use super::Id;
 ///     let id = ready.pop().unwrap();
 ///     served.push(slots.get(id).unwrap());
 ///     if id == flood {
-///         ready.push(flood); // It has more to read, and no event will say so.
+///         ready.push(flood); // It has more to read, and no event will report that.
 ///     }
 /// }
 /// assert_eq!((served, ready.len()), (vec![&"flood", &"other"], 1));
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_stands_once_and_in_order() {
+    fn each_is_queued_once_and_in_order() {
         let mut slots = Slots::default();
         let (a, b) = (slots.insert(()), slots.insert(()));
         let mut ready = ReadyQueue::default();

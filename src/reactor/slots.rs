@@ -5,7 +5,7 @@
 
 use slab::Slab;
 
-/// Names one value in a slot for good: a later value in the same slot has another serial number.
+/// Identifies one value for good: a later value in the same slot has another serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     key: u32,
@@ -13,7 +13,7 @@ pub struct Id {
 }
 
 impl Id {
-    /// As one number, which is never below 2^32: smaller numbers are free for fixed tokens.
+    /// The id as one number, which is never below 2^32: smaller numbers are free for fixed tokens.
     pub fn to_bits(self) -> u64 {
         u64::from(self.serial) << 32 | u64::from(self.key)
     }
@@ -42,7 +42,7 @@ impl Id {
 ///
 /// let mut connections = Slots::default();
 /// let old = connections.insert("old");
-/// let token = old.to_bits(); // What the kernel gets, and gives back with each event.
+/// let token = old.to_bits(); // The kernel returns it with each event.
 /// connections.remove(old);
 /// let young = connections.insert("young");
 /// assert_ne!(young, old, "although it has the same slot");

@@ -1,7 +1,7 @@
-//! Who is here, who is ready and who is due: the invariant of an edge-triggered loop, in one place.
+//! All connections, those that are ready, and those that are due: the invariant of an edge-triggered loop, in one place.
 //!
-//! **A guest that could get further stands in the ready queue.** Its edge has been reported and will not be reported again,
-//! so a guest that is neither queued nor drained would wait for ever. [`Table::wait`] checks that in debug builds.
+//! **A guest that could make progress is in the ready queue.** Its edge has been reported and will not be reported again,
+//! so a guest that is neither queued nor drained would wait without end. [`Table::wait`] checks that in debug builds.
 //!
 //! ```text
 //!   admit, absorb, queue --> ready --pop_ready--> (served) --+-- wait      drained; due at its deadline
@@ -14,12 +14,12 @@
 
 use super::{Deadlines, Id, Moment, Readiness, ReadyQueue, Slots};
 
-/// What a loop serves: one end of a connection.
+/// An object that the loop serves: one end of a connection.
 pub trait Guest {
-    /// Notes what an event said. Returns whether serving it may get it further.
+    /// Notes the readiness of an event. Returns whether the guest could now make progress.
     fn absorb(&mut self, readiness: Readiness) -> bool;
 
-    /// Whether serving it at `now` would get it further, so that it must not wait for an event.
+    /// Whether the guest could make progress at `now`, so that it must not wait for an event.
     fn is_ready(&self, now: Moment) -> bool;
 }
 
@@ -47,7 +47,7 @@ pub trait Guest {
 /// assert_eq!(table.pop_ready(), Some(id), "its first bytes may have come already");
 /// table.wait(id, now + Duration::from_secs(60), now);
 /// table.absorb(id, Readiness { readable: true, writable: false });
-/// assert_eq!(table.pop_due(now + Duration::from_secs(60)), None, "what has come is read before it is called late");
+/// assert_eq!(table.pop_due(now + Duration::from_secs(60)), None, "its bytes are read before it counts as late");
 /// assert_eq!(table.pop_ready(), Some(id));
 /// ```
 #[derive(Debug)]
@@ -69,21 +69,21 @@ impl<T: Guest> Table<T> {
         self.slots.next_id()
     }
 
-    /// Takes in a guest, and queues it: what came before it was registered makes no event.
+    /// Adds a guest, and queues it, because bytes that came before it was registered make no event.
     pub fn admit(&mut self, guest: T) -> Id {
         let id = self.slots.insert(guest);
         self.ready.push(id);
         id
     }
 
-    /// Takes in a guest that has nothing to do before its first event or `at`.
+    /// Adds a guest that has nothing to do before its first event or `at`.
     pub fn admit_waiting(&mut self, guest: T, at: Moment) -> Id {
         let id = self.slots.insert(guest);
         self.deadlines.arm(id, at);
         id
     }
 
-    /// Passes on what an event said about `id`. Nothing is served or removed yet.
+    /// Passes the readiness of an event to the guest `id`. Nothing is served or removed yet.
     pub fn absorb(&mut self, id: Id, readiness: Readiness) {
         if self.slots.get_mut(id).is_some_and(|guest| guest.absorb(readiness)) {
             self.ready.push(id);
@@ -95,7 +95,7 @@ impl<T: Guest> Table<T> {
         self.ready.push(id);
     }
 
-    /// `id` waits for its next event, until `at` at most.
+    /// Lets `id` wait for its next event, until `at` at most.
     pub fn wait(&mut self, id: Id, at: Moment, now: Moment) {
         debug_assert!(
             self.get(id).is_none_or(|guest| !guest.is_ready(now)),
@@ -112,18 +112,18 @@ impl<T: Guest> Table<T> {
         self.slots.remove(id)
     }
 
-    /// The first guest of the ready queue. Serve it, then say what becomes of it.
+    /// Takes the first guest out of the ready queue. Serve it, and then queue it, let it wait, or remove it.
     pub fn pop_ready(&mut self) -> Option<Id> {
         self.ready.pop()
     }
 
-    /// How many stand in the ready queue. A turn serves so many: what is queued meanwhile has its turn in the next.
+    /// The length of the ready queue. A turn serves this many; guests that are queued meanwhile are served in the next turn.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The first guest whose deadline was at `asked` or earlier. One in the ready queue is not late: it gets its deadline
-    /// anew when it has been served.
+    /// The first guest whose deadline was at `asked` or earlier. A guest in the ready queue is not late: it gets a new
+    /// deadline after it is served.
     pub fn pop_due(&mut self, asked: Moment) -> Option<Id> {
         std::iter::from_fn(|| self.deadlines.pop_due(asked)).find(|id| !self.ready.contains(*id))
     }
@@ -153,7 +153,7 @@ impl<T: Guest> Table<T> {
         self.slots.ids().filter_map(|id| Some((id, self.slots.get(id)?)))
     }
 
-    /// How many there are.
+    /// How many guests there are.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "an edge that has been reported")]
-    fn a_guest_that_could_get_further_must_not_wait() {
+    fn a_guest_that_could_make_progress_must_not_wait() {
         let mut table = Table::default();
         let id = table.admit(Reader(false));
         table.pop_ready();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_queued_are_not_late_and_the_others_are() {
+    fn queued_guests_are_not_late_and_others_are() {
         let (mut table, now) = (Table::default(), Moment::default());
         let [queued, late] = [(); 2].map(|()| table.admit_waiting(Reader(false), now));
         table.absorb(queued, READABLE);

@@ -12,7 +12,7 @@ use crate::cli::output::complain;
 const RATE_SPAN: Duration = Duration::from_secs(1);
 /// How often a line is printed if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-/// How many reasons for failures are shown, at most.
+/// The most reasons for failures that are shown.
 const REASONS_TOLD: usize = 3;
 
 /// The progress display, on standard error.

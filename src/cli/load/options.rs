@@ -74,7 +74,7 @@ pub struct Load {
     #[arg(long, value_name = "TIME", default_value_t = Span::default())]
     pub ramp: Span,
     /// Which side closes first. With `client`, put, ask and HTTP close after their receipts; classic and line close as soon
-    /// as everything is sent, and do not hear the outcome. `reset` is for put, ask and HTTP
+    /// as everything is sent, and do not learn the outcome. `reset` is for put, ask and HTTP
     #[arg(long, value_parser = one_of(CLOSERS), default_value = word_of(CLOSERS, Closer::default()))]
     pub closer: Closer,
     /// Share of the clients that misbehave, by kind; see below
@@ -113,9 +113,9 @@ const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];
 
 const DEFAULT_SIZE: u64 = 64 << 10;
-/// As long as `send` waits for a server, and a server for its clients.
+/// The same as the timeout of `send` for a server, and of a server for its clients.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// For a run that is not limited by --files.
+/// The duration of a run without --files.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 impl Load {
@@ -143,12 +143,12 @@ impl Load {
         }
     }
 
-    /// The dialect that was typed, or else the one that the address asks for.
+    /// The dialect that was given, or else the default for the address.
     pub fn dialect(&self) -> Dialect {
         self.dialect.unwrap_or(if self.address.is_http() { Dialect::Http } else { Dialect::Put })
     }
 
-    /// The seed that was typed, or else a random one: a new one at each call.
+    /// The seed that was given, or else a random one, which differs at each call.
     pub fn seed(&self) -> u64 {
         self.seed.map_or_else(any_seed, u64::from)
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_has_an_end_even_if_none_is_asked_for() {
+    fn a_run_without_options_ends() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for (typed, files, duration) in [
             ("", None, seconds(10)),

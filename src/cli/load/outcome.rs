@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Output, complain};
 
 impl Load {
-    /// Whether every `--fail-if` names a figure that a report like this one has.
+    /// Checks that every `--fail-if` names a figure of a report like this one.
     pub fn check_conditions(&self, report: &Value) -> Result<(), String> {
         let figures = figures(report);
         self.fail_if.iter().try_for_each(|condition| condition.find(&figures).map(|_| ()))

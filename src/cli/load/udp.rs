@@ -20,7 +20,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The plan that the options describe.
 ///
 /// # Errors
-/// A message, if the size is not one that a datagram can have.
+/// A message, if no datagram can have this size.
 pub fn plan(load: &Load, target: SocketAddr) -> Result<EchoPlan, String> {
     let allowed = SIZE_MIN_BYTES as u64..=SIZE_MAX_BYTES as u64;
     let size = match load.size.unwrap_or(Sizes::Range(DEFAULT_SIZE, DEFAULT_SIZE)) {
@@ -67,7 +67,7 @@ mod tests {
     use intake::server::config::Config;
 
     #[test]
-    fn the_limit_that_a_report_names_is_the_servers() {
+    fn the_limit_in_a_report_is_the_servers_default() {
         assert_eq!(Some(DEFAULT_UDP_RATE), Config::default().udp_rate);
     }
 }

@@ -14,7 +14,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reads a list; `-` is standard input.
 ///
 /// # Errors
-/// When it cannot be read, or is UTF-16.
+/// If it cannot be read, or is UTF-16.
 pub fn read(list: &Path) -> io::Result<Vec<PathBuf>> {
     let mut bytes = Vec::new();
     if list == Path::new(STDIN) {
@@ -39,7 +39,7 @@ fn is_utf16(bytes: &[u8]) -> bool {
     (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) && bytes.contains(&0)
 }
 
-/// If `path` cannot be used: what may be wrong with the list.
+/// If `path` cannot be used: a possible error in the list.
 pub fn advice(path: &Path) -> &'static str {
     let bytes = path.as_os_str().as_bytes();
     if bytes.ends_with(b"\r") {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_editors_put_into_a_list_is_named() {
+    fn additions_of_editors_to_a_list_are_named() {
         assert!(advice(Path::new("a.txt\r")).contains("tr -d"));
         assert!(advice(Path::new("\u{feff}a.txt")).contains("byte order mark"));
         assert_eq!(advice(Path::new("a.txt")), "");

@@ -1,7 +1,7 @@
 //! The list of stored files for `sha256sum -c` in the server's directory: a digest and a stored name for each.
 //!
-//! It is written beside its final path, and gets its name at the end of the run. So a run that is interrupted, or that
-//! stores nothing, leaves the list of an earlier run as it was.
+//! It is written beside its final path, and renamed at the end of the run. So a run that is interrupted, or that stores
+//! nothing, leaves the list of an earlier run as it was.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,13 +22,13 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The digest that it lists.
+    /// The digest algorithm of the list.
     pub const ALGORITHM: Algorithm = Algorithm::Sha256;
 
-    /// Begins an empty list that will be `path`, or where that is a symbolic link, the file that it leads to.
+    /// Begins an empty list for `path`, or if that is a symbolic link, for the file that it leads to.
     ///
     /// # Errors
-    /// In words.
+    /// A message.
     pub fn create(path: &Path) -> Result<Self, String> {
         Self::open(path).map_err(|error| format!("the manifest {path:?} cannot be written: {error}"))
     }
@@ -63,7 +63,7 @@ impl Manifest {
     pub fn add(&mut self, sent: &Sent) -> io::Result<()> {
         let (digest, name) = match &sent.stored {
             Stored::Receipt(Receipt { digest: Some(digest), stored_name, .. }) => (digest, stored_name.as_str()),
-            // Without a receipt this side's digest says what must be there.
+            // Without a receipt, this side's digest is the expected one.
             Stored::Answered(Answered { digest: Some(digest), name, .. }) => (digest, name.as_str()),
             _ => return Ok(()),
         };
@@ -83,14 +83,14 @@ impl Manifest {
             false => Ok(false),
         };
         if !matches!(published, Ok(true)) {
-            // If that fails, a file stays whose name says what it is.
+            // If that fails, the temporary file stays; its name tells what it is.
             let _ = fs::remove_file(&part);
         }
         published
     }
 }
 
-/// A line in the format of coreutils: a backslash in front says that the name contains escapes.
+/// A line in the format of coreutils: a leading backslash means that the name contains escapes.
 fn line(digest: &Digest, name: &str) -> String {
     let escaped = name.replace('\\', r"\\").replace('\r', r"\r");
     let mark = if escaped == name { "" } else { "\\" };
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_written_in_place_and_a_directory_is_refused() {
+    fn a_device_is_written_in_place_and_a_directory_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         assert!(Manifest::create(directory.path()).is_err());
         let mut full = Manifest::create(Path::new("/dev/full")).unwrap();

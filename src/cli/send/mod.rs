@@ -1,6 +1,6 @@
 //! `intake send`: sends files over a few connections, and reports the receipt of each.
 //!
-//! What is typed becomes a plan and a list of uploads. How they are sent is not known here.
+//! Turns the options into a plan and a list of uploads. Does not know how they are sent.
 
 mod list;
 mod manifest;
@@ -87,11 +87,11 @@ pub struct Send {
 /// More connections would be no faster, and the server would have fewer left for others.
 const JOBS_MAX: i64 = 64;
 
-/// What is to be sent.
+/// The files to send.
 #[derive(Default)]
 struct Checked {
     uploads: Vec<Upload>,
-    /// The size of each upload in bytes, where it is known.
+    /// The size of each upload in bytes, if it is known.
     sizes: Vec<Option<u64>>,
     /// The files that cannot be sent, and why.
     rejected: Vec<(PathBuf, String)>,
@@ -130,7 +130,7 @@ impl Send {
         self.send(self.check_all())
     }
 
-    /// Whether `path` leads to a file that is to be sent, or to the list of them.
+    /// Whether `path` leads to a file to send, or to the list of files.
     fn is_input(&self, path: &Path) -> bool {
         let Ok(output) = fs::metadata(path) else { return false };
         let sources = self.files.iter().map(|file| self.source(file));
@@ -164,7 +164,7 @@ impl Send {
         checked
     }
 
-    /// The upload of `file`, and its size in bytes where that is known.
+    /// The upload of `file`, and its size in bytes if it is known.
     fn check(&self, file: &Path, results: Option<&Metadata>) -> Result<(Upload, Option<u64>), String> {
         let source = self.source(file);
         let size = source.check().map_err(|error| error.to_string())?;
@@ -184,7 +184,7 @@ impl Send {
     }
 
     fn send(&self, Checked { uploads, sizes, rejected }: Checked) -> Exit {
-        let site = self.to.site(self.dialect).expect("it was looked at before");
+        let site = self.to.site(self.dialect).expect("the site was checked before");
         let may_be_classic = site.is_none() && self.dialect.is_none_or(Dialect::is_framed);
         let mut teller = Teller::new(&uploads, self.json, may_be_classic);
         for (file, words) in &rejected {
@@ -253,7 +253,7 @@ fn read_list(list: &Path) -> Result<Vec<PathBuf>, String> {
     list::read(list).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// The file that standard output goes to, if it is one. To send it would be to send what the run itself writes.
+/// The file that standard output goes to, if it is one. Sending it would send the run's own output.
 fn results_file() -> Option<Metadata> {
     let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
     fs::File::from(stdout).metadata().ok().filter(Metadata::is_file)
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_wrong_usage() {
+    fn contradictory_options_are_a_usage_error() {
         assert_eq!(parse(&["a", "b", "--name", "c"]).unwrap().run(), Exit::Usage);
         assert_eq!(parse(&["a", "--manifest", "m", "--dialect", "line"]).unwrap().run(), Exit::Usage);
     }
@@ -330,7 +330,7 @@ mod tests {
         let good = directory.path().join("good");
         fs::write(&good, b"hello").unwrap();
         let (good, missing) = (good.to_str().unwrap(), directory.path().join("missing"));
-        // Nothing listens there: a run that connects has another exit.
+        // Nothing listens there, so a run that connects has another exit code.
         let nowhere = ["--to", "127.0.0.1:1", "--retry", "0"];
         for bad in [directory.path(), &missing] {
             let bad = bad.to_str().unwrap();

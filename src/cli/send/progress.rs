@@ -9,25 +9,25 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Progress {
     bars: MultiProgress,
     jobs: Vec<ProgressBar>,
-    /// Of all files.
+    /// The bar for all files.
     total: ProgressBar,
     state: Mutex<State>,
 }
 
 struct State {
-    /// How far each upload is, in bytes.
+    /// The position of each upload, in bytes.
     positions: Vec<u64>,
     /// The upload that each job's bar shows.
     shown: Vec<Option<usize>>,
 }
 
-/// What a bar shows of a file.
+/// The part of an upload that its bar shows.
 pub struct Shown<'a> {
-    /// Which upload it is.
+    /// The index of the upload.
     pub upload: usize,
     /// The name at the server.
     pub name: &'a str,
-    /// In bytes, where that is known.
+    /// The size in bytes, if it is known.
     pub size: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Progress {
         let total = ProgressBar::hidden().with_message(format!("{} files", sizes.len()));
         total.set_style(style(SIZED));
         total.set_length(sizes.iter().flatten().sum());
-        // A single file has its own bar, and needs no second.
+        // A single file needs no second bar.
         let total = if sizes.len() > 1 { bars.add(total) } else { total };
         let jobs: Vec<_> =
             (0..jobs.min(sizes.len())).map(|_| bars.add(ProgressBar::no_length().with_style(style("")))).collect();
@@ -49,7 +49,7 @@ impl Progress {
         Self { bars, jobs, total, state: Mutex::new(state) }
     }
 
-    /// Shows that an upload has got to `position`, in bytes.
+    /// Shows that an upload has reached `position`, in bytes.
     pub fn set(&self, job: usize, shown: &Shown<'_>, position: u64) {
         let mut state = self.state.lock().expect("no holder panics");
         let before = std::mem::replace(&mut state.positions[shown.upload], position);
@@ -64,12 +64,12 @@ impl Progress {
         bar.set_position(position);
     }
 
-    /// Prints something between the bars.
+    /// Hides the bars while `print` runs.
     pub fn suspended(&self, print: impl FnOnce()) {
         self.bars.suspend(print);
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub fn clear(&self) {
         // Fails only if the terminal is gone.
         let _ = self.bars.clear();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_follows_what_is_sent_and_sent_again() {
+    fn the_total_follows_uploads_and_their_repetition() {
         let progress = Progress::new(&[Some(100), Some(50)], 4);
         let first = Shown { upload: 0, name: "a", size: Some(100) };
         let second = Shown { upload: 1, name: "b", size: Some(50) };

@@ -1,4 +1,4 @@
-//! Reports how each upload ended, for people or for programs, and how that makes the run end.
+//! Reports how each upload ended, for people or for programs, and derives the exit code of the run.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use super::manifest::Manifest;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, complain};
 
-/// Reports how each file ended, and remembers what that makes of the run.
+/// Reports how each file ended, and keeps track of the exit code.
 pub struct Teller<'a> {
     uploads: &'a [Upload],
     json: bool,
@@ -21,15 +21,15 @@ pub struct Teller<'a> {
     manifest: Option<Manifest>,
     /// The manifest could not be written.
     is_manifest_broken: bool,
-    /// Which files have ended.
+    /// For each file, whether its end was reported.
     told: Vec<bool>,
-    /// The server may not know the dialect: so far no reply shows that it does.
+    /// The server may not know the dialect, since no reply has shown that it does.
     may_be_classic: bool,
     exit: Exit,
 }
 
 impl<'a> Teller<'a> {
-    /// `may_be_classic`: the dialect is one that not every server knows.
+    /// `may_be_classic`: not every server knows the dialect.
     pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool) -> Self {
         Self {
             uploads,
@@ -95,7 +95,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// What to do about it, where that is an option of this program.
+    /// Advice about the error, if an option of this program helps.
     fn advice(&self, error: &SendError) -> &'static str {
         match error {
             SendError::Foreign(said) if said.starts_with("HTTP/") => {
@@ -109,7 +109,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// Reports what was not tried, gives the manifest its name, and returns how the run ended.
+    /// Reports files that were not tried, renames the manifest to its final path, and returns the exit code.
     pub fn finish(mut self) -> Exit {
         let untried: Vec<_> = self.uploads.iter().zip(&self.told).filter(|(_, told)| !**told).collect();
         if self.json {
@@ -129,7 +129,7 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// The path as it was typed.
+/// The path as it was given.
 fn typed(source: &Source) -> &Path {
     match source {
         Source::File(path) => path,
@@ -137,7 +137,7 @@ fn typed(source: &Source) -> &Path {
     }
 }
 
-/// How an upload ended, for people. The stored name comes from the server: it is quoted and escaped.
+/// How an upload ended, for people. The stored name comes from the server, so it is quoted and escaped.
 struct Words<'a>(&'a Sent);
 
 impl fmt::Display for Words<'_> {
@@ -160,7 +160,7 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// How an upload ended, for programs; without a result it was not tried. Bytes of a path that are not UTF-8 are replaced.
+/// How an upload ended, for programs. Without a result it was not tried. Bytes of a path that are not UTF-8 are replaced.
 fn json(path: &Path, result: Option<&Result<Sent, SendError>>) -> Value {
     let file = path.to_string_lossy();
     match result {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn words_say_what_is_known_and_escape_what_is_told() {
+    fn lines_tell_only_what_is_known_and_escape_the_servers_words() {
         let closed = Sent { stored: Stored::Closed, ..sent(None, "") };
         assert!(Words(&closed).to_string().contains("no receipt), 5 bytes in 1.500 s"));
         let name = Name::parse(b"b", NamePolicy::default()).unwrap();

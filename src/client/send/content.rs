@@ -1,9 +1,9 @@
-//! What is sent: a file of a known size, or a stream that is read until it ends.
+//! The content of an upload: a file of a known size, or a stream that is read until it ends.
 //!
-//! A file whose size is 0 need not be empty: files in `/proc`, and in some file systems in user space, tell 0 and have
-//! content. Such a file is read once before its size is believed, and what it has is sent as a stream.
+//! A file whose size is 0 need not be empty: files in `/proc`, and in some file systems in user space, report 0 and have
+//! content. So such a file is read once, and if it has content, it is sent as a stream.
 //!
-//! Knows files only, not what is done with their bytes.
+//! Knows files only, not how their bytes are used.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use rustix::system::uname;
 
 use crate::proto::{Algorithm, Digest, Hasher, ResumeId};
 
-/// How much is read at a time: enough that the system calls cost next to nothing beside the copying.
+/// How much is read at a time, in bytes: enough that system calls cost next to nothing beside the copying.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Where content comes from.
@@ -34,20 +34,20 @@ pub enum Source {
 /// Content that is open for reading.
 #[derive(Debug)]
 pub enum Content {
-    /// A regular file. It ends where it ended when it was opened; what is added later is left out.
+    /// A regular file, up to its size when it was opened. Bytes that are appended later are left out.
     File {
         /// Open for reading.
         file: File,
-        /// In bytes.
+        /// The size in bytes.
         size: u64,
     },
-    /// Content that is read from its start to its end, as its size is not known.
+    /// Content of unknown size, which is read from its start to its end.
     Stream {
         /// Open for reading.
         file: File,
         /// The bytes that were read last.
         chunk: Vec<u8>,
-        /// `chunk` was read when the file was opened, and is still to be supplied.
+        /// `chunk` was read when the file was opened, and is not supplied yet.
         is_preloaded: bool,
         /// It can be opened again, and read from its start.
         is_repeatable: bool,
@@ -65,24 +65,24 @@ pub enum SourceError {
     Io(io::Error),
     /// It is standard input, which was closed when the program was started.
     Closed,
-    /// It has less content than its size says, and its size has not changed: a file of `/sys`, for instance.
+    /// It has less content than its reported size, which has not changed: a file of `/sys`, for instance.
     Short {
-        /// In bytes, as the file system tells it.
+        /// The reported size in bytes.
         size: u64,
-        /// In bytes, as far as it could be read.
+        /// How much could be read, in bytes.
         read: u64,
     },
     /// It has become shorter.
     Shrunk {
-        /// In bytes, when it was opened.
+        /// The size in bytes when it was opened.
         size: u64,
-        /// In bytes, as far as it could be read.
+        /// How much could be read, in bytes.
         read: u64,
     },
 }
 
 impl Source {
-    /// Opens it.
+    /// Opens the source.
     ///
     /// # Errors
     /// [`SourceError`], before a byte is read.
@@ -96,7 +96,8 @@ impl Source {
         }
     }
 
-    /// Opens it and reads nothing, as some content can be read only once. Returns the size in bytes where that is known.
+    /// Opens the source without reading, because some content can be read only once. Returns the size in bytes if it is
+    /// known.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -107,10 +108,10 @@ impl Source {
         }
     }
 
-    /// What the system tells of it.
+    /// The metadata of the source.
     ///
     /// # Errors
-    /// What stat(2) says.
+    /// The error of stat(2).
     pub fn metadata(&self) -> io::Result<fs::Metadata> {
         match self {
             Self::File(path) => fs::metadata(path),
@@ -118,8 +119,8 @@ impl Source {
         }
     }
 
-    /// Identifies the file in its present state, in every run: made of the host's name, the path, the size, and the time of
-    /// the last change. A stream has no id.
+    /// Identifies the present state of the file across runs, by the host's name, the path, the size, and the time of the last
+    /// change. A stream has no id.
     pub(super) fn resume_id(&self, content: &Content) -> io::Result<Option<ResumeId>> {
         let (Self::File(path), Content::File { file, size }) = (self, content) else { return Ok(None) };
         let metadata = file.metadata()?;
@@ -144,14 +145,14 @@ fn open_regular(path: &Path) -> Result<Content, SourceError> {
     if chunk.is_empty() {
         return Ok(Content::File { file, size });
     }
-    // A file that cannot seek gives each byte once, such as the trace_pipe of the kernel.
+    // A file that cannot seek returns each byte once, such as the trace_pipe of the kernel.
     let is_repeatable = file.stream_position().is_ok();
     Ok(Content::Stream { file, chunk, is_preloaded: true, is_repeatable })
 }
 
-/// Opens a regular file. The size is what the file system tells.
+/// Opens a regular file. The size is the reported one.
 fn open_sized(path: &Path) -> Result<(File, u64), SourceError> {
-    // The type is looked at first: to open a FIFO is to wait for a writer.
+    // Check the type first, because opening a FIFO waits for a writer.
     let file_type = fs::metadata(path)?.file_type();
     if file_type.is_dir() {
         return Err(SourceError::Directory);
@@ -164,8 +165,8 @@ fn open_sized(path: &Path) -> Result<(File, u64), SourceError> {
     Ok((file, size))
 }
 
-/// Standard input, unless it was closed. The standard library opens /dev/null in its place then, for reading and writing;
-/// a shell that redirects from /dev/null opens it for reading only, and means an empty file.
+/// Standard input, unless it was closed. The standard library then opens /dev/null in its place, for reading and writing. A
+/// shell that redirects from /dev/null opens it for reading only, and means an empty file.
 ///
 /// # Errors
 /// [`SourceError`].
@@ -181,7 +182,7 @@ fn open_stdin() -> Result<File, SourceError> {
 }
 
 impl Content {
-    /// In bytes, where that is known.
+    /// The size in bytes, if it is known.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::File { size, .. } => Some(*size),
@@ -189,7 +190,7 @@ impl Content {
         }
     }
 
-    /// Reads from the start of `range`, at least a byte, into `buffer`.
+    /// Reads from the start of `range` into `buffer`, at least one byte.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -208,7 +209,7 @@ impl Content {
         }
     }
 
-    /// Reads more of a stream, which may wait. Returns how much it read, in bytes; 0 at the end.
+    /// Reads more of a stream, and waits if necessary. Returns how much it read, in bytes; 0 at the end.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -223,7 +224,7 @@ impl Content {
         Ok(length as u64)
     }
 
-    /// Whether there is more of a stream without reading its descriptor.
+    /// Whether the stream has more without a read of its descriptor.
     pub(super) fn is_preloaded(&self) -> bool {
         matches!(self, Self::Stream { is_preloaded: true, .. })
     }
@@ -233,7 +234,7 @@ impl Content {
         matches!(self, Self::File { .. } | Self::Stream { is_repeatable: true, .. })
     }
 
-    /// What to poll for more of a stream.
+    /// The descriptor to poll for more of a stream.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
             Self::File { file, .. } | Self::Stream { file, .. } => file.as_fd(),
@@ -310,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_regular_file_is_told_before_it_is_opened() {
+    fn a_file_that_is_not_regular_is_refused_before_it_is_opened() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_tells_size_0_is_read_before_that_is_believed() {
+    fn a_file_of_reported_size_0_is_read_to_check_that_it_is_empty() {
         let cpus = Source::File("/proc/cpuinfo".into());
         assert_eq!(fs::metadata("/proc/cpuinfo").unwrap().len(), 0);
         assert_eq!(cpus.check().unwrap(), None);
@@ -357,8 +358,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_less_than_its_size_says_is_told_from_one_that_shrinks() {
-        // Every file of sysfs tells the size of a page.
+    fn a_file_shorter_than_its_reported_size_is_distinguished_from_one_that_shrinks() {
+        // Every file of sysfs reports the size of a page.
         let path = "/sys/kernel/profiling";
         let path = if Path::new(path).exists() { path } else { "/sys/kernel/fscaps" };
         let content = Source::File(path.into()).open().unwrap();

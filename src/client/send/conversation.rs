@@ -1,11 +1,11 @@
 //! One connection: the socket that drives a [`Sender`] through as many uploads as there are.
 //!
 //! The socket never blocks, so that replies are read while content is sent: a server whose replies are not read stops
-//! reading too. Until all is sent the connection is set to end with a reset. So a sender that is killed or interrupted in
-//! mid-file never looks like one that has finished: in the classic and line dialects only a clean end tells a whole file
+//! reading too. Until everything is sent, the connection is set to end with a reset. So a sender that is killed in mid-file
+//! never looks like one that has finished: in the classic and line dialects, only a clean end distinguishes a whole file
 //! from half of one.
 //!
-//! This module does not know where uploads come from, or what becomes of failed ones: that is its [`Work`].
+//! This module does not know where uploads come from, or whether failed ones are tried again: its [`Work`] does.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,47 +22,47 @@ use super::pending::Pending;
 use super::plan::{Plan, Sent};
 use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step, Stored};
 
-/// How long each address has to accept the connection: a lost SYN is repeated after 1, 3 and 7 s.
+/// How long each address has to accept the connection. A lost SYN is sent again after 1, 3 and 7 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most uploads that wait for their outcome at once: twice what a server gathers for one write to its disk.
+/// The most uploads that wait for their outcome at once: twice the batch that a server gathers for one write to its disk.
 const IN_FLIGHT_MAX: usize = 128;
 /// How long the rest of a reply may take, or HTTP's `100 Continue`. Servers write a reply in one piece, and say `100` at once
 /// if they say it.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
 
-/// Where a conversation gets its uploads from, and where it reports how they went.
+/// The source of a conversation's uploads, which also takes their results.
 pub(super) trait Work {
     /// The next upload that can be opened.
     fn next(&mut self) -> Option<(Pending, Content)>;
-    /// How to ask for it.
+    /// The request for an upload.
     fn request(&self, pending: &Pending, content: &Content) -> Request;
-    /// The first `position` bytes of it were read.
+    /// Notes that the first `position` bytes of an upload were read.
     fn report_progress(&self, pending: &Pending, position: u64);
-    /// This attempt has ended.
+    /// Takes the result of this attempt.
     fn settle(&mut self, pending: Pending, result: Result<Sent, SendError>);
 }
 
-/// One connection, and what goes over it.
+/// One connection and its uploads.
 pub(super) struct Conversation {
     stream: TcpStream,
     sender: Sender,
-    /// How long the server may be silent, and take nothing more.
+    /// How long the server may neither send nor read anything.
     patience: Duration,
     /// The uploads without an outcome, in the order of their requests.
     flights: VecDeque<Flight>,
-    /// The content of the last of them, while it is sent.
+    /// The content of the last upload, while it is sent.
     content: Option<Content>,
-    /// Why the content cannot be read to its end. The connection cannot be used for more then, but the uploads that were
-    /// sent before get their outcomes.
+    /// Why the content cannot be read to its end. The connection then takes no other upload, but earlier ones get their
+    /// outcomes.
     spoiled: Option<SourceError>,
-    /// To be sent, except for the first `written` bytes, which are sent already.
+    /// Bytes to send. The first `written` of them are sent already.
     out: Vec<u8>,
     written: usize,
     /// When a byte last moved.
     moved: Instant,
-    /// The last wait was for the source to have more, not for the network.
+    /// The last wait was for the source, not for the network.
     awaits_source: bool,
-    /// The start of what the server said last.
+    /// The start of the server's last bytes.
     said: Vec<u8>,
     trouble: Option<Trouble>,
 }
@@ -77,7 +77,7 @@ struct Flight {
     is_sending: bool,
 }
 
-/// Why a connection can no longer be used, apart from what the server says.
+/// Why a connection can no longer be used, apart from an answer of the server.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     /// The server was silent for this long.
@@ -102,7 +102,7 @@ pub(super) fn connect(to: &[SocketAddr]) -> io::Result<TcpStream> {
 
 fn configure(stream: TcpStream) -> io::Result<TcpStream> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    // Each write has all that there is to send: to hold back its end (Nagle) would only delay the receipt.
+    // Each write has everything that there is to send. Holding back its end (Nagle) would only delay the receipt.
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     Ok(stream)
@@ -127,11 +127,10 @@ impl Conversation {
         }
     }
 
-    /// Sends what `work` has until it has no more and every outcome is known, or the conversation has ended.
+    /// Sends the uploads of `work` until there are no more and every outcome is known, or the conversation has ended.
     pub(super) fn run(mut self, work: &mut impl Work) {
         loop {
-            // First, so that each connection begins at least one upload: otherwise connections could be made for ever in
-            // vain.
+            // First, so that each connection begins at least one upload. Otherwise `send` might connect without end.
             let filled = self.fill(work);
             let sent = self.flush();
             let heard = self.hear();
@@ -146,8 +145,7 @@ impl Conversation {
         self.settle(work);
     }
 
-    /// Whether the conversation has ended, or has nothing more to do. After something was `heard` the next upload may be
-    /// begun.
+    /// Whether the conversation has ended, or has nothing more to do. If bytes were `heard`, the next upload may begin.
     fn is_over(&mut self, heard: bool) -> bool {
         if self.spoiled.is_some() && self.flights.len() == 1 {
             self.sender.reset();
@@ -163,7 +161,7 @@ impl Conversation {
         }
     }
 
-    /// Reads once, and hands the bytes in. Returns whether there were any.
+    /// Reads once, and passes the bytes to the sender. Returns whether there were any.
     fn hear(&mut self) -> bool {
         let mut said = [0; 4096];
         match self.stream.read(&mut said) {
@@ -206,7 +204,7 @@ impl Conversation {
     fn explain(&self, flight: &Flight, outcome: Outcome) -> Result<Sent, SendError> {
         let failure = match outcome {
             Ok(stored) => {
-                // A file that the server has already is not read.
+                // A file that is already stored was not read.
                 let size = match &stored {
                     Stored::Receipt(receipt) => receipt.size,
                     Stored::Closed | Stored::Answered(_) => flight.position,
@@ -231,7 +229,7 @@ impl Conversation {
         })
     }
 
-    /// Reads content and begins uploads until there is enough to send. Returns whether something was done.
+    /// Reads content and begins uploads until there is enough to send. Returns whether it did any of that.
     fn fill(&mut self, work: &mut impl Work) -> bool {
         let mut filled = false;
         while self.written == 0 && self.out.len() < CHUNK_BYTES && self.spoiled.is_none() {
@@ -244,7 +242,7 @@ impl Conversation {
                 Step::Send(range) => self.read_content(range, true, work),
                 Step::Digest(range) => {
                     self.read_content(range, false, work);
-                    // There may be much to read: look for replies in between.
+                    // There may be much to read, so look for replies in between.
                     return true;
                 }
                 Step::Supply if self.is_supply_ready() => self.supply(),
@@ -301,7 +299,7 @@ impl Conversation {
         }
     }
 
-    /// Sends as much as the socket takes. Returns whether something was done.
+    /// Sends as much as the socket takes. Returns whether it sent anything.
     fn flush(&mut self) -> bool {
         if self.out.is_empty() {
             return self.sender.step() == Step::HalfClose && self.half_close();
@@ -333,8 +331,8 @@ impl Conversation {
         true
     }
 
-    /// After a failed write the server's reason may still be there to read. An end of the stream behind it is not a clean
-    /// one: the kernel reports a reset only once.
+    /// After a failed write, the server's reason may still be unread. An end of the stream after it is not a clean one,
+    /// because the kernel reports a reset only once.
     fn hear_last_words(&mut self, error: ErrorKind) {
         let mut said = [0; 4096];
         while let Ok(length @ 1..) = self.stream.read(&mut said) {
@@ -367,7 +365,7 @@ impl Conversation {
                 self.break_off(Trouble::Silence(patience));
             }
         } else if descriptors.len() > 1 {
-            // The wait was for the source, so the server was not silent.
+            // The wait was for the source, so it does not count as the server's silence.
             self.moved = Instant::now();
         }
     }

@@ -1,4 +1,4 @@
-//! Why an upload failed, in words, and whether another attempt can help. Knows nothing of how attempts are made.
+//! Why an upload failed, and whether another attempt can help. Does not know how attempts are made.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -12,55 +12,55 @@ use crate::proto::{Code, Failure, Refusal};
 pub enum SendError {
     /// No address accepted the connection.
     Connect {
-        /// The last address's error.
+        /// The error of the last address.
         kind: ErrorKind,
         /// An earlier connection of the same run was accepted.
         worked_before: bool,
     },
-    /// The server neither said anything nor took more.
+    /// The server neither sent nor read anything.
     Silence {
-        /// For how long.
+        /// How long that lasted.
         patience: Duration,
-        /// Whether all was sent.
+        /// Whether everything was sent.
         may_be_stored: bool,
     },
     /// The network failed.
     Network {
-        /// How.
+        /// The kind of error.
         kind: ErrorKind,
-        /// Whether all was sent.
+        /// Whether everything was sent.
         may_be_stored: bool,
     },
     /// The conversation ended in a failure.
     Failed(Failure),
-    /// The name is taken, perhaps by the file itself: an earlier attempt, whose outcome is not known, may have stored it.
-    /// HTTP cannot tell.
+    /// The name is taken, perhaps by this very file: an earlier attempt, whose outcome is not known, may have stored it.
+    /// HTTP does not tell.
     TakenMeanwhile(Refusal),
     /// The server refused the upload as too slow, while this side waited for the source and not for the network.
     SlowSource(Refusal),
-    /// The server does not speak this protocol; the start of what it said.
+    /// The server does not speak this protocol. The start of its answer.
     Foreign(String),
     /// The content cannot be read, or not to its end.
     Source(SourceError),
 }
 
-/// What another attempt costs.
+/// The cost of another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// It cannot help.
+    /// Another attempt cannot help.
     Never,
-    /// One of the allowed failures.
+    /// One of the allowed retries.
     Counted,
     /// Time: the server said when to come back, or that it is shutting down.
     Busy,
-    /// Time: a server that was there is gone, and may be restarting.
+    /// Time: a server that worked before is gone, and may be restarting.
     Restart,
     /// Nothing: another upload failed, and this one was on the same connection.
     Free,
 }
 
 impl SendError {
-    /// Whether there is no server to talk to, as far as is known.
+    /// Whether, as far as is known, there is no server.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Silence { .. })
     }
@@ -87,7 +87,7 @@ impl SendError {
     /// Whether another attempt can help, and what it costs.
     pub(super) fn retry(&self) -> Retry {
         match self {
-            // EINVAL: the address itself is not one that can be connected to.
+            // EINVAL: no connection to this address is possible.
             Self::Connect { kind: ErrorKind::InvalidInput, .. } => Retry::Never,
             Self::Connect { worked_before: true, .. } => Retry::Restart,
             Self::Connect { .. } | Self::Silence { .. } | Self::Network { .. } => Retry::Counted,
@@ -95,7 +95,8 @@ impl SendError {
             Self::Failed(Failure::Refused(refusal)) => match refusal.code {
                 _ if refusal.retry_seconds.is_some() => Retry::Busy,
                 Code::SHUTTING_DOWN => Retry::Busy,
-                // The server has dropped what arrived damaged, or was damaged there by a power cut: it is sent from the start.
+                // The server has dropped content that arrived damaged, or that a power cut damaged there. Send it from the
+                // start.
                 Code::TIMEOUT | Code::MISMATCH => Retry::Counted,
                 _ => Retry::Never,
             },
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_to_wait_for_costs_time_and_not_attempts() {
+    fn a_wait_that_the_server_asks_for_costs_time_and_not_attempts() {
         for error in [
             refused(Code::CONFLICT, Some(5)),
             refused(Code::SHUTTING_DOWN, Some(1)),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_that_was_there_is_waited_for() {
+    fn only_a_server_that_worked_before_is_waited_for() {
         let connect = |kind, worked_before| SendError::Connect { kind, worked_before };
         assert_eq!(connect(ErrorKind::ConnectionRefused, true).retry(), Retry::Restart);
         assert_eq!(connect(ErrorKind::ConnectionRefused, false).retry(), Retry::Counted);

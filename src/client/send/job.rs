@@ -1,7 +1,6 @@
 //! The work of one connection at a time: takes uploads from the queue, has them sent, and tries failed ones again.
 //!
-//! Decides which upload comes next, how it is asked for, and when to give up. Knows nothing of what goes over the wire;
-//! that is the conversation's.
+//! Decides which upload comes next, what its request is, and when to give up. The bytes on the wire are the conversation's.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -18,29 +17,30 @@ use super::pending::Pending;
 use super::plan::{Event, Plan, Sent, Upload};
 use crate::proto::{Code, Dialect, Failure, OnExists, Promise, Request};
 
-/// What all jobs share.
+/// The state that all jobs share.
 pub(super) struct Shared<'a> {
     plan: &'a Plan,
     uploads: &'a [Upload],
     on_event: &'a (dyn Fn(Event<'_>) + Sync),
     /// The uploads that no job has taken yet.
     queue: Mutex<std::ops::Range<usize>>,
-    /// There is no server to talk to: no more uploads are taken.
+    /// There is no server, so jobs take no more uploads.
     is_hopeless: AtomicBool,
-    /// A connection was accepted: a later one that is refused may find a server that restarts.
+    /// A connection was accepted. If a later one is refused, the server may be restarting.
     has_connected: AtomicBool,
 }
 
-/// One connection after the other, until there is nothing left to send.
+/// Opens one connection after the other, until nothing is left to send.
 pub(super) struct Job<'a> {
     number: usize,
     shared: &'a Shared<'a>,
-    /// To be sent next.
+    /// Uploads to send next.
     mine: VecDeque<Pending>,
-    /// To be sent over another connection, after a pause.
+    /// Uploads to send over another connection, after a pause.
     again: VecDeque<Pending>,
     pause: Duration,
-    /// From 0 to 1, for all uploads that fail before the next pause: so they count the same time.
+    /// A random share from 0 to 1. All uploads that fail before the next pause use the same, so that they count the same
+    /// time.
     share: f64,
     /// Why there is a pause.
     failed: Option<SendError>,
@@ -65,7 +65,7 @@ impl<'a> Shared<'a> {
         self.queue.lock().expect("no holder panics").next().map(Pending::new)
     }
 
-    /// Computes the digest of an upload that is asked for again, so that the server can compare it with what it has. If
+    /// Computes the digest of an upload before another attempt, so that the server can compare it with a stored file. If
     /// reading fails here, it fails again when the content is sent, and is reported then.
     fn digest(&self, pending: &mut Pending) {
         let source = &self.uploads[pending.upload].source;
@@ -91,7 +91,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Sends until nothing is left that it can do.
+    /// Sends until nothing is left to do.
     pub(super) fn run(mut self) {
         while self.has_work() {
             self.mine.iter_mut().filter(|pending| pending.was_asked).for_each(|pending| self.shared.digest(pending));
@@ -189,8 +189,8 @@ impl Work for Job<'_> {
 }
 
 impl Job<'_> {
-    /// Over HTTP an upload that may be stored already is sent again on the condition that its name is not taken. If it is,
-    /// that says nothing about what has it.
+    /// Over HTTP, an upload that may be stored already is sent again on the condition that its name is not taken. If the
+    /// name is taken, the server does not tell by which file.
     fn told_apart(&self, pending: &Pending, error: SendError) -> SendError {
         match error {
             SendError::Failed(Failure::Refused(refusal))
@@ -206,7 +206,7 @@ impl Job<'_> {
     }
 }
 
-/// From 0 to 1; each call returns another.
+/// A random number from 0 to 1.
 fn random_share() -> f64 {
     RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }

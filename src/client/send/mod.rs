@@ -3,7 +3,7 @@
 //! ```text
 //! uploads -- one by one --> job -- over one connection after the other --> conversation
 //!                            ^                                                 |
-//!                            +---- how each ended; what to try again ----------+
+//!                            +---- how each ended; which to try again ---------+
 //! ```
 //!
 //! Imports go one way: `job` uses `conversation`, and both use `pending`, `error`, `plan` and `content`.
@@ -24,8 +24,8 @@ pub use error::SendError;
 use job::{Job, Shared};
 pub use plan::{Event, Plan, Sent, Upload};
 
-/// Sends `uploads`, and calls `on_event`, from several threads. An upload that it never calls settled was not tried, because
-/// there is no server to talk to.
+/// Sends `uploads`, and calls `on_event` from several threads. An upload without an [`Event::Settled`] was not tried, because
+/// there is no server.
 pub fn send(plan: &Plan, uploads: &[Upload], on_event: impl Fn(Event<'_>) + Sync) {
     let shared = Shared::new(plan, uploads, &on_event);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! An upload that has not ended, and what is known of it from earlier attempts.
+//! An upload that has not ended, with the knowledge from earlier attempts.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::proto::{Digest, ResumeId};
 pub(super) struct Pending {
     /// Its index in the list.
     pub(super) upload: usize,
-    /// The counted failures since its last progress.
+    /// The counted failures since the last progress.
     pub(super) failures: u32,
-    /// For how long it has waited for a busy server.
+    /// How long it has waited for a busy server.
     busy: Duration,
-    /// For how long it has waited for a server that is gone, since the last connection.
+    /// How long it has waited for a server that is gone, since the last connection.
     gone: Duration,
     /// An earlier attempt may have been stored.
     pub(super) may_be_stored: bool,
-    /// How much of it the server has been found to have, in bytes.
+    /// How much of it the server is known to have, in bytes.
     held: u64,
     /// Some of its content was read, and cannot be read again.
     pub(super) is_consumed: bool,
-    /// It was sent or asked for in an earlier attempt.
+    /// An earlier attempt has sent its request.
     pub(super) was_asked: bool,
-    /// Computed before another attempt, from the file that had this id.
+    /// The digest, computed before another attempt from the file that had this id.
     pub(super) digest: Option<(ResumeId, Digest)>,
 }
 
@@ -44,7 +44,7 @@ impl Pending {
         }
     }
 
-    /// The server wants the content from `offset` on. The failures count from there if that is progress.
+    /// Notes that the server wants the content from `offset` on. If that is progress, the count of failures is reset.
     pub(super) fn resumed_at(&mut self, offset: u64) {
         if offset > self.held {
             self.held = offset;
@@ -53,14 +53,14 @@ impl Pending {
         }
     }
 
-    /// Content is being read that cannot be read again.
+    /// Notes that content is read which cannot be read again.
     pub(super) fn consume(&mut self) {
         self.is_consumed = true;
     }
 
     /// Whether `plan` allows another attempt after `error` and a pause.
     pub(super) fn may_try_again(&self, plan: &Plan, error: &SendError) -> bool {
-        // Without a framing an upload cannot be sent on the condition that it is not there yet.
+        // Without framing, a request cannot demand that the file is not stored yet.
         let might_be_doubled = self.may_be_stored && !plan.is_framed();
         if self.is_consumed || might_be_doubled {
             return false;
@@ -108,7 +108,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause, unless the server asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Between half of the full pause and all of it, so that clients which failed together do not come back together.
+/// A pause between half and all of its full length, so that clients which failed together do not come back together.
 fn pause(failures: u32, share: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX);
@@ -131,7 +131,7 @@ mod tests {
         SendError::Connect { kind: ErrorKind::ConnectionRefused, worked_before: true }
     }
 
-    /// Tries again while that is allowed. Returns how often, and how long all pauses are.
+    /// Tries again while that is allowed. Returns how often, and the sum of the pauses.
     fn try_on(pending: &mut Pending, plan: &Plan, error: &SendError) -> (u32, Duration) {
         let (mut attempts, mut waited) = (0, Duration::ZERO);
         while pending.may_try_again(plan, error) {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_server_is_waited_for_by_time_and_costs_no_attempt() {
+    fn waiting_for_a_busy_server_is_limited_by_time_and_costs_no_attempt() {
         let (mut pending, plan) = (Pending::new(0), Plan { retries: 1, ..Plan::default() });
         assert_eq!(try_on(&mut pending, &plan, &busy(5)), (120, plan.busy_limit));
         assert_eq!(pending.failures, 0);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_gone_is_waited_for_anew_after_each_connection() {
+    fn the_wait_for_a_server_that_is_gone_starts_anew_after_each_connection() {
         let (mut pending, plan) = (Pending::new(0), Plan::default());
         for _ in 0..2 {
             assert_eq!(try_on(&mut pending, &plan, &gone()), (30, plan.restart_limit));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn without_retries_nothing_is_waited_for() {
+    fn without_retries_there_is_no_wait() {
         let plan = Plan { retries: 0, ..Plan::default() };
         for error in [busy(1), gone(), SendError::Failed(Failure::Reset)] {
             assert!(!Pending::new(0).may_try_again(&plan, &error), "{error}");

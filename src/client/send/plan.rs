@@ -1,4 +1,4 @@
-//! What to send and how, and what is reported meanwhile. Plain data: nothing here does anything.
+//! The plan: what to send and how, and the events that are reported meanwhile. Plain data, without any action.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,55 +18,54 @@ pub struct Plan {
     pub dialect: Option<Dialect>,
     /// The site that is sent to, if the dialect is HTTP.
     pub site: Option<Arc<Site>>,
-    /// The digest by which the server checks what it received, in put and ask; in HTTP only SHA-256 is told.
+    /// The digest with which the server checks the content, in put and ask. HTTP sends only SHA-256.
     pub algorithm: Algorithm,
     /// The most connections at once.
     pub jobs: usize,
-    /// How many failures in a row, each for a passing reason, an upload may have before the last one. Progress starts the
-    /// count again. Waits that [`Plan::busy_limit`] and [`Plan::restart_limit`] cover are not counted. 0: nothing is tried
-    /// again, whatever the reason.
+    /// How often in a row an upload is tried again after a failure that may pass. Progress resets the count. Waits under
+    /// [`Plan::busy_limit`] and [`Plan::restart_limit`] are not counted. 0: nothing is tried again, whatever the reason.
     pub retries: u32,
-    /// How long the server may be silent, and take nothing more.
+    /// How long the server may neither send nor read anything.
     pub patience: Duration,
-    /// How long in all an upload is tried again because the server said when to come back, or that it is shutting down.
+    /// The total wait of an upload for a server that said when to come back, or that it is shutting down.
     pub busy_limit: Duration,
-    /// How long in all a connection is tried again after one that worked.
+    /// The total wait for a refused connection, after an earlier one was accepted.
     pub restart_limit: Duration,
 }
 
 /// A file and the name to store it under.
 #[derive(Clone, Debug)]
 pub struct Upload {
-    /// Where its content comes from.
+    /// The source of its content.
     pub source: Source,
     /// Its name at the server.
     pub name: Name,
 }
 
-/// What happens while files are sent. Uploads are named by their index in the list.
+/// An event while files are sent. Uploads are identified by their index in the list.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Content was read, either to be sent or because the server has it already.
     Progress {
-        /// Which connection, from 0.
+        /// The number of the connection, from 0.
         job: usize,
-        /// Which upload.
+        /// The index of the upload.
         upload: usize,
-        /// How far it is, in bytes.
+        /// How much of the content was read, in bytes.
         position: u64,
     },
-    /// Uploads failed, and are tried again after a pause.
+    /// Uploads failed, and will be tried again after a pause.
     Again {
-        /// How many.
+        /// How many uploads.
         uploads: usize,
         /// Why the first of them failed.
         error: &'a SendError,
-        /// How long the pause is.
+        /// The length of the pause.
         pause: Duration,
     },
     /// An upload has ended.
     Settled {
-        /// Which upload.
+        /// The index of the upload.
         upload: usize,
         /// How it ended.
         result: &'a Result<Sent, SendError>,
@@ -78,14 +77,14 @@ pub enum Event<'a> {
 pub struct Sent {
     /// The content's size in bytes.
     pub size: u64,
-    /// From its request until its receipt.
+    /// The time from its request to its receipt.
     pub elapsed: Duration,
     /// How the server confirmed it.
     pub stored: Stored,
 }
 
 impl Plan {
-    /// From this size on, in bytes, a round trip to learn how much of the file the server has is worth its time.
+    /// From this size on, in bytes, asking how much of the file the server has is worth a round trip.
     pub const LARGE_BYTES: u64 = 8 << 20;
 
     /// Whether the server can tell the end of an upload from a broken connection.
@@ -102,15 +101,15 @@ impl Plan {
         self.dialect.unwrap_or(if size >= Some(Self::LARGE_BYTES) { large } else { small })
     }
 
-    /// Whether the server is told the digest of what it gets.
+    /// Whether the server is told the digest of the content.
     pub(super) fn tells_digest(&self) -> bool {
         self.is_framed() && (self.site.is_none() || self.algorithm == Algorithm::Sha256)
     }
 }
 
-/// To no address. Two connections keep the server busy while one of them waits for a reply. CRC-32C finds what networks and
-/// disks do to a file, and costs either side next to nothing. A server gives its clients 60 s. A slow sync is over in ten
-/// minutes, and a server that is restarted is back in 30 s.
+/// A plan without an address. Two connections keep the server busy while one of them waits for a reply. CRC-32C finds the
+/// damage that networks and disks do, and costs next to nothing on either side. A patience of 60 s is that of a server with
+/// its clients. A slow sync ends within ten minutes, and a server that restarts is back within 30 s.
 impl Default for Plan {
     fn default() -> Self {
         Self {

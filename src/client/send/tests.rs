@@ -66,7 +66,7 @@ impl Bench {
         self
     }
 
-    /// Sends to a server that plays `scripts`, one a connection, and after them refuses connections.
+    /// Sends to a server that plays `scripts`, one per connection, and then refuses connections.
     fn send<T: Send + 'static>(&mut self, scripts: Vec<fn(TcpStream) -> T>) -> (Log, Vec<T>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         self.plan.to = vec![listener.local_addr().unwrap()];
@@ -158,7 +158,7 @@ fn ok_in_two_segments_is_ok() {
 }
 
 #[test]
-fn a_refusal_instead_of_ok_is_told_and_nothing_is_sent() {
+fn a_refusal_instead_of_ok_is_reported_and_nothing_is_sent() {
     let (log, read) = Bench::new(Dialect::Classic).file(HUGE_BYTES).send(vec![|stream| {
         say(&stream, "no 409 the name is taken\n");
         read_to_end(&stream).unwrap_or_default()
@@ -196,7 +196,7 @@ fn a_server_that_closes_at_once_has_stored_nothing() {
 }
 
 #[test]
-fn another_kind_of_server_is_told_by_what_it_says() {
+fn another_kind_of_server_is_recognised_by_its_answer() {
     for dialect in [Dialect::Classic, Dialect::Line, Dialect::Put, Dialect::Ask] {
         let mut bench = Bench::new(dialect).file(HUGE_BYTES).file(5).retries(3);
         let (log, _) = bench.send(vec![|stream| {
@@ -232,7 +232,7 @@ fn a_refusal_in_mid_file_stops_the_content() {
     for dialect in [Dialect::Line, Dialect::Put] {
         let (log, _) = Bench::new(dialect).file(HUGE_BYTES).send(vec![|mut stream| {
             say(&stream, "no 413 too large\n");
-            // This returns only if the sender stops.
+            // The copy returns only if the sender stops.
             let _ = io::copy(&mut stream, &mut io::sink());
         }]);
         assert!(log.error().contains("too large"), "{log:?}");
@@ -245,14 +245,14 @@ fn a_reason_given_before_a_reset_is_read() {
         let (log, _) = Bench::new(dialect).file(HUGE_BYTES).send(vec![|mut stream| {
             stream.read_exact(&mut [0; 100_000]).unwrap();
             say(&stream, "no 500 the disk is broken\n");
-            // The unread bytes turn the close into a reset, behind the reply (RFC 1122 4.2.2.13).
+            // The unread bytes turn the close into a reset after the reply (RFC 1122 4.2.2.13).
         }]);
         assert!(log.error().contains("the disk is broken"), "{log:?}");
     }
 }
 
 #[test]
-fn a_silent_server_is_not_waited_for_for_ever() {
+fn the_wait_for_a_silent_server_ends() {
     for dialect in [Dialect::Classic, Dialect::Line, Dialect::Put, Dialect::Ask] {
         let mut bench = Bench::new(dialect).file(HUGE_BYTES);
         bench.plan.patience = Duration::from_millis(20);
@@ -263,7 +263,7 @@ fn a_silent_server_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn the_next_address_is_tried_and_nobody_there_is_an_error() {
+fn the_next_address_is_tried_and_a_missing_server_is_an_error() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(conversation::connect(&[gone, listener.local_addr().unwrap()]).is_ok());
@@ -300,7 +300,7 @@ fn many_small_files_are_sent_without_waiting() {
 }
 
 #[test]
-fn what_the_server_holds_is_not_sent_again() {
+fn bytes_that_the_server_holds_are_not_sent_again() {
     let (log, _) = Bench::new(None).file(Plan::LARGE_BYTES).send(vec![|stream| {
         let mut reader = BufReader::new(&stream);
         let line = read_line(&mut reader);
@@ -356,7 +356,7 @@ fn a_busy_server_is_asked_again_as_long_as_allowed_and_costs_the_others_nothing(
 }
 
 #[test]
-fn content_that_came_damaged_is_sent_again_as_often_as_allowed() {
+fn damaged_content_is_sent_again_as_often_as_allowed() {
     let damaged: fn(TcpStream) = |stream| {
         read_line(&mut BufReader::new(&stream));
         say(&stream, "no 422 the content has another digest\n");
@@ -411,7 +411,7 @@ fn a_busy_server_is_asked_again_more_often_than_failures_are_allowed() {
 }
 
 #[test]
-fn a_server_that_is_shutting_down_is_waited_for_until_it_is_back_or_stays_away() {
+fn send_waits_for_a_server_that_restarts_until_it_is_back_or_stays_away() {
     let stopping: fn(TcpStream) = |stream| {
         read_line(&mut BufReader::new(&stream));
         say(&stream, "no 503 the server is shutting down\n");
@@ -479,7 +479,7 @@ fn read_large(reader: &mut BufReader<&TcpStream>) {
 const DONE_LAST: &str = "HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 9\r\n\r\ndone 3 - ";
 
 #[test]
-fn over_http_files_follow_one_another_on_a_connection_as_long_as_the_server_lets_them() {
+fn over_http_a_connection_carries_as_many_files_as_the_server_allows() {
     let first: fn(TcpStream) = |stream| {
         let mut reader = BufReader::new(&stream);
         for number in 0..3 {
@@ -503,7 +503,7 @@ fn over_http_files_follow_one_another_on_a_connection_as_long_as_the_server_lets
 }
 
 #[test]
-fn over_http_a_large_file_waits_for_leave_and_is_sent_without_if_that_does_not_come() {
+fn over_http_a_large_file_waits_for_100_continue_but_not_without_end() {
     let polite: fn(TcpStream) = |stream| {
         let mut reader = BufReader::new(&stream);
         assert!(read_head(&mut reader).contains(&"Expect: 100-continue".to_owned()));
@@ -523,7 +523,7 @@ fn over_http_a_large_file_waits_for_leave_and_is_sent_without_if_that_does_not_c
 }
 
 #[test]
-fn over_http_what_is_refused_before_the_content_is_not_sent() {
+fn over_http_no_content_follows_a_refusal() {
     let (log, read) = Bench::http().file(HUGE_BYTES).file(3).retries(3).send(vec![
         |stream| {
             read_head(&mut BufReader::new(&stream));
@@ -531,7 +531,7 @@ fn over_http_what_is_refused_before_the_content_is_not_sent() {
             read_to_end(&stream).unwrap_or_default()
         },
         |stream| {
-            // Where content was announced and did not follow, nothing else may.
+            // No other request may follow content that was announced but not sent.
             read_put(&mut BufReader::new(&stream));
             say(&stream, "HTTP/1.1 204 No Content\r\n\r\n");
             0
@@ -588,7 +588,7 @@ fn over_http_a_busy_server_is_waited_for_and_damaged_content_is_sent_again() {
 }
 
 #[test]
-fn over_http_a_digest_is_told_behind_the_content_and_before_it_when_it_is_known() {
+fn over_http_a_digest_follows_the_content_unless_it_is_known_before() {
     // `head -c 3 /dev/zero | openssl dgst -sha256 -binary | base64`.
     const FIELD: &str = "Repr-Digest: sha-256=:cJ6AyISHokEeHuTfufIqhhSS0gxHZRUMDHlKvXD4FHw=:";
     let damaged: fn(TcpStream) = |stream| {
@@ -614,7 +614,7 @@ fn over_http_a_digest_is_told_behind_the_content_and_before_it_when_it_is_known(
 }
 
 #[test]
-fn over_http_another_kind_of_server_is_told_by_what_it_says() {
+fn over_http_another_kind_of_server_is_recognised_by_its_answer() {
     let (log, _) = Bench::http().file(3).file(3).retries(3).send(vec![|stream| {
         say(&stream, "no 403 HTTP is not spoken here; send the base name\n");
         let _ = read_to_end(&stream);
