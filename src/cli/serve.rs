@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use intake::proto::{NamePolicy, OnExists, Rules};
+use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::server::config::{Config, Durability, Limits, Udp};
 use intake::server::story::trace::{Format, Tracer};
-use intake::server::{Outcome, Server, StartError};
+use intake::server::{Outcome, Server, StartError, page};
 use log::LevelFilter;
 
 use super::address::{Address, listening};
@@ -46,6 +46,19 @@ pub struct Serve {
     /// them. A server is one thread, so this is how to use several cores.
     #[arg(long, help_heading = LISTENING, hide_short_help = true)]
     reuse_port: bool,
+    /// Serve no upload page at `GET /`
+    #[arg(long, help_heading = LISTENING)]
+    no_page: bool,
+    /// Name of this host that HTTP clients use; can be given several times
+    ///
+    /// Its addresses and `localhost` need not be named. Any other name is refused: whoever owns it could have it stand
+    /// for this server's address, and write here through the browser of a visitor.
+    #[arg(long, help_heading = LISTENING, hide_short_help = true, value_name = "NAME", value_parser = parse_http_host)]
+    http_host: Vec<String>,
+    /// Origin of web pages that may send files here; can be given several times
+    #[arg(long, help_heading = LISTENING, hide_short_help = true)]
+    #[arg(value_name = "https://HOST[:PORT]", value_parser = parse_origin)]
+    allow_origin: Vec<String>,
 
     /// Directory to store files in; created if it is missing
     #[arg(short, long, help_heading = FILES, default_value_os_t = Config::default().directory)]
@@ -155,6 +168,22 @@ fn parse_udp(typed: &str) -> Result<Echo, &'static str> {
     }
 }
 
+fn parse_http_host(typed: &str) -> Result<String, &'static str> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if typed.is_empty() || !typed.bytes().all(is_name) {
+        return Err("a name is letters, digits, dots and dashes, without a port: drop.example");
+    }
+    Ok(typed.into())
+}
+
+fn parse_origin(typed: &str) -> Result<String, &'static str> {
+    let host = typed.strip_prefix("https://").or_else(|| typed.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || !host.is_ascii() || host.contains(['/', '?', '#', '@', ' '])) {
+        return Err("an origin is a scheme, a host, and a port if it is not the usual one: https://app.example");
+    }
+    Ok(typed.into())
+}
+
 impl Serve {
     /// Serves until it is shut down.
     pub fn run(self) -> Exit {
@@ -227,6 +256,7 @@ impl Serve {
                 on_exists: self.on_exists,
                 require_size: self.require_size,
                 max_file_size: self.max_file_size.0.map(|Size(bytes)| bytes),
+                web: Web { hosts: self.http_host, origins: self.allow_origin, page: (!self.no_page).then(page) },
                 ..Rules::default()
             },
             limits,
@@ -280,8 +310,12 @@ mod tests {
             "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
-             --min-free 17k --partial-ttl 18h --reuse-port",
+             --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
+             --allow-origin https://app.example:19",
         );
+        let Web { hosts, origins, page } = rules.web;
+        assert_eq!((hosts, origins), (vec!["drop.example".into(), "b".into()], vec!["https://app.example:19".into()]));
+        assert!(page.is_none());
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At(vec!["127.0.0.2:3".parse().unwrap()]));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
@@ -335,6 +369,11 @@ mod tests {
     #[test]
     fn a_bad_value_is_a_usage_error() {
         for typed in [
+            "--http-host drop.example:9000",
+            "--http-host http://drop.example",
+            "--allow-origin app.example",
+            "--allow-origin https://app.example/",
+            "--allow-origin *",
             "--max-connections 0",
             "--max-file-size 0",
             "--idle-timeout 0s",

@@ -69,7 +69,7 @@ pub use pipe::Pipe;
 pub use readiness::Flags;
 pub use signals::{Signal, Signals, unblock_signals};
 pub use stream::Stream;
-pub use timer::{Timer, now};
+pub use timer::{Timer, now, time_of_day};
 
 /// Which other sockets may share an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

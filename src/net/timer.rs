@@ -24,6 +24,11 @@ pub fn now() -> Moment {
     Moment::after(Duration::new(tv_sec as u64, tv_nsec as u32))
 }
 
+/// The time of day, in seconds since the epoch. It may jump (`CLOCK_REALTIME`): to be told, and never to be waited for.
+pub fn time_of_day() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
+}
+
 /// A timer that is armed or not.
 #[derive(Debug)]
 pub struct Timer {

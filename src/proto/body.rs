@@ -1,12 +1,18 @@
 //! The content of one upload on the wire: where it ends, and whether it is what was promised.
 //!
 //! It ends in one of three ways: with the stream, after the number of bytes in the request, or after a chunk of length
-//! 0, for a client that does not know the size in advance (as in HTTP, RFC 9112, 7.1). Only the last two tell a whole
-//! file from a part. A digest may be promised before the content or follow it in a trailer, so that a client reads its
-//! file only once.
+//! 0, for a client that does not know the size in advance. Only the last two tell a whole file from a part. A digest may
+//! be promised before the content or follow it in a trailer, so that a client reads its file only once.
+//!
+//! Chunks are spelled in two ways ([`Chunks`]), and counted in one.
 //!
 //! Any split of the same bytes gives the same pieces, and no byte is copied. Does not know what the content is for.
 
+mod chunked;
+
+use chunked::Trailers;
+
+use super::dialect::Chunks;
 use super::number::parse_number;
 use super::request::Promise;
 use super::{Algorithm, Code, Digest, Hasher, Refusal};
@@ -23,6 +29,7 @@ pub(super) struct Body {
 #[derive(Debug)]
 struct Framed {
     framing: Framing,
+    chunks: Chunks,
     check: Option<Box<Check>>,
 }
 
@@ -35,6 +42,10 @@ enum Framing {
     Chunk(u64),
     /// A chunk's size.
     ChunkSize(Line),
+    /// The end of the line that a chunk is in HTTP.
+    ChunkEnd(Line),
+    /// A trailer of HTTP, or the empty line after the last one.
+    Trailers(Line, Trailers),
     /// The promised digest.
     Trailer(Line),
     /// Nothing.
@@ -69,11 +80,11 @@ pub(super) enum End {
 }
 
 impl Body {
-    /// Content of `size` bytes, or in chunks.
-    pub(super) fn framed(size: Option<u64>, promise: Option<Promise>) -> Self {
+    /// Content of `size` bytes, or in `chunks`.
+    pub(super) fn framed(size: Option<u64>, promise: Option<Promise>, chunks: Chunks) -> Self {
         let framing = size.map_or_else(|| Framing::ChunkSize(Line::default()), Framing::Sized);
         let check = promise.map(|promise| Check { hasher: Hasher::new(promise.algorithm()), promise });
-        Self { received: 0, framed: Some(Box::new(Framed { framing, check: check.map(Box::new) })) }
+        Self { received: 0, framed: Some(Box::new(Framed { framing, chunks, check: check.map(Box::new) })) }
     }
 
     /// Content that ends with the stream.
@@ -83,7 +94,7 @@ impl Body {
 
     /// Resumes after `offset` bytes that an earlier connection brought. `hasher` has taken them in.
     pub(super) fn resume(&mut self, offset: u64, hasher: Hasher) {
-        let Some(Framed { framing: Framing::Sized(left), check: Some(check) }) = self.framed.as_deref_mut() else {
+        let Some(Framed { framing: Framing::Sized(left), check: Some(check), .. }) = self.framed.as_deref_mut() else {
             unreachable!("only content with a size and a digest can be resumed")
         };
         *left -= offset;
@@ -161,7 +172,7 @@ impl Framed {
     fn left(&self) -> u64 {
         match self.framing {
             Framing::Sized(left) | Framing::Chunk(left) => left,
-            Framing::ChunkSize(_) | Framing::Trailer(_) | Framing::Ended => 0,
+            _ => 0,
         }
     }
 
@@ -179,24 +190,35 @@ impl Framed {
                         return Some(Piece::End(end));
                     }
                 }
-                Framing::Chunk(0) => self.framing = Framing::ChunkSize(Line::default()),
+                Framing::Chunk(0) => self.framing = self.chunks.after_chunk(),
                 Framing::Sized(left) | Framing::Chunk(left) => {
                     let bytes = content(input, *left)?;
                     *left -= bytes.len() as u64;
                     self.check.iter_mut().for_each(|check| check.hasher.update(bytes));
                     return Some(Piece::Content(bytes));
                 }
-                Framing::ChunkSize(line) => match parse_number(line.take(input)?) {
-                    Some(0) => self.framing = Framing::Sized(0),
-                    Some(size) => self.framing = Framing::Chunk(size),
-                    None => {
-                        return Some(Piece::End(broken(
-                            "a chunk begins with its size in bytes, 1 to 19 decimal digits",
-                        )));
-                    }
+                Framing::ChunkSize(line) => match self.chunks.framing(line.take(input, self.chunks)?) {
+                    Ok(framing) => self.framing = framing,
+                    Err(words) => return Some(Piece::End(broken(words))),
                 },
+                Framing::ChunkEnd(line) => match line.take(input, self.chunks)?.as_str() {
+                    "" => self.framing = Framing::ChunkSize(Line::default()),
+                    _ => return Some(Piece::End(broken("a chunk is as long as its size says, and ends with CR LF"))),
+                },
+                Framing::Trailers(line, trailers) => {
+                    let line = std::mem::take(line.take(input, self.chunks)?);
+                    let told = trailers.told;
+                    match line.as_str() {
+                        "" => return Some(Piece::End(self.end_of_trailers(told))),
+                        line => {
+                            if let Err(words) = trailers.add(line) {
+                                return Some(Piece::End(broken(words)));
+                            }
+                        }
+                    }
+                }
                 Framing::Trailer(line) => {
-                    let line = std::mem::take(line.take(input)?);
+                    let line = std::mem::take(line.take(input, self.chunks)?);
                     return Some(Piece::End(self.trailer(&line)));
                 }
                 Framing::Ended => return None,
@@ -228,6 +250,25 @@ impl Framed {
         }
     }
 
+    /// The empty line after the trailers of HTTP has come. `told`: the digest that was in them.
+    fn end_of_trailers(&mut self, told: Option<Digest>) -> End {
+        let promised = self.check.as_ref().map(|check| check.promise);
+        match (promised, told) {
+            (None, None) => {
+                self.framing = Framing::Ended;
+                End::Whole(None)
+            }
+            (None, Some(_)) => broken("a digest that follows the content is announced before it: Trailer: Repr-Digest"),
+            (Some(Promise::Trailer(_)), None) => {
+                broken("the promised digest must follow: Repr-Digest: sha-256=:BASE64:")
+            }
+            (Some(Promise::Known(known)), Some(told)) if known != told => {
+                broken("the digests before and behind the content differ")
+            }
+            (Some(Promise::Known(digest)), _) | (Some(Promise::Trailer(_)), Some(digest)) => self.compare(digest),
+        }
+    }
+
     fn compare(&mut self, promised: Digest) -> End {
         self.framing = Framing::Ended;
         let computed = self.check.take().expect("a digest was promised").hasher.finish();
@@ -236,6 +277,43 @@ impl Framed {
         }
         let words = format!("the content has {computed}, not {promised} as promised; send it again");
         End::Mismatch(Refusal::new(Code::MISMATCH, words))
+    }
+}
+
+impl Chunks {
+    /// What comes after a chunk.
+    fn after_chunk(self) -> Framing {
+        match self {
+            Self::Lines => Framing::ChunkSize(Line::default()),
+            Self::Http => Framing::ChunkEnd(Line::default()),
+        }
+    }
+
+    /// What comes after the line with a chunk's size.
+    fn framing(self, line: &str) -> Result<Framing, &'static str> {
+        match (self, self.size(line)) {
+            (Self::Lines, Some(0)) => Ok(Framing::Sized(0)),
+            (Self::Http, Some(0)) => Ok(Framing::Trailers(Line::default(), Trailers::default())),
+            (_, Some(size)) => Ok(Framing::Chunk(size)),
+            (Self::Lines, None) => Err("a chunk begins with its size in bytes, 1 to 19 decimal digits"),
+            (Self::Http, None) => Err("a chunk begins with its size, 1 to 16 hex digits, and CR LF"),
+        }
+    }
+
+    fn size(self, line: &str) -> Option<u64> {
+        match self {
+            Self::Lines => parse_number(line),
+            Self::Http => chunked::size(line),
+        }
+    }
+
+    /// The longest line, in bytes: `sha256=` and 64 digits; a trailer, or extensions that nobody looks at. A longer one
+    /// breaks the grammar.
+    fn max_line_bytes(self) -> usize {
+        match self {
+            Self::Lines => 80,
+            Self::Http => 512,
+        }
     }
 }
 
@@ -255,23 +333,25 @@ fn broken(words: &'static str) -> End {
 struct Line(String);
 
 impl Line {
-    /// The longest line, in bytes: `sha256=` and 64 digits. A longer one breaks the grammar.
-    const MAX_BYTES: usize = 80;
+    /// Removes a CR at the end. Returns whether there was one.
+    fn drop_cr(&mut self) -> bool {
+        let ends_with_cr = self.0.ends_with('\r');
+        self.0.truncate(self.0.len() - usize::from(ends_with_cr));
+        ends_with_cr
+    }
 
-    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. A line that
-    /// becomes too long counts as whole there; it is not a valid one.
-    fn take(&mut self, input: &mut &[u8]) -> Option<&mut String> {
+    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. Where HTTP
+    /// misses its CR the LF stays: no valid line holds one. Nor is a line valid that becomes too long; it counts as whole
+    /// there.
+    fn take(&mut self, input: &mut &[u8], chunks: Chunks) -> Option<&mut String> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
-            if byte == b'\n' {
-                if self.0.ends_with('\r') {
-                    self.0.pop();
-                }
+            if byte == b'\n' && (self.drop_cr() || chunks == Chunks::Lines) {
                 return Some(&mut self.0);
             }
             // A byte that is not ASCII becomes a character that no valid line holds.
             self.0.push(char::from(byte));
-            if self.0.len() > Self::MAX_BYTES {
+            if byte == b'\n' || self.0.len() > chunks.max_line_bytes() {
                 return Some(&mut self.0);
             }
         }
@@ -313,24 +393,98 @@ mod tests {
     #[test]
     fn a_sized_body_ends_at_its_size() {
         let whole = Some(End::Whole(None));
-        assert_eq!(each_cut(|| Body::framed(Some(3), None), b"abc/put", b"abc", b"/put"), whole);
-        assert_eq!(each_cut(|| Body::framed(Some(0), None), b"abc", b"", b"abc"), whole);
-        assert_eq!(each_cut(|| Body::framed(Some(4), None), b"abc", b"abc", b""), None);
+        assert_eq!(each_cut(|| Body::framed(Some(3), None, Chunks::Lines), b"abc/put", b"abc", b"/put"), whole);
+        assert_eq!(each_cut(|| Body::framed(Some(0), None, Chunks::Lines), b"abc", b"", b"abc"), whole);
+        assert_eq!(each_cut(|| Body::framed(Some(4), None, Chunks::Lines), b"abc", b"abc", b""), None);
     }
 
     #[test]
     fn chunks_end_with_the_empty_one() {
         let whole = Some(End::Whole(None));
         let chunks = b"2\nab\n1\r\nc0\nrest";
-        assert_eq!(each_cut(|| Body::framed(None, None), b"2\nab1\r\nc0\nrest", b"abc", b"rest"), whole);
-        assert!(matches!(each_cut(|| Body::framed(None, None), chunks, b"ab", b"1\r\nc0\nrest"), Some(End::Broken(_))));
-        assert_eq!(each_cut(|| Body::framed(None, None), b"0\n", b"", b""), whole);
+        assert_eq!(each_cut(|| Body::framed(None, None, Chunks::Lines), b"2\nab1\r\nc0\nrest", b"abc", b"rest"), whole);
+        assert!(matches!(
+            each_cut(|| Body::framed(None, None, Chunks::Lines), chunks, b"ab", b"1\r\nc0\nrest"),
+            Some(End::Broken(_))
+        ));
+        assert_eq!(each_cut(|| Body::framed(None, None, Chunks::Lines), b"0\n", b"", b""), whole);
+    }
+
+    /// SHA-256 of `abc`, of FIPS 180-4, as HTTP tells it.
+    const SHA_OF_ABC: &str = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:";
+
+    fn http(promise: Option<Promise>) -> impl Fn() -> Body {
+        move || Body::framed(None, promise, Chunks::Http)
+    }
+
+    #[test]
+    fn chunks_of_http_end_with_their_trailers() {
+        let whole = Some(End::Whole(None));
+        for (input, content, left) in [
+            (&b"0\r\n\r\nGET"[..], &b""[..], &b"GET"[..]),
+            (b"2\r\nab\r\n01\r\nc\r\n0\r\n\r\n", b"abc", b""),
+            (b"00A;x=\"y\"\r\n0123456789\r\n000\r\nX: y\r\n\r\nrest", b"0123456789", b"rest"),
+            (b"3\r\n\r\n0\r\n0\r\n\r\n", b"\r\n0", b""),
+        ] {
+            assert_eq!(each_cut(http(None), input, content, left), whole);
+        }
+        let (input, content) = (&b"3\r\nabc\r\n0\r\nX: y\r\n"[..], &b"abc"[..]);
+        assert_eq!(each_cut(http(None), input, content, b""), None, "the empty line is missing");
+    }
+
+    #[test]
+    fn a_chunk_of_http_that_is_not_strict_breaks_the_framing() {
+        for input in [
+            "3\nabc\r\n0\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "3\r\nabcd\r\n0\r\n\r\n",
+            "3\r\nabc0\r\n\r\n",
+            "3\r\nabc\r\n0\r\n\n",
+            "3\r\nabc\r\n0\n\r\n",
+            "3\r\nabc\r\n0\r\nx: y\n\r\n",
+            "3\r\nabc\r\n0\r\n x: y\r\n\r\n",
+            "3\r\nabc\r\n\r\n",
+            "3;x\ry\r\nabc\r\n0\r\n\r\n",
+            "3;\nx\r\nabc\r\n0\r\n\r\n",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            "0x3\r\nabc\r\n0\r\n\r\n",
+            "00000000000000003\r\nabc\r\n0\r\n\r\n",
+            "-3\r\nabc\r\n0\r\n\r\n",
+            "\r\nabc",
+        ] {
+            let whole = decode(http(None)(), input.as_bytes(), 0);
+            assert!(matches!(whole.1, Some(End::Broken(_))), "{input:?}: {whole:?}");
+            for cut in 0..input.len() {
+                assert_eq!(decode(http(None)(), input.as_bytes(), cut), whole, "{input:?} cut at {cut}");
+            }
+        }
+        let endless = [b"5;".as_slice(), &[b'x'; 65_536]].concat();
+        assert!(matches!(decode(http(None)(), &endless, 0).1, Some(End::Broken(_))), "an extension is bounded");
+    }
+
+    #[test]
+    fn a_digest_may_be_a_trailer_of_http() {
+        let trailer = || http(Some(Promise::Trailer(Algorithm::Sha256)));
+        let input = |trailers: &str| format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
+        let sha = format!("repr-digest: {SHA_OF_ABC}\r\n");
+        let good = input(&sha);
+        assert!(matches!(each_cut(trailer(), good.as_bytes(), b"abc", b""), Some(End::Whole(Some(_)))));
+        let wrong = input("Content-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:\r\n");
+        assert!(matches!(each_cut(trailer(), wrong.as_bytes(), b"abc", b""), Some(End::Mismatch(_))));
+        let missing = input("X: y\r\n");
+        assert!(matches!(each_cut(trailer(), missing.as_bytes(), b"abc", b""), Some(End::Broken(_))));
+        assert!(
+            matches!(each_cut(http(None), good.as_bytes(), b"abc", b""), Some(End::Broken(_))),
+            "nobody computed it"
+        );
+        let known = || http(Some(Promise::Known(Digest::Sha256([7; 32]))));
+        assert!(matches!(each_cut(known(), good.as_bytes(), b"abc", b""), Some(End::Broken(_))), "they differ");
     }
 
     #[test]
     fn a_digest_is_compared_before_or_after() {
-        let known = |digest| move || Body::framed(Some(3), Some(Promise::Known(digest)));
-        let trailer = || Body::framed(None, Some(Promise::Trailer(Algorithm::Crc32c)));
+        let known = |digest| move || Body::framed(Some(3), Some(Promise::Known(digest)), Chunks::Lines);
+        let trailer = || Body::framed(None, Some(Promise::Trailer(Algorithm::Crc32c)), Chunks::Lines);
         let whole = Some(End::Whole(Some(CRC_OF_ABC)));
         assert_eq!(each_cut(known(CRC_OF_ABC), b"abcx", b"abc", b"x"), whole);
         assert_eq!(each_cut(trailer, b"3\nabc0\ncrc32c=364B3FB7\r\nx", b"abc", b"x"), whole);
@@ -342,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_trailer_that_is_none_breaks_the_framing() {
-        let trailer = || Body::framed(Some(0), Some(Promise::Trailer(Algorithm::Crc32c)));
+        let trailer = || Body::framed(Some(0), Some(Promise::Trailer(Algorithm::Crc32c)), Chunks::Lines);
         for line in ["\n", "crc32c\n", "crc32c=\n", "crc32c=xyz\n", &format!("sha256={}\n", "0".repeat(64)), "\u{e9}\n"]
         {
             assert!(matches!(each_cut(trailer, line.as_bytes(), b"", b""), Some(End::Broken(_))), "{line:?}");
@@ -352,7 +506,7 @@ mod tests {
     #[test]
     fn what_never_ends_its_line_is_cut_off() {
         let line = [b'1'; 1000];
-        let (_, end, left) = decode(Body::framed(None, None), &line, 0);
+        let (_, end, left) = decode(Body::framed(None, None, Chunks::Lines), &line, 0);
         assert!(matches!(end, Some(End::Broken(_))));
         assert_eq!(left.len(), 1000 - 81);
     }
@@ -360,7 +514,7 @@ mod tests {
     #[test]
     fn a_stream_that_ends_is_an_end_only_where_nothing_else_is() {
         assert_eq!(Body::until_end_of_stream().end_of_stream(), End::Whole(None));
-        for mut body in [Body::framed(Some(1), None), Body::framed(None, None)] {
+        for mut body in [Body::framed(Some(1), None, Chunks::Lines), Body::framed(None, None, Chunks::Lines)] {
             assert!(matches!(body.end_of_stream(), End::Broken(_)));
         }
     }

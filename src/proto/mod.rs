@@ -38,7 +38,7 @@
 //!             Event::Request(_) => server.accept(None),
 //!             Event::Content(bytes) => assert_eq!(bytes, b"hello"),
 //!             Event::End(whole) => {
-//!                 server.settle(whole.ticket, Ok(&name));
+//!                 server.settle(whole.ticket, Ok(&name), &rules);
 //!             }
 //!             other => panic!("{other:?}"),
 //!         }
@@ -66,6 +66,7 @@
 //! | line: a name and a line feed | `ok`, if it falls silent | the end of the stream | a receipt |
 //! | `/put`, attributes, a name | nothing | its size or its last chunk | a receipt; then the next request may follow |
 //! | `/ask`, attributes, a name | `ok OFFSET`, before it sends | as put | as put |
+//! | HTTP: `PUT /NAME` | nothing; `100 Continue` if it expects that | its length or its last chunk | an answer with its receipt; then the next request may follow |
 //!
 //! # Two rules
 //!
@@ -80,6 +81,7 @@
 mod body;
 mod dialect;
 mod digest;
+mod digest_field;
 mod name;
 mod number;
 mod outcomes;
@@ -89,6 +91,7 @@ mod request;
 mod rules;
 mod sender;
 mod step;
+mod web;
 
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
@@ -100,3 +103,4 @@ pub use request::{OnExists, Promise, Request, ResumeId};
 pub use rules::Rules;
 pub use sender::{Answered, Failure, Outcome, Sender, Step, Stored};
 pub use step::{Awaits, Event, Farewell, Held, Peer, Reading, ServerStep};
+pub use web::{Page, Web};

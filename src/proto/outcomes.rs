@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::dialect::{Saying, Voice};
 use super::{Dialect, Digest, Name, Receipt, Refusal, Reply};
 
 /// Identifies a request within its conversation.
@@ -49,39 +50,45 @@ enum Outcome {
 }
 
 /// A file that is whole and has no outcome yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) whole: Whole,
-    /// The dialect of its reply.
-    pub(super) dialect: Dialect,
+    /// How the reply is spelled.
+    pub(super) voice: Voice,
 }
 
 impl Pending {
     /// The bytes of the reply; `None` if the dialect has no reply for this outcome.
-    fn spell(&self, result: Result<&Name, &Refusal>) -> Option<Vec<u8>> {
-        if !self.dialect.manners().has_receipt {
+    fn spell(&self, result: Result<&Name, &Refusal>, now: u64) -> Option<Vec<u8>> {
+        if !self.voice.manners().has_receipt {
             return None;
         }
         let Whole { size, digest, .. } = self.whole;
-        Some(spelled(
-            self.dialect,
-            &match result {
-                Ok(name) => Reply::Done(Receipt { size, digest, stored_name: name.as_str().into() }),
-                Err(refusal) => Reply::No(refusal.clone()),
-            },
-        ))
+        let reply = match result {
+            Ok(name) => Reply::Done(Receipt { size, digest, stored_name: name.as_str().into() }),
+            Err(refusal) => Reply::No(refusal.clone()),
+        };
+        let is_last = result.is_err_and(|refusal| !refusal.code.keeps_step());
+        Some(spelled(&self.voice, &reply, Saying { now, is_last }))
     }
 }
 
 impl Outcomes {
     /// Queues `reply`, after all replies that are still owed.
-    pub(super) fn say(&mut self, dialect: Dialect, reply: &Reply) {
+    pub(super) fn say(&mut self, voice: &Voice, reply: &Reply, saying: Saying) {
         let replies = self.0.get_or_insert_default();
         if replies.queue.is_empty() {
-            dialect.spell(reply, &mut replies.unsent);
+            voice.spell(reply, saying, &mut replies.unsent);
         } else {
-            replies.queue.push_back(Outcome::Known(spelled(dialect, reply)));
+            replies.queue.push_back(Outcome::Known(spelled(voice, reply, saying)));
         }
+    }
+
+    /// Queues an answer that is spelled already, after all replies that are still owed.
+    pub(super) fn say_spelled(&mut self, answer: Vec<u8>) {
+        let replies = self.0.get_or_insert_default();
+        replies.queue.push_back(Outcome::Known(answer));
+        replies.release();
     }
 
     /// Reserves the place of an outcome that is not known yet.
@@ -89,20 +96,21 @@ impl Outcomes {
         self.0.get_or_insert_default().queue.push_back(Outcome::Pending(pending));
     }
 
-    /// Fills the place of `ticket` with `result`. Returns the pending file, or `None` if the place was not reserved.
-    pub(super) fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> Option<Pending> {
+    /// Fills the place of `ticket` with `result`. Returns the dialect of the reply, or `None` if the place was not reserved.
+    pub(super) fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>, now: u64) -> Option<Dialect> {
         let replies = self.0.as_mut()?;
         let (index, pending) = replies.queue.iter().enumerate().find_map(|(index, outcome)| match outcome {
-            Outcome::Pending(pending) if pending.whole.ticket == ticket => Some((index, pending.clone())),
+            Outcome::Pending(pending) if pending.whole.ticket == ticket => Some((index, pending)),
             _ => None,
         })?;
-        match pending.spell(result) {
+        let dialect = pending.voice.dialect;
+        match pending.spell(result, now) {
             Some(line) => replies.queue[index] = Outcome::Known(line),
             None => drop(replies.queue.remove(index)),
         }
         replies.release();
         self.forget_if_idle();
-        Some(pending)
+        Some(dialect)
     }
 
     /// Forgets all replies that are owed. Bytes that can be sent already stay.
@@ -146,9 +154,9 @@ impl Replies {
     }
 }
 
-fn spelled(dialect: Dialect, reply: &Reply) -> Vec<u8> {
+fn spelled(voice: &Voice, reply: &Reply, saying: Saying) -> Vec<u8> {
     let mut line = Vec::new();
-    dialect.spell(reply, &mut line);
+    voice.spell(reply, saying, &mut line);
     line
 }
 
@@ -158,7 +166,7 @@ mod tests {
     use crate::proto::{Code, NamePolicy};
 
     fn pending(dialect: Dialect, ticket: u64) -> Pending {
-        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, dialect }
+        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, voice: dialect.into() }
     }
 
     fn no(words: &'static str) -> Refusal {
@@ -172,13 +180,13 @@ mod tests {
     #[test]
     fn a_reply_that_is_known_early_waits_for_its_turn() {
         let mut outcomes = Outcomes::default();
-        outcomes.say(Dialect::Put, &Reply::No(no("a")));
+        outcomes.say(&Dialect::Put.into(), &Reply::No(no("a")), Saying::default());
         outcomes.promise(pending(Dialect::Put, 1));
         outcomes.promise(pending(Dialect::Put, 2));
-        outcomes.say(Dialect::Put, &Reply::No(no("d")));
-        outcomes.settle(Ticket(2), Err(&no("c")));
+        outcomes.say(&Dialect::Put.into(), &Reply::No(no("d")), Saying::default());
+        outcomes.settle(Ticket(2), Err(&no("c")), 0);
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 3));
-        outcomes.settle(Ticket(1), Ok(&Name::parse(b"b", NamePolicy::default()).unwrap()));
+        outcomes.settle(Ticket(1), Ok(&Name::parse(b"b", NamePolicy::default()).unwrap()), 0);
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\ndone 0 - b\nno 409 c\nno 409 d\n", 0));
         outcomes.sent(9);
         assert_eq!(unsent(&outcomes), "done 0 - b\nno 409 c\nno 409 d\n");
@@ -187,21 +195,21 @@ mod tests {
     #[test]
     fn owed_replies_can_be_forgotten_and_sendable_bytes_stay() {
         let mut outcomes = Outcomes::default();
-        outcomes.say(Dialect::Put, &Reply::No(no("a")));
+        outcomes.say(&Dialect::Put.into(), &Reply::No(no("a")), Saying::default());
         outcomes.promise(pending(Dialect::Put, 1));
-        outcomes.say(Dialect::Put, &Reply::No(no("b")));
+        outcomes.say(&Dialect::Put.into(), &Reply::No(no("b")), Saying::default());
         outcomes.forget_owed();
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 0));
-        assert!(outcomes.settle(Ticket(1), Err(&no("late"))).is_none());
+        assert!(outcomes.settle(Ticket(1), Err(&no("late")), 0).is_none());
     }
 
     #[test]
     fn an_outcome_without_a_reply_frees_its_place() {
         let mut outcomes = Outcomes::default();
         outcomes.promise(pending(Dialect::Classic, 1));
-        outcomes.say(Dialect::Put, &Reply::No(no("after")));
-        assert!(outcomes.settle(Ticket(1), Err(&no("unheard"))).is_some());
+        outcomes.say(&Dialect::Put.into(), &Reply::No(no("after")), Saying::default());
+        assert!(outcomes.settle(Ticket(1), Err(&no("unheard")), 0).is_some());
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 after\n", 0));
-        assert!(outcomes.settle(Ticket(1), Err(&no("twice"))).is_none());
+        assert!(outcomes.settle(Ticket(1), Err(&no("twice")), 0).is_none());
     }
 }

@@ -34,7 +34,7 @@
 use std::mem;
 
 use super::body::{Body, End, Piece};
-use super::dialect::{Head, HeadBuffer, Ok as OkWhen};
+use super::dialect::{Head, HeadBuffer, Ok as OkWhen, Saying, Voice};
 use super::outcomes::{Outcomes, Pending};
 use super::rules::Rules;
 use super::step::{Awaits, Event, Farewell, Held, Peer, Reading, ServerStep as Step};
@@ -58,16 +58,16 @@ use super::{Code, Dialect, Digest, Hasher, Name, Refusal, Reply, Request, Ticket
 ///
 /// let mut input = &b"one two three"[..];
 /// assert_eq!(server.receive(&mut input, &rules), Some(Event::Content(b"one two three")));
-/// let Some(Event::End(whole)) = server.end_of_stream() else { panic!("it ends the file") };
+/// let Some(Event::End(whole)) = server.end_of_stream(&rules) else { panic!("it ends the file") };
 /// assert_eq!(server.step(false), ServerStep::Settle, "it stays until the file is stored");
-/// server.settle(whole.ticket, Ok(&request.name));
+/// server.settle(whole.ticket, Ok(&request.name), &rules);
 /// assert_eq!(server.step(false), ServerStep::Part(Farewell::Close));
 /// ```
 #[derive(Debug)]
 pub struct Receiver {
     phase: Phase,
-    /// How the request in progress is spoken, or else the last one.
-    dialect: Dialect,
+    /// How the request in progress is answered, or else the last one.
+    voice: Voice,
     outcomes: Outcomes,
     /// Requests so far. 64 bits, so that it never wraps.
     requests: u64,
@@ -79,41 +79,11 @@ enum Phase {
     Head(HeadBuffer),
     /// A request waits for its answer. Its content is to come.
     Opening(Body),
-    Content(Content),
+    Content(Body),
     /// No further request is read. Everything that is owed is said, and then this is how to part.
     Over(Farewell),
     /// Our side is shut down. What still comes is discarded.
     Lingering,
-}
-
-#[derive(Debug)]
-struct Content {
-    body: Body,
-    /// None has come, and the client has not heard `ok`: it may be waiting for that.
-    may_wait_for_ok: bool,
-    /// The upload is refused: its content is read to get to the next request, and then this is said.
-    refused: Option<Box<Refusal>>,
-}
-
-/// What is left to be said of content that has ended.
-struct Ended {
-    size: u64,
-    refused: Option<Box<Refusal>>,
-    end: End,
-}
-
-impl Content {
-    fn piece<'a>(&mut self, bytes: &'a [u8]) -> Event<'a> {
-        if self.refused.is_some() {
-            return Event::Discarded(bytes.len());
-        }
-        self.may_wait_for_ok = false;
-        Event::Content(bytes)
-    }
-
-    fn ended(&mut self, end: End) -> Ended {
-        Ended { size: self.body.received(), refused: self.refused.take(), end }
-    }
 }
 
 impl Default for Phase {
@@ -126,7 +96,7 @@ impl Default for Phase {
 impl Default for Receiver {
     /// The state before the first byte. Until a request has told its dialect, the server speaks in lines.
     fn default() -> Self {
-        Self { phase: Phase::default(), dialect: Dialect::Line, outcomes: Outcomes::default(), requests: 0 }
+        Self { phase: Phase::default(), voice: Dialect::Line.into(), outcomes: Outcomes::default(), requests: 0 }
     }
 }
 
@@ -169,8 +139,8 @@ impl Receiver {
                 Step::Read(Reading { awaits: self.awaits_of(buffer), max_bytes: Self::LOOK_BYTES, content_bytes: 0 })
             }
             Phase::Opening(_) => Step::Answer,
-            Phase::Content(Content { body, may_wait_for_ok, .. }) => Step::Read(Reading {
-                awaits: if *may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
+            Phase::Content(body) => Step::Read(Reading {
+                awaits: if self.voice.may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
                 max_bytes: body.left().saturating_add(Self::LOOK_BYTES),
                 content_bytes: body.left(),
             }),
@@ -182,7 +152,7 @@ impl Receiver {
     }
 
     fn awaits_of(&self, head: &HeadBuffer) -> Awaits {
-        if head.ends_with_burst() {
+        if head.ends_with_burst(self.after()) {
             Awaits::RestOfName
         } else if !head.is_empty() {
             Awaits::RestOfHeader
@@ -203,22 +173,26 @@ impl Receiver {
     /// the next step is [`Step::Answer`] or [`Step::Settle`] and no more can be taken yet.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8], rules: &Rules) -> Option<Event<'a>> {
         loop {
-            let may_begin = !self.owes_too_much();
+            let (may_begin, after) = (!self.owes_too_much(), self.after());
             let event = match &mut self.phase {
                 // Checked only between requests: one that has begun can be finished.
                 Phase::Head(_) if !may_begin => return None,
                 Phase::Head(buffer) => {
-                    let head = buffer.take(input, self.requests == 0, rules.names)?;
-                    let bytes = buffer.take_bytes();
-                    self.begin(head, bytes, rules)
+                    let head = buffer.take(input, after, rules)?;
+                    let line = buffer.take_line(after);
+                    self.begin(head, line, rules)
                 }
                 Phase::Opening(_) => return None,
-                Phase::Content(content) => match content.body.receive(input)? {
-                    Piece::Content(_) if rules.is_too_large(content.body.received()) => Some(self.too_large(rules)),
-                    Piece::Content(bytes) => Some(content.piece(bytes)),
+                Phase::Content(body) => match body.receive(input)? {
+                    Piece::Content(_) if rules.is_too_large(body.received()) => Some(self.too_large(rules)),
+                    Piece::Content(bytes) if self.voice.refused().is_some() => Some(Event::Discarded(bytes.len())),
+                    Piece::Content(bytes) => {
+                        self.voice.may_wait_for_ok = false;
+                        Some(Event::Content(bytes))
+                    }
                     Piece::End(end) => {
-                        let ended = content.ended(end);
-                        self.end_of_content(ended)
+                        let size = body.received();
+                        self.end_of_content(size, end, rules)
                     }
                 },
                 Phase::Over(_) | Phase::Lingering if input.is_empty() => return None,
@@ -232,27 +206,27 @@ impl Receiver {
 
     /// The peer has paused. That ends a name without a line feed.
     pub fn end_of_burst(&mut self, rules: &Rules) -> Option<Event<'static>> {
+        let after = self.after();
         let Phase::Head(buffer) = &mut self.phase else { return None };
-        let head = buffer.end_of_burst(rules.names)?;
-        let bytes = buffer.take_bytes();
-        self.begin(head, bytes, rules)
+        let head = buffer.end_of_burst(after, rules)?;
+        let line = buffer.take_line(after);
+        self.begin(head, line, rules)
     }
 
     /// The peer has shut down its side (FIN). While a request waits for its answer this does nothing: call it again later.
-    pub fn end_of_stream(&mut self) -> Option<Event<'static>> {
+    pub fn end_of_stream(&mut self, rules: &Rules) -> Option<Event<'static>> {
+        let after = self.after();
         let event = match &mut self.phase {
             Phase::Opening(_) => return None,
             Phase::Head(buffer) if buffer.is_empty() => None,
             Phase::Head(buffer) => {
-                let words =
-                    "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name";
-                let bytes = buffer.take_bytes();
-                Some(self.not_a_request(Refusal::new(Code::BAD_REQUEST, words), bytes))
+                let (words, voice) = (buffer.cut_off(after), buffer.speaks(after).into());
+                let line = buffer.take_line(after);
+                Some(self.not_a_request(Refusal::new(Code::BAD_REQUEST, words), voice, line, rules))
             }
-            Phase::Content(content) => {
-                let end = content.body.end_of_stream();
-                let ended = content.ended(end);
-                self.end_of_content(ended)
+            Phase::Content(body) => {
+                let (end, size) = (body.end_of_stream(), body.received());
+                self.end_of_content(size, end, rules)
             }
             Phase::Over(Farewell::Linger) | Phase::Lingering => None,
             Phase::Over(_) => return None,
@@ -263,40 +237,41 @@ impl Receiver {
 
     /// The server shuts down ([`Rules::is_draining`]), and everything that the client has sent so far has been read. Ends the
     /// conversation between two requests, once no outcome is owed: without words, unless a part of a request has come.
-    pub fn end_of_requests(&mut self) -> Option<Event<'static>> {
-        let owes = self.owes();
+    pub fn end_of_requests(&mut self, rules: &Rules) -> Option<Event<'static>> {
+        let (owes, after) = (self.owes(), self.after());
         let Phase::Head(buffer) = &mut self.phase else { return None };
         if buffer.is_empty() && owes {
             return None;
         }
-        match &*buffer.take_bytes() {
+        let voice = buffer.speaks(after).into();
+        match &*buffer.take_line(after) {
             [] if self.requests == 0 => self.phase = Phase::Over(Farewell::Close),
             // After an upload the next request may be on its way. `/b` can only become `/bye`.
             [] | [b'/', b'b', ..] => self.phase = Phase::Over(Farewell::Linger),
-            part => return Some(self.not_a_request(Refusal::shutting_down(), part.into())),
+            part => return Some(self.not_a_request(Refusal::shutting_down(), voice, part.into(), rules)),
         }
         None
     }
 
     /// The grace period after a line-dialect name passed in silence: the client may be waiting, so this says `ok`, once.
     pub fn grace_elapsed(&mut self) {
-        if let Phase::Content(Content { may_wait_for_ok: waits @ true, .. }) = &mut self.phase {
-            *waits = false;
-            self.say(&Reply::Ok(0));
+        if mem::take(&mut self.voice.may_wait_for_ok) && matches!(self.phase, Phase::Content(_)) {
+            self.say(&Reply::Ok(0), Saying::default());
         }
     }
 
     /// Answers [`Event::Request`]: the place to write exists, and has `held` already.
     pub fn accept(&mut self, held: Option<Held>) {
         let Some(mut body) = self.take_opening() else { return };
-        let ok = self.dialect.manners().ok;
+        let ok = self.voice.manners().ok;
         if ok == OkWhen::AtOnce {
-            self.say(&Reply::Ok(held.as_ref().map_or(0, |held| held.offset)));
+            self.say(&Reply::Ok(held.as_ref().map_or(0, |held| held.offset)), Saying::default());
         }
         if let Some(Held { offset, hasher }) = held {
             body.resume(offset, hasher);
         }
-        self.phase = Phase::Content(Content { body, may_wait_for_ok: ok == OkWhen::AfterSilence, refused: None });
+        self.voice.may_wait_for_ok = ok == OkWhen::AfterSilence;
+        self.phase = Phase::Content(body);
     }
 
     /// Answers [`Event::Request`] if the file may be stored already: no content follows, and [`Receiver::settle`] tells the
@@ -304,10 +279,10 @@ impl Receiver {
     pub fn needs_no_content(&mut self) -> Option<Whole> {
         let Phase::Opening(body) = &self.phase else { return None };
         let (size, digest) = (body.size()?, body.promised()?);
-        if !self.dialect.waits_for_ok() {
+        if !self.voice.dialect.waits_for_ok() {
             return None;
         }
-        self.phase = Phase::default();
+        self.phase = self.next();
         Some(self.promise(size, Some(digest)))
     }
 
@@ -326,21 +301,29 @@ impl Receiver {
     ///
     /// If possible the conversation continues after the rest of the content. Otherwise this is the last word. A classic
     /// client that has heard its `ok` can be told nothing in words; it gets a reset.
-    pub fn refuse(&mut self, refusal: &Refusal, peer: Peer) {
-        let continues = self.dialect.is_framed() && refusal.code.keeps_step();
+    pub fn refuse(&mut self, refusal: &Refusal, peer: Peer, rules: &Rules) {
+        let manners = self.voice.manners();
+        let continues = manners.skips_refused && refusal.code.keeps_step();
         match mem::replace(&mut self.phase, Phase::Over(Farewell::Reset)) {
             over @ (Phase::Over(_) | Phase::Lingering) => self.phase = over,
-            Phase::Content(_) if !self.dialect.manners().has_receipt => {}
-            Phase::Opening(body) if continues => self.skip(body, refusal.clone()),
-            Phase::Content(content) if continues => self.discard(content.body, refusal.clone()),
-            Phase::Head(_) | Phase::Opening(_) | Phase::Content(_) => self.last_word(refusal, peer),
+            Phase::Content(_) if !manners.has_receipt => {}
+            Phase::Opening(body) if continues => self.skip(body, refusal.clone(), rules),
+            Phase::Content(body) if continues => self.discard(body, refusal.clone()),
+            Phase::Opening(_) | Phase::Content(_) => self.last_word(refusal, peer, rules),
+            Phase::Head(buffer) => {
+                self.voice = buffer.speaks(self.after()).into();
+                self.last_word(refusal, peer, rules);
+            }
         }
     }
 
     /// Ends the conversation in any state: this is the last word.
-    pub fn dismiss(&mut self, refusal: &Refusal) {
+    pub fn dismiss(&mut self, refusal: &Refusal, rules: &Rules) {
+        if let Phase::Head(buffer) = &self.phase {
+            self.voice = buffer.speaks(self.after()).into();
+        }
         if !self.is_over() {
-            self.last_word(refusal, Peer::Sending);
+            self.last_word(refusal, Peer::Sending, rules);
         }
     }
 
@@ -357,9 +340,9 @@ impl Receiver {
     }
 
     /// Answers [`Event::End`]: the file has this final name, or why it is not stored. Returns whether that was owed.
-    pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>) -> bool {
-        let Some(pending) = self.outcomes.settle(ticket, result) else { return false };
-        let wants_receipt = pending.dialect.manners().has_receipt;
+    pub fn settle(&mut self, ticket: Ticket, result: Result<&Name, &Refusal>, rules: &Rules) -> bool {
+        let Some(dialect) = self.outcomes.settle(ticket, result, rules.now) else { return false };
+        let wants_receipt = dialect.manners().has_receipt;
         match (result, &self.phase) {
             (Err(_), _) if !wants_receipt => self.phase = Phase::Over(Farewell::Reset),
             (Err(_), Phase::Over(_)) | (Ok(_), _) => {}
@@ -378,7 +361,7 @@ impl Receiver {
     /// bytes show that the client does not wait for `ok`.
     pub fn spliceable(&self, rules: &Rules) -> u64 {
         match &self.phase {
-            Phase::Content(Content { body, may_wait_for_ok: false, refused: None }) => {
+            Phase::Content(body) if !self.voice.may_wait_for_ok && self.voice.refused().is_none() => {
                 body.spliceable().min(rules.size_left(body.received()))
             }
             _ => 0,
@@ -388,15 +371,15 @@ impl Receiver {
     /// `count` bytes of [`Receiver::spliceable`] were spliced into the file. Call [`Receiver::receive`] with an empty input
     /// to learn what follows from that.
     pub fn spliced(&mut self, count: u64) {
-        if let Phase::Content(content) = &mut self.phase {
-            content.body.spliced(count);
+        if let Phase::Content(body) = &mut self.phase {
+            body.spliced(count);
         }
     }
 
     /// Has taken in the content so far of the upload in progress, where that promised a digest.
     pub fn hasher(&self) -> Option<&Hasher> {
         match &self.phase {
-            Phase::Content(content) => content.body.hasher(),
+            Phase::Content(body) => body.hasher(),
             _ => None,
         }
     }
@@ -408,7 +391,7 @@ impl Receiver {
 
     /// Whether the end of the stream is all that will tell the client the outcome of the upload in progress.
     pub fn tells_by_ending(&self) -> bool {
-        matches!(self.phase, Phase::Content(_)) && !self.dialect.manners().has_receipt
+        matches!(self.phase, Phase::Content(_)) && !self.voice.manners().has_receipt
     }
 
     /// Whether no further request is read: the last word has been said, or waits for what is owed.
@@ -421,6 +404,16 @@ impl Receiver {
         matches!(self.phase, Phase::Lingering)
     }
 
+    /// Whether anything has been asked.
+    pub fn has_been_asked(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// Whether the client has ended the stream, so that nothing more can be asked.
+    pub fn has_ended_with_stream(&self) -> bool {
+        matches!(self.phase, Phase::Over(Farewell::Close))
+    }
+
     /// Whether the outcome of a whole file is still owed.
     pub fn owes(&self) -> bool {
         self.outcomes.owed() > 0
@@ -430,37 +423,63 @@ impl Receiver {
         self.outcomes.owed() >= Self::OWED_MAX || self.outcomes.unsent().len() >= Self::UNSENT_MAX_BYTES
     }
 
-    /// A head is whole, or can no longer become one. `bytes` are what came of it.
-    fn begin(&mut self, head: Head, bytes: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
+    /// The dialect of the request before the head that comes in.
+    fn after(&self) -> Option<Dialect> {
+        self.has_been_asked().then_some(self.voice.dialect)
+    }
+
+    /// The state after a request that has ended as it should.
+    fn next(&self) -> Phase {
+        if self.voice.is_last() { Phase::Over(Farewell::Linger) } else { Phase::default() }
+    }
+
+    /// A head is whole, or can no longer become one. `line` is what is quoted of it.
+    fn begin(&mut self, head: Head, line: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
         match head {
             Head::Bye => {
                 self.phase = Phase::Over(Farewell::Linger);
                 None
             }
-            _ if rules.is_draining => Some(self.not_a_request(Refusal::shutting_down(), bytes)),
-            Head::Upload(request) => Some(self.request(request, rules)),
-            Head::BadName { dialect, size, digest, refusal } => {
-                self.requests += 1;
-                self.dialect = dialect;
-                self.skip(Body::framed(size, digest), refusal.clone());
-                Some(Event::NotARequest(refusal, bytes.into()))
+            head if rules.is_draining => {
+                Some(self.not_a_request(Refusal::shutting_down(), head.into_voice(), line, rules))
             }
-            Head::Bad(refusal) => Some(self.not_a_request(refusal, bytes)),
+            Head::Upload(request, voice) => Some(self.request(request, voice, rules)),
+            Head::BadName { voice, size, digest, refusal } => {
+                self.count(voice);
+                let chunks = self.voice.manners().chunks.expect("only a request with a framing has a bad name");
+                self.skip(Body::framed(size, digest, chunks), refusal.clone(), rules);
+                Some(Event::NotARequest(refusal, line.into()))
+            }
+            Head::Asked { what, answer, voice } => {
+                self.count(voice);
+                self.phase = self.next();
+                self.forget_request();
+                self.outcomes.say_spelled(answer);
+                Some(match what {
+                    Ok(what) => Event::Answered(what),
+                    Err(refusal) => Event::NotARequest(refusal, line.into()),
+                })
+            }
+            Head::Bad(refusal, voice) => Some(self.not_a_request(refusal, voice, line, rules)),
         }
     }
 
-    fn request(&mut self, request: Request, rules: &Rules) -> Event<'static> {
+    /// Another request has come, which is answered in `voice`.
+    fn count(&mut self, voice: Voice) {
         self.requests += 1;
-        self.dialect = request.dialect;
-        self.phase = Phase::Opening(if request.dialect.is_framed() {
-            Body::framed(request.size, request.digest)
-        } else {
-            Body::until_end_of_stream()
+        self.voice = voice;
+    }
+
+    fn request(&mut self, request: Request, voice: Voice, rules: &Rules) -> Event<'static> {
+        self.count(voice);
+        self.phase = Phase::Opening(match self.voice.manners().chunks {
+            Some(chunks) => Body::framed(request.size, request.digest, chunks),
+            None => Body::until_end_of_stream(),
         });
         match rules.forbid(&request) {
             None => Event::Request(request),
             Some(refusal) => {
-                self.refuse(&refusal, Peer::Sending);
+                self.refuse(&refusal, Peer::Sending, rules);
                 Event::Refused(refusal, request)
             }
         }
@@ -468,34 +487,36 @@ impl Receiver {
 
     fn too_large(&mut self, rules: &Rules) -> Event<'static> {
         let refusal = rules.too_large();
-        self.refuse(&refusal, Peer::Sending);
+        self.refuse(&refusal, Peer::Sending, rules);
         Event::Failed(refusal)
     }
 
-    fn not_a_request(&mut self, refusal: Refusal, head: Vec<u8>) -> Event<'static> {
-        self.last_word(&refusal, Peer::Sending);
-        Event::NotARequest(refusal, head.into())
+    fn not_a_request(&mut self, refusal: Refusal, voice: Voice, line: Vec<u8>, rules: &Rules) -> Event<'static> {
+        self.voice = voice;
+        self.last_word(&refusal, Peer::Sending, rules);
+        Event::NotARequest(refusal, line.into())
     }
 
-    /// Content has ended. The next request may follow, unless the content was cut off.
-    fn end_of_content(&mut self, Ended { size, refused, end }: Ended) -> Option<Event<'static>> {
-        self.phase = Phase::default();
-        match (end, refused) {
+    /// Content of `size` bytes has ended. The next request may follow, unless the content was cut off.
+    fn end_of_content(&mut self, size: u64, end: End, rules: &Rules) -> Option<Event<'static>> {
+        self.phase = self.next();
+        let saying = Saying { now: rules.now, is_last: false };
+        match (end, self.voice.refused().cloned()) {
             (End::Broken(_), Some(refused)) => {
-                self.last_word(&refused, Peer::Sending);
+                self.last_word(&refused, Peer::Sending, rules);
                 None
             }
             (_, Some(refused)) => {
-                self.say(&Reply::No(*refused));
+                self.say(&Reply::No(refused), saying);
                 None
             }
             (End::Whole(digest), None) => Some(Event::End(self.promise(size, digest))),
             (End::Mismatch(refusal), None) => {
-                self.say(&Reply::No(refusal.clone()));
+                self.say(&Reply::No(refusal.clone()), saying);
                 Some(Event::Failed(refusal))
             }
             (End::Broken(refusal), None) => {
-                self.last_word(&refusal, Peer::Sending);
+                self.last_word(&refusal, Peer::Sending, rules);
                 Some(Event::Failed(refusal))
             }
         }
@@ -504,15 +525,16 @@ impl Receiver {
     /// Keeps a place for the outcome of a whole file.
     fn promise(&mut self, size: u64, digest: Option<Digest>) -> Whole {
         let whole = Whole { ticket: self.ticket(), size, digest };
-        self.outcomes.promise(Pending { whole, dialect: self.dialect });
+        let voice = self.forget_request();
+        self.outcomes.promise(Pending { whole, voice });
         whole
     }
 
     /// Gets past a request that is refused before any content. A client that waits for its answer sends none.
-    fn skip(&mut self, body: Body, refusal: Refusal) {
-        if self.dialect.waits_for_ok() {
-            self.say(&Reply::No(refusal));
-            self.phase = Phase::default();
+    fn skip(&mut self, body: Body, refusal: Refusal, rules: &Rules) {
+        if self.voice.dialect.waits_for_ok() {
+            self.phase = self.next();
+            self.say(&Reply::No(refusal), Saying { now: rules.now, is_last: false });
         } else {
             self.discard(body, refusal);
         }
@@ -520,17 +542,26 @@ impl Receiver {
 
     /// Reads and discards the rest of the content, to get to the next request.
     fn discard(&mut self, body: Body, refusal: Refusal) {
-        let refused = Some(Box::new(refusal));
-        self.phase = Phase::Content(Content { body, may_wait_for_ok: false, refused });
+        self.voice.refuse(refusal);
+        self.phase = Phase::Content(body);
     }
 
-    fn last_word(&mut self, refusal: &Refusal, peer: Peer) {
-        self.say(&Reply::No(refusal.clone()));
+    fn last_word(&mut self, refusal: &Refusal, peer: Peer, rules: &Rules) {
+        self.say(&Reply::No(refusal.clone()), Saying { now: rules.now, is_last: true });
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
 
-    /// Says `reply` in the dialect of the request in progress, after all that is still owed.
-    fn say(&mut self, reply: &Reply) {
-        self.outcomes.say(self.dialect, reply);
+    /// Says `reply` in the voice of the request in progress, after all that is still owed.
+    fn say(&mut self, reply: &Reply, saying: Saying) {
+        self.outcomes.say(&self.voice, reply, saying);
+        if !matches!(reply, Reply::Ok(_)) {
+            self.forget_request();
+        }
+    }
+
+    /// The request has its answer, or a place for one. A connection that waits for the next request holds no memory for it.
+    fn forget_request(&mut self) -> Voice {
+        let dialect = self.voice.dialect;
+        mem::replace(&mut self.voice, dialect.into())
     }
 }

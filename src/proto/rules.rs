@@ -2,7 +2,7 @@
 //!
 //! Values and their reasons in words. Knows nothing of the conversation.
 
-use super::{Code, NamePolicy, OnExists, Refusal, Request};
+use super::{Code, NamePolicy, OnExists, Refusal, Request, Web};
 
 /// The rules of all conversations of a server. They are passed to each call, so that no conversation holds a copy.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,10 @@ pub struct Rules {
     pub require_size: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
+    /// Whom HTTP serves, and with which page.
+    pub web: Web,
+    /// The time of day, in seconds since the epoch: answers of HTTP tell it.
+    pub now: u64,
     /// The server is shutting down: uploads that have begun are finished, and no further request is taken.
     pub is_draining: bool,
 }

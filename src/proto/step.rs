@@ -83,6 +83,8 @@ pub enum Event<'a> {
     Refused(Refusal, Request),
     /// These bytes are not a request that can be followed, and the client is told so.
     NotARequest(Refusal, Box<[u8]>),
+    /// Something else than an upload was asked for, and this was the answer.
+    Answered(&'static str),
     /// This many bytes came that are no longer of interest.
     Discarded(usize),
 }

@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::proto::Rules;
+use super::page::page;
+use crate::proto::{Rules, Web};
 
 /// Descriptors for everything but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the
 /// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
@@ -156,7 +157,11 @@ impl Default for Config {
             min_free: None,
             partial_ttl: Duration::from_secs(24 * 3600),
             // Enough for the disk images of small machines, and an end for a stream that has none.
-            rules: Rules { max_file_size: Some(10 << 30), ..Rules::default() },
+            rules: Rules {
+                max_file_size: Some(10 << 30),
+                web: Web { page: Some(page()), ..Web::default() },
+                ..Rules::default()
+            },
             limits: Limits::default(),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(30),

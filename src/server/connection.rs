@@ -185,7 +185,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Err(error) => {
                 cx.story.scene(|| Scene::Failed(&error));
                 let lost = self.lost(error);
-                self.ended(lost, cx)
+                self.ended(lost)
             }
         }
     }
@@ -201,7 +201,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         match due.map_or(Continue(()), |(_, lapse)| self.lapse(lapse, cx)) {
             Continue(()) => self.serve(cx, budget),
-            Break(()) => self.ended(CloseReason::Silent, cx),
+            Break(()) => self.ended(CloseReason::Silent),
         }
     }
 
@@ -240,11 +240,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             // Whether or not all that is known can be sent before.
             let _ = self.reset_on_close(true);
         } else {
-            self.refuse(Refusal::shutting_down(), Peer::Silent, &mut cx.story);
+            self.refuse(Refusal::shutting_down(), Peer::Silent, cx.rules, &mut cx.story);
         }
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent, cx),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent),
         }
     }
 
@@ -376,7 +376,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match self.stream.read(&mut buffer[..room]) {
             Ok(0) => {
                 cx.story.scene(|| Scene::ReadEnd);
-                let event = self.receiver.end_of_stream();
+                let event = self.receiver.end_of_stream(cx.rules);
                 self.act_on(event, cx);
             }
             Ok(count) => {
@@ -472,15 +472,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::Discarded(_)
                 if self.receiver.is_lingering() && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES =>
             {
-                self.receiver.end_of_stream();
+                self.receiver.end_of_stream(cx.rules);
             }
             Event::Discarded(_) => {}
+            Event::Answered(what) => cx.story.tell(&Fact::Answered { what }),
         }
     }
 
     /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
-    fn refuse(&mut self, refusal: Refusal, peer: Peer, story: &mut Story) {
-        self.receiver.refuse(&refusal, peer);
+    fn refuse(&mut self, refusal: Refusal, peer: Peer, rules: &Rules, story: &mut Story) {
+        self.receiver.refuse(&refusal, peer, rules);
         let name = self.end_upload(refusal.code.keeps_partial());
         self.note_refusal(refusal, name, story);
     }
@@ -504,9 +505,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// How it ended, or `otherwise` where nothing has been said of that and nothing was done.
-    fn ended(&mut self, otherwise: CloseReason, cx: &Context<D>) -> Verdict {
+    fn ended(&mut self, otherwise: CloseReason) -> Verdict {
         let otherwise = match otherwise {
-            CloseReason::Silent if cx.story.whom.has_answered() => CloseReason::Finished,
+            CloseReason::Silent if self.receiver.has_been_asked() => CloseReason::Finished,
             otherwise => otherwise,
         };
         Verdict::Close(self.rare.take().and_then(|rare| rare.ending).unwrap_or(otherwise))
@@ -536,7 +537,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let min_rate = cx.limits.min_rate.unwrap_or(0);
                 if self.pace.close_window(min_rate, cx.clock.now) {
                     let words = format!("slower than {min_rate} bytes a second for {:?}", Limits::RATE_WINDOW);
-                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, &mut cx.story);
+                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, cx.rules, &mut cx.story);
                 }
             }
         }
@@ -545,7 +546,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn too_slow(&mut self, what: &str, span: Option<Duration>, peer: Peer, cx: &mut Context<D>) {
         let words = format!("{what} within {:?}", span.unwrap_or_default());
-        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, &mut cx.story);
+        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, cx.rules, &mut cx.story);
     }
 
     fn begin_linger(&mut self, cx: &mut Context<D>) -> io::Result<()> {
@@ -559,7 +560,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn depart(&mut self, farewell: Farewell, cx: &mut Context<D>) -> io::Result<Verdict> {
         cx.story.scene(|| Scene::Parting(farewell));
         self.reset_on_close(farewell == Farewell::Reset)?;
-        Ok(self.ended(CloseReason::Silent, cx))
+        Ok(self.ended(CloseReason::Silent))
     }
 
     /// Makes the close of the socket a reset, or an end again, however it comes to be closed.
@@ -576,7 +577,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if self.has_unsent() || self.task.is_some() || self.receiver.is_over() {
             return false;
         }
-        let event = self.receiver.end_of_requests();
+        let event = self.receiver.end_of_requests(cx.rules);
         self.act_on(event, cx);
         self.receiver.is_over()
     }

@@ -113,6 +113,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.absorb(id, readiness);
     }
 
+    /// Takes in the time of day, in seconds since the epoch. It is only told to clients.
+    pub fn tell_time(&mut self, now: u64) {
+        self.rules.now = now;
+    }
+
     /// Passes the results of the disk on to those who wait for them.
     pub fn settle(&mut self) {
         for settled in self.store.settled() {
@@ -120,7 +125,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             let filed = self.jobs.settle(&settled);
             if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
                 let mut story = Story { id, whom, ears: &mut self.ears };
-                connection.settle(ticket, filed, settled.done, &mut story);
+                connection.settle(ticket, filed, settled.done, &self.rules, &mut story);
                 self.table.queue(id);
             } else if let (Some(filed), Done::Stored(result)) = (filed, settled.done) {
                 self.settle_orphan(&filed, &result);

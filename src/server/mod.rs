@@ -36,6 +36,7 @@ mod connections;
 mod digesting;
 mod jobs;
 mod pace;
+mod page;
 mod published;
 mod start;
 pub mod story;
@@ -60,6 +61,7 @@ use crate::store::{Directory, Store, TEND_EVERY};
 
 pub use connections::Connections;
 pub use pace::Clock;
+pub use page::page;
 pub use start::StartError;
 pub use story::Stats;
 
@@ -252,6 +254,7 @@ impl Server {
             _ => {}
         }
         self.clock = Clock { asked, now: net::now() };
+        self.connections.tell_time(net::time_of_day());
         self.absorb();
         self.connections.settle();
         self.connections.serve(self.clock);

@@ -118,6 +118,104 @@ fn go_asks_the_echo_as_the_tutorials_write_it() {
     assert_eq!(output, "the server says: are you ready?\n");
 }
 
+/// A curl that waits for `100 Continue` for as long as it takes: without one it fails by its time limit, and no second is
+/// lost where the server says it at once.
+const CURL: &str = "curl -sS --expect100-timeout 3600 --max-time 100";
+
+#[test]
+fn curl_that_uploads() {
+    curl_stores(r#"-T "$FILE" http://$HOST:$PORT/"#);
+}
+
+#[test]
+fn curl_that_uploads_without_asking_first() {
+    curl_stores(r#"-H Expect: -T "$FILE" http://$HOST:$PORT/"#);
+}
+
+#[test]
+fn curl_that_uploads_its_input() {
+    curl_stores(r#"-T - "http://$HOST:$PORT/$(printf %s "$NAME" | sed 's/ /%20/g')" < "$FILE""#);
+}
+
+#[test]
+fn curl_that_uploads_slowly() {
+    curl_stores(r#"--limit-rate 20M -T "$FILE" http://$HOST:$PORT/"#);
+}
+
+#[test]
+fn curl_that_knows_the_digest() {
+    curl_stores(
+        r#"-H "Repr-Digest: sha-256=:$(sha256sum "$FILE" | cut -c1-64 | xxd -r -p | base64):" -T "$FILE" http://$HOST:$PORT/"#,
+    );
+}
+
+fn curl_stores(arguments: &str) {
+    if installed("curl").is_none() || installed("xxd").is_none() {
+        return;
+    }
+    upload_each_size(&[], |file, server| {
+        let name = file.file_name().and_then(OsStr::to_str).expect("a file has a name");
+        let size = fs::metadata(file).expect("the file is there").len();
+        let output = bash(&format!(r#"{CURL} -w '%{{http_code}}' {arguments}"#), name, file, server);
+        assert!(
+            output.starts_with(&format!("done {size} ")) && output.ends_with(&format!(" {name}\n201")),
+            "{output:?}"
+        );
+    });
+}
+
+/// What curl prints of the answer where nothing is to be stored.
+#[test]
+fn curl_hears_each_refusal() {
+    if installed("curl").is_none() {
+        return;
+    }
+    let server = Server::start(&["--max-file-size", "9M"]);
+    let small = NamedTempFile::with_prefix("small").expect("a temporary file can be made");
+    let large = NamedTempFile::with_prefix("large").expect("a temporary file can be made");
+    fs::write(small.path(), "small").expect("the file can be written");
+    large.as_file().set_len(64 << 20).expect("the file can be made longer");
+    let wrong = "Repr-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+    for (file, arguments, expected) in [
+        (&small, r#"-X PUT http://$HOST:$PORT/a"#.to_owned(), "no 411 "),
+        (&small, r#"-C 2 -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 400 "),
+        (&small, r#"-T "$FILE" http://$HOST:$PORT/..%2fa"#.to_owned(), "no 400 "),
+        (&small, r#"-T "$FILE" http://$HOST:$PORT/a/b"#.to_owned(), "no 400 "),
+        (&small, format!(r#"-H "{wrong}" -T "$FILE" http://$HOST:$PORT/a"#), "no 422 "),
+        (&small, r#"-H "Content-Encoding: gzip" -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 415 "),
+        (&small, r#"-H "Host: evil.example" -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 421 "),
+        (&small, r#"-H "Origin: http://evil.example" -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 403 "),
+        (&large, r#"-T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 413 "),
+        // It is in the middle of its content when it is told.
+        (&large, r#"-H Expect: -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 413 "),
+        (&large, r#"-H Expect: -T - http://$HOST:$PORT/a < "$FILE""#.to_owned(), "no 413 "),
+        (&small, r#"http://$HOST:$PORT/a"#.to_owned(), "no 405 "),
+    ] {
+        let output = bash(&format!("{CURL} {arguments}"), "a", file.path(), server.tcp());
+        assert!(output.starts_with(expected), "{arguments}: {output:?}");
+    }
+    assert_eq!(server.files().len(), 0);
+    let again = r#"-T "$FILE" -H "If-None-Match: *" http://$HOST:$PORT/a"#;
+    let outputs = [(); 2].map(|()| bash(&format!("{CURL} {again}"), "a", small.path(), server.tcp()));
+    assert_eq!(outputs, ["done 5 - a\n", "no 412 the name is taken\n"]);
+}
+
+#[test]
+fn python_over_http() {
+    let Some(python) = installed("python3") else { return };
+    let server = Server::start(&[]);
+    let file = tempfile::tempdir().expect("a temporary directory can be made");
+    let (path, bytes) = (file.path().join("日本 1.bin"), content(1 << 20, 7));
+    fs::write(&path, &bytes).expect("the file can be written");
+    let address = [server.tcp().ip().to_string(), server.tcp().port().to_string()];
+    let output = run(Command::new(&python).arg(format!("{CLIENTS}/http_put.py")).args(address).arg(&path));
+    let name = "日本 1.bin";
+    let said = |prefix: &str| format!("201 done 1048576 - {prefix}{name}\n");
+    let expected = [said(""), said("chunked-"), said("urllib-"), "412 no 412 the name is taken\n".into()].concat();
+    assert_eq!(output, expected);
+    assert!(server.files().values().all(|stored| *stored == bytes) && server.files().len() == 3);
+}
+
 /// Runs `line` for an upload of each size and, if the client reads its receipt, for a refused upload.
 fn typed(program: &str, line: &str, hears: Hears) {
     if installed(program).is_none() {

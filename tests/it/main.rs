@@ -9,6 +9,7 @@ mod documents;
 mod fixture;
 mod forgetful;
 mod house;
+mod http;
 mod http_client;
 mod interop;
 mod leave_out;

@@ -8,31 +8,33 @@ use proptest::prelude::*;
 
 /// Everything that an observer can tell of a conversation.
 #[derive(Debug, Default, PartialEq)]
-struct Transcript {
-    requests: Vec<(Dialect, String)>,
+pub struct Transcript {
+    pub requests: Vec<(Dialect, String)>,
     /// The content of all uploads, one after the other.
-    content: Vec<u8>,
-    ended: usize,
-    failed: Vec<Code>,
-    refused: Vec<Code>,
-    discarded: usize,
-    said: String,
-    farewell: Option<Farewell>,
+    pub content: Vec<u8>,
+    pub ended: usize,
+    pub failed: Vec<Code>,
+    pub refused: Vec<Code>,
+    /// What was asked for besides uploads.
+    pub answered: Vec<&'static str>,
+    pub discarded: usize,
+    pub said: String,
+    pub farewell: Option<Farewell>,
 }
 
 const CRC_OF_ABC: Digest = Digest::Crc32c(0x364b_3fb7);
 
 /// A server that accepts and publishes every file, except that the name `taken` is in use and `same` is stored already.
-struct Server {
-    receiver: Receiver,
-    rules: Rules,
-    transcript: Transcript,
+pub struct Server {
+    pub receiver: Receiver,
+    pub rules: Rules,
+    pub transcript: Transcript,
     /// The files that wait to be published.
-    unsettled: Vec<(Ticket, Name)>,
-    names: Vec<Name>,
-    late: bool,
+    pub unsettled: Vec<(Ticket, Name)>,
+    pub names: Vec<Name>,
+    pub late: bool,
     /// Content that needs no look is moved past the conversation.
-    splices: bool,
+    pub splices: bool,
 }
 
 impl Server {
@@ -40,7 +42,7 @@ impl Server {
         Self::with(Rules::default())
     }
 
-    fn with(rules: Rules) -> Self {
+    pub fn with(rules: Rules) -> Self {
         Self {
             receiver: Receiver::default(),
             rules,
@@ -52,7 +54,7 @@ impl Server {
         }
     }
 
-    fn feed(&mut self, piece: &[u8]) {
+    pub fn feed(&mut self, piece: &[u8]) {
         let mut input = piece;
         loop {
             if self.splices {
@@ -91,7 +93,11 @@ impl Server {
                 transcript.requests.push((request.dialect, request.name.to_string()));
                 self.names.push(request.name.clone());
                 if request.name.as_str() == "taken" {
-                    self.receiver.refuse(&Refusal::new(Code::CONFLICT, "the name is taken"), Peer::Sending);
+                    self.receiver.refuse(
+                        &Refusal::new(Code::CONFLICT, "the name is taken"),
+                        Peer::Sending,
+                        &self.rules,
+                    );
                 } else if request.name.as_str() == "same"
                     && let Some(whole) = self.receiver.needs_no_content()
                 {
@@ -109,6 +115,7 @@ impl Server {
             Event::Failed(refusal) => transcript.failed.push(refusal.code),
             Event::Refused(refusal, _) | Event::NotARequest(refusal, _) => transcript.refused.push(refusal.code),
             Event::Discarded(count) => transcript.discarded += count,
+            Event::Answered(what) => transcript.answered.push(what),
         }
         if !self.late {
             self.settle();
@@ -119,13 +126,13 @@ impl Server {
     /// Publishes the waiting files, the newest first. Outcomes must come in order all the same.
     fn settle(&mut self) {
         for (ticket, name) in self.unsettled.drain(..).rev() {
-            self.receiver.settle(ticket, Ok(&name));
+            self.receiver.settle(ticket, Ok(&name), &self.rules);
         }
         self.send();
     }
 
     /// Sends the reply a byte at a time: how it leaves must not matter either.
-    fn send(&mut self) {
+    pub fn send(&mut self) {
         while let ServerStep::Say(unsent) = self.receiver.step(false) {
             self.transcript.said.push(unsent[0].into());
             self.receiver.transmitted(1);
@@ -133,7 +140,7 @@ impl Server {
     }
 
     /// How to part, if everything is said.
-    fn farewell(&self) -> Option<Farewell> {
+    pub fn farewell(&self) -> Option<Farewell> {
         match self.receiver.step(false) {
             ServerStep::Part(farewell) => Some(farewell),
             _ => None,
@@ -146,13 +153,13 @@ impl Server {
         }
     }
 
-    fn end_of_stream(&mut self) {
-        if let Some(event) = self.receiver.end_of_stream() {
+    pub fn end_of_stream(&mut self) {
+        if let Some(event) = self.receiver.end_of_stream(&self.rules) {
             self.act(event);
         }
     }
 
-    fn finish(mut self) -> Transcript {
+    pub fn finish(mut self) -> Transcript {
         self.settle();
         self.transcript.farewell = self.farewell();
         self.transcript
@@ -177,7 +184,7 @@ fn converse_unseen(burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     drive(Server { splices: true, ..Server::new() }, burst, cuts, later)
 }
 
-fn drive(mut server: Server, burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
+pub fn drive(mut server: Server, burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     let mut from = 0;
     for &cut in cuts.iter().chain([&burst.len()]) {
         server.feed(&burst[from..cut]);
@@ -306,7 +313,7 @@ fn a_slash_is_refused_at_the_first_byte_that_fits_no_verb() {
 #[test]
 fn refusals_quote_nothing_that_was_received() {
     assert_eq!(refusal(b"a\x1b[2Jb"), "no 403 the name holds a control character\n");
-    assert_eq!(refusal(b"GET /x HTTP/1.1\r\n"), "no 403 HTTP is not spoken here; send the base name\n");
+    assert_eq!(refusal(b"EHLO x\r\n"), "no 403 SMTP is not spoken here; send the base name\n");
 }
 
 #[test]
@@ -362,7 +369,7 @@ fn refused_in_content(burst: &[u8], peer: Peer) -> Transcript {
     server.feed(burst);
     server.end_of_burst();
     server.transcript.said.clear();
-    server.receiver.refuse(&Refusal::new(Code::DISK, "the disk failed"), peer);
+    server.receiver.refuse(&Refusal::new(Code::DISK, "the disk failed"), peer, &server.rules);
     server.feed(b"and more content");
     server.finish()
 }
@@ -402,7 +409,7 @@ fn steps(input: &[u8]) -> [String; 2] {
         match event {
             Event::Request(request) if request.name.as_str() != "late" => receiver.accept(None),
             Event::End(whole) => {
-                receiver.settle(whole.ticket, Err(&Refusal::new(Code::CONFLICT, "no")));
+                receiver.settle(whole.ticket, Err(&Refusal::new(Code::CONFLICT, "no")), &rules);
             }
             _ => {}
         }
@@ -528,7 +535,7 @@ fn a_dismissal_is_the_last_word_wherever_it_comes() {
     for input in [&b"/ask size=3 crc32c=trailer a\na"[..], b"/put size=3 a\na", b"/put size=1 a\nx", b"/ask si"] {
         let mut server = Server::new();
         server.feed(input);
-        server.receiver.dismiss(&Refusal::new(Code::CONFLICT, "claimed elsewhere"));
+        server.receiver.dismiss(&Refusal::new(Code::CONFLICT, "claimed elsewhere"), &server.rules);
         server.feed(b"more");
         let transcript = server.finish();
         assert!(transcript.said.ends_with("no 409 claimed elsewhere\n"), "{}", transcript.said);
@@ -542,7 +549,7 @@ fn drained(before: &[u8], input: &[u8]) -> (String, Option<Farewell>, usize) {
     server.feed(before);
     server.rules.is_draining = true;
     server.feed(input);
-    if let Some(event) = server.receiver.end_of_requests() {
+    if let Some(event) = server.receiver.end_of_requests(&server.rules) {
         server.act(event);
     }
     server.settle();
@@ -586,7 +593,7 @@ fn a_connection_whose_outcome_stays_unknown_ends_with_a_reset() {
         assert_eq!(server.transcript.said.lines().count(), usize::from(!said.is_empty()));
         assert_eq!(server.farewell(), Some(Farewell::Reset));
         let (ticket, name) = server.unsettled.remove(0);
-        assert!(!server.receiver.settle(ticket, Ok(&name)), "the outcome comes too late");
+        assert!(!server.receiver.settle(ticket, Ok(&name), &server.rules), "the outcome comes too late");
     }
 }
 
@@ -690,7 +697,7 @@ fn a_disk_that_fails_after_the_content_is_the_last_word() {
     server.late = true;
     server.feed(b"/put size=1 a\nx/put size=9 b\ny");
     let (ticket, _) = server.unsettled.remove(0);
-    server.receiver.settle(ticket, Err(&Refusal::new(Code::DISK, "the disk failed")));
+    server.receiver.settle(ticket, Err(&Refusal::new(Code::DISK, "the disk failed")), &server.rules);
     let transcript = server.finish();
     assert_eq!((transcript.said.as_str(), transcript.farewell), ("no 500 the disk failed\n", Some(Farewell::Linger)));
 }
@@ -704,7 +711,7 @@ fn a_classic_upload_that_cannot_be_published_ends_with_a_reset() {
     server.end_of_stream();
     assert_eq!((server.receiver.awaits(), server.farewell()), (Awaits::Answer, None));
     let (ticket, _) = server.unsettled.remove(0);
-    server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")));
+    server.receiver.settle(ticket, Err(&Refusal::new(Code::CONFLICT, "the name is taken")), &server.rules);
     assert_eq!(server.finish().farewell, Some(Farewell::Reset));
 }
 

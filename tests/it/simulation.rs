@@ -20,6 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use intake::net::Readiness;
 use intake::proto::{Algorithm, Digest, Hasher, Held, Name, OnExists, ResumeId};
 use intake::reactor::{Id, Moment};
@@ -422,29 +424,41 @@ impl Client {
     /// Sends all of `requests` in pieces that end anywhere.
     fn framed(number: usize, chance: &Chance, start: Moment) -> Self {
         let mut requests: Vec<Framed> = Vec::new();
+        let is_http = chance.one_in(3);
         for index in 0..1 + chance.below(12) {
-            requests.push(Framed::new(&format!("{number}-{index}"), requests.last(), chance));
+            let suffix = format!("{number}-{index}");
+            requests.push(match is_http {
+                true => Framed::http(&suffix, chance),
+                false => Framed::new(&suffix, requests.last(), chance),
+            });
         }
         let mut sent = requests.iter().flat_map(|request| request.sent.clone()).collect::<Vec<u8>>();
+        // A method that is cut in two is a name of the classic dialect.
+        let least = if is_http { b"PUT /".len() } else { 0 };
         let ending = match chance.below(6) {
-            0 => Ending::CutShort(chance.below(sent.len()), Step::Fin),
-            1 => Ending::CutShort(chance.below(sent.len()), Step::Reset),
+            0 => Ending::CutShort(chance.below(sent.len()).max(least), Step::Fin),
+            1 => Ending::CutShort(chance.below(sent.len()).max(least), Step::Reset),
             _ => Ending::Whole,
         };
         let mut steps = VecDeque::new();
         match &ending {
             Ending::CutShort(length, _) => sent.truncate(*length),
+            Ending::Whole if is_http => {}
             Ending::Whole => sent.extend(b"/bye\n"),
         }
         let trickles = chance.one_in(4);
         let (piece, pause) = match trickles {
-            true => (1 + chance.below(600), 20),
+            true => ((1 + chance.below(600)).max(least), 20),
             false => ((1 + chance.below(2 * sent.len() + 1)).max(sent.len() / 10 + 1), 300),
         };
         for piece in sent.chunks(piece) {
             steps.push_back((chance.millis(pause), Step::Send(piece.to_vec())));
         }
-        if trickles && matches!(ending, Ending::Whole) && !requests.iter().any(|request| request.is_last_word) {
+        if trickles
+            && !is_http
+            && matches!(ending, Ending::Whole)
+            && !requests.iter().any(|request| request.is_last_word)
+        {
             // Only the receipts make this client end, so they must come before its end.
             steps.push_back((
                 Duration::ZERO,
@@ -588,7 +602,7 @@ impl Client {
                 vec![name.clone()]
             }
             Errand::Framed { requests, ending } => {
-                check_framed(requests, ending, published, &said);
+                check_framed(requests, ending, published, &lines_of(&said));
                 requests.iter().map(|request| request.name.clone()).collect()
             }
             Errand::Attempt { upload, is_last, .. } => {
@@ -663,16 +677,9 @@ impl Framed {
         if let Some(before) = before.filter(|before| before.is_stored && chance.one_in(4)) {
             return before.again();
         }
-        let stem = match chance.below(24) {
-            0 => FAILS_TO_BEGIN,
-            1 => FAILS_TO_APPEND,
-            2 => FAILS_TO_PUBLISH,
-            3 => "../outside",
-            _ => "framed",
-        };
+        let stem = Self::stem(chance);
         let name = format!("{stem}-{suffix}");
-        let size = if chance.one_in(8) { 4096 + chance.below(12_000) } else { 1 + chance.below(3000) };
-        let content = chance.bytes(size);
+        let content = Self::content(chance);
         let digest = digest_of(&content);
         let is_wrong = chance.one_in(5);
         let told = if is_wrong { "00000000".to_owned() } else { digest.to_hex() };
@@ -704,6 +711,66 @@ impl Framed {
         Self { name, content, sent, heard, is_stored, is_last_word: stem == FAILS_TO_APPEND }
     }
 
+    fn stem(chance: &Chance) -> &'static str {
+        match chance.below(24) {
+            0 => FAILS_TO_BEGIN,
+            1 => FAILS_TO_APPEND,
+            2 => FAILS_TO_PUBLISH,
+            3 => "../outside",
+            _ => "framed",
+        }
+    }
+
+    fn content(chance: &Chance) -> Vec<u8> {
+        let size = if chance.one_in(8) { 4096 + chance.below(12_000) } else { 1 + chance.below(3000) };
+        chance.bytes(size)
+    }
+
+    /// A PUT, by its length or in chunks, with a digest before or behind its content or with none. A refusal before the
+    /// end of the content is the last word.
+    fn http(suffix: &str, chance: &Chance) -> Self {
+        let stem = Self::stem(chance);
+        let (name, content) = (format!("{stem}-{suffix}"), Self::content(chance));
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(if chance.one_in(5) { b"something else" } else { content.as_slice() });
+        let told = hasher.finish();
+        let is_chunked = chance.one_in(3);
+        let field = format!("Repr-Digest: {}\r\n", sha256_field(&told));
+        let (fields, trailer, has_digest) = match chance.below(3) {
+            0 if is_chunked => ("Trailer: Repr-Digest\r\n".to_owned(), field, true),
+            0 | 1 => (field, String::new(), true),
+            _ => (String::new(), String::new(), false),
+        };
+        let expects = stem == "framed" && chance.one_in(3);
+        let expect = if expects { "Expect: 100-continue\r\n" } else { "" };
+        let (framing, body) = match is_chunked {
+            true => ("Transfer-Encoding: chunked".to_owned(), http_chunks(&content, &trailer, chance)),
+            false => (format!("Content-Length: {}", content.len()), content.clone()),
+        };
+        let target = name.replace('/', "%2F");
+        let head = format!("PUT /{target} HTTP/1.1\r\nHost: localhost\r\n{expect}{fields}{framing}\r\n\r\n");
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(&content);
+        let is_wrong = has_digest && hasher.finish() != told;
+        let outcome = match stem {
+            FAILS_TO_BEGIN => "no 507 ".into(),
+            FAILS_TO_APPEND => "no 500 ".into(),
+            "../outside" => "no 400 ".into(),
+            _ if is_wrong => "no 422 ".into(),
+            FAILS_TO_PUBLISH => "no 409 ".into(),
+            _ if has_digest => format!("done {} {told} {name}", content.len()),
+            _ => format!("done {} - {name}", content.len()),
+        };
+        Self {
+            is_stored: outcome.starts_with("done"),
+            is_last_word: [FAILS_TO_BEGIN, FAILS_TO_APPEND, "../outside"].contains(&stem),
+            heard: expects.then(|| vec!["ok 0".to_owned()]).into_iter().chain([vec![outcome]]).collect(),
+            sent: [head.as_bytes(), &body].concat(),
+            name,
+            content,
+        }
+    }
+
     /// The same file again. There is no second copy, whether or not the first is published yet.
     fn again(&self) -> Self {
         let (size, digest) = (self.content.len(), digest_of(&self.content));
@@ -725,6 +792,29 @@ pub fn chunked(content: &[u8], chance: &Chance) -> Vec<u8> {
         chunks.flat_map(|chunk| [format!("{}\n", chunk.len()).as_bytes(), chunk].concat()).collect();
     body.extend(b"0\n");
     body
+}
+
+fn http_chunks(content: &[u8], trailer: &str, chance: &Chance) -> Vec<u8> {
+    let chunks = content.chunks(1 + chance.below(content.len()));
+    let mut body: Vec<u8> =
+        chunks.flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).collect();
+    body.extend(format!("0\r\n{trailer}\r\n").as_bytes());
+    body
+}
+
+fn sha256_field(digest: &Digest) -> String {
+    let Digest::Sha256(sum) = digest else { panic!("{digest} is no SHA-256") };
+    format!("sha-256=:{}:", STANDARD.encode(sum))
+}
+
+/// The lines that answers of HTTP hold, and `ok` for each that says to continue. Of other dialects all.
+fn lines_of(said: &str) -> String {
+    if !said.starts_with("HTTP/") {
+        return said.into();
+    }
+    let is_line = |line: &&str| ["HTTP/1.1 100 ", "done ", "no "].iter().any(|start| line.starts_with(start));
+    let lines = said.lines().filter(is_line).map(|line| if line.starts_with("HTTP/") { "ok 0" } else { line });
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 fn check_framed(requests: &[Framed], ending: &Ending, published: &BTreeMap<String, Vec<u8>>, said: &str) {

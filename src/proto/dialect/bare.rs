@@ -3,15 +3,16 @@
 //! Nothing stands before the name, so nothing can be said of the file but that. A line feed after it makes it the line
 //! dialect's; where the burst ends without one it is the tutorials' classic dialect, whose name has no end of its own.
 
-use super::grammar::{Grammar, Head};
+use super::grammar::{Grammar, Head, Shape};
 use super::manners::Dialect;
-use crate::proto::{Code, Name, NameError, NamePolicy, Refusal, Request};
+use crate::proto::{Code, Name, NameError, Refusal, Request, Rules};
 
 pub(super) const GRAMMAR: Grammar = Grammar {
-    reads: |_| true,
+    reads: |_, _| true,
     may_follow: Err("after a /put or /ask only /put, /ask or /bye may come"),
-    ends_with_burst: true,
-    refuse_early,
+    speaks: Dialect::Line,
+    cut_off: "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name",
+    shape: Shape::Line { ends_with_burst: true, refuse_early },
     read,
 };
 
@@ -25,15 +26,15 @@ fn refuse_early(head: &[u8]) -> Option<Refusal> {
     (name.len() > Name::MAX_BYTES).then(|| Refusal::new(Code::FORBIDDEN, NameError::TooLong.to_string()))
 }
 
-fn read(head: &[u8], by_burst: bool, names: NamePolicy) -> Head {
+fn read(head: &[u8], by_burst: bool, rules: &Rules) -> Head {
     let dialect = if by_burst { Dialect::Classic } else { Dialect::Line };
+    let bad = |words: String| Head::Bad(Refusal::new(Code::FORBIDDEN, words), Dialect::Line.into());
     if let Some(protocol) = other_protocol(head) {
-        let words = format!("{protocol} is not spoken here; send the base name");
-        return Head::Bad(Refusal::new(Code::FORBIDDEN, words));
+        return bad(format!("{protocol} is not spoken here; send the base name"));
     }
-    match Name::parse(head, names) {
-        Ok(name) => Head::Upload(Request::until_end_of_stream(dialect, name)),
-        Err(error) => Head::Bad(Refusal::new(Code::FORBIDDEN, error.to_string())),
+    match Name::parse(head, rules.names) {
+        Ok(name) => Head::Upload(Request::until_end_of_stream(dialect, name), dialect.into()),
+        Err(error) => bad(error.to_string()),
     }
 }
 
@@ -64,7 +65,6 @@ fn other_protocol(head: &[u8]) -> Option<&'static str> {
     let command = COMMANDS.iter().find(|(command, _)| head == *command);
     match greeting.or(command) {
         Some((_, protocol)) => Some(protocol),
-        None if head.windows(6).any(|word| word == b" HTTP/") => Some("HTTP"),
         None if is_redis_array(head) => Some("Redis"),
         None if is_syslog(head) => Some("syslog"),
         None => None,
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
 
     fn refusal(head: &[u8]) -> Option<String> {
-        match read(head, false, NamePolicy::default()) {
-            Head::Bad(refusal) => Some(refusal.words.into_owned()),
+        match read(head, false, &Rules::default()) {
+            Head::Bad(refusal, _) => Some(refusal.words.into_owned()),
             _ => None,
         }
     }
@@ -121,9 +121,6 @@ mod tests {
             (b"HELO", "SMTP"),
             (b"PING", "Redis"),
             (b"*1", "Redis"),
-            (b"GET / HTTP/1.1", "HTTP"),
-            (b"PRI * HTTP/2.0", "HTTP"),
-            (b"OPTIONS * HTTP/1.1", "HTTP"),
             (b"<34>Oct 11 22:14:15 host su: x", "syslog"),
             (b"CONNECT {\"verbose\":false}", "NATS"),
         ] {

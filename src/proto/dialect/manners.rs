@@ -24,13 +24,25 @@ pub enum Dialect {
 /// What the two sides of a dialect may expect of one another.
 #[derive(Debug)]
 pub(in crate::proto) struct Manners {
-    /// The content tells its own end, so that an end is not mistaken for a broken connection, and another request may
-    /// follow.
-    pub(in crate::proto) is_framed: bool,
+    /// How the content tells its own end where its size is not told, so that an end is not mistaken for a broken
+    /// connection, and another request may follow. `None`: it ends with the stream.
+    pub(in crate::proto) chunks: Option<Chunks>,
+    /// Content that is refused is read past, where its end is known, and the next request is served. Otherwise a refusal
+    /// before the end of the content is the last word.
+    pub(in crate::proto) skips_refused: bool,
     /// When the client is told to send.
     pub(in crate::proto) ok: Ok,
     /// The outcome is told in words. Without them only the end of the stream tells it.
     pub(in crate::proto) has_receipt: bool,
+}
+
+/// How chunks are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proto) enum Chunks {
+    /// A decimal size and a line feed, the chunk, and a line for the digest if one is promised.
+    Lines,
+    /// A hex size and CR LF, the chunk and CR LF, and trailers that end with an empty line (RFC 9112, 7.1).
+    Http,
 }
 
 /// When the client is told to send its content.
@@ -63,7 +75,7 @@ impl Dialect {
     /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
     /// another request may follow.
     pub fn is_framed(self) -> bool {
-        self.manners().is_framed
+        self.manners().chunks.is_some()
     }
 
     /// Whether the client sends no content before it has its answer. After a refusal none follows.
@@ -78,10 +90,20 @@ impl Dialect {
 
     pub(in crate::proto) fn manners(self) -> &'static Manners {
         match self {
-            Self::Classic => &Manners { is_framed: false, ok: Ok::AtOnce, has_receipt: false },
-            Self::Line => &Manners { is_framed: false, ok: Ok::AfterSilence, has_receipt: true },
-            Self::Put | Self::Http => &Manners { is_framed: true, ok: Ok::Never, has_receipt: true },
-            Self::Ask | Self::HttpExpect => &Manners { is_framed: true, ok: Ok::AtOnce, has_receipt: true },
+            Self::Classic => &Manners { chunks: None, skips_refused: false, ok: Ok::AtOnce, has_receipt: false },
+            Self::Line => &Manners { chunks: None, skips_refused: false, ok: Ok::AfterSilence, has_receipt: true },
+            Self::Put => {
+                &Manners { chunks: Some(Chunks::Lines), skips_refused: true, ok: Ok::Never, has_receipt: true }
+            }
+            Self::Ask => {
+                &Manners { chunks: Some(Chunks::Lines), skips_refused: true, ok: Ok::AtOnce, has_receipt: true }
+            }
+            Self::Http => {
+                &Manners { chunks: Some(Chunks::Http), skips_refused: false, ok: Ok::Never, has_receipt: true }
+            }
+            Self::HttpExpect => {
+                &Manners { chunks: Some(Chunks::Http), skips_refused: false, ok: Ok::AtOnce, has_receipt: true }
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The dialects: how each request is read, what its client may be told, and how a reply is spelled.
 //!
 //! A dialect is a row in two tables. [`GRAMMARS`] says which bytes begin a head and how it is read; put and ask share
-//! one, classic and line share the other. [`Dialect::manners`] says how the content ends and what the client may hear.
+//! one, classic and line share another, and HTTP has its own. [`Dialect::manners`] says how the content ends and what the
+//! client may hear.
 //! The conversation ([`super::Receiver`], [`super::Sender`]) follows these rows, and asks for no dialect by name where a
 //! row can answer.
 //!
@@ -13,17 +14,23 @@ mod bare;
 mod grammar;
 mod http;
 mod manners;
+mod scan;
 mod verbs;
+mod voice;
 
 use std::mem;
 
-use super::{Digest, NamePolicy, Refusal, Reply, Request};
-use grammar::Grammar;
+use super::{Code, Digest, Refusal, Reply, Request, Rules};
 pub(super) use grammar::Head;
+use grammar::{Grammar, Shape};
+pub(super) use http::answer::Saying;
+use http::asked::Asked;
 pub(super) use http::client::{Answer, Answers, Heard, decode_name, is_chunked};
 pub use http::client::{Site, SiteError};
 pub use manners::Dialect;
-pub(super) use manners::Ok;
+pub(super) use manners::{Chunks, Ok};
+use scan::Scan;
+pub(super) use voice::Voice;
 
 impl Dialect {
     /// Appends `request` to `out` as a client sends it to `site`, which only HTTP names. `is_last`: it is the last one on
@@ -53,56 +60,59 @@ impl Dialect {
             _ => digest.iter().for_each(|digest| verbs::spell_trailer(digest, out)),
         }
     }
+}
 
-    /// Appends `reply` to `out` as a server sends it.
-    pub(super) fn spell(self, reply: &Reply, out: &mut Vec<u8>) {
-        match (self, reply) {
-            (Self::Classic | Self::Line, Reply::Ok(_)) => bare::spell_ok(self, out),
+impl Voice {
+    /// Appends `reply` to `out` as the server sends it.
+    pub(super) fn spell(&self, reply: &Reply, saying: Saying, out: &mut Vec<u8>) {
+        match (self.dialect, reply) {
+            (Dialect::Classic | Dialect::Line, Reply::Ok(_)) => bare::spell_ok(self.dialect, out),
+            (Dialect::Http | Dialect::HttpExpect, _) => match self.asked() {
+                Some(asked) => http::answer::spell(reply, asked, saying, out),
+                None => http::answer::spell(reply, &Asked::default(), saying, out),
+            },
             _ => reply.spell_line(out),
         }
     }
 }
 
 /// In the order in which they are asked.
-static GRAMMARS: [Grammar; 2] = [verbs::GRAMMAR, bare::GRAMMAR];
-
-fn grammar_of(head: &[u8]) -> Option<&'static Grammar> {
-    GRAMMARS.iter().find(|grammar| !head.is_empty() && (grammar.reads)(head))
-}
+static GRAMMARS: [Grammar; 3] = [verbs::GRAMMAR, http::GRAMMAR, bare::GRAMMAR];
 
 /// A head while it comes in.
 ///
 /// What can be no head is refused at the byte that tells, and so at the same one however the stream was cut: nobody
 /// sends megabytes behind a line that was wrong in its first word.
+///
+/// `after`, wherever it is asked for, is the dialect of the request before it.
 #[derive(Debug, Default)]
 pub(super) struct HeadBuffer(Vec<u8>);
 
 impl HeadBuffer {
     /// Takes bytes from the front of `input` until the head is whole. `None`: all of `input` is taken, and there is more to
-    /// come. After the first request of a conversation `is_first` is false.
-    pub(super) fn take(&mut self, input: &mut &[u8], is_first: bool, names: NamePolicy) -> Option<Head> {
+    /// come.
+    pub(super) fn take(&mut self, input: &mut &[u8], after: Option<Dialect>, rules: &Rules) -> Option<Head> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
-            if byte == b'\n' {
-                self.0.pop_if(|last| *last == b'\r');
-                return Some(self.read(false, names));
-            }
             self.0.push(byte);
-            if let Some(refusal) = self.refuse_early(is_first) {
-                return Some(Head::Bad(refusal));
+            let grammar = self.grammar(after);
+            match self.scan(grammar, after) {
+                Scan::More => self.take_plain(grammar, input),
+                Scan::Whole => return Some((grammar.read)(&self.0, false, rules)),
+                Scan::Bad(refusal) => return Some(Head::Bad(refusal, grammar.speaks.into())),
             }
         }
         None
     }
 
     /// The client paused. Returns the head where that ends it.
-    pub(super) fn end_of_burst(&self, names: NamePolicy) -> Option<Head> {
-        self.ends_with_burst().then(|| self.read(true, names))
+    pub(super) fn end_of_burst(&self, after: Option<Dialect>, rules: &Rules) -> Option<Head> {
+        self.ends_with_burst(after).then(|| (self.grammar(after).read)(&self.0, true, rules))
     }
 
     /// Whether a pause of the client ends it.
-    pub(super) fn ends_with_burst(&self) -> bool {
-        grammar_of(&self.0).is_some_and(|grammar| grammar.ends_with_burst)
+    pub(super) fn ends_with_burst(&self, after: Option<Dialect>) -> bool {
+        !self.is_empty() && matches!(self.grammar(after).shape, Shape::Line { ends_with_burst: true, .. })
     }
 
     /// Whether nothing has come of it.
@@ -110,21 +120,52 @@ impl HeadBuffer {
         self.0.is_empty()
     }
 
-    /// What has come of it, to be quoted.
-    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
-        mem::take(&mut self.0)
+    /// How the server speaks while it comes in.
+    pub(super) fn speaks(&self, after: Option<Dialect>) -> Dialect {
+        self.grammar(after).speaks
     }
 
-    fn read(&self, by_burst: bool, names: NamePolicy) -> Head {
-        let grammar = grammar_of(&self.0).unwrap_or(&bare::GRAMMAR);
-        (grammar.read)(&self.0, by_burst, names)
+    /// What to say where the stream ends in it.
+    pub(super) fn cut_off(&self, after: Option<Dialect>) -> &'static str {
+        self.grammar(after).cut_off
     }
 
-    fn refuse_early(&self, is_first: bool) -> Option<Refusal> {
-        let grammar = grammar_of(&self.0)?;
-        match grammar.may_follow {
-            Err(words) if !is_first => Some(Refusal::new(super::Code::BAD_REQUEST, words)),
-            _ => (grammar.refuse_early)(&self.0),
+    /// Its first line, as far as it has come, to be quoted: what follows may be long, and is not for everybody's eyes.
+    pub(super) fn take_line(&mut self, after: Option<Dialect>) -> Vec<u8> {
+        let has_lines = matches!(self.grammar(after).shape, Shape::Lines { .. });
+        let mut line = mem::take(&mut self.0);
+        if has_lines {
+            line.truncate(memchr::memchr(b'\r', &line).unwrap_or(line.len()));
+        }
+        line
+    }
+
+    fn grammar(&self, after: Option<Dialect>) -> &'static Grammar {
+        let reads = |grammar: &&Grammar| (grammar.reads)(&self.0, after);
+        GRAMMARS.iter().find(reads).expect("the last grammar reads everything")
+    }
+
+    /// What it is at its last byte. The end of a line is taken off.
+    fn scan(&mut self, grammar: &Grammar, after: Option<Dialect>) -> Scan {
+        if let (Err(words), Some(_)) = (grammar.may_follow, after) {
+            return Scan::Bad(Refusal::new(Code::BAD_REQUEST, words));
+        }
+        match grammar.shape {
+            Shape::Lines { scan, .. } => scan(&self.0),
+            Shape::Line { .. } if self.0.pop_if(|last| *last == b'\n').is_some() => {
+                self.0.pop_if(|last| *last == b'\r');
+                Scan::Whole
+            }
+            Shape::Line { refuse_early, .. } => refuse_early(&self.0).map_or(Scan::More, Scan::Bad),
+        }
+    }
+
+    /// Takes what needs no look.
+    fn take_plain(&mut self, grammar: &Grammar, input: &mut &[u8]) {
+        if let Shape::Lines { plain, .. } = grammar.shape {
+            let (taken, rest) = input.split_at(plain(&self.0, input));
+            self.0.extend_from_slice(taken);
+            *input = rest;
         }
     }
 }
@@ -137,11 +178,12 @@ mod tests {
     /// What is taken of `input`, how much is left of it, and why it is refused.
     fn take(input: &[u8], is_first: bool) -> (Vec<u8>, usize, Option<Code>) {
         let (mut head, mut rest) = (HeadBuffer::default(), input);
-        let refused = match head.take(&mut rest, is_first, NamePolicy::default()) {
-            Some(Head::Bad(refusal)) => Some(refusal.code),
+        let after = (!is_first).then_some(Dialect::Put);
+        let refused = match head.take(&mut rest, after, &Rules::default()) {
+            Some(Head::Bad(refusal, _)) => Some(refusal.code),
             _ => None,
         };
-        (head.take_bytes(), rest.len(), refused)
+        (head.take_line(after), rest.len(), refused)
     }
 
     #[test]
@@ -164,8 +206,16 @@ mod tests {
 
     #[test]
     fn only_a_bare_name_ends_with_the_burst() {
-        for (head, ends) in [("", false), ("a", true), ("/", false), ("/put size=1 a", false), ("/bye", false)] {
-            assert_eq!(HeadBuffer(head.into()).ends_with_burst(), ends, "{head}");
+        for (head, ends) in [
+            ("", false),
+            ("a", true),
+            ("/", false),
+            ("/put size=1 a", false),
+            ("/bye", false),
+            ("PUT ", true),
+            ("PUT /a", false),
+        ] {
+            assert_eq!(HeadBuffer(head.into()).ends_with_burst(None), ends, "{head}");
         }
     }
 }

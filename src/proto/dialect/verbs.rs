@@ -8,15 +8,21 @@
 
 use std::num::NonZeroU64;
 
-use super::grammar::{Grammar, Head};
+use super::grammar::{Grammar, Head, Shape};
 use super::manners::Dialect;
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
-use crate::proto::{Algorithm, Code, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId};
+use crate::proto::{Algorithm, Code, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId, Rules};
 
 /// A base name cannot begin with `/`, so that one byte tells a request from a name.
-pub(super) const GRAMMAR: Grammar =
-    Grammar { reads: |head| head.starts_with(b"/"), may_follow: Ok(()), ends_with_burst: false, refuse_early, read };
+pub(super) const GRAMMAR: Grammar = Grammar {
+    reads: |head, after| head.starts_with(b"/") && !after.is_some_and(|after| after.speaks_http()),
+    may_follow: Ok(()),
+    speaks: Dialect::Line,
+    cut_off: "the stream ended before the line did; end it with a line feed, or wait for ok after a bare name",
+    shape: Shape::Line { ends_with_burst: false, refuse_early },
+    read,
+};
 
 /// What can become of a head, up to the byte from which it can be nothing else.
 const VERBS: [&[u8]; 3] = [b"/put ", b"/ask ", b"/bye\r"];
@@ -33,11 +39,12 @@ fn refuse_early(head: &[u8]) -> Option<Refusal> {
     Some(Refusal::new(Code::BAD_REQUEST, words))
 }
 
-fn read(head: &[u8], _by_burst: bool, names: NamePolicy) -> Head {
+fn read(head: &[u8], _by_burst: bool, rules: &Rules) -> Head {
     if head == b"/bye" {
         return Head::Bye;
     }
-    parse(head, names).unwrap_or_else(|words| Head::Bad(Refusal::new(Code::BAD_REQUEST, words)))
+    let bad = |words| Head::Bad(Refusal::new(Code::BAD_REQUEST, words), Dialect::Line.into());
+    parse(head, rules.names).unwrap_or_else(bad)
 }
 
 /// Reads a `/put` or `/ask` line. An error is a broken grammar: where the content ends is not known.
@@ -63,9 +70,10 @@ fn parse(line: &[u8], names: NamePolicy) -> Result<Head, &'static str> {
     }
     let mtime = mtime.and_then(NonZeroU64::new);
     Ok(match Name::parse(rest.strip_prefix(b"./").unwrap_or(rest), names) {
-        Ok(name) => Head::Upload(Request { dialect, name, size, digest, on_exists, resume, mtime }),
+        Ok(name) => Head::Upload(Request { dialect, name, size, digest, on_exists, resume, mtime }, dialect.into()),
         Err(error) => {
-            Head::BadName { dialect, size, digest, refusal: Refusal::new(Code::FORBIDDEN, error.to_string()) }
+            let refusal = Refusal::new(Code::FORBIDDEN, error.to_string());
+            Head::BadName { voice: dialect.into(), size, digest, refusal }
         }
     })
 }
@@ -173,9 +181,9 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Request, String> {
-        match read(line.as_bytes(), false, NamePolicy::default()) {
-            Head::Upload(request) => Ok(request),
-            Head::Bad(refusal) if refusal.code == Code::BAD_REQUEST => Err(refusal.words.into()),
+        match read(line.as_bytes(), false, &Rules::default()) {
+            Head::Upload(request, _) => Ok(request),
+            Head::Bad(refusal, _) if refusal.code == Code::BAD_REQUEST => Err(refusal.words.into()),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -268,10 +276,10 @@ mod tests {
             ("/ask size=- ", (Dialect::Ask, None, None)),
             ("/put size=1 sha256=trailer .x", (Dialect::Put, Some(1), Some(Promise::Trailer(Algorithm::Sha256)))),
         ] {
-            match read(line.as_bytes(), false, NamePolicy::default()) {
-                Head::BadName { dialect, size, digest, refusal } => {
+            match read(line.as_bytes(), false, &Rules::default()) {
+                Head::BadName { voice, size, digest, refusal } => {
                     assert_eq!(
-                        (dialect, size, digest, refusal.code),
+                        (voice.dialect, size, digest, refusal.code),
                         (expected.0, expected.1, expected.2, Code::FORBIDDEN)
                     );
                 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::{Connection, Context, Verdict};
 use crate::net::Stream;
-use crate::proto::{Code, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Ticket, Whole};
+use crate::proto::{Code, Held, Name, OnExists, Peer, Refusal, Request, ResumeId, Rules, Ticket, Whole};
 use crate::reactor::{Budget, Moment};
 use crate::server::digesting::Digesting;
 use crate::server::jobs::Waiter;
@@ -137,7 +137,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// seem to be alive.
     pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
-        self.receiver.dismiss(&refusal);
+        self.receiver.dismiss(&refusal, cx.rules);
         let name = self.end_upload(true);
         self.note_refusal(refusal, name, &mut cx.story);
         self.serve(cx, budget)
@@ -205,15 +205,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Takes in the result of a job that was submitted for the request `ticket`. `filed`: what was asked for, if the job was
     /// about a whole file.
-    pub fn settle(&mut self, ticket: Ticket, filed: Option<Filed>, done: Done, story: &mut Story) {
+    pub fn settle(&mut self, ticket: Ticket, filed: Option<Filed>, done: Done, rules: &Rules, story: &mut Story) {
         match (done, filed) {
-            (Done::Held(result), _) => self.settle_held(ticket, result, story),
-            (Done::Stored(result), Some(filed)) => self.tell_outcome(filed, result, story),
+            (Done::Held(result), _) => self.settle_held(ticket, result, rules, story),
+            (Done::Stored(result), Some(filed)) => self.tell_outcome(filed, result, rules, story),
             (Done::Stored(_), None) => {}
         }
     }
 
-    fn settle_held(&mut self, ticket: Ticket, result: Result<(), StoreError>, story: &mut Story) {
+    fn settle_held(&mut self, ticket: Ticket, result: Result<(), StoreError>, rules: &Rules, story: &mut Story) {
         // Without the task the upload has been given up since.
         let Some(Task::Sync(_, held)) = self.task.take_if(|task| task.waits_for(ticket)).map(|task| *task) else {
             return;
@@ -221,7 +221,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         story.scene(|| Scene::Held { offset: held.offset, result: &result });
         match result {
             Ok(()) => self.task = Some(Box::new(Task::Resume(held))),
-            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, story),
+            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, rules, story),
         }
     }
 
@@ -229,13 +229,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn settle_at_once(&mut self, settled: Option<Settled>, cx: &mut Context<D>) {
         if let Some(settled) = settled {
             let filed = cx.jobs.settle(&settled);
-            self.settle(Waiter::of(settled.token).ticket, filed, settled.done, &mut cx.story);
+            self.settle(Waiter::of(settled.token).ticket, filed, settled.done, cx.rules, &mut cx.story);
         }
     }
 
-    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, story: &mut Story) {
+    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, rules: &Rules, story: &mut Story) {
         let outcome = result.as_ref().map_err(refusal_for);
-        if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied()) {
+        if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied(), rules) {
             // Nobody waits for it any more.
             return;
         }
@@ -261,7 +261,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             peer: story.whom.peer(),
             whole,
             asked,
-            is_alone: self.receiver.is_over(),
+            is_alone: self.receiver.has_ended_with_stream(),
             is_proven: self.stream.end_is_proven(),
         }
     }
@@ -286,7 +286,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn refuse_to_begin(&mut self, error: &StoreError, name: Name, cx: &mut Context<D>) {
         let refusal = refusal_for(error);
-        self.receiver.refuse(&refusal, Peer::Sending);
+        self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
         self.note_refusal(refusal, Some(name), &mut cx.story);
     }
 
@@ -337,7 +337,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if request.known_digest().is_some() {
             let Some(whole) = self.receiver.needs_no_content() else { return Ok(false) };
             let filed = self.filed(whole, request.name.clone(), &cx.story);
-            self.tell_outcome(filed, Ok(stored), &mut cx.story);
+            self.tell_outcome(filed, Ok(stored), cx.rules, &mut cx.story);
         } else if has_waited {
             let held = published.held.clone();
             // Nothing is written to it.
@@ -377,7 +377,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     upload.partial.summed(hasher);
                 }
             }
-            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story),
+            Err(error) => self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
         }
     }
 
@@ -386,9 +386,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let filed = self.filed(whole, upload.name().clone(), &cx.story);
         match self.ending(whole, upload, cx) {
             Ok(Ending::Compare) => {}
-            Ok(Ending::Stored(name)) => self.tell_outcome(filed, Ok(name), &mut cx.story),
+            Ok(Ending::Stored(name)) => self.tell_outcome(filed, Ok(name), cx.rules, &mut cx.story),
             Ok(Ending::Publish(partial, resumable)) => self.file(filed, resumable, Job::Publish(partial), cx),
-            Err(error) => self.tell_outcome(filed, Err(error), &mut cx.story),
+            Err(error) => self.tell_outcome(filed, Err(error), cx.rules, &mut cx.story),
         }
     }
 
@@ -463,8 +463,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let filed = self.filed(whole, name, &cx.story);
                 match result {
                     Ok(()) if is_same() => self.file(filed, None, Job::Confirm(content), cx),
-                    Ok(()) => self.tell_outcome(filed, Err(StoreError::NOT_THE_SAME), &mut cx.story),
-                    Err(error) => self.tell_outcome(filed, Err(error), &mut cx.story),
+                    Ok(()) => self.tell_outcome(filed, Err(StoreError::NOT_THE_SAME), cx.rules, &mut cx.story),
+                    Err(error) => self.tell_outcome(filed, Err(error), cx.rules, &mut cx.story),
                 }
             }
             (Task::Resume(held), Ok(())) => {
@@ -475,7 +475,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             (Task::Begin(_) | Task::Contend { .. } | Task::Await(_) | Task::Sync(..), Ok(())) => {
                 unreachable!("others bring these to their end")
             }
-            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, &mut cx.story),
+            (_, Err(error)) => self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
         }
     }
 

@@ -40,6 +40,11 @@ pub enum Fact<'a> {
         /// The bytes.
         head: &'a [u8],
     },
+    /// Something else than an upload was asked for, and answered.
+    Answered {
+        /// What it was.
+        what: &'static str,
+    },
     /// A file is stored, and its connection has ended already.
     StoredForNobody {
         /// What was asked for.

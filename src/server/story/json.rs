@@ -59,6 +59,7 @@ fn heard(event: &Event) -> Value {
         Event::Refused(Refusal { code, words, .. }, _) | Event::NotARequest(Refusal { code, words, .. }, _) => {
             json!({ "scene": "refused", "code": code.0, "words": words })
         }
+        Event::Answered(what) => json!({ "scene": "answered", "what": what }),
         Event::Discarded(count) => json!({ "scene": "discarded", "bytes": count }),
     }
 }

@@ -29,6 +29,7 @@ impl Ear for Line {
             Fact::NotARequest { refusal, head } => {
                 log::info!(target: TARGET, "{peer}: {}", not_a_request(refusal, head))
             }
+            Fact::Answered { what } => log::debug!(target: TARGET, "{peer}: asked for {what}"),
             Fact::StoredForNobody { filed, stored } => {
                 log::info!(target: TARGET, "{peer}, which has gone: {}", filed.line(stored))
             }

@@ -64,6 +64,7 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Event::Refused(Refusal { code, words, .. }, _) | Event::NotARequest(Refusal { code, words, .. }, _) => {
             write!(f, "refused: {} {words}", code.0)
         }
+        Event::Answered(what) => write!(f, "asked for {what}"),
         Event::Discarded(count) => write!(f, "{count} bytes discarded"),
     }
 }
@@ -71,7 +72,7 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn awaited(awaits: Awaits) -> &'static str {
     match awaits {
         Awaits::Header => "a name",
-        Awaits::RestOfHeader => "the rest of the line",
+        Awaits::RestOfHeader => "the rest of the request",
         Awaits::RestOfName => "the rest of the name",
         Awaits::FirstContent => "the first of the content",
         Awaits::Content => "content",

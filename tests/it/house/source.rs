@@ -154,7 +154,7 @@ impl Tree {
                 let path = entry.expect("a folder can be read").path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if !path.ends_with("tests.rs") {
+                } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
                     let name = path
                         .strip_prefix(root)
                         .expect("the file is inside the project")

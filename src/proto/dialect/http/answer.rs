@@ -1,0 +1,239 @@
+//! How answers are spelled.
+//!
+//! A receipt and a refusal are the lines of the other dialects, so that they read the same everywhere; the status, and a
+//! field or two, say the same to programs. Knows one answer at a time, not when it is said.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::asked::{Asked, Reads};
+use super::status::{self, phrase};
+use super::target::encode;
+use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
+
+/// Tells a client that waits for it to send the content. Not an answer: that follows.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The type of the problem that a digest did not match (draft-ietf-httpapi-digest-fields-problem-types).
+const MISMATCH_TYPE: &str = "https://iana.org/assignments/http-problem-types#digest-mismatched-values";
+
+/// What a page of an allowed origin may send.
+const MAY_SEND: &str = "Content-Type, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, Authorization, \
+    Upload-Offset, Upload-Length, Upload-Complete, Upload-Metadata, Upload-Defer-Length, Upload-Checksum, \
+    Upload-Draft-Interop-Version, Tus-Resumable";
+/// What it may read of an answer.
+const MAY_READ: &str = "Location, Repr-Digest, Retry-After, Upload-Offset, Upload-Length, Upload-Complete, Upload-Limit, \
+    Upload-Expires, Upload-Metadata, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm";
+
+/// When an answer is said, and whether it is the last one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::proto) struct Saying {
+    /// In seconds since the epoch.
+    pub(in crate::proto) now: u64,
+    /// The connection is closed after it.
+    pub(in crate::proto) is_last: bool,
+}
+
+/// Appends `reply` to `out`.
+pub(in crate::proto) fn spell(reply: &Reply, asked: &Asked, saying: Saying, out: &mut Vec<u8>) {
+    match reply {
+        Reply::Ok(_) => out.extend_from_slice(CONTINUE),
+        Reply::Done(receipt) => created(receipt, reply, asked).spell(asked, saying, out),
+        Reply::No(refusal) => refused(refusal, asked).spell(asked, saying, out),
+    }
+}
+
+/// One answer.
+pub(super) struct Answer {
+    status: Code,
+    /// Whole lines.
+    fields: String,
+    content: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn new(status: Code) -> Self {
+        Self { status, fields: String::new(), content: Vec::new() }
+    }
+
+    pub(super) fn field(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        write!(self.fields, "{name}: {value}\r\n").expect("writing to a String cannot fail");
+        self
+    }
+
+    pub(super) fn content(self, kind: &str, content: impl Into<Vec<u8>>) -> Self {
+        Self { content: content.into(), ..self.field("Content-Type", kind) }
+    }
+
+    pub(super) fn spell(self, asked: &Asked, saying: Saying, out: &mut Vec<u8>) {
+        let Self { status, fields, content } = self.common(asked, saying);
+        out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n{fields}\r\n", status.0, phrase(status)).as_bytes());
+        if !asked.is_head {
+            out.extend_from_slice(&content);
+        }
+    }
+
+    /// With the fields that every answer has.
+    fn common(mut self, asked: &Asked, saying: Saying) -> Self {
+        if let Some(origin) = &asked.origin {
+            self = self.field("Access-Control-Allow-Origin", origin).field("Vary", "Origin");
+            self = self.field("Access-Control-Expose-Headers", MAY_READ);
+        }
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(saying.now));
+        self = self.field("Date", date).field("Cache-Control", "no-store");
+        // RFC 9110, 8.6: a 204 has none.
+        if self.status != Code(204) {
+            let length = self.content.len();
+            self = self.field("Content-Length", length);
+        }
+        match (saying.is_last || asked.is_last, asked.is_1_0) {
+            (true, _) => self.field("Connection", "close"),
+            (false, true) => self.field("Connection", "keep-alive"),
+            (false, false) => self,
+        }
+    }
+}
+
+fn created(receipt: &Receipt, reply: &Reply, asked: &Asked) -> Answer {
+    let answer = Answer::new(Code(201)).field("Location", format_args!("/{}", encode(&receipt.stored_name)));
+    let answer = match receipt.digest.as_ref().and_then(digest_field::spell) {
+        Some(digest) => answer.field("Repr-Digest", digest),
+        None => answer,
+    };
+    let mut line = Vec::new();
+    reply.spell_line(&mut line);
+    let _ = asked;
+    answer.content("text/plain; charset=utf-8", line)
+}
+
+/// The answer that a refusal is.
+pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
+    let code =
+        if asked.must_be_new && refusal.code == Code::CONFLICT { status::PRECONDITION_FAILED } else { refusal.code };
+    let answer = Answer::new(code);
+    let answer = match refusal.retry_seconds {
+        Some(seconds) => answer.field("Retry-After", seconds),
+        None => answer,
+    };
+    if asked.reads == Reads::Problems {
+        return answer.content("application/problem+json", problem(code, &refusal.words));
+    }
+    let mut line = Vec::new();
+    Reply::No(Refusal { code, ..refusal.clone() }).spell_line(&mut line);
+    answer.content("text/plain; charset=utf-8", line)
+}
+
+fn problem(code: Code, words: &str) -> String {
+    let mut problem = serde_json::json!({ "status": code.0, "title": phrase(code), "detail": words });
+    if code == Code::MISMATCH {
+        problem["type"] = MISMATCH_TYPE.into();
+    }
+    problem.to_string()
+}
+
+/// The page on which files are dropped.
+pub(super) fn page(page: &Page) -> Answer {
+    let answer = Answer::new(Code(200))
+        .field("Content-Security-Policy", &page.policy)
+        .field("X-Content-Type-Options", "nosniff")
+        .field("X-Frame-Options", "DENY")
+        // Not no-referrer: a form of such a page says that it is of no origin.
+        .field("Referrer-Policy", "same-origin");
+    answer.content("text/html; charset=utf-8", page.html.as_bytes())
+}
+
+/// What may be asked for, and by a page of an allowed origin (the preflight of the Fetch standard).
+pub(super) fn options(allow: &str, asked: &Asked) -> Answer {
+    let answer = Answer::new(Code(204)).field("Allow", allow);
+    if asked.origin.is_none() {
+        return answer;
+    }
+    let answer = answer.field("Access-Control-Allow-Methods", allow);
+    answer.field("Access-Control-Allow-Headers", MAY_SEND).field("Access-Control-Max-Age", 600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Algorithm, Hasher};
+
+    /// 1994-11-06, the date of RFC 9110, 5.6.7.
+    const NOW: u64 = 784_111_777;
+
+    fn said(reply: &Reply, asked: &Asked, is_last: bool) -> String {
+        let mut out = Vec::new();
+        spell(reply, asked, Saying { now: NOW, is_last }, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_receipt_is_created_at_its_location() {
+        let receipt = Receipt { size: 3, digest: None, stored_name: "a b.txt".into() };
+        let expected = "HTTP/1.1 201 Created\r\nLocation: /a%20b.txt\r\nContent-Type: text/plain; charset=utf-8\r\n\
+            Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nCache-Control: no-store\r\nContent-Length: 17\r\n\r\ndone 3 - a b.txt\n";
+        assert_eq!(said(&Reply::Done(receipt.clone()), &Asked::default(), false), expected);
+        let digest = Some(Hasher::new(Algorithm::Sha256).finish());
+        let said = said(&Reply::Done(Receipt { digest, ..receipt }), &Asked::default(), true);
+        assert!(said.contains("\r\nRepr-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:\r\n"), "{said}");
+        assert!(said.contains("\r\nConnection: close\r\n"), "{said}");
+    }
+
+    #[test]
+    fn a_refusal_is_its_line_or_a_problem() {
+        let taken =
+            Reply::No(Refusal { retry_seconds: Some(5), ..Refusal::new(Code::CONFLICT, "the name is \"taken\"") });
+        let line = said(&taken, &Asked::default(), true);
+        assert!(line.starts_with("HTTP/1.1 409 Conflict\r\nRetry-After: 5\r\n"), "{line}");
+        assert!(line.ends_with("\r\nConnection: close\r\n\r\nno 409 retry=5 the name is \"taken\"\n"), "{line}");
+        let new = Asked { must_be_new: true, is_head: true, ..Asked::default() };
+        let line = said(&taken, &new, false);
+        assert!(line.starts_with("HTTP/1.1 412 Precondition Failed\r\n"), "{line}");
+        assert!(line.ends_with("Content-Length: 35\r\n\r\n"), "a HEAD is told the length and no content: {line}");
+        let problems = Asked { reads: Reads::Problems, ..Asked::default() };
+        let problem = said(&taken, &problems, false);
+        let expected = r#"{"detail":"the name is \"taken\"","status":409,"title":"Conflict"}"#;
+        assert!(problem.ends_with(expected) && problem.contains("application/problem+json"), "{problem}");
+        let mismatch = said(&Reply::No(Refusal::new(Code::MISMATCH, "x")), &problems, false);
+        assert!(mismatch.contains("#digest-mismatched-values"), "{mismatch}");
+    }
+
+    #[test]
+    fn only_an_allowed_page_is_told_what_it_may_read() {
+        let done = Reply::Done(Receipt { size: 3, digest: None, stored_name: "a".into() });
+        assert!(!said(&done, &Asked::default(), false).contains("Access-Control"));
+        let asked = Asked { origin: Some("https://app.example".into()), is_1_0: true, ..Asked::default() };
+        let said = said(&done, &asked, false);
+        assert!(said.contains("\r\nAccess-Control-Allow-Origin: https://app.example\r\nVary: Origin\r\n"), "{said}");
+        assert!(
+            said.contains("Expose-Headers: Location,") && said.contains("\r\nConnection: keep-alive\r\n"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn every_code_has_its_phrase() {
+        let codes = [
+            Code::BAD_REQUEST,
+            Code::FORBIDDEN,
+            Code::TIMEOUT,
+            Code::CONFLICT,
+            Code::TOO_LARGE,
+            Code::MISMATCH,
+            Code::DISK,
+            Code::SHUTTING_DOWN,
+            Code::NO_SPACE,
+            status::NOT_ALLOWED,
+            status::LENGTH_REQUIRED,
+            status::PRECONDITION_FAILED,
+            status::UNSUPPORTED_CONTENT,
+            status::EXPECTATION_FAILED,
+            status::MISDIRECTED,
+            status::HEAD_TOO_LARGE,
+            status::NOT_IMPLEMENTED,
+            status::VERSION,
+        ];
+        for code in codes {
+            assert_ne!(phrase(code), "Unknown", "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What an answer has to know of its request.
+
+use super::head::{Fields, Parsed};
+
+/// What an answer has to know of its request. Without one, as after a head that could not be read, the defaults hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::proto) struct Asked {
+    /// The answer has no content, only its fields.
+    pub(super) is_head: bool,
+    /// A taken name is a failed precondition, not a conflict.
+    pub(super) must_be_new: bool,
+    /// The client sends no further request.
+    pub(in crate::proto) is_last: bool,
+    /// The client has to be told that a further request may follow.
+    pub(super) is_1_0: bool,
+    /// How a refusal is written.
+    pub(super) reads: Reads,
+    /// The origin of a page that may read the answer.
+    pub(super) origin: Option<Box<str>>,
+}
+
+/// What the client reads best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// The lines of the other dialects.
+    #[default]
+    Lines,
+    /// `application/problem+json` (RFC 9457).
+    Problems,
+    /// HTML: a person looks at it.
+    Html,
+}
+
+impl Asked {
+    /// What the head says of it. Who may read the answer is found out later.
+    pub(super) fn of(parsed: &Parsed) -> Self {
+        let fields = &parsed.fields;
+        let keeps = |token| fields.lists("Connection", token);
+        Self {
+            is_head: parsed.method == "HEAD",
+            must_be_new: false,
+            is_last: keeps("close") || parsed.is_1_0 && !keeps("keep-alive"),
+            is_1_0: parsed.is_1_0,
+            reads: Reads::of(fields),
+            origin: None,
+        }
+    }
+}
+
+impl Reads {
+    fn of(fields: &Fields) -> Self {
+        let accepts = |kind: &[u8]| {
+            fields.list("Accept").any(|range| {
+                let range = range.split(|byte| *byte == b';').next().unwrap_or_default();
+                range.trim_ascii().eq_ignore_ascii_case(kind)
+            })
+        };
+        if accepts(b"application/problem+json") {
+            Self::Problems
+        } else if accepts(b"text/html") {
+            Self::Html
+        } else {
+            Self::Lines
+        }
+    }
+}

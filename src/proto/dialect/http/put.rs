@@ -1,0 +1,195 @@
+//! What a PUT says of its file.
+//!
+//! An unknown condition is refused and not skipped: a client that asks for one must not hear `201` from a server that did
+//! not heed it.
+
+use std::num::NonZeroU64;
+use std::time::UNIX_EPOCH;
+
+use super::framing::Framing;
+use super::head::{Fields, Parsed, bad};
+use super::status;
+use crate::proto::digest_field::{self, Told};
+use crate::proto::request::Promise;
+use crate::proto::{Algorithm, Code, Dialect, Digest, Name, NamePolicy, OnExists, Refusal, Request};
+
+/// The names of the fields that tell a digest (RFC 9530). Without a content coding they tell the same.
+const DIGESTS: [&str; 2] = ["Repr-Digest", "Content-Digest"];
+
+/// Reads a PUT of `name`.
+///
+/// # Errors
+/// What of it cannot be followed.
+pub(super) fn read(parsed: &Parsed, framing: Framing, name: &[u8], names: NamePolicy) -> Result<Request, Refusal> {
+    let fields = &parsed.fields;
+    refuse_codings(fields)?;
+    let size = match framing {
+        Framing::Sized(size) => Some(size),
+        Framing::Chunked => None,
+        Framing::Absent => return Err(Refusal::new(status::LENGTH_REQUIRED, LENGTH_WORDS)),
+    };
+    let dialect = if expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http };
+    let on_exists = condition(fields)?;
+    let digest = promise(fields, framing)?;
+    let mtime = mtime(fields)?;
+    let name = Name::parse(name, names).map_err(|error| Refusal::new(Code::FORBIDDEN, error.to_string()))?;
+    Ok(Request { dialect, name, size, digest, on_exists, resume: None, mtime })
+}
+
+const LENGTH_WORDS: &str = "a PUT has a Content-Length or Transfer-Encoding: chunked (curl: -T FILE)";
+
+fn refuse_codings(fields: &Fields) -> Result<(), Refusal> {
+    if fields.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        let words = "files are stored as they come, and not decoded: send it without Content-Encoding";
+        return Err(Refusal::new(status::UNSUPPORTED_CONTENT, words));
+    }
+    if fields.one("Content-Range")?.is_some() {
+        return Err(bad(
+            "a PUT stores a whole file, not a range of one: send it from its beginning (curl: without -C)",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the client waits for `100 Continue` (RFC 9110, 10.1.1). HTTP/1.0 has none, and without content it waits for
+/// nothing.
+pub(super) fn expects(parsed: &Parsed, framing: Framing) -> Result<bool, Refusal> {
+    let mut expectations = parsed.fields.list("Expect");
+    if parsed.is_1_0 {
+        return Ok(false);
+    }
+    if parsed.fields.list("Expect").any(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Refusal::new(status::EXPECTATION_FAILED, "the only expectation that is met is 100-continue"));
+    }
+    let has_content = !matches!(framing, Framing::Absent | Framing::Sized(0));
+    Ok(has_content && expectations.next().is_some())
+}
+
+fn condition(fields: &Fields) -> Result<Option<OnExists>, Refusal> {
+    for name in ["If-Match", "If-Unmodified-Since"] {
+        if fields.one(name)?.is_some() {
+            return Err(bad(format!("{name} is not heeded here: files have no versions")));
+        }
+    }
+    match fields.one("If-None-Match")? {
+        None => Ok(None),
+        Some(b"*") => Ok(Some(OnExists::Refuse)),
+        Some(_) => Err(bad("If-None-Match is *: files have no entity tags")),
+    }
+}
+
+/// The digest that is told before the content, or that one follows it.
+fn promise(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal> {
+    let mut told: Option<Digest> = None;
+    let mut is_unknown = false;
+    for name in DIGESTS {
+        let lines: Vec<&[u8]> = fields.all(name).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        match digest_field::parse(&lines.join(&b","[..])) {
+            Some(Told::Sha256(digest)) if told.is_none_or(|earlier| earlier == digest) => told = Some(digest),
+            Some(Told::Sha256(_)) => return Err(bad("Repr-Digest and Content-Digest differ")),
+            Some(Told::OnlyOthers) => is_unknown = true,
+            None => return Err(bad(format!("{name} is sha-256=:BASE64:, of 32 bytes"))),
+        }
+    }
+    let follows = DIGESTS.iter().any(|name| fields.lists("Trailer", name));
+    match (told, follows) {
+        (Some(digest), _) => Ok(Some(Promise::Known(digest))),
+        (None, true) if framing != Framing::Chunked => Err(bad("a digest follows the content in chunks only")),
+        (None, true) => Ok(Some(Promise::Trailer(Algorithm::Sha256))),
+        (None, false) if is_unknown => Err(bad("the only digest that is compared is sha-256")),
+        (None, false) => Ok(None),
+    }
+}
+
+fn mtime(fields: &Fields) -> Result<Option<NonZeroU64>, Refusal> {
+    let words = || bad("Last-Modified is a date of HTTP, not before 1970: Sun, 06 Nov 1994 08:49:37 GMT");
+    let Some(date) = fields.text("Last-Modified")? else { return Ok(None) };
+    let time = httpdate::parse_http_date(date).map_err(|_| words())?;
+    let seconds = time.duration_since(UNIX_EPOCH).map_err(|_| words())?.as_secs();
+    Ok(NonZeroU64::new(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(fields: &str) -> Result<Request, (u16, String)> {
+        let head = format!("PUT /a HTTP/1.1\r\n{fields}\r\n");
+        let parsed = Parsed::read(head.as_bytes()).unwrap_or_else(|refusal| panic!("{fields}: {refusal:?}"));
+        let framing = Framing::read(&parsed).unwrap();
+        read(&parsed, framing, b"a", NamePolicy::default()).map_err(|refusal| (refusal.code.0, refusal.words.into()))
+    }
+
+    const SHA: &str = "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:";
+    const OTHER_SHA: &str = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+
+    #[test]
+    fn what_is_said_of_the_file_is_what_the_other_dialects_say() {
+        let Some(Told::Sha256(digest)) = digest_field::parse(SHA.as_bytes()) else { panic!("it is one") };
+        let name = Name::parse(b"a", NamePolicy::default()).unwrap();
+        let plain = Request { size: Some(5), ..Request::until_end_of_stream(Dialect::Http, name) };
+        let known = Request { digest: Some(Promise::Known(digest)), ..plain.clone() };
+        let follows = Request { size: None, digest: Some(Promise::Trailer(Algorithm::Sha256)), ..plain.clone() };
+        for (fields, expected) in [
+            ("Content-Length: 5\r\n".into(), plain.clone()),
+            ("Transfer-Encoding: chunked\r\n".into(), Request { size: None, ..plain.clone() }),
+            (
+                "Content-Length: 5\r\nExpect: 100-Continue\r\n".into(),
+                Request { dialect: Dialect::HttpExpect, ..plain.clone() },
+            ),
+            ("Content-Length: 0\r\nExpect: 100-continue\r\n".into(), Request { size: Some(0), ..plain.clone() }),
+            (
+                "Content-Length: 5\r\nIf-None-Match: *\r\n".into(),
+                Request { on_exists: Some(OnExists::Refuse), ..plain.clone() },
+            ),
+            (
+                "Content-Length: 5\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n".into(),
+                Request { mtime: NonZeroU64::new(784_111_777), ..plain.clone() },
+            ),
+            ("Content-Length: 5\r\nContent-Encoding: identity\r\n".into(), plain.clone()),
+            (format!("Content-Length: 5\r\nRepr-Digest: {SHA}\r\n"), known.clone()),
+            (format!("Content-Length: 5\r\nContent-Digest: md5=:AAAA:\r\nContent-Digest: {SHA}\r\n"), known.clone()),
+            (format!("Content-Length: 5\r\nContent-Digest: {SHA}\r\nRepr-Digest: {SHA}\r\n"), known.clone()),
+            (format!("Content-Length: 5\r\nContent-Digest: sha-512=:AAAA:\r\nRepr-Digest: {SHA}\r\n"), known),
+            ("Transfer-Encoding: chunked\r\nTrailer: x, repr-digest\r\n".into(), follows),
+        ] {
+            assert_eq!(put(&fields), Ok(expected), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused_and_not_skipped() {
+        let sized = |fields: &str| format!("Content-Length: 5\r\n{fields}\r\n");
+        for (fields, code, words) in [
+            (String::new(), 411, "-T FILE"),
+            (sized("Content-Encoding: gzip"), 415, "Content-Encoding"),
+            (sized("Content-Encoding: identity, br"), 415, "Content-Encoding"),
+            (sized("Content-Range: bytes 500-999/1000"), 400, "-C"),
+            (sized("Expect: 200-ok"), 417, "100-continue"),
+            (sized("Expect: 100-continue, x"), 417, "100-continue"),
+            (sized("If-Match: *"), 400, "If-Match"),
+            (sized("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"), 400, "If-Unmodified-Since"),
+            (sized("If-None-Match: \"a\""), 400, "If-None-Match"),
+            (sized("Repr-Digest: sha-512=:AAAA:"), 400, "only digest"),
+            (sized("Repr-Digest: sha-256=AAAA"), 400, "BASE64"),
+            (sized("Repr-Digest: sha-256=:AAAA:"), 400, "32 bytes"),
+            (sized(&format!("Repr-Digest: {SHA}\r\nContent-Digest: {OTHER_SHA}")), 400, "differ"),
+            (sized("Trailer: Repr-Digest"), 400, "chunks only"),
+            (sized("Last-Modified: yesterday"), 400, "Last-Modified"),
+            (sized("Last-Modified: Sun, 06 Nov 1904 08:49:37 GMT"), 400, "1970"),
+        ] {
+            let (said, why) = put(&fields).expect_err(&fields);
+            assert!(said == code && why.contains(words), "{fields}: {said} {why}");
+        }
+    }
+
+    #[test]
+    fn http_1_0_waits_for_nothing() {
+        let head = b"PUT /a HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let Ok(parsed) = Parsed::read(head) else { panic!("the head is fine") };
+        assert_eq!(expects(&parsed, Framing::Sized(5)), Ok(false));
+    }
+}

@@ -1,0 +1,70 @@
+//! The page on which files are dropped, and what it may do.
+//!
+//! It is one file, and it runs nothing but its own script: its policy (Content Security Policy Level 3) names the digest
+//! of that, so that nothing that is put into the page by another way is run. Knows nothing of who asks for it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::proto::{Algorithm, Digest, Hasher, Page};
+
+const HTML: &str = include_str!("page.html");
+
+/// The page, as this version has it.
+pub fn page() -> Page {
+    Page { html: HTML.into(), policy: policy(HTML) }
+}
+
+/// What a page may load and run: the script and the style that stand in it, requests to its own origin, and images that
+/// it holds itself. It is shown in no frame of another's.
+fn policy(html: &str) -> String {
+    let (script, style) = (sources(html, "script"), sources(html, "style"));
+    format!(
+        "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+}
+
+/// The digests of all elements `name`, as a list of sources.
+fn sources(html: &str, name: &str) -> String {
+    let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
+    let elements = html.split(&begin).skip(1).filter_map(|rest| rest.split(&end).next());
+    let digests: Vec<String> = elements.map(|element| format!("'sha256-{}'", sha256(element))).collect();
+    if digests.is_empty() { "'none'".into() } else { digests.join(" ") }
+}
+
+fn sha256(text: &str) -> String {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(text.as_bytes());
+    match hasher.finish() {
+        Digest::Sha256(sum) => STANDARD.encode(sum),
+        Digest::Crc32c(_) => unreachable!("a SHA-256 was asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_named_by_its_digest() {
+        // The example of CSP Level 3, 8.4, "usage of hash".
+        let policy = policy("<script>alert('Hello, world.');</script><p>");
+        assert!(policy.contains("script-src 'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='; style-src 'none';"));
+    }
+
+    #[test]
+    fn the_page_needs_nothing_that_its_policy_forbids() {
+        for (element, least) in [("script", 0), ("style", 0)] {
+            let begun = HTML.matches(&format!("<{element}")).count();
+            let plain = HTML.matches(&format!("<{element}>")).count();
+            assert!(begun == plain && begun >= least, "a {element} with attributes has no digest");
+        }
+        for forbidden in
+            [" style=\"", " onclick=", " onload=", "src=\"http", "href=\"http", "@import", "name=\"referrer\""]
+        {
+            assert!(!HTML.contains(forbidden), "{forbidden}");
+        }
+        assert!(HTML.contains("multipart/form-data"), "without script a form works");
+    }
+}
