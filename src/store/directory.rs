@@ -51,7 +51,7 @@ pub struct Directory {
     path: PathBuf,
     /// The log tells that it was removed.
     was_removed: AtomicBool,
-    /// The directory was there when it was last looked at, and no job has failed since.
+    /// The directory was there when it was last looked at, and nothing has failed since.
     is_there: Cell<bool>,
 }
 
@@ -156,7 +156,7 @@ impl Directory {
         size.map(|size| Blocks::of_size(file, size, self.handles.allocates, reservation)).transpose()
     }
 
-    /// Looks at the directory if a job has failed since the last time: nothing can be published in one that was removed.
+    /// Looks at the directory if anything has failed since the last time: nothing can be published in one that was removed.
     fn check_directory(&self) -> Result<(), StoreError> {
         if self.is_there.get() {
             return Ok(());
@@ -195,10 +195,14 @@ impl Store for Directory {
         }
         self.check_directory()?;
         naming::check(self.handles.directory.as_fd(), target.name, target.on_exists)?;
-        match target.resume {
+        let begun = match target.resume {
             Some(id) => self.resume(id, target),
             None => self.create(target),
-        }
+        };
+        begun.or_else(|error| {
+            self.is_there.set(false);
+            self.check_directory().and(Err(error))
+        })
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {

@@ -93,6 +93,22 @@ fn a_lost_directory_fails_uploads_but_not_the_server() {
 }
 
 #[test]
+fn a_lost_directory_is_reported_by_the_first_upload_after_it() {
+    for policy in ["rename", "replace"] {
+        let server = Server::start(&["--on-exists", policy]);
+        classic(server.tcp(), "before.bin", b"content").expect("the upload is taken");
+        fs::remove_dir_all(server.dir()).expect("it can be removed");
+        let words = "no 500 the file cannot be stored: the server's directory was removed";
+        let reply = line(server.tcp(), "first.bin", b"content").expect("the answer arrives");
+        assert!(reply.starts_with(words), "{policy}: {reply}");
+        (0..2).for_each(|_| assert_refused(&server, words));
+        let log = server.log();
+        assert_eq!(log.matches(" WARN ").count(), 1, "{log}");
+        assert!(log.contains("inbox was removed while the server runs"), "{log}");
+    }
+}
+
+#[test]
 fn a_directory_without_write_permission_fails_uploads_until_it_has_it_again() {
     // Root may write in spite of the mode because it has a capability.
     let wrapper: &[&str] = if geteuid().is_root() { &["setpriv", "--bounding-set", "-all"] } else { &[] };
