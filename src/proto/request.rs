@@ -25,18 +25,45 @@ pub struct Request {
     pub mtime: Option<NonZeroU64>,
 }
 
-/// A client's name for an upload that it may have to resume: 1 to 64 of `A-Za-z0-9._-`.
+/// The id under which an upload can be resumed: a client's (1 to 64 of `A-Za-z0-9._-`), or one that the server made.
+///
+/// No client can choose an id of the second kind: they begin with a `/`.
+///
+/// ```
+/// use intake::proto::ResumeId;
+///
+/// let made = ResumeId::made(7);
+/// assert_eq!(made.as_str(), "/00000000000000000000000000000007");
+/// assert_eq!(ResumeId::parse_made(&made.as_str()[1..]), Some(made.clone()));
+/// assert_eq!(ResumeId::parse(made.as_str()), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeId(Box<str>);
 
 impl ResumeId {
-    /// Parses an id; `None` if the word is not valid.
+    /// Reads a client's id, or returns `None` if the word is not valid.
     pub fn parse(word: &str) -> Option<Self> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         ((1..=64).contains(&word.len()) && word.bytes().all(is_allowed)).then(|| Self(word.into()))
     }
 
-    /// As the wire spells it.
+    /// The server's id of these 128 random bits.
+    pub fn made(bits: u128) -> Self {
+        Self(format!("/{bits:032x}").into())
+    }
+
+    /// Reads a server's id without its `/`: 32 hexadecimal digits in lower case.
+    pub fn parse_made(word: &str) -> Option<Self> {
+        let made = Self::made(u128::from_str_radix(word, 16).ok()?);
+        (made.0[1..] == *word).then_some(made)
+    }
+
+    /// Whether the server has made it.
+    pub fn is_made(&self) -> bool {
+        self.0.starts_with('/')
+    }
+
+    /// A client's id as the wire spells it; a server's with its `/`, as it ends the path of a URL.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -19,18 +19,20 @@ use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fsync, openat};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::blocks::Blocks;
 use super::commit::{Disk, Work};
 use super::committer::Committer;
-use super::handles::Handles;
+use super::handles::{Handles, Intake};
 use super::kept::KeptFile;
 use super::method::{Method, make};
 use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
-use super::space::Reservation;
-use super::{Done, Job, Mark, Partial, Patch, Settled, Store, StoreError, Stored, Target, Token, cannot};
+use super::{
+    Done, Job, Mark, Partial, Patch, Record, Reopened, Settled, Store, StoreError, Stored, Target, Token, cannot,
+};
 use crate::proto::{Name, OnExists, ResumeId};
 
 /// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
@@ -130,30 +132,52 @@ impl Directory {
         // A link never replaces.
         let is_named = target.on_exists == OnExists::Replace;
         let (file, origin) = Origin::create(&self.handles, self.method, is_named)?;
-        let blocks = self.blocks(&file, target.size, reservation)?;
+        let blocks = self.handles.blocks(&file, target.size, reservation)?;
         Ok(PartialFile::new(file, origin, 0, target, self.committer.is_some(), blocks, None))
     }
 
     fn resume(&self, id: &ResumeId, target: &Target) -> Result<PartialFile, StoreError> {
-        let size = target.size.unwrap_or(0);
+        check_note(target.note)?;
         let directory = self.handles.directory.as_fd();
         let make = |place: BorrowedFd<'_>, name: &str| make(directory, self.method, place, name);
+        if id.is_made() {
+            // Only a look: its content may come much later.
+            self.handles.space.reserve(directory, target.size)?;
+        }
         let (intake, kept) =
             self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target, &make)?)))?;
-        let KeptFile { file, name, record, held, owned } = kept;
-        // Neither here nor below is anything removed: where it does not fit now it may do so later.
-        let at = held.as_ref().map_or(0, |held| held.offset);
-        let reservation = self.handles.space.reserve(&self.handles.directory, Some(size.saturating_sub(at)))?;
-        let blocks = self.blocks(&file, target.size, reservation)?;
-        let queue = self.committer.as_ref().map(Committer::queue);
-        let kept = KeptAs { name, record, state: held, written: at, queue };
-        let origin = Origin::kept(&self.handles, intake, kept);
-        Ok(PartialFile::new(file, origin, at, target, self.committer.is_some(), blocks, Some(owned)))
+        // Neither here nor below is anything removed: there may be space later.
+        let at = kept.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
+        let blocks = if id.is_made() { None } else { self.handles.set_aside(&kept.file, target.size, at)? };
+        Ok(self.kept(id, intake, kept, target, blocks))
     }
 
-    /// Of an upload of unknown size they are made when it grows long: an idle connection holds none.
-    fn blocks(&self, file: &File, size: Option<u64>, reservation: Reservation) -> Result<Option<Blocks>, StoreError> {
-        size.map(|size| Blocks::of_size(file, size, self.handles.allocates, reservation)).transpose()
+    /// The partial file of a kept one.
+    fn kept(
+        &self,
+        id: &ResumeId,
+        intake: Arc<Intake>,
+        kept: KeptFile,
+        target: &Target,
+        blocks: Option<Blocks>,
+    ) -> PartialFile {
+        let KeptFile { file, name, record, checkpoint, owned } = kept;
+        let offset = checkpoint.as_ref().map(|checkpoint| checkpoint.offset);
+        let written = offset.filter(|_| !record.is_new());
+        let (is_made, size, promise) = (id.is_made(), target.size, target.promise);
+        let queue = self.committer.as_ref().map(Committer::queue);
+        let kept = KeptAs { name, record, is_made, size, promise, checkpoint, written, queue };
+        let origin = Origin::kept(&self.handles, intake, kept);
+        PartialFile::new(file, origin, offset.unwrap_or(0), target, self.committer.is_some(), blocks, Some(owned))
+    }
+
+    /// # Errors
+    /// A sync has failed, or the directory was removed.
+    fn check_usable(&self) -> Result<(), StoreError> {
+        if self.committer.as_ref().is_some_and(Committer::has_failed) {
+            return Err(StoreError::Failed);
+        }
+        self.check_directory()
     }
 
     /// Looks at the directory if anything has failed since the last time: nothing can be published in one that was removed.
@@ -190,10 +214,7 @@ impl Store for Directory {
     type Content = Stored;
 
     fn begin(&self, target: &Target) -> Result<PartialFile, StoreError> {
-        if self.committer.as_ref().is_some_and(Committer::has_failed) {
-            return Err(StoreError::Failed);
-        }
-        self.check_directory()?;
+        self.check_usable()?;
         naming::check(self.handles.directory.as_fd(), target.name, target.on_exists)?;
         let begun = match target.resume {
             Some(id) => self.resume(id, target),
@@ -203,6 +224,23 @@ impl Store for Directory {
             self.is_there.set(false);
             self.check_directory().and(Err(error))
         })
+    }
+
+    fn make_id(&self) -> Result<ResumeId, StoreError> {
+        let mut bytes = [0; 16];
+        // Never waits: right after the system has started there may be none yet (getrandom(2)).
+        let count = retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::NONBLOCK))?;
+        assert_eq!(count, bytes.len(), "so few bytes come at once");
+        Ok(ResumeId::made(u128::from_be_bytes(bytes)))
+    }
+
+    fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<PartialFile>>, StoreError> {
+        self.check_usable()?;
+        let found = self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.reopen(id)?)))?;
+        let (intake, Some((kept, terms))) = found else { return Ok(None) };
+        let target = Target { size: terms.size, promise: terms.promise, ..Target::new(&terms.name, terms.on_exists) };
+        let partial = self.kept(id, intake, kept, &target, None);
+        Ok(Some(Reopened { partial, terms }))
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {
@@ -257,6 +295,16 @@ impl Store for Directory {
     fn is_idle(&self) -> bool {
         self.committer.as_ref().is_none_or(Committer::is_idle)
     }
+}
+
+/// A note takes one line of the record.
+fn check_note(note: &str) -> Result<(), StoreError> {
+    if note.len() > Record::NOTE_MAX_BYTES || note.chars().any(char::is_control) {
+        let words =
+            format!("what is to be kept with an upload must be one line of at most {} bytes", Record::NOTE_MAX_BYTES);
+        return Err(StoreError::Io(io::Error::new(io::ErrorKind::InvalidInput, words)));
+    }
+    Ok(())
 }
 
 /// Does a job where nothing is synced.

@@ -3,6 +3,7 @@
 //! The server's own files are a lock directory and what is kept for resuming. Somebody may remove them while the server runs.
 //! That ends the uploads that were in there and no other: they are made again ([`Handles::with_intake`]).
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -12,9 +13,10 @@ use rustix::fs::{Mode, fchmod, fstat, fsync, mkdirat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
+use super::blocks::Blocks;
 use super::kept::{KEPT, Kept};
 use super::lockdir::{Host, LockDir, is_gone, open_directory, touch};
-use super::space::Space;
+use super::space::{Reservation, Space};
 use super::{StoreError, blocks, cannot};
 
 /// Where the server's own files are. Hidden, and no upload's name begins with a dot.
@@ -51,6 +53,29 @@ impl Handles {
         intake.beat_and_sweep(log::Level::Warn).map_err(cannot(OURS, "swept"))?;
         let allocates = blocks::pay(&directory)?;
         Ok(Self { directory, space: Space::default(), allocates, intake: Mutex::new(Arc::new(intake)) })
+    }
+
+    /// Sets space aside for the rest of an upload, of which `file` has the first `at` bytes. `None`: its size is not known.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], and whatever the file system says.
+    pub(super) fn set_aside(&self, file: &File, size: Option<u64>, at: u64) -> Result<Option<Blocks>, StoreError> {
+        let rest = size.map(|size| size.saturating_sub(at));
+        let reservation = self.space.reserve(&self.directory, rest)?;
+        self.blocks(file, size, reservation)
+    }
+
+    /// The blocks for an upload. Without a size they are made when it grows long: an idle connection has none.
+    ///
+    /// # Errors
+    /// As [`Blocks::of_size`].
+    pub(super) fn blocks(
+        &self,
+        file: &File,
+        size: Option<u64>,
+        reservation: Reservation,
+    ) -> Result<Option<Blocks>, StoreError> {
+        size.map(|size| Blocks::of_size(file, size, self.allocates, reservation)).transpose()
     }
 
     /// The server's own files. They may be gone by now.
@@ -167,7 +192,7 @@ fn open_kept(intake: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::path::Path;
 

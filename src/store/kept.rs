@@ -1,16 +1,16 @@
-//! Partial files that outlive their connection and their server, to be gone on with: `.intake/kept/`.
+//! Partial files that outlive their connection and their server, to be resumed: `.intake/kept/`.
 //!
-//! A file is named by a hash of its resume id. Beside it, in `….claim`, stands its [`Record`]: what it is to become, and
-//! the state of its digest. **Who holds the lock on the file owns both** (flock(2)). The lock holds between hosts (see
-//! `lockdir`), and goes with the last descriptor, so a killed server holds none. A record that is missing, torn or another
-//! upload's makes a new file begin.
+//! A file is named by a hash of its resume id. Beside it, in `….claim`, is its [`Record`]: what it is to become, and up to
+//! where it counts. **The holder of the lock on the file owns both** (flock(2)). The lock holds between hosts (see
+//! `lockdir`), and ends with the last descriptor, so a killed server holds none. If the record is missing, torn or of another
+//! upload, a new file begins.
 //!
-//! **What is held is never read again.** The upload is resumed from a state of its digest, and what the file holds beyond
-//! that is cut off. So a resume takes no longer for a large file than for a small one.
+//! **Kept content is never read again.** An upload is resumed from a state of its digest, and content beyond that is cut
+//! off. So a resume takes as long for a large file as for a small one.
 //!
 //! A network file system remembers names for a second or so. A file that another host has just published may then still be
-//! found here under its old name, and be locked. So what is not resumed is never truncated: it is removed by its name, which
-//! the file system looks up anew, and another file is made.
+//! found here under its old name, and be locked. So a file that is not resumed is never truncated: it is removed by its name,
+//! which the file system looks up anew, and another file is made.
 
 use std::ffi::CStr;
 use std::fs::{self, File, Metadata};
@@ -25,15 +25,17 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::method::{FILE_MODE, Method, make};
-use super::{Content, Found, Owned, Owners, Patch, Record, StoreError, Target, blocks};
-use crate::proto::{Algorithm, Hasher, Held, ResumeId};
+use super::{Checkpoint, Content, Found, Owned, Owners, Patch, Record, StoreError, Target, Terms, blocks};
+use crate::proto::{Algorithm, Hasher, ResumeId};
 
 /// The directory of kept files, in `.intake`.
 pub(super) const KEPT: &CStr = c"kept";
 
-/// What ends the name of a record, after that of its file.
-const CLAIM: &str = ".claim";
-/// What names a boot of the system (proc_sys_kernel(5)), and how long such a name is.
+/// A record has the name of its file, and this behind it.
+const RECORD: &str = ".claim";
+/// How long a record outlives its file. Longer than any sync of a directory takes that works at all.
+const RECORD_TTL: Duration = Duration::from_secs(600);
+/// The id of this boot of the system (proc_sys_kernel(5)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The length of such an id, in bytes: a UUID in text.
 const BOOT_ID_BYTES: usize = 36;
@@ -43,28 +45,31 @@ const NOT_OURS: &str = "something else has the name of a kept partial file";
 /// Makes a file under a name that nothing else has in the directory of kept files; else fails with `EEXIST`.
 pub(super) type Make<'a> = &'a dyn Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<File>;
 
+/// Opens the file of a name, if there is one or it may be made.
+type Open<'a> = &'a dyn Fn() -> rustix::io::Result<Option<Locked>>;
+
 /// The directory of kept files.
 #[derive(Debug)]
 pub(super) struct Kept {
     directory: OwnedFd,
     owners: Owners,
-    /// Which boot of the system this is, where it tells.
+    /// The id of this boot, if the system has one.
     boot: Option<String>,
 }
 
 /// A kept file that is ours until it is closed.
 #[derive(Debug)]
 pub(super) struct KeptFile {
-    /// Ready for what is to be appended.
+    /// At its end.
     pub(super) file: File,
     pub(super) name: Box<str>,
     pub(super) record: Record,
-    /// What it holds already: all of its content.
-    pub(super) held: Option<Held>,
+    /// Up to where it counts: all of its content.
+    pub(super) checkpoint: Option<Checkpoint>,
     pub(super) owned: Arc<Owned>,
 }
 
-/// An open file that nobody else has locked.
+/// An open file that is locked, or is about to be.
 #[derive(Debug)]
 struct Locked {
     file: File,
@@ -78,7 +83,7 @@ impl Kept {
         Self { directory, owners: Owners::default(), boot: boot.filter(|id| id.len() == BOOT_ID_BYTES) }
     }
 
-    /// Which boot of the system this is, where it tells.
+    /// The id of this boot, if the system has one.
     pub(super) fn boot(&self) -> Option<&str> {
         self.boot.as_deref()
     }
@@ -94,25 +99,47 @@ impl Kept {
     /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
     pub(super) fn claim(&self, id: &ResumeId, target: &Target, make: Make) -> Result<KeptFile, StoreError> {
         let name = name_of(id);
-        let mut file = self.lock(&name, make)?;
+        let mut file = self.lock_or_make(&name, make)?;
         let record = self.read_record(&name);
-        let content = content_of(&file.file)?;
-        let mut found = Record::find(&record, target, content, self.boot());
-        if found.held.is_none() && !file.is_new {
+        let mut found = Record::find(&record, target, content_of(&file.file)?, self.boot());
+        if found.record.is_new() && !file.is_new {
             file = self.replace(&name, file, make)?;
             found = Record::find(&record, target, content_of(&file.file)?, self.boot());
         }
-        let Found { record, held, patch } = found;
-        let size = held.as_ref().map_or(0, |held| held.offset);
-        if size < content.length {
-            file.file.set_len(size)?;
+        self.own(&name, file.file, found)
+    }
+
+    /// The file that is kept under `id`, which the server has made: locked, and at its end. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
+    pub(super) fn reopen(&self, id: &ResumeId) -> Result<Option<(KeptFile, Terms)>, StoreError> {
+        let name = name_of(id);
+        let Some(Locked { file, .. }) = self.lock(&name, &|| self.open(&name, OFlags::empty()))? else {
+            return Ok(None);
+        };
+        let read = Record::read(&self.read_record(&name), content_of(&file)?, self.boot());
+        let Some((terms, found)) = read.filter(|_| id.is_made()) else { return Ok(None) };
+        Ok(Some((self.own(&name, file, found)?, terms)))
+    }
+
+    /// Cuts off of a locked file what does not count, and notes that it is ours.
+    fn own(
+        &self,
+        name: &str,
+        mut file: File,
+        Found { record, checkpoint, patch }: Found,
+    ) -> Result<KeptFile, StoreError> {
+        let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
+        if size < file.metadata()?.len() {
+            file.set_len(size)?;
         }
-        file.file.seek(SeekFrom::Start(size))?;
+        file.seek(SeekFrom::Start(size))?;
         if let Some(patch) = patch {
-            self.write_record(&name, &patch)?;
+            self.write_record(name, &patch)?;
         }
-        let owned = self.owners.own(&name);
-        Ok(KeptFile { file: file.file, name: name.into(), record, held, owned })
+        let owned = self.owners.own(name);
+        Ok(KeptFile { file, name: name.into(), record, checkpoint, owned })
     }
 
     /// Removes the file `name` and its record. For its owner only.
@@ -123,10 +150,11 @@ impl Kept {
 
     /// Removes the record of `name`. For its owner only.
     pub(super) fn remove_record(&self, name: &str) {
-        self.unlink(&claim_of(name));
+        self.unlink(&record_of(name));
     }
 
-    /// Removes what nobody owns and nobody has written to for `ttl`, and what is empty.
+    /// Removes each file, with its record, that has no owner and has not been written to for `ttl`; also records whose file is
+    /// gone.
     ///
     /// # Errors
     /// That the directory cannot be read.
@@ -135,20 +163,20 @@ impl Kept {
         for entry in Dir::read_from(&self.directory)? {
             if let Some(name) = file_of(entry?.file_name())
                 && self.may_be_abandoned(name, ttl)
-                && let Ok(Locked { file, .. }) = self.lock(name, &make_plainly)
-                && file.metadata().is_ok_and(|meta| is_abandoned(meta.len(), meta.mtime(), ttl))
+                && let Ok(Locked { file, is_new }) = self.lock_or_make(name, &make_plainly)
+                && (is_new || file.metadata().is_ok_and(|meta| is_older(meta.mtime(), ttl)))
             {
                 self.remove(name);
                 removed += 1;
             }
         }
         if removed > 0 {
-            log::info!("removed {removed} partial files that nobody has gone on with for {ttl:?}");
+            log::info!("removed {removed} partial files that nobody has resumed for {ttl:?}");
         }
         Ok(())
     }
 
-    /// Gives back the blocks that a killed server had allocated in advance, of files that nobody owns.
+    /// Gives back the blocks that a killed server had allocated in advance, of files that have no owner.
     ///
     /// # Errors
     /// That the directory cannot be read.
@@ -157,7 +185,7 @@ impl Kept {
             let entry = entry?;
             if let Some(name) = file_of(entry.file_name())
                 && entry.file_name().count_bytes() == name.len()
-                && let Ok(Locked { file, .. }) = self.lock(name, &make_plainly)
+                && let Ok(Some(Locked { file, .. })) = self.lock(name, &|| self.open(name, OFlags::empty()))
                 && let Err(error) = blocks::give_back(&file)
             {
                 log::warn!("{name} may take more of the disk than it holds: {error}");
@@ -173,19 +201,30 @@ impl Kept {
         }
     }
 
-    /// Whether `name` is worth being locked to see whether it is abandoned. A claim without its file is.
+    /// Whether `name` is worth being locked to see whether it has expired.
     fn may_be_abandoned(&self, name: &str, ttl: Duration) -> bool {
         match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => is_abandoned(stat.st_size.cast_unsigned(), stat.st_mtime, ttl),
-            Err(errno) => errno == Errno::NOENT,
+            Ok(stat) => is_older(stat.st_mtime, ttl),
+            Err(Errno::NOENT) => self.has_old_record(name),
+            Err(_) => false,
         }
     }
 
-    /// Opens or makes the file `name`, and locks it. Before it is locked it can have lost its name: then it is somebody's
-    /// final file by now.
-    fn lock(&self, name: &str, make: Make) -> Result<Locked, StoreError> {
+    /// Whether the record of `name` is so old that what has removed the file is on the disk, too.
+    fn has_old_record(&self, name: &str) -> bool {
+        let record = statat(&self.directory, record_of(name), AtFlags::SYMLINK_NOFOLLOW);
+        record.is_ok_and(|stat| is_older(stat.st_mtime, RECORD_TTL))
+    }
+
+    fn lock_or_make(&self, name: &str, make: Make) -> Result<Locked, StoreError> {
+        Ok(self.lock(name, &|| self.open_or_make(name, make))?.ok_or(Errno::NOENT)?)
+    }
+
+    /// Opens the file `name` by `open`, and locks it. `None`: `open` finds none. Between the two it can lose its name: then it
+    /// is somebody's final file by now.
+    fn lock(&self, name: &str, open: Open) -> Result<Option<Locked>, StoreError> {
         loop {
-            let Locked { file, is_new } = self.open(name, make)?;
+            let Some(Locked { file, is_new }) = open()? else { return Ok(None) };
             let meta = file.metadata()?;
             check_ours(&meta)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -196,67 +235,71 @@ impl Kept {
             match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 // It has another name as well, which may be a final one: only the name here is given up.
                 Ok(named) if named.st_ino == meta.ino() && named.st_nlink > 1 => self.unlink(name),
-                Ok(named) if named.st_ino == meta.ino() => return Ok(Locked { file, is_new }),
+                Ok(named) if named.st_ino == meta.ino() => return Ok(Some(Locked { file, is_new })),
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
     }
 
-    fn open(&self, name: &str, make: Make) -> rustix::io::Result<Locked> {
+    fn open_or_make(&self, name: &str, make: Make) -> rustix::io::Result<Option<Locked>> {
         match make(self.as_fd(), name) {
-            Ok(file) => Ok(Locked { file, is_new: true }),
-            Err(Errno::EXIST) => {
-                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                // Without EXCL it may be made here all the same, where it has just gone. It counts as found.
-                let fd = openat(&self.directory, name, flags | OFlags::CREATE, FILE_MODE)?;
-                Ok(Locked { file: fd.into(), is_new: false })
-            }
+            Ok(file) => Ok(Some(Locked { file, is_new: true })),
+            // Without EXCL it may be made here all the same, if it has just gone. It counts as found.
+            Err(Errno::EXIST) => self.open(name, OFlags::CREATE),
             Err(errno) => Err(errno),
         }
     }
 
-    /// A new file in the place of `found`, which is locked and is not to be resumed.
+    fn open(&self, name: &str, flags: OFlags) -> rustix::io::Result<Option<Locked>> {
+        let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match openat(&self.directory, name, flags, FILE_MODE) {
+            Ok(fd) => Ok(Some(Locked { file: fd.into(), is_new: false })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A new file in the place of `found`, which is locked and cannot be resumed.
     fn replace(&self, name: &str, found: Locked, make: Make) -> Result<Locked, StoreError> {
         match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
         // Found again: another upload was quicker, or the name is one that the file system only remembers.
-        let file = self.lock(name, make)?;
+        let file = self.lock_or_make(name, make)?;
         drop(found);
         if file.is_new { Ok(file) } else { Err(StoreError::BUSY) }
     }
 
-    /// Opens the record of `name`, which is there. For its owner only.
+    /// Opens the record of `name`. For its owner only.
     pub(super) fn open_record(&self, name: &str) -> io::Result<File> {
         self.open_record_with(name, OFlags::RDWR)
     }
 
-    /// Never waits for what has the name, if that is a pipe.
+    /// Does not wait if a pipe has the name.
     fn open_record_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.directory, claim_of(name), flags, Mode::RUSR | Mode::WUSR)?);
+        let file = File::from(openat(&self.directory, record_of(name), flags, Mode::RUSR | Mode::WUSR)?);
         let meta = file.metadata()?;
         check_ours(&meta)?;
         if meta.nlink() > 1 { Err(io::Error::other(NOT_OURS)) } else { Ok(file) }
     }
 
-    /// As much as there is of the record of `name`.
+    /// The record of `name`, as far as it can be read. It may be missing.
     fn read_record(&self, name: &str) -> Vec<u8> {
         let mut record = Vec::new();
         if let Ok(file) = self.open_record_with(name, OFlags::RDONLY) {
-            // What cannot be read counts as missing.
             let _ = file.take(Record::MAX_BYTES as u64).read_to_end(&mut record);
         }
         record
     }
 
-    /// Writes to the record of `name`. For its owner only. What the patch does not cover stays as it is: it may have been
-    /// synced, and told as held.
+    /// Writes to the record of `name`. For its owner only. What the patch does not cover stays as it is: the client may have
+    /// been told of it.
     pub(super) fn write_record(&self, name: &str, patch: &Patch) -> io::Result<()> {
         if patch.at == 0 {
-            // Whatever has the name, it is not this upload's.
+            // Anything that has the name is not this upload's.
             self.remove_record(name);
         }
         let file = self.open_record_with(name, OFlags::CREATE | OFlags::RDWR)?;
@@ -270,36 +313,37 @@ impl AsFd for Kept {
     }
 }
 
-/// Of a file that only others will fill, or nobody.
+/// Makes a file that this process does not write to.
 fn make_plainly(kept: BorrowedFd<'_>, name: &str) -> rustix::io::Result<File> {
     make(kept, Method::Named, kept, name)
 }
 
-/// Others may have planted something, with our user's rights.
+/// # Errors
+/// Another program of our user may have put something else there.
 fn check_ours(meta: &Metadata) -> io::Result<()> {
     let is_ours = meta.is_file() && meta.uid() == geteuid().as_raw();
     if is_ours { Ok(()) } else { Err(io::Error::other(NOT_OURS)) }
 }
 
-/// Of one length whatever the id, and telling nobody what that is.
+/// The name of the file that is kept under `id`: of one length for every id, and nobody can tell the id from it.
 fn name_of(id: &ResumeId) -> String {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(id.as_str().as_bytes());
     hasher.finish().to_hex()
 }
 
-fn claim_of(name: &str) -> String {
-    format!("{name}{CLAIM}")
+fn record_of(name: &str) -> String {
+    format!("{name}{RECORD}")
 }
 
-/// The name of the file that an entry of the directory is, or is the claim of.
+/// The name of the file that an entry of the directory is, or is the record of.
 fn file_of(entry: &CStr) -> Option<&str> {
     let name = entry.to_str().ok()?;
-    let name = name.strip_suffix(CLAIM).unwrap_or(name);
+    let name = name.strip_suffix(RECORD).unwrap_or(name);
     (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
-/// How much a file holds, and what tells it from others: its number may be given to another one when it is removed.
+/// The length of a file, and what tells it from others: its inode number may be given to another file when it is removed.
 fn content_of(file: &File) -> io::Result<Content> {
     let meta = file.metadata()?;
     let made = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
@@ -308,12 +352,11 @@ fn content_of(file: &File) -> io::Result<Content> {
     Ok(Content { id: crc32c::crc32c(identity.as_flattened()), length: meta.len() })
 }
 
-/// Whether a file of `size` bytes is one that nobody resumes any more, `changed` being in seconds since the epoch.
-fn is_abandoned(size: u64, changed: i64, ttl: Duration) -> bool {
+/// Whether `changed`, in seconds since the epoch, is longer ago than `ttl`.
+fn is_older(changed: i64, ttl: Duration) -> bool {
     #[expect(clippy::disallowed_methods, reason = "the file's own time is of the wall clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let age = now.saturating_sub(Duration::from_secs(changed.max(0).cast_unsigned()));
-    size == 0 || age > ttl
+    now.saturating_sub(Duration::from_secs(changed.max(0).cast_unsigned())) > ttl
 }
 
 #[cfg(test)]
@@ -348,19 +391,20 @@ mod tests {
     }
 
     fn add_state(kept: &Kept, claimed: &mut KeptFile, offset: u64, hasher: &Hasher) {
-        let patch = claimed.record.add(&Held { offset, hasher: hasher.clone() }, None);
+        let patch = claimed.record.add(&Checkpoint { offset, hasher: Some(hasher.clone()) }, None);
         kept.write_record(&claimed.name, &patch).unwrap();
     }
 
     /// What is resumed, after a look at the file and at the state.
     fn held(claimed: Result<KeptFile, StoreError>) -> String {
         let mut claimed = claimed.unwrap();
-        let offset = claimed.held.as_ref().map_or(0, |held| held.offset);
+        let offset = claimed.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
         assert_eq!((claimed.file.metadata().unwrap().len(), claimed.file.stream_position().unwrap()), (offset, offset));
         let mut content = String::new();
         claimed.file.rewind().unwrap();
         claimed.file.read_to_string(&mut content).unwrap();
-        let state = claimed.held.map_or_else(|| sum(b"").state(), |held| held.hasher.state());
+        let state =
+            claimed.checkpoint.map_or_else(|| sum(b"").state(), |checkpoint| checkpoint.hasher.unwrap().state());
         assert_eq!(state, sum(content.as_bytes()).state());
         content
     }
@@ -369,8 +413,8 @@ mod tests {
     const DIGEST: Promise = Promise::Known(Digest::Crc32c(7));
     const OTHER: Promise = Promise::Known(Digest::Crc32c(8));
 
-    fn record_of(base: &Path, as_id: &str) -> PathBuf {
-        base.join(claim_of(&name_of(&id(as_id))))
+    fn record_path(base: &Path, as_id: &str) -> PathBuf {
+        base.join(record_of(&name_of(&id(as_id))))
     }
 
     /// Leaves `abc` of a file `a` of 9 bytes under the id `x`.
@@ -439,13 +483,13 @@ mod tests {
         drop(append(b"de"));
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
         // As if it had been killed before its first state.
-        fs::remove_file(record_of(base.path(), "x")).unwrap();
+        fs::remove_file(record_path(base.path(), "x")).unwrap();
         drop(append(b"abc"));
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
     }
 
     #[test]
-    fn a_state_of_more_than_the_file_holds_does_not_count() {
+    fn a_file_that_is_shorter_than_its_state_begins_anew() {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
         leave(&kept, LATER);
@@ -455,7 +499,7 @@ mod tests {
         // As a power cut leaves it.
         claimed.file.set_len(5).unwrap();
         drop(claimed);
-        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
+        assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
     }
 
     #[test]
@@ -463,7 +507,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
         leave(&kept, LATER);
-        fs::write(record_of(base.path(), "x"), "9 - a\n").unwrap();
+        fs::write(record_path(base.path(), "x"), "9 - a\n").unwrap();
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
     }
 
@@ -471,7 +515,7 @@ mod tests {
     fn a_record_that_is_torn_or_missing_begins_anew_or_is_whole() {
         let base = tempfile::tempdir().unwrap();
         let kept = open(base.path());
-        let path = record_of(base.path(), "x");
+        let path = record_path(base.path(), "x");
         leave(&kept, DIGEST);
         let whole = fs::read(&path).unwrap();
         let mut resumed = 0;
@@ -502,7 +546,7 @@ mod tests {
         // Published: the name is free, and whoever has the file open already must not take it for the kept one.
         fs::rename(base.path().join(&*owner.name), base.path().join("a")).unwrap();
         let mut next = claim(&kept, "x", "a", 9, LATER).unwrap();
-        assert!(next.held.is_none());
+        assert!(next.checkpoint.is_none());
         next.file.write_all(b"new").unwrap();
         assert_eq!(fs::read(base.path().join("a")).unwrap(), b"abc");
     }
@@ -513,7 +557,7 @@ mod tests {
         let kept = open(base.path());
         let name = name_of(&id("x"));
         let (file, record, precious) =
-            (base.path().join(&name), base.path().join(claim_of(&name)), base.path().join("precious"));
+            (base.path().join(&name), base.path().join(record_of(&name)), base.path().join("precious"));
         fs::write(&precious, "abc").unwrap();
         let plant = |at: &Path, kind: &str| {
             leave(&kept, DIGEST);
@@ -555,7 +599,10 @@ mod tests {
         drop(owner);
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 1);
-        fs::write(record_of(base.path(), "x"), "alone").unwrap();
+        fs::write(record_path(base.path(), "x"), "alone").unwrap();
+        kept.expire(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), 2, "a file may still be on its way out");
+        File::open(record_path(base.path(), "x")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         kept.expire(Duration::from_secs(3600)).unwrap();
         assert_eq!(left(), 1);
     }

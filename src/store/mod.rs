@@ -67,9 +67,11 @@ pub use method::{Link, Method};
 pub use owned::{Owned, Owners};
 pub use partial::PartialFile;
 use port::cannot;
-pub use port::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
+pub use port::{Checkpoint, Done, Job, Partial, Reopened, Settled, Store, StoreError, Target, Terms, Token};
 pub use record::{Content, Found, Patch, Record};
 pub use stored::Stored;
 
+#[cfg(test)]
+mod reopen_tests;
 #[cfg(test)]
 mod tests;

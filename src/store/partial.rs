@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,8 +25,8 @@ use super::committer::Queue;
 use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
 use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
-use super::{Hold, Mark, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
-use crate::proto::{Hasher, Held, Name, OnExists};
+use super::{Checkpoint, Hold, Mark, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
+use crate::proto::{Hasher, Held, Name, OnExists, Promise};
 
 /// A file under way in a [`super::Directory`].
 #[derive(Debug)]
@@ -139,29 +140,32 @@ impl PartialFile {
         &self.file
     }
 
-    /// What there is to be held of it, if anything.
+    /// What there is to make durable of it, up to its last checkpoint.
     pub(super) fn hold(&mut self) -> io::Result<Option<Hold<File>>> {
         let (Origin::Named(entry), Some(upload)) = (&mut self.origin, &self.owned) else { return Ok(None) };
         let Place::Kept(kept) = &mut entry.place else { return Ok(None) };
-        let Some(state) = &kept.state else { return Ok(None) };
+        let Some(checkpoint) = &kept.checkpoint else { return Ok(None) };
         Ok(Some(Hold {
             content: self.file.try_clone()?,
             record: entry.intake.kept.open_record(&kept.name)?,
-            state: kept.record.add(state, None),
+            state: kept.record.add(checkpoint, None),
             name: self.name.clone(),
             upload: upload.clone(),
         }))
     }
 
-    /// Writes the state of its digest to its record, as soon as what it holds is synced. Without a sync, at once.
+    /// Writes its last checkpoint to its record, as soon as the content is synced. Without a sync, at once.
     fn write_state(&mut self) -> io::Result<()> {
         let Origin::Named(entry) = &mut self.origin else { return Ok(()) };
         let Place::Kept(kept) = &mut entry.place else { return Ok(()) };
-        let Some(state) = kept.state.as_ref().filter(|state| state.offset != kept.written) else { return Ok(()) };
-        kept.written = state.offset;
+        let Some(checkpoint) = kept.checkpoint.as_ref().filter(|checkpoint| Some(checkpoint.offset) != kept.written)
+        else {
+            return Ok(());
+        };
+        kept.written = Some(checkpoint.offset);
         if kept.queue.is_none() {
             let Some(boot) = entry.intake.kept.boot() else { return Ok(()) };
-            let patch = kept.record.add(state, Some(boot));
+            let patch = kept.record.add(checkpoint, Some(boot));
             return entry.intake.kept.write_record(&kept.name, &patch);
         }
         let hold = self.hold()?;
@@ -175,6 +179,12 @@ impl PartialFile {
         if let Err(error) = self.write_state() {
             log::warn!("an upload may have to be resumed from further back, as its state cannot be written: {error}");
         }
+    }
+
+    /// Closes it as a killed process does: nothing is written or removed.
+    #[cfg(test)]
+    pub(super) fn forget(mut self) {
+        self.origin.release();
     }
 
     fn kept_as(&mut self) -> Option<&mut KeptAs> {
@@ -213,27 +223,49 @@ impl Partial for PartialFile {
     fn state(&self) -> Option<Held> {
         let Origin::Named(entry) = &self.origin else { return None };
         let Place::Kept(kept) = &entry.place else { return None };
-        kept.state.clone().filter(|state| state.offset == self.size)
+        let Checkpoint { offset, hasher } =
+            kept.checkpoint.as_ref().filter(|checkpoint| checkpoint.offset == self.size && checkpoint.offset > 0)?;
+        Some(Held { offset: *offset, hasher: hasher.clone()? })
     }
 
-    fn summed(&mut self, hasher: &Hasher) {
+    fn checkpoint(&mut self, hasher: Option<&Hasher>) {
         let offset = self.size;
         let is_idle = self.owned.as_ref().is_some_and(Owned::is_idle);
         let Some(kept) = self.kept_as() else { return };
-        kept.state = Some(Held { offset, hasher: hasher.clone() });
+        kept.checkpoint = Some(Checkpoint { offset, hasher: hasher.cloned() });
         let has_room = kept.queue.as_ref().is_none_or(Queue::has_room);
-        if is_idle && has_room && offset - kept.written >= STATE_EVERY_BYTES {
+        if is_idle && has_room && offset - kept.written.unwrap_or(0) >= STATE_EVERY_BYTES {
             self.write_state_or_warn();
         }
     }
 
     fn keep(mut self) {
         self.give_back();
-        let is_worth_it = self.size > 0 && self.check_lost().is_ok();
-        if self.kept_as().is_some() && is_worth_it {
+        let has_checkpoint = self.kept_as().is_some_and(|kept| kept.checkpoint.is_some());
+        if has_checkpoint && self.check_lost().is_ok() {
             self.write_state_or_warn();
             self.origin.release();
         }
+    }
+
+    fn reserve(&mut self, size: Option<u64>) -> Result<(), StoreError> {
+        let blocks = self.origin.handles().set_aside(&self.file, size, self.size)?;
+        self.blocks = blocks.map(Box::new);
+        Ok(())
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), StoreError> {
+        let Origin::Named(entry) = &mut self.origin else { return Ok(()) };
+        let Place::Kept(kept) = &mut entry.place else { return Ok(()) };
+        if kept.size.replace(size).is_some() {
+            return Err(StoreError::Io(io::Error::other("the size of the upload was known before")));
+        }
+        let patch = kept.record.add_size(size, kept.promise, &self.name);
+        Ok(entry.intake.kept.write_record(&kept.name, &patch)?)
+    }
+
+    fn changed_at(&self) -> Result<u64, StoreError> {
+        Ok(self.file.metadata()?.mtime().max(0).cast_unsigned())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -400,10 +432,16 @@ enum Place {
 pub(super) struct KeptAs {
     pub(super) name: Box<str>,
     pub(super) record: Record,
-    /// Of the digest of all its content.
-    pub(super) state: Option<Held>,
-    /// Up to where its record tells the state, or will, in bytes.
-    pub(super) written: u64,
+    /// The server has made its id, and nobody begins another upload under it.
+    pub(super) is_made: bool,
+    /// The size that it will have, in bytes, once that is known.
+    pub(super) size: Option<u64>,
+    /// The digest that its content must have.
+    pub(super) promise: Option<Promise>,
+    /// Up to where it counts.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Up to where its record tells that, or will, in bytes.
+    pub(super) written: Option<u64>,
     /// Where it is synced.
     pub(super) queue: Option<Queue<Arc<Handles>>>,
 }
@@ -446,8 +484,11 @@ impl Entry {
         if on_exists == OnExists::Replace {
             naming::check(directory, &name, on_exists)?;
         }
-        if let Place::Kept(kept) = &self.place {
-            // As soon as the file has moved out its old name may be somebody else's, and so may the record.
+        if let Place::Kept(kept) = &self.place
+            && !kept.is_made
+        {
+            // As soon as the file has moved out, its old name and the record may belong to another upload. Where they cannot,
+            // the record stays until the final name is on the disk, so that a crash leaves one or the other: tending removes it.
             self.intake.kept.remove_record(&kept.name);
         }
         naming::assign(directory, name, on_exists, |name| match on_exists {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, read, retry_on_intr};
@@ -15,11 +16,37 @@ use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId};
 ///   begin --> Partial --append, append--> submit(Job::Publish) ----> settled
 ///                |                                                     ^
 ///                +-- submit(Job::Hold): what it has will last ---------+
+///                +-- keep: to be resumed                               |
 ///   find  --> Content --read, read------> submit(Job::Confirm) --------+
 /// ```
 ///
 /// All that may have to wait for the disk goes in through [`Store::submit`] and comes out as a [`Settled`]: from
 /// [`Store::settled`] later, or from `submit` itself where there is nothing to wait for.
+///
+/// # Uploads that can be resumed
+///
+/// There are two kinds, which are kept in the same way. The newest request for an id gets the upload: the caller ends an
+/// older request of its own ([`Store::is_busy_with`]), and one of another server on the directory is [`StoreError::Busy`].
+///
+/// * **Under a word of the client's** (`resume=`). Each request has the whole claim, so [`Store::begin`] finds what is kept
+///   for it or begins anew.
+/// * **Under an id of the server's making** ([`Store::make_id`]), for resumable uploads over HTTP. It is begun once. After
+///   that [`Store::reopen`] finds it by the id alone.
+///
+/// | request | calls, in order |
+/// |---|---|
+/// | create | `make_id`, `begin`, `submit(Hold)`; settled: tell the id, `keep` |
+/// | ask for the offset | `reopen`, `submit(Hold)`; settled: tell `held`, `keep` |
+/// | append | `reopen`, compare the offset with `held`, `reserve`, `append` and `checkpoint` …, `submit(Hold)`; settled: tell `held`, `keep` |
+/// | append the rest | the same with `submit(Publish)` in the place of `submit(Hold)` |
+/// | remove | `reopen`, drop |
+///
+/// **An offset may be told when a [`Job::Hold`] has settled**: then no crash takes it back. Content behind the last
+/// [`Partial::checkpoint`] does not count yet. So if the checksum of a piece comes at its end, the checkpoint is made after
+/// the comparison; if the checksum is wrong, `keep` forgets the piece, and the offset is what it was.
+///
+/// The id of an upload that is published or removed is unknown from then on. A caller that must answer for a published one
+/// remembers it.
 pub trait Store: Sized {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
@@ -32,6 +59,20 @@ pub trait Store: Sized {
     /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, [`StoreError::Busy`] while another upload
     /// has the resume id, and whatever the file system says.
     fn begin(&self, target: &Target) -> Result<Self::Partial, StoreError>;
+
+    /// A new id for an upload: 128 random bits, so that nobody can guess it.
+    ///
+    /// # Errors
+    /// The system has no random numbers yet.
+    fn make_id(&self) -> Result<ResumeId, StoreError>;
+
+    /// Opens the upload that was begun under `id`, which the server has made. `None`: there is none, or not any more. No space
+    /// is reserved for it yet. Its content that no checkpoint covers is gone. A drop of the partial file removes the upload, so
+    /// usually [`Partial::keep`] is called.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while another request has the upload, and whatever the file system says.
+    fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<Self::Partial>>, StoreError>;
 
     /// Opens the stored file `name` if it has `size` bytes. `None`: there is no such name.
     ///
@@ -77,15 +118,55 @@ pub struct Target<'a> {
     pub size: Option<u64>,
     /// The digest that its content must have.
     pub promise: Option<Promise>,
-    /// Under which it can be resumed. Needs a size and a promise.
+    /// Under which it can be resumed. A client's needs a size and a promise.
     pub resume: Option<&'a ResumeId>,
+    /// Under an id of the server's making: kept with it, for [`Terms`].
+    pub mtime: Option<NonZeroU64>,
+    /// Under an id of the server's making: kept with it, for [`Terms`]. At most [`super::Record::NOTE_MAX_BYTES`], without
+    /// control characters.
+    pub note: &'a str,
 }
 
 impl<'a> Target<'a> {
     /// An upload of unknown size and digest.
     pub fn new(name: &'a Name, on_exists: OnExists) -> Self {
-        Self { name, on_exists, size: None, promise: None, resume: None }
+        Self { name, on_exists, size: None, promise: None, resume: None, mtime: None, note: "" }
     }
+}
+
+/// What an upload was begun with that is found by its id alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its final name.
+    pub name: Name,
+    /// What to do when that is taken.
+    pub on_exists: OnExists,
+    /// In bytes, once it is known: from the beginning, or by [`Partial::set_size`].
+    pub size: Option<u64>,
+    /// The digest that its content must have.
+    pub promise: Option<Promise>,
+    /// The time of the stored file, in seconds since the epoch. It is not set yet.
+    pub mtime: Option<NonZeroU64>,
+    /// What the caller wants to know again, as it was.
+    pub note: Box<str>,
+}
+
+/// An upload that was opened by its id.
+#[derive(Debug)]
+pub struct Reopened<P> {
+    /// It holds all that counts.
+    pub partial: P,
+    /// What the upload was begun with.
+    pub terms: Terms,
+}
+
+/// How much of an upload counts: from here it can be resumed.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The number of bytes that count.
+    pub offset: u64,
+    /// Their digest so far, if one is promised.
+    pub hasher: Option<Hasher>,
 }
 
 /// The caller's word for one job: it comes back with the result. The store only passes it on.
@@ -128,14 +209,35 @@ pub trait Partial {
     /// What it holds, in bytes.
     fn held(&self) -> u64;
 
-    /// All that it holds, and the state of its digest. `None` if it has no resume id or holds nothing.
+    /// All that it holds, and the state of its digest. `None` if it has no resume id, promises no digest, or holds nothing.
     fn state(&self) -> Option<Held>;
 
-    /// `hasher` has taken in all that it holds. A kept upload can be resumed from the last such state.
-    fn summed(&mut self, hasher: &Hasher);
+    /// All that it holds counts from now on. If a digest is promised, `hasher` has taken all of it in. An upload that is kept
+    /// can be resumed from its last checkpoint.
+    fn checkpoint(&mut self, hasher: Option<&Hasher>);
 
-    /// Keeps it to be resumed, if it was begun with a resume id; else removes it.
+    /// Keeps it up to its last checkpoint, to be resumed. Removes it if it has no checkpoint or no resume id.
     fn keep(self);
+
+    /// Sets space aside for the rest of an upload whose id the server has made. To be called before content is accepted.
+    /// `size`: of the whole upload, if it is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], and whatever the file system says. There may be space later: the partial is as it was.
+    fn reserve(&mut self, size: Option<u64>) -> Result<(), StoreError>;
+
+    /// The size of an upload whose id the server has made has become known. It is durable when a later [`Job::Hold`] has
+    /// settled.
+    ///
+    /// # Errors
+    /// It was known before, and whatever the file system says.
+    fn set_size(&mut self, size: u64) -> Result<(), StoreError>;
+
+    /// When its content was last changed, in seconds since the epoch. A kept upload expires `--partial-ttl` later.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn changed_at(&self) -> Result<u64, StoreError>;
 
     /// Appends all of `bytes`.
     ///

@@ -430,30 +430,20 @@ fn check_receipts(sessions: &[Session], state: &State) -> Result<(), String> {
 
 // ---- what must hold --------------------------------------------------------------------------------------------------
 
-/// Whether a volatile change reaches the disk.
-type Reaches = fn(&Chance) -> bool;
-
-/// What may survive of `day`: all, nothing, all names and no data, all data and no names, and some of both.
-fn remains(day: &Day) -> impl Iterator<Item = State> {
-    let (state, chance) = (day.disk.state(), Chance::new(day.disk.steps().len() as u64));
-    let half = |chance: &Chance| chance.one_in(2);
-    let (all, nothing): (Reaches, Reaches) = (|_| true, |_| false);
-    let picks =
-        [(all, all), (nothing, nothing), (all, nothing), (nothing, all), (half, half), (half, half), (half, half)];
-    picks.into_iter().map(move |(names, data)| state.after_power_cut(|| names(&chance), || data(&chance)))
-}
-
 /// Cuts the power before step `cut`, and checks all that may survive.
 fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     let day = Day::new(plan);
     day.disk.cut_power_at(cut);
     let day = day.play();
-    for state in remains(&day) {
+    for state in remains(&day.disk) {
         day.check_names(&state)?;
         day.check_held(&state)?;
     }
     // A server that was killed, and one that lost its power.
-    [0, 4].into_iter().filter_map(|number| remains(&day).nth(number)).try_for_each(|state| check_next_day(&day, state))
+    [0, 4]
+        .into_iter()
+        .filter_map(|number| remains(&day.disk).nth(number))
+        .try_for_each(|state| check_next_day(&day, state))
 }
 
 /// Cuts the power right after a shutdown that was cut short, and checks all that may survive.
@@ -461,7 +451,7 @@ fn check_stop(seed: u64, never_resets: bool) -> Result<(), String> {
     let day = Day::new(Plan { seed, ..HONEST });
     day.sessions.iter().for_each(|session| session.wire.borrow_mut().never_resets = never_resets);
     let day = day.play_until_stopped();
-    remains(&day).try_for_each(|state| day.check_names(&state))
+    remains(&day.disk).try_for_each(|state| day.check_names(&state))
 }
 
 /// Lets the next server resume from `state`, and checks what it stores.

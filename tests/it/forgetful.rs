@@ -17,8 +17,8 @@ use std::thread;
 
 use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, ResumeId};
 use intake::store::{
-    Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Mark, Owned, Owners, Partial, Patch, Record, Settled, Store,
-    StoreError, Synced, Target, Token, Work,
+    Checkpoint, Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Mark, Owned, Owners, Partial, Patch, Record,
+    Reopened, Settled, Store, StoreError, Synced, Target, Terms, Token, Work,
 };
 
 use crate::wire::Chance;
@@ -92,6 +92,12 @@ pub enum Mistake {
     ToldStateOverwritten,
     /// Any file of that name counts as the one that was stored under it.
     ReplacedCountsAsStored,
+    /// The record of an upload that is found by its id is removed before the file has its final name.
+    RecordRemovedFirst,
+    /// The client is told an offset before it is synced.
+    OffsetBeforeHold,
+    /// Content counts before its checksum has been compared.
+    CheckpointBeforeChecksum,
 }
 
 /// The directory of a name.
@@ -267,15 +273,36 @@ impl State {
         let record = self.content(Place::Kept, &record_of(id)).unwrap_or_default();
         let held = self.names.get(&(Place::Kept, id.to_owned())).and_then(|inode| {
             let file = self.identify(*inode);
-            Record::find(record, &target, file, None).held
+            Record::find(record, &target, file, None).checkpoint
         });
-        &content[..held.map_or(0, |held| held.offset as usize)]
+        &content[..held.map_or(0, |checkpoint| checkpoint.offset as usize)]
+    }
+
+    /// What is found of an upload by its id alone, which the server has made.
+    pub fn reopen(&self, id: &ResumeId) -> Option<(Inode, Terms, Found)> {
+        let inode = *self.names.get(&(Place::Kept, id.as_str().to_owned()))?;
+        let record = self.content(Place::Kept, &record_of(id.as_str()))?;
+        let (terms, found) = Record::read(record, self.identify(inode), None)?;
+        Some((inode, terms, found))
     }
 
     /// All final names.
     pub fn uploads(&self) -> impl Iterator<Item = &str> {
         self.names.keys().filter(|(place, _)| *place == Place::Uploads).map(|(_, name)| name.as_str())
     }
+}
+
+/// Whether a volatile change reaches the disk.
+type Reaches = fn(&Chance) -> bool;
+
+/// What may survive a power cut: all, nothing, all names and no data, all data and no names, and some of both.
+pub fn remains(disk: &ForgetfulDisk) -> impl Iterator<Item = State> + use<> {
+    let (state, chance) = (disk.state(), Chance::new(disk.steps().len() as u64));
+    let half = |chance: &Chance| chance.one_in(2);
+    let (all, nothing): (Reaches, Reaches) = (|_| true, |_| false);
+    let picks =
+        [(all, all), (nothing, nothing), (all, nothing), (nothing, all), (half, half), (half, half), (half, half)];
+    picks.into_iter().map(move |(names, data)| state.after_power_cut(|| names(&chance), || data(&chance)))
 }
 
 // ---- the disk --------------------------------------------------------------------------------------------------------
@@ -400,7 +427,7 @@ impl ForgetfulDisk {
         let record = self.state.borrow().content(Place::Kept, &record_of(id)).unwrap_or_default().to_owned();
         let find = |inode: Inode| Record::find(&record, target, self.state.borrow().identify(inode), None);
         let before = self.find(Place::Kept, id);
-        let found = before.map(|inode| (inode, find(inode))).filter(|(_, found)| found.held.is_some());
+        let found = before.map(|inode| (inode, find(inode))).filter(|(_, found)| !found.record.is_new());
         let (inode, found) = match found {
             Some(found) => found,
             None => {
@@ -411,12 +438,17 @@ impl ForgetfulDisk {
                 (inode, find(inode))
             }
         };
-        let size = found.held.as_ref().map_or(0, |held| held.offset as usize);
-        self.state.borrow_mut().files[inode].set_len(size);
+        self.cut_off(inode, found.checkpoint.as_ref());
         if let Some(patch) = &found.patch {
             self.write_record(id, patch)?;
         }
         Ok((inode, found))
+    }
+
+    /// Cuts off what does not count.
+    fn cut_off(&self, inode: Inode, checkpoint: Option<&Checkpoint>) {
+        let size = checkpoint.map_or(0, |checkpoint| checkpoint.offset as usize);
+        self.state.borrow_mut().files[inode].set_len(size);
     }
 
     fn write_record(&self, id: &str, patch: &Patch) -> io::Result<()> {
@@ -429,7 +461,7 @@ impl ForgetfulDisk {
         let (mut at, mut piece) = (patch.at as usize, &patch.bytes[..]);
         let is_state = piece.len() == Record::STATE_BYTES;
         match self.mistake {
-            Some(Mistake::ToldStateOverwritten) if is_state => at = Record::MAX_BYTES - Record::STATE_BYTES,
+            Some(Mistake::ToldStateOverwritten) if is_state => at = Record::CLAIMS_BYTES,
             Some(Mistake::ClaimOverwritten) if at > 0 && !is_state => {
                 bytes[at..at + piece.len()].copy_from_slice(piece);
                 self.state.borrow_mut().files[inode].set_len(0);
@@ -582,12 +614,13 @@ pub struct ForgetfulPartial {
     name: Name,
     on_exists: OnExists,
     /// The id under which it can be resumed, and its record.
-    resume: Option<(String, Record)>,
+    resume: Option<(ResumeId, Record)>,
+    promise: Option<Promise>,
     owned: Option<Arc<Owned>>,
     /// The queue of jobs for the commit; `None` without syncs.
     jobs: Option<Jobs>,
-    /// The digest state of all its content.
-    state: Option<Held>,
+    /// How much of it counts.
+    checkpoint: Option<Checkpoint>,
     /// It was published or kept, so a drop leaves it alone.
     released: bool,
 }
@@ -595,15 +628,16 @@ pub struct ForgetfulPartial {
 impl ForgetfulPartial {
     /// The job that makes all its content so far durable.
     fn hold(&mut self) -> Option<Hold<ForgetfulFile>> {
-        let (Some((id, record)), Some(upload), Some(state)) = (&mut self.resume, &self.owned, &self.state) else {
+        let (Some((id, record)), Some(upload), Some(checkpoint)) = (&mut self.resume, &self.owned, &self.checkpoint)
+        else {
             return None;
         };
         let disk = &self.file.disk;
-        let of_record = disk.find(Place::Kept, &record_of(id))?;
+        let of_record = disk.find(Place::Kept, &record_of(id.as_str()))?;
         Some(Hold {
             content: ForgetfulFile::open(disk, self.file.inode),
             record: ForgetfulFile::open(disk, of_record),
-            state: record.add(state, None),
+            state: record.add(checkpoint, None),
             name: self.name.clone(),
             upload: upload.clone(),
         })
@@ -651,11 +685,13 @@ impl Partial for ForgetfulPartial {
     }
 
     fn state(&self) -> Option<Held> {
-        self.state.clone().filter(|state| state.offset == self.held())
+        let Checkpoint { offset, hasher } =
+            self.checkpoint.clone().filter(|checkpoint| checkpoint.offset == self.held() && checkpoint.offset > 0)?;
+        Some(Held { offset, hasher: hasher? })
     }
 
-    fn summed(&mut self, hasher: &Hasher) {
-        self.state = Some(Held { offset: self.held(), hasher: hasher.clone() });
+    fn checkpoint(&mut self, hasher: Option<&Hasher>) {
+        self.checkpoint = Some(Checkpoint { offset: self.held(), hasher: hasher.cloned() });
         if self.file.disk.chance.one_in(3) && self.owned.as_ref().is_some_and(Owned::is_idle) {
             self.write_state();
         }
@@ -663,13 +699,27 @@ impl Partial for ForgetfulPartial {
 
     fn keep(mut self) {
         if self.resume.is_some() {
-            if self.check_lost().is_ok() {
+            if self.checkpoint.is_some() && self.check_lost().is_ok() {
                 self.write_state();
                 self.released = true;
             }
         } else if self.file.disk.mistake == Some(Mistake::PublishOnReset) {
             drop(self.publish());
         }
+    }
+
+    fn reserve(&mut self, _: Option<u64>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), StoreError> {
+        let Some((id, record)) = &mut self.resume else { return Ok(()) };
+        let patch = record.add_size(size, self.promise, &self.name);
+        Ok(self.file.disk.write_record(id.as_str(), &patch)?)
+    }
+
+    fn changed_at(&self) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -689,9 +739,13 @@ impl Partial for ForgetfulPartial {
         self.check_lost()?;
         let (disk, mut change) = (self.file.disk.clone(), Change::new());
         if let Some((id, _)) = &self.resume {
-            disk.ended.borrow_mut().insert(id.clone());
-            disk.set_name(Place::Kept, &record_of(id), None)?;
-            change.push(((Place::Kept, id.clone()), None));
+            if !id.is_made() || disk.mistake == Some(Mistake::RecordRemovedFirst) {
+                disk.set_name(Place::Kept, &record_of(id.as_str()), None)?;
+            }
+            if !id.is_made() {
+                disk.ended.borrow_mut().insert(id.as_str().to_owned());
+            }
+            change.push(((Place::Kept, id.as_str().to_owned()), None));
         }
         let name = self.choose()?;
         change.push(((Place::Uploads, name.to_string()), Some(self.file.inode)));
@@ -711,8 +765,8 @@ impl Drop for ForgetfulPartial {
         let Some((id, _)) = &self.resume else { return };
         let disk = &self.file.disk;
         if !self.released {
-            disk.ended.borrow_mut().insert(id.clone());
-            for name in [&record_of(id), id] {
+            disk.ended.borrow_mut().insert(id.as_str().to_owned());
+            for name in [&record_of(id.as_str()), id.as_str()] {
                 // A file that cannot be removed is left.
                 let _ = disk.set_name(Place::Kept, name, None);
             }
@@ -786,6 +840,37 @@ impl ForgetfulStore {
         }
     }
 
+    fn check_failed(&self) -> Result<(), StoreError> {
+        let has_failed = self.commit.as_ref().is_some_and(|commit| commit.has_failed());
+        let carries_on = self.disk.mistake == Some(Mistake::CarryingOnAfterAFailedSync);
+        if has_failed && !carries_on { Err(StoreError::Failed) } else { Ok(()) }
+    }
+
+    fn partial(
+        &self,
+        inode: Inode,
+        target: &Target,
+        resume: Option<(ResumeId, Record)>,
+        checkpoint: Option<Checkpoint>,
+    ) -> ForgetfulPartial {
+        ForgetfulPartial {
+            file: ForgetfulFile::open(&self.disk, inode),
+            name: target.name.clone(),
+            on_exists: target.on_exists,
+            owned: resume.as_ref().map(|(id, _)| self.disk.owners.own(id.as_str())),
+            resume,
+            promise: target.promise,
+            jobs: self.commit.is_some().then(|| self.jobs.clone()),
+            checkpoint,
+            released: false,
+        }
+    }
+
+    /// Whether this mistake is to be made.
+    pub fn has(&self, mistake: Mistake) -> bool {
+        self.disk.mistake == Some(mistake)
+    }
+
     /// Whether no job and no outcome is waiting.
     pub fn is_idle(&self) -> bool {
         self.jobs.borrow().is_empty() && self.settled.borrow().is_empty()
@@ -797,25 +882,32 @@ impl Store for ForgetfulStore {
     type Content = ForgetfulFile;
 
     fn begin(&self, target: &Target) -> Result<ForgetfulPartial, StoreError> {
-        let has_failed = self.commit.as_ref().is_some_and(|commit| commit.has_failed());
-        if has_failed && self.disk.mistake != Some(Mistake::CarryingOnAfterAFailedSync) {
-            return Err(StoreError::Failed);
-        }
-        let (inode, resume, state) = match target.resume.map(ResumeId::as_str) {
-            Some(id) => {
-                let (inode, found) = self.disk.claim(id, target)?;
-                (inode, Some((id.to_owned(), found.record)), found.held)
-            }
-            None => {
-                self.disk.step(Operation::Create)?;
-                (self.disk.state.borrow_mut().create(), None, None)
-            }
+        self.check_failed()?;
+        let Some(id) = target.resume else {
+            self.disk.step(Operation::Create)?;
+            let inode = self.disk.state.borrow_mut().create();
+            return Ok(self.partial(inode, target, None, None));
         };
-        let file = ForgetfulFile::open(&self.disk, inode);
-        let (name, on_exists) = (target.name.clone(), target.on_exists);
-        let owned = resume.as_ref().map(|(id, _)| self.disk.owners.own(id));
-        let jobs = self.commit.is_some().then(|| self.jobs.clone());
-        Ok(ForgetfulPartial { file, name, on_exists, resume, owned, jobs, state, released: false })
+        let (inode, Found { record, checkpoint, .. }) = self.disk.claim(id.as_str(), target)?;
+        Ok(self.partial(inode, target, Some((id.clone(), record)), checkpoint))
+    }
+
+    fn make_id(&self) -> Result<ResumeId, StoreError> {
+        Ok(ResumeId::made(self.disk.chance.below(usize::MAX) as u128))
+    }
+
+    fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<ForgetfulPartial>>, StoreError> {
+        self.check_failed()?;
+        if self.disk.owners.has(id.as_str()) {
+            return Err(StoreError::BUSY);
+        }
+        let Some((inode, terms, Found { record, checkpoint, .. })) = self.disk.state().reopen(id) else {
+            return Ok(None);
+        };
+        self.disk.cut_off(inode, checkpoint.as_ref());
+        let target = Target { promise: terms.promise, ..Target::new(&terms.name, terms.on_exists) };
+        let partial = self.partial(inode, &target, Some((id.clone(), record)), checkpoint);
+        Ok(Some(Reopened { partial, terms }))
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<ForgetfulFile>, StoreError> {

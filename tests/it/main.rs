@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
 
 mod crash;
+mod crash_by_id;
 mod disk;
 mod documents;
 mod fixture;

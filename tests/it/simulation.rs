@@ -28,7 +28,9 @@ use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Clock, Connections};
-use intake::store::{Done, Job, Mark, Owned, Owners, Partial, Settled, Store, StoreError, Target, Token};
+use intake::store::{
+    Checkpoint, Done, Job, Mark, Owned, Owners, Partial, Reopened, Settled, Store, StoreError, Target, Terms, Token,
+};
 
 use crate::wire::{Chance, SimStream, Wire};
 
@@ -84,10 +86,9 @@ struct SimDisk {
 }
 
 struct Kept {
-    name: String,
-    size: Option<u64>,
+    terms: Terms,
     bytes: Vec<u8>,
-    state: Option<Held>,
+    checkpoint: Checkpoint,
 }
 
 /// A job for the disk.
@@ -102,13 +103,11 @@ enum Work {
 
 struct SimPartial {
     disk: Rc<SimDisk>,
-    name: Name,
-    size: Option<u64>,
-    on_exists: OnExists,
-    resume: Option<String>,
+    terms: Terms,
+    resume: Option<ResumeId>,
     owned: Option<Arc<Owned>>,
     bytes: Vec<u8>,
-    state: Option<Held>,
+    checkpoint: Option<Checkpoint>,
     syncs: bool,
 }
 
@@ -119,7 +118,7 @@ impl SimDisk {
             return Err(StoreError::BUSY);
         }
         let kept = self.kept.borrow_mut().remove(id);
-        let agrees = |kept: &Kept| kept.name == target.name.as_str() && kept.size == target.size;
+        let agrees = |kept: &Kept| kept.terms.name == *target.name && kept.terms.size == target.size;
         Ok(kept.filter(agrees))
     }
 
@@ -144,21 +143,30 @@ impl Store for SimStore {
         if target.name.as_str().starts_with(FAILS_TO_BEGIN) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
-        let resume = target.resume.map(|id| id.as_str().to_owned());
-        let kept = resume.as_ref().map_or(Ok(None), |id| self.disk.claim(id, target))?;
-        let (bytes, state) = kept.map(|kept| (kept.bytes, kept.state)).unwrap_or_default();
-        self.disk.partials.set(self.disk.partials.get() + 1);
-        Ok(SimPartial {
-            disk: self.disk.clone(),
-            name: target.name.clone(),
-            size: target.size,
-            on_exists: target.on_exists,
-            owned: resume.as_ref().map(|id| self.disk.owners.own(id)),
-            resume,
-            bytes,
-            state,
-            syncs: self.syncs,
-        })
+        let kept = target.resume.map_or(Ok(None), |id| self.disk.claim(id.as_str(), target))?;
+        let begun = |id: &ResumeId| id.is_made().then_some(Checkpoint { offset: 0, hasher: None });
+        let (bytes, checkpoint) = match kept {
+            Some(kept) => (kept.bytes, Some(kept.checkpoint)),
+            None => (Vec::new(), target.resume.and_then(begun)),
+        };
+        let &Target { on_exists, size, promise, mtime, .. } = target;
+        let terms = Terms { name: target.name.clone(), on_exists, size, promise, mtime, note: target.note.into() };
+        Ok(self.partial(terms, target.resume, bytes, checkpoint))
+    }
+
+    fn make_id(&self) -> Result<ResumeId, StoreError> {
+        Ok(ResumeId::made(self.chance.below(usize::MAX) as u128))
+    }
+
+    fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<SimPartial>>, StoreError> {
+        if self.disk.owners.has(id.as_str()) {
+            return Err(StoreError::BUSY);
+        }
+        let kept = self.disk.kept.borrow_mut().remove(id.as_str());
+        Ok(kept.map(|Kept { terms, bytes, checkpoint }| {
+            let partial = self.partial(terms.clone(), Some(id), bytes, Some(checkpoint));
+            Reopened { partial, terms }
+        }))
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
@@ -178,13 +186,14 @@ impl Store for SimStore {
     fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {
         let (work, name) = match job {
             Job::Publish(partial) => {
-                let name = partial.name.clone();
+                let name = partial.terms.name.clone();
                 (Work::Publish(partial), name)
             }
             Job::Confirm(content) => (Work::Confirm(content.name.clone()), content.name),
             Job::Hold(partial) => {
-                let id = partial.resume.clone().expect("only an upload with a resume id is held");
-                (Work::Hold(id, partial.bytes.len() as u64), partial.name.clone())
+                let id = partial.resume.as_ref().expect("only an upload with a resume id is held");
+                let checkpoint = partial.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
+                (Work::Hold(id.as_str().to_owned(), checkpoint), partial.terms.name.clone())
             }
         };
         if !self.syncs {
@@ -228,6 +237,20 @@ impl Store for SimStore {
     }
 }
 
+impl SimStore {
+    fn partial(
+        &self,
+        terms: Terms,
+        id: Option<&ResumeId>,
+        bytes: Vec<u8>,
+        checkpoint: Option<Checkpoint>,
+    ) -> SimPartial {
+        self.disk.partials.set(self.disk.partials.get() + 1);
+        let owned = id.map(|id| self.disk.owners.own(id.as_str()));
+        SimPartial { disk: self.disk.clone(), terms, resume: id.cloned(), owned, bytes, checkpoint, syncs: self.syncs }
+    }
+}
+
 /// A stored file whose reads sometimes have to wait for the disk.
 struct SimContent {
     bytes: io::Cursor<Vec<u8>>,
@@ -246,7 +269,7 @@ impl Read for SimContent {
 
 impl Partial for SimPartial {
     fn name(&self) -> &Name {
-        &self.name
+        &self.terms.name
     }
 
     fn held(&self) -> u64 {
@@ -254,31 +277,47 @@ impl Partial for SimPartial {
     }
 
     fn state(&self) -> Option<Held> {
-        self.state.clone().filter(|state| state.offset == self.held())
+        let Checkpoint { offset, hasher } =
+            self.checkpoint.clone().filter(|checkpoint| checkpoint.offset == self.held() && checkpoint.offset > 0)?;
+        Some(Held { offset, hasher: hasher? })
     }
 
-    fn summed(&mut self, hasher: &Hasher) {
-        self.state = Some(Held { offset: self.held(), hasher: hasher.clone() });
+    fn checkpoint(&mut self, hasher: Option<&Hasher>) {
+        self.checkpoint = Some(Checkpoint { offset: self.held(), hasher: hasher.cloned() });
     }
 
     fn keep(mut self) {
-        if let Some(id) = &self.resume {
-            let summed = self.state.as_ref().map_or(0, |state| state.offset);
-            assert_eq!(summed, self.held(), "the digest state covers all kept bytes");
-            let (bytes, state) = (std::mem::take(&mut self.bytes), self.state.take());
-            let kept = Kept { name: self.name.to_string(), size: self.size, bytes, state };
-            let owned = self.owned.clone().expect("an upload with a resume id owns it");
-            let work = Work::Keep(id.clone(), kept, owned);
-            if self.syncs {
-                self.disk.waiting.borrow_mut().push((None, work, self.name.clone()));
-            } else {
-                self.disk.finish(work);
-            }
+        let (Some(id), Some(checkpoint)) = (&self.resume, self.checkpoint.take()) else { return };
+        if !id.is_made() {
+            assert_eq!(checkpoint.offset, self.held(), "the digest state covers all kept bytes");
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.truncate(checkpoint.offset as usize);
+        let kept = Kept { terms: self.terms.clone(), bytes, checkpoint };
+        let owned = self.owned.clone().expect("an upload with a resume id owns it");
+        let work = Work::Keep(id.as_str().to_owned(), kept, owned);
+        if self.syncs {
+            self.disk.waiting.borrow_mut().push((None, work, self.terms.name.clone()));
+        } else {
+            self.disk.finish(work);
         }
     }
 
+    fn reserve(&mut self, _: Option<u64>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), StoreError> {
+        assert_eq!(self.terms.size.replace(size), None, "it becomes known once");
+        Ok(())
+    }
+
+    fn changed_at(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if self.name.as_str().starts_with(FAILS_TO_APPEND) {
+        if self.terms.name.as_str().starts_with(FAILS_TO_APPEND) {
             return Err(io::Error::other("the disk is on fire").into());
         }
         self.bytes.extend_from_slice(bytes);
@@ -294,11 +333,11 @@ impl Partial for SimPartial {
     }
 
     fn publish(mut self) -> Result<Name, StoreError> {
-        let name = self.name.clone();
+        let name = self.terms.name.clone();
         if name.as_str().starts_with(FAILS_TO_PUBLISH) {
             return Err(StoreError::Taken("the name is taken"));
         }
-        if self.on_exists == OnExists::Same && self.disk.published.borrow().contains_key(name.as_str()) {
+        if self.terms.on_exists == OnExists::Same && self.disk.published.borrow().contains_key(name.as_str()) {
             return Err(StoreError::Busy("another upload has just taken the name"));
         }
         let before = self.disk.published.borrow_mut().insert(name.to_string(), std::mem::take(&mut self.bytes));

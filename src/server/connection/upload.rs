@@ -309,7 +309,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             return Ok(());
         }
         let (promise, resume) = (request.digest, request.resume.as_ref());
-        let partial = cx.store.begin(&Target { name, on_exists, size, promise, resume })?;
+        let partial = cx.store.begin(&Target { size, promise, resume, ..Target::new(name, on_exists) })?;
         let held = partial.state();
         let same_will_do = on_exists == OnExists::Same;
         let wishes = Wishes { same_will_do, resume: request.resume.clone(), mtime, stored: None };
@@ -374,7 +374,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match append(&mut upload.partial) {
             Ok(()) => {
                 if let Some(hasher) = self.receiver.hasher().filter(|_| upload.is_resumable()) {
-                    upload.partial.summed(hasher);
+                    upload.partial.checkpoint(Some(hasher));
                 }
             }
             Err(error) => self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
