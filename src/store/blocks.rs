@@ -1,15 +1,15 @@
-//! Blocks of the disk, before the content that fills them (fallocate(2)).
+//! Disk blocks that are allocated before the content that fills them (fallocate(2)).
 //!
-//! With blocks allocated in advance the file system need not allocate one for every page that is written, and finds them in
-//! one piece; and a disk that has no room for an upload of a known size says so before its first byte. Where the size is
-//! not known, blocks run ahead of the content, by as much as there is of it already:
+//! The file system then need not allocate a block for every page that is written, and finds the blocks in one piece. A disk
+//! without room for an upload of known size says so before its first byte. If the size is not known, blocks are allocated
+//! ahead of the content, as many again as it has:
 //!
 //! ```text
 //!   written    |=============>
 //!   blocks     |-------------+-------------|    what is not needed is given back at the end
 //! ```
 //!
-//! A short file is written in one go and has none of this. Knows nothing of names.
+//! A short file gets none in advance. Knows nothing of names.
 
 use std::fs::File;
 use std::io;
@@ -22,19 +22,19 @@ use rustix::io::{Errno, retry_on_intr};
 use super::StoreError;
 use super::space::{Reservation, Space};
 
-/// From here on, in bytes, a file is long enough for it to pay.
+/// The least size, in bytes, for which it pays.
 const ALLOCATE_MIN_BYTES: u64 = 1 << 20;
-/// The furthest that blocks run ahead of content of unknown size, in bytes: from there on a call for each of them is too
-/// seldom to be noticed.
+/// How far blocks are allocated ahead of content of unknown size, in bytes, at most. The calls are then too rare to be
+/// noticed.
 const AHEAD_MAX_BYTES: u64 = 8 << 20;
 /// tmpfs (statfs(2)): allocating there fills pages with zeros, in memory.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// btrfs: it never compresses what is written to blocks that were allocated in advance.
 const BTRFS_MAGIC: u64 = 0x9123_683e;
 
-/// Whether the file system that `directory` is on gains by it.
+/// Whether allocating in advance pays on the file system of `directory`.
 pub(super) fn pay(directory: impl AsFd) -> rustix::io::Result<bool> {
-    // The type's width and sign differ by machine, the number does not.
+    // The width and the sign of the type differ by machine; the number does not.
     let magic = fstatfs(directory)?.f_type as u64;
     Ok(![TMPFS_MAGIC, BTRFS_MAGIC].contains(&magic))
 }
@@ -43,20 +43,20 @@ pub(super) fn pay(directory: impl AsFd) -> rustix::io::Result<bool> {
 #[derive(Debug)]
 pub(super) struct Blocks {
     reservation: Reservation,
-    /// Whether any are to be allocated in advance.
+    /// Whether blocks are allocated in advance.
     allocates: bool,
-    /// Up to here, in bytes of content, they have been. 0: nowhere.
+    /// The end of the allocated blocks, in bytes of content. 0: none.
     allocated_to: u64,
-    /// Up to here space is reserved or allocated.
+    /// The end of the space that is reserved or allocated, in bytes of content.
     covered_to: u64,
 }
 
 impl Blocks {
-    /// For content of `size` bytes, for which space is reserved. If they are to be allocated, all of them are now. The size
-    /// of `file` does not change.
+    /// For content of `size` bytes, for which space is reserved. Allocates all blocks, if it allocates any. The size of
+    /// `file` does not change.
     ///
     /// # Errors
-    /// Whatever the file system says, except that it cannot do that.
+    /// Any error of the file system, except that it cannot allocate in advance.
     pub(super) fn of_size(
         file: &File,
         size: u64,
@@ -77,7 +77,7 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Whether content of unknown size that is `size` bytes long so far has no use for them.
+    /// Whether content of unknown size, of which there are `size` bytes, needs none yet.
     pub(super) fn are_needless(size: u64) -> bool {
         size <= ALLOCATE_MIN_BYTES
     }
@@ -87,7 +87,7 @@ impl Blocks {
         Self { reservation, allocates, allocated_to: 0, covered_to: 0 }
     }
 
-    /// To be called before `count` bytes are added to the `size` bytes that `file` has.
+    /// Call it before `count` bytes are appended to the `size` bytes of `file`.
     ///
     /// # Errors
     /// [`StoreError::Full`] if there is no space for them. If the file system cannot allocate in advance, that is no error:
@@ -103,7 +103,8 @@ impl Blocks {
         space.take(file, count)
     }
 
-    /// Lets the blocks run ahead. Returns whether that was possible: a disk that is nearly full has room for content only.
+    /// Allocates further blocks ahead of the content. Returns whether that was possible: a disk that is nearly full has
+    /// room for content only.
     fn allocate_ahead(&mut self, space: &Space, file: &File, size: u64, count: u64) -> bool {
         let ahead = count + size.clamp(ALLOCATE_MIN_BYTES, AHEAD_MAX_BYTES);
         if space.take(file, ahead).is_err() {
@@ -114,24 +115,24 @@ impl Blocks {
         if is_allocated {
             self.covered_to = self.allocated_to;
         } else {
-            // Some of them may be there.
+            // Some of them may have been allocated.
             self.give_back(file, size);
         }
         is_allocated
     }
 
-    /// So many bytes have been added.
+    /// `count` bytes were appended.
     pub(super) fn written(&mut self, count: usize) {
         self.reservation.used(count as u64);
     }
 
-    /// Gives back those that `file` does not need for its `size` bytes, and allocates none in advance any more.
+    /// Gives back the blocks that `file` does not need for its `size` bytes. No more are allocated in advance.
     pub(super) fn give_back(&mut self, file: &File, size: u64) {
         self.allocates = false;
-        // A file that others have shortened must not be made whole with zeros.
+        // A file that another program has shortened must not be filled up with zeros.
         let is_untouched = || file.metadata().is_ok_and(|meta| meta.len() == size);
         if std::mem::take(&mut self.allocated_to) > size && is_untouched() {
-            // Where that fails the file takes more of the disk than it has to, and is none the worse for it.
+            // If that fails, the file takes more of the disk than it needs.
             let _ = ftruncate(file, size);
         }
     }
@@ -143,7 +144,7 @@ impl Blocks {
 /// Whatever the file system says.
 pub(super) fn give_back(file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
-    // A file system may need a few blocks to find the others by.
+    // A file system may need a few blocks for its own tables.
     if meta.blocks().saturating_mul(512) >= meta.len() + ALLOCATE_MIN_BYTES {
         file.set_len(meta.len())?;
         file.set_modified(meta.modified()?)?;
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
     use crate::leave_out::leave_out;
 
-    /// A file on a file system that allocates early, where the tests have one.
+    /// A file on a file system that allocates in advance, if the tests have one.
     fn file() -> Option<File> {
         let file = tempfile::tempfile().unwrap();
         let allocated = allocate(&file, 0, ALLOCATE_MIN_BYTES).and_then(|()| ftruncate(&file, 0));
@@ -173,7 +174,7 @@ mod tests {
         allocated.ok().map(|()| file)
     }
 
-    /// In bytes. Rounded, as a file system may need some blocks to find the others by.
+    /// In bytes. Rounded, as a file system may need some blocks for its own tables.
     fn allocated(file: &File) -> u64 {
         const GRAIN: u64 = 64 << 10;
         file.metadata().unwrap().blocks() * 512 / GRAIN * GRAIN

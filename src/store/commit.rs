@@ -1,15 +1,16 @@
-//! How files are made to last, in an order that no crash can hurt.
+//! The order in which files are made durable, so that no crash at any moment breaks a promise.
 //!
-//! Every job is synced first, any number of them at once ([`Commit::sync`]). What is synced gets its name, a batch at a
+//! Every job is synced first, any number of them at once ([`Commit::sync`]). Synced files get their names, a batch at a
 //! time; then the directory is synced once, and only then is the batch reported ([`Commit::finish`]). **A file gets its
 //! final name after its own content is synced, and a name is reported after the directory is synced**: what a client hears
 //! survives a power cut.
 //!
-//! An error belongs to the job whose sync reports it. A sync that failed is never repeated: the kernel reports an error once
-//! and then forgets which pages were lost, so a second sync that succeeds proves nothing (fsync(2), "fsyncgate"). After one,
-//! nothing else gets a name. The exception is a file system without space or quota: that upload fails, and the others go on.
+//! An error belongs to the job whose sync reports it. A failed sync is never repeated: the kernel reports an error once and
+//! then forgets which pages were lost, so a second sync that succeeds proves nothing (fsync(2), "fsyncgate"). After a
+//! failed sync nothing else gets a name. The exception is a file system without space or quota: that upload fails, and the
+//! others continue.
 //!
-//! Knows no thread, and not what kind of disk it is: a test passes in one whose power it can cut.
+//! Knows no thread, and no particular disk: a test passes in one whose power it can cut.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Done, Owned, Partial, Patch, Settled, StoreError, Token};
 use crate::proto::Name;
 
-/// What it takes of a disk to make files last.
+/// What a disk must be able to do to make files durable.
 pub trait Disk {
     /// An upload's file.
     type Partial: Partial;
@@ -32,16 +33,16 @@ pub trait Disk {
     /// Returns when the content of `file` would survive a power cut.
     ///
     /// # Errors
-    /// It may not survive: what was written since the last sync may be lost for good.
+    /// The content may not survive: what was written since the last sync may be lost for good.
     fn sync_data(&self, file: &Self::File) -> io::Result<()>;
 
-    /// Empties a kept file whose sync has failed: its content may look whole and not be on the disk.
+    /// Empties a kept file whose sync has failed: the cache may show content that the disk does not have.
     fn discard(&self, file: &Self::File);
 
     /// Writes `patch` to the record of a kept file.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     fn write_record(&self, record: &Self::File, patch: &Patch) -> io::Result<()>;
 
     /// Returns when the final names would survive a power cut.
@@ -66,26 +67,26 @@ struct Job<D: Disk> {
 
 /// What there is to do with a file.
 pub enum Work<D: Disk> {
-    /// An upload that is whole: it is to have its name.
+    /// Give a whole upload its final name.
     Publish(D::Partial),
-    /// A file that has this name already. Another server, or this one just now, may not have synced it.
+    /// Sync a file that has this name already: another server, or this one just now, may not have synced it.
     Confirm(D::File, Name),
-    /// What has come of an upload so far: it is to be kept, to be resumed from here.
+    /// Make an upload durable up to its checkpoint, so that it can be resumed from there.
     Hold(Hold<D::File>),
 }
 
-/// What is kept of an upload. First the content is synced, then the state of its digest is written to its record and synced:
-/// a state never covers content that may be lost.
+/// What to make durable of an upload. First its content is synced, then a state is written to its record and synced: a
+/// state never covers content that may be lost.
 pub struct Hold<F> {
     /// The content so far.
     pub content: F,
-    /// What the file is to become, and the states of its digest.
+    /// The record of the file.
     pub record: F,
-    /// The state after that content.
+    /// The state to be written.
     pub state: Patch,
     /// The final name that the upload is to have.
     pub name: Name,
-    /// Dropped after the files, as their close gives up the lock.
+    /// Dropped after the files, because their close releases the lock.
     pub upload: Arc<Owned>,
 }
 
@@ -99,7 +100,7 @@ impl<D: Disk> Work<D> {
         }
     }
 
-    /// The final name that it is about.
+    /// The final name.
     fn name(&self) -> &Name {
         match self {
             Self::Publish(partial) => partial.name(),
@@ -117,13 +118,13 @@ impl<D: Disk> Work<D> {
     }
 }
 
-/// A job and its place among those that were submitted.
+/// A job and its place in the order of submission.
 pub struct Taken<D: Disk> {
     job: Job<D>,
     number: u64,
 }
 
-/// A job whose sync is back. Only [`Commit::sync`] makes one, so nothing gets a name before its sync.
+/// A job whose sync has returned. Only [`Commit::sync`] makes one, so nothing gets a name before its sync.
 pub struct Synced<D: Disk> {
     job: Job<D>,
     number: u64,
@@ -142,15 +143,15 @@ impl<D: Disk> Synced<D> {
     }
 }
 
-/// A job after its last step but the sync of a directory.
+/// A job that only the sync of a directory is missing for.
 struct Named {
     token: Option<Token>,
-    /// How it ends, unless that sync fails.
+    /// Its result, unless that sync fails.
     done: Done,
 }
 
 impl Named {
-    /// Whether its name is among those of kept files.
+    /// Whether its name is in the directory of kept files.
     fn is_kept(&self) -> bool {
         matches!(self.done, Done::Held(_))
     }
@@ -162,8 +163,8 @@ impl Named {
 
 /// Where each job stands on its way: it waits, it is being synced, it is synced.
 ///
-/// Syncs may come back in any order. Files of one name are named in the order in which they were submitted, as a later one
-/// may replace an earlier one.
+/// Syncs may return in any order. Files of one name are named in the order of submission, as a later one may replace an
+/// earlier one.
 ///
 /// ```text
 ///   submit --> waiting --take--> syncing --put_back--> synced --take_ready--> finish
@@ -172,7 +173,7 @@ impl Named {
 /// ```
 pub struct Lineup<D: Disk> {
     waiting: VecDeque<Job<D>>,
-    /// The number of the first that waits.
+    /// The number of the first job that waits.
     next: u64,
     syncing: Vec<(u64, Name)>,
     synced: BTreeMap<u64, Synced<D>>,
@@ -200,7 +201,7 @@ impl<D: Disk> Lineup<D> {
         !self.syncing.is_empty()
     }
 
-    /// Whether no job is anywhere on its way.
+    /// Whether there is no job.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.syncing.is_empty() && self.synced.is_empty()
     }
@@ -241,11 +242,11 @@ pub struct Commit<D> {
 }
 
 impl<D: Disk> Commit<D> {
-    /// Past so many names the directory is synced at once: the first of a larger batch would wait longer than the last
-    /// gains.
+    /// With so many names the directory is synced at once: in a larger batch the first file would wait longer than the last
+    /// one gains.
     const BATCH_MAX: usize = 64;
 
-    /// A commit to a disk that has not failed yet.
+    /// A commit to a disk that works.
     pub fn new(disk: D) -> Self {
         Self { disk, has_failed: AtomicBool::new(false), is_stopped: AtomicBool::new(false) }
     }
@@ -255,12 +256,12 @@ impl<D: Disk> Commit<D> {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Starts no further sync and gives no further name: nobody is left to be told.
+    /// Starts no further sync and gives no further name: the server ends, and nobody hears of a result.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the content of a job last. Waits for the disk; any number of threads may do so at once.
+    /// Syncs the content of a job. Waits for the disk; any number of threads may call it at once.
     pub fn sync(&self, Taken { job, number }: Taken<D>) -> Synced<D> {
         let result = self.sync_files(&job.work);
         Synced { job, number, result }
@@ -274,14 +275,14 @@ impl<D: Disk> Commit<D> {
         });
         let Err(error) = synced else { return Ok(()) };
         if let Work::Hold(hold) = work {
-            // The upload may still be under way, or wait to be published.
+            // The upload may still be in progress, or wait to be published.
             hold.upload.lose();
             self.disk.discard(&hold.content);
             self.disk.discard(&hold.record);
         }
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match work {
-            // Nothing of it is kept, so no later sync can make it look as if it were on the disk.
+            // The file is discarded, so no later sync can make it look durable.
             Work::Publish(_) | Work::Hold(_) if is_full => Err(error.into()),
             _ => Err(self.fail(error)),
         }
@@ -292,8 +293,8 @@ impl<D: Disk> Commit<D> {
         self.disk.sync_data(&hold.record)
     }
 
-    /// Gives synced files their names, makes the names last, and returns what has become of each job. Waits for the disk.
-    /// Only one thread at a time.
+    /// Gives synced files their names, syncs the names, and returns the result of each job. Waits for the disk. Only one
+    /// thread may call it at a time.
     ///
     /// `take_ready` is called until it returns none or the batch is full: the more names one sync of the directory covers,
     /// the better.
@@ -330,7 +331,7 @@ impl<D: Disk> Commit<D> {
         Named { token, done }
     }
 
-    /// Returns whether the names would survive a power cut, as far as that is due.
+    /// Syncs names, if that is due. Returns whether they would survive a power cut.
     fn make_last(&self, is_due: bool, sync: impl FnOnce() -> io::Result<()>) -> bool {
         !is_due || sync().map_err(|error| self.fail(error)).is_ok()
     }

@@ -1,8 +1,8 @@
 //! The threads that wait for the disk, so that the loop never does.
 //!
 //! Several threads sync, each one job at a time: the file system merges syncs that wait at the same time into one flush of
-//! the disk. One more thread, the committer, names what is synced and syncs the directory once for all of it. Meanwhile the
-//! others sync what comes next, so the busier the server, the fewer flushes an upload costs.
+//! the disk. One more thread, the committer, names the synced files and syncs the directory once for all of them. Meanwhile
+//! the others sync the next files. So the busier the server, the fewer flushes an upload costs.
 //!
 //! ```text
 //!   the loop        the syncing threads       the committer                       the loop
@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so only a thread can wait for a sync. The
-//! threads hold no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return. What
-//! may be done when is [`Lineup`]'s and [`Commit`]'s.
+//! threads hold no state of the conversation: a job goes in, a result comes out, and a `Waker` makes the poll return. The
+//! order of the steps is in [`Lineup`] and [`Commit`].
 
 #![expect(clippy::disallowed_methods, reason = "these threads wait for the disk, and the loop hands down no time here")]
 
@@ -29,22 +29,22 @@ use std::time::{Duration, Instant};
 use super::commit::{Commit, Disk, Lineup, Synced, Taken, Work};
 use super::{Settled, Token};
 
-/// The most threads that sync at once. On a disk whose flush takes 5 ms more of them gain little; on a fast one there is
-/// never work for as many.
+/// The most threads that sync at once. On a disk whose flush takes 5 ms more threads gain little; on a fast one there is
+/// never work for so many.
 const SYNCING_MAX: usize = 32;
-/// Before the directory is synced, so much of the time that this took last is given to syncs that are under way: one flush
-/// of the disk ends many of them at once, and their threads need a moment to say so.
+/// Before it syncs the directory, the committer waits for syncs in progress: this share of the time that the last sync of
+/// the directory took. One flush of the disk ends many syncs at once, and their threads need a moment to report it.
 const PATIENCE_SHARE: u32 = 8;
-/// The most of it: after a disk has stalled, nothing is gained by waiting long.
+/// The longest such wait: after a disk has stalled, a long wait gains nothing.
 const PATIENCE_MAX: Duration = Duration::from_millis(5);
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the end of the server waits for what the disk is busy with. A disk that works needs less.
+/// How long a server that ends waits for the disk. A disk that works needs less.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 /// The stack of a thread, in bytes. None of them calls deeply.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What came of one batch: how many files waited in it, and what has become of its jobs.
+/// The results of one batch, and how many files were open for it.
 type Report = (usize, Vec<Settled>);
 
 /// The loop's side of the threads.
@@ -53,7 +53,8 @@ pub(super) struct Committer<D: Disk> {
     reports: Receiver<Report>,
 }
 
-/// A way to submit jobs that nobody waits for. Uploads have one. It does not keep the threads' state alive: jobs hold uploads.
+/// For jobs whose result nobody waits for. Uploads have one. It does not keep the state of the threads alive, as jobs hold
+/// uploads.
 pub(super) struct Queue<D: Disk>(Weak<Shared<D>>);
 
 impl<D> Committer<D>
@@ -112,14 +113,14 @@ where
         }
     }
 
-    /// Whether one more job would not be too many.
+    /// Whether there is room for one more job.
     pub(super) fn has_room(&self) -> bool {
         self.0.upgrade().is_some_and(|shared| !shared.is_congested())
     }
 }
 
 impl<D: Disk> Committer<D> {
-    /// What has become of submitted jobs since the last call.
+    /// The results since the last call.
     pub(super) fn settled(&mut self) -> Vec<Settled> {
         let mut all = Vec::new();
         for (files, settled) in self.reports.try_iter() {
@@ -129,7 +130,7 @@ impl<D: Disk> Committer<D> {
         all
     }
 
-    /// Whether as many files wait as may wait: each holds a descriptor.
+    /// Whether as many files wait as may wait. Each takes a descriptor.
     pub(super) fn is_congested(&self) -> bool {
         self.shared.is_congested()
     }
@@ -157,8 +158,8 @@ impl<D: Disk> Committer<D> {
 }
 
 impl<D: Disk> Drop for Committer<D> {
-    /// Ends the threads. What they have begun gets a moment, as it may be what an upload can be resumed from. It is no more
-    /// than a moment: a sync may hang in the kernel for minutes, and nobody is left to be told its outcome.
+    /// Ends the threads. They get a moment to finish, as an upload may be resumed from what they sync. No more than a
+    /// moment: a sync may hang in the kernel for minutes, and no client waits for it any more.
     fn drop(&mut self) {
         let is_idle = self.wait_until_idle(END_PATIENCE);
         let mut state = self.shared.state();
@@ -180,12 +181,12 @@ impl<D: Disk> Drop for Committer<D> {
 struct Shared<D: Disk> {
     commit: Commit<D>,
     state: Mutex<State<D>>,
-    /// Files that wait.
+    /// Files that wait for the disk.
     pending: AtomicUsize,
     backlog_max: usize,
-    /// A job waits, or the end has come.
+    /// A job waits, or the server ends.
     to_sync: Condvar,
-    /// A sync is back, or the end has come.
+    /// A sync has returned, or the server ends.
     to_finish: Condvar,
 }
 
@@ -239,13 +240,13 @@ impl<D: Disk> Shared<D> {
             });
             patience = (asked.elapsed() / PATIENCE_SHARE).min(PATIENCE_MAX);
             self.state().gather = if settled.len() > 1 { patience } else { Duration::ZERO };
-            // While the server goes down nobody may be left to receive it.
+            // At the end of the server nobody receives it.
             let _ = reports.send((files, settled));
             wake();
         }
     }
 
-    /// All jobs that can be finished now. While there are none and others are syncing, waits for them `until` then.
+    /// All jobs that can be finished now. If there are none, waits for those that are syncing, `until` then at most.
     fn take_ready(&self, until: Instant) -> Vec<Synced<D>> {
         let mut state = self.state();
         loop {
@@ -302,8 +303,8 @@ where
 
     /// Waits for the next job. Returns when to begin its sync, too. `None`: this thread is not needed any more.
     ///
-    /// The first sync after a pause would begin a flush of its own, and those that come a moment later would wait for the
-    /// next one. So where several came together before, the first one waits for the others.
+    /// The first sync after a pause would begin a flush of its own, and jobs that come a moment later would wait for the
+    /// next flush. So if the last batch had several jobs, the first one waits for the others.
     fn take(&self) -> Option<(Taken<D>, Instant)> {
         let mut state = self.state();
         while state.end == End::NotYet {
@@ -316,7 +317,7 @@ where
             }
             let waited = self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
             state = waited.0;
-            // The others are enough for what is under way.
+            // The other threads are enough.
             if waited.1.timed_out() && state.syncing > 1 && state.lineup.unsynced() < state.syncing {
                 break;
             }

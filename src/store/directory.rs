@@ -1,10 +1,8 @@
-//! The directory that uploads are stored in: opened once, probed once, and everything after that relative to its
-//! handle.
+//! The directory that uploads are stored in. It is opened and probed once; everything after that goes through its handle.
 //!
-//! A path is looked up anew by every call, and leads elsewhere as soon as anybody puts a link into it. A handle does
-//! not (openat(2)): the directory can be moved and another put in its place, and every upload still goes to the one
-//! that was opened. Which way of storing a file works there is found out by doing it, as a file system tells it no
-//! other way.
+//! Every call looks a path up anew, and a link in it may lead elsewhere. A handle cannot change its meaning (openat(2)): if
+//! the directory is moved and another one put in its place, uploads still go to the one that was opened. Which way of
+//! storing a file works there is found out by trying, as a file system does not tell.
 
 use std::cell::Cell;
 use std::fs::{File, create_dir_all};
@@ -35,7 +33,7 @@ use super::{
 };
 use crate::proto::{Name, OnExists, ResumeId};
 
-/// How often [`Directory::tend`] is to be called. Other hosts take a server for dead that has not been for ten times as long.
+/// How often to call [`Directory::tend`]. After ten times as long without a call, other hosts take the server for dead.
 pub const TEND_EVERY: Duration = Duration::from_secs(60);
 
 /// A directory held open, with a lock directory of this server's own in it. The real [`Store`].
@@ -45,21 +43,21 @@ pub const TEND_EVERY: Duration = Duration::from_secs(60);
 pub struct Directory {
     handles: Arc<Handles>,
     method: Method,
-    /// What is published is synced before it is told.
+    /// If there is one, files are synced before their results are told.
     committer: Option<Committer<Arc<Handles>>>,
     /// The thread that last looked after the server's own files.
     tending: Option<JoinHandle<()>>,
-    /// As it was given, for the log.
+    /// The path as it was given, for the log.
     path: PathBuf,
-    /// The log tells that it was removed.
+    /// The log has a line that it was removed.
     was_removed: AtomicBool,
     /// The directory was there when it was last looked at, and nothing has failed since.
     is_there: Cell<bool>,
 }
 
 impl Directory {
-    /// Opens the directory at `path`, which is made (with its parents) where it is missing, removes what dead servers
-    /// left in it, and finds out how files can be stored there.
+    /// Opens the directory at `path`, and makes it and its parents if they are missing. Removes what dead servers left in
+    /// it, and finds out how files can be stored there.
     ///
     /// # Errors
     /// In words that name the path: it cannot be made, opened or written to, or its `.intake` is not the server's.
@@ -87,14 +85,14 @@ impl Directory {
     /// files wait for that at once.
     ///
     /// # Errors
-    /// What the system says: no room for a thread, or the directory cannot be synced.
+    /// No thread can be started, or the directory cannot be synced.
     pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
-        // The directory itself may be new, and so may be what is in it, and its entry in its parent.
+        // The directory may be new, and so may be its entry in its parent and what is in it.
         self.handles.intake().sync()?;
         fsync(&self.handles.directory)?;
         match openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync(parent)?,
-            // A service often may not list what its directory is in. Whoever may, made the directory, and it stands.
+            // A service often may not list the parent. Then it did not make the directory either, so its entry is not new.
             Err(Errno::ACCESS) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -102,16 +100,16 @@ impl Directory {
         Ok(())
     }
 
-    /// From now on what is begun must leave so many bytes of the file system free. Else it is 256 MiB or a twentieth of the
+    /// New uploads must leave `bytes` of the file system free from now on. The default is 256 MiB or a twentieth of the
     /// file system, whichever is less.
     pub fn keep_free(&self, bytes: u64) {
         self.handles.space.keep_free(bytes);
     }
 
-    /// Looks after the server's own files: tells other servers on the directory that this one lives, removes what dead ones
-    /// left, and of what is kept what nobody has resumed for `partial_ttl`. To be called every [`TEND_EVERY`].
+    /// Looks after the server's own files: tells other servers on the directory that this one lives, and removes what dead
+    /// servers left and kept uploads that were not resumed for `partial_ttl`. To be called every [`TEND_EVERY`].
     ///
-    /// A network file system may let that wait for minutes, so a thread does it where uploads are synced by one, too.
+    /// On a network file system that may take minutes. So a thread does it, if there are threads for syncs.
     pub fn tend(&mut self, partial_ttl: Duration) {
         self.is_there.set(false);
         if self.committer.is_none() {
@@ -141,18 +139,18 @@ impl Directory {
         let directory = self.handles.directory.as_fd();
         let make = |place: BorrowedFd<'_>, name: &str| make(directory, self.method, place, name);
         if id.is_made() {
-            // Only a look: its content may come much later.
+            // Only a check: the content may come much later.
             self.handles.space.reserve(directory, target.size)?;
         }
         let (intake, kept) =
             self.handles.with_intake(|intake| Ok((intake.clone(), intake.kept.claim(id, target, &make)?)))?;
-        // Neither here nor below is anything removed: there may be space later.
+        // Nothing is removed if this fails: there may be space later.
         let at = kept.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
         let blocks = if id.is_made() { None } else { self.handles.set_aside(&kept.file, target.size, at)? };
         Ok(self.kept(id, intake, kept, target, blocks))
     }
 
-    /// The partial file of a kept one.
+    /// Makes a partial file of a kept file.
     fn kept(
         &self,
         id: &ResumeId,
@@ -196,14 +194,14 @@ impl Directory {
         result
     }
 
-    /// A job has come to its end. If it has failed, that may be because the directory was removed.
+    /// A job has ended. If it has failed, the directory may have been removed.
     fn note(&self, done: &Done) {
         if matches!(done, Done::Stored(Err(_)) | Done::Held(Err(_))) {
             self.is_there.set(false);
         }
     }
 
-    /// How files are stored here, unless they are to replace others: that takes named ones.
+    /// How files are stored here. Files that replace others are always made with a name.
     pub fn method(&self) -> Method {
         self.method
     }
@@ -228,7 +226,7 @@ impl Store for Directory {
 
     fn make_id(&self) -> Result<ResumeId, StoreError> {
         let mut bytes = [0; 16];
-        // Never waits: right after the system has started there may be none yet (getrandom(2)).
+        // Does not wait: right after the start of the system there may be no random bytes yet (getrandom(2)).
         let count = retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::NONBLOCK))?;
         assert_eq!(count, bytes.len(), "so few bytes come at once");
         Ok(ResumeId::made(u128::from_be_bytes(bytes)))
@@ -297,7 +295,7 @@ impl Store for Directory {
     }
 }
 
-/// A note takes one line of the record.
+/// A note is one line of the record.
 fn check_note(note: &str) -> Result<(), StoreError> {
     if note.len() > Record::NOTE_MAX_BYTES || note.chars().any(char::is_control) {
         let words =
@@ -307,7 +305,7 @@ fn check_note(note: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Does a job where nothing is synced.
+/// Does a job if nothing is synced.
 fn finish(job: Job<'_, Directory>) -> Done {
     match job {
         Job::Publish(partial) => Done::Stored(partial.publish()),
@@ -325,7 +323,7 @@ impl Disk for Arc<Handles> {
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
-        // A sync that a signal interrupted has not failed: this one is made again, as are those below.
+        // If a signal interrupts a sync, it has not failed: this function repeats it, as do those below.
         file.sync_data()
     }
 
@@ -346,15 +344,14 @@ impl Disk for Arc<Handles> {
     }
 }
 
-/// Syncs a directory. On a file system that has shut itself down after an error, XFS lets that succeed, but not an
-/// fstat(2).
+/// Syncs a directory. If XFS has shut itself down after an error, a sync still succeeds there, but fstat(2) does not.
 fn sync_names(directory: impl AsFd) -> io::Result<()> {
     retry_on_intr(|| fsync(&directory))?;
     fstat(directory)?;
     Ok(())
 }
 
-/// So that what is made in the server's own directories gets what it would in that of the uploads.
+/// Makes new files in the server's own directories get the permissions that they would get in the directory of the uploads.
 fn pass_on_permissions(handles: &Handles) {
     let (intake, directory) = (handles.intake(), handles.directory.as_fd());
     for place in [intake.lockdir.intake(), intake.lockdir.as_fd(), intake.kept.as_fd()] {
@@ -366,7 +363,7 @@ fn pass_on_permissions(handles: &Handles) {
     }
 }
 
-/// The first of `methods` that works, or why the last one does not.
+/// The first of `methods` that works, or the error of the last one.
 fn choose(handles: &Arc<Handles>, methods: &[Method]) -> io::Result<Method> {
     let mut failure = io::ErrorKind::Unsupported.into();
     for &method in methods {
@@ -445,7 +442,7 @@ mod tests {
         }
         assert_eq!(fs::read(&file).unwrap(), b"old");
 
-        // Once without an `.intake` from before, once with: that can be written to.
+        // Once without an `.intake`, once with one, which can be written to.
         for intake_before in [false, true] {
             let path = base.path().join(format!("read-only {intake_before}"));
             fs::create_dir(&path).unwrap();
@@ -462,7 +459,7 @@ mod tests {
         }
     }
 
-    /// Makes a directory read-only until it is dropped, for root too where the file system can.
+    /// A directory that is read-only until this is dropped, for root too if the file system can do that.
     struct ReadOnly(fs::File);
 
     impl ReadOnly {
@@ -476,7 +473,7 @@ mod tests {
 
     impl Drop for ReadOnly {
         fn drop(&mut self) {
-            // Fails where making it immutable failed, too.
+            // This fails if it could not be made immutable.
             let _ = ioctl_setflags(&self.0, IFlags::empty());
             self.0.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
         }

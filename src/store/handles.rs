@@ -1,7 +1,7 @@
-//! The handles that uploads are stored by: of the directory, and of the server's own files in it, in `.intake`.
+//! The open directories that uploads are stored in: the directory itself, and the server's own ones in `.intake`.
 //!
-//! The server's own files are a lock directory and what is kept for resuming. Somebody may remove them while the server runs.
-//! That ends the uploads that were in there and no other: they are made again ([`Handles::with_intake`]).
+//! The server's own files are its lock directory and the kept files. If another program removes them while the server runs,
+//! the uploads in there fail and no others: the directories are made again ([`Handles::with_intake`]).
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use super::lockdir::{Host, LockDir, is_gone, open_directory, touch};
 use super::space::{Reservation, Space};
 use super::{StoreError, blocks, cannot};
 
-/// Where the server's own files are. Hidden, and no upload's name begins with a dot.
+/// The directory of the server's own files. It is hidden, and the name of an upload never begins with a dot.
 const INTAKE: &str = ".intake";
 
 /// [`INTAKE`], in words about the directory that it is in.
@@ -47,7 +47,7 @@ impl Handles {
     /// Makes the server's own files in `directory` and removes what dead servers left there.
     ///
     /// # Errors
-    /// In words: `.intake` is somebody else's or no directory, and whatever the file system says.
+    /// In words: `.intake` belongs to another user or is no directory; any error of the file system.
     pub(super) fn open(directory: OwnedFd) -> io::Result<Self> {
         let intake = Intake::open(directory.as_fd())?;
         intake.beat_and_sweep(log::Level::Warn).map_err(cannot(OURS, "swept"))?;
@@ -58,14 +58,15 @@ impl Handles {
     /// Sets space aside for the rest of an upload, of which `file` has the first `at` bytes. `None`: its size is not known.
     ///
     /// # Errors
-    /// [`StoreError::Full`], and whatever the file system says.
+    /// [`StoreError::Full`], and any other error of the file system.
     pub(super) fn set_aside(&self, file: &File, size: Option<u64>, at: u64) -> Result<Option<Blocks>, StoreError> {
         let rest = size.map(|size| size.saturating_sub(at));
         let reservation = self.space.reserve(&self.directory, rest)?;
         self.blocks(file, size, reservation)
     }
 
-    /// The blocks for an upload. Without a size they are made when it grows long: an idle connection has none.
+    /// The blocks for an upload. `None`: its size is not known, and they are made when it grows long, so that an idle
+    /// connection has none.
     ///
     /// # Errors
     /// As [`Blocks::of_size`].
@@ -78,12 +79,12 @@ impl Handles {
         size.map(|size| Blocks::of_size(file, size, self.allocates, reservation)).transpose()
     }
 
-    /// The server's own files. They may be gone by now.
+    /// The server's own files. They may have been removed.
     pub(super) fn intake(&self) -> Arc<Intake> {
         self.intake.lock().expect("its holders do not panic").clone()
     }
 
-    /// Does `work` in the server's own files. If it finds them gone, makes them again and does it there.
+    /// Does `work` in the server's own files. If they were removed, makes them again and repeats `work`.
     ///
     /// # Errors
     /// Those of `work`, and that the files cannot be made again.
@@ -97,14 +98,15 @@ impl Handles {
         }
     }
 
-    /// Makes the server's own files again, unless another thread has. Both threads may try: the second to come is too late, and
-    /// what it made goes with it. No lock is held meanwhile.
+    /// Makes the server's own files again, unless another thread has. Both threads may try, as they hold no lock meanwhile:
+    /// the second one drops what it made.
     fn replace(&self, gone: &Arc<Intake>) -> io::Result<Arc<Intake>> {
         if !gone.is_gone() {
             return Ok(gone.clone());
         }
         let made = Arc::new(Intake::open(self.directory.as_fd())?);
-        // What is kept is told as held when its own directory is synced, so the directories above must be on the disk.
+        // A client is told an offset when the directory of kept files is synced. So the directories above it must be
+        // durable.
         made.sync()?;
         retry_on_intr(|| fsync(&self.directory))?;
         let mut current = self.intake.lock().expect("its holders do not panic");
@@ -115,8 +117,8 @@ impl Handles {
         Ok(current.clone())
     }
 
-    /// Tells other servers that this one lives, removes what dead ones left, and of what is kept what nobody has resumed for
-    /// `partial_ttl`. Waits for the file system.
+    /// Tells other servers that this one lives, and removes what dead servers left and kept uploads that were not resumed
+    /// for `partial_ttl`. Waits for the file system.
     pub(super) fn tend(&self, partial_ttl: Duration) {
         let tended = self.with_intake(|intake| {
             intake.beat_and_sweep(log::Level::Debug)?;
@@ -142,22 +144,22 @@ impl Intake {
         self.lockdir.sweep(now, level)
     }
 
-    /// Whether somebody has removed the lock directory, its lock or what is kept.
+    /// Whether the lock directory, its lock or the directory of kept files was removed.
     fn is_gone(&self) -> bool {
         let looked = self.lockdir.beat().and_then(|_| touch(self.kept.as_fd()));
         looked.is_err_and(is_gone)
     }
 
-    /// Returns when the server's directories would survive a power cut.
+    /// Returns when the server's own directories would survive a power cut.
     ///
     /// # Errors
-    /// They may not.
+    /// They may not survive.
     pub(super) fn sync(&self) -> rustix::io::Result<()> {
         retry_on_intr(|| fsync(self.lockdir.intake()))
     }
 }
 
-/// Opens `.intake`, never through a symbolic link, and sees to it that nobody else can look in.
+/// Opens `.intake`, never through a symbolic link, and makes it inaccessible to other users.
 fn open_intake(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     match mkdirat(directory, INTAKE, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -173,7 +175,7 @@ fn open_intake(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let words = format!("{OURS} belongs to user {}; run as that user, or remove it", stat.st_uid);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
-    // A set-group-ID bit is kept: it hands the directory's group down to the files.
+    // A set-group-ID bit stays: it gives the group of the directory to the files.
     let mode = Mode::from_raw_mode(stat.st_mode);
     let private = Mode::RWXU | (mode & Mode::SGID);
     if mode != private {

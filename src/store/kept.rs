@@ -1,9 +1,9 @@
 //! Partial files that outlive their connection and their server, to be resumed: `.intake/kept/`.
 //!
-//! A file is named by a hash of its resume id. Beside it, in `….claim`, is its [`Record`]: what it is to become, and up to
-//! where it counts. **The holder of the lock on the file owns both** (flock(2)). The lock holds between hosts (see
-//! `lockdir`), and ends with the last descriptor, so a killed server holds none. If the record is missing, torn or of another
-//! upload, a new file begins.
+//! A file is named by a hash of its resume id. Beside it, in `….claim`, is its [`Record`]: what it is to become, and from
+//! where it can be resumed. **The holder of the lock on the file owns both** (flock(2)). The lock holds between hosts (see
+//! `lockdir`), and ends with the last descriptor, so a killed server holds none. If the record is missing, torn or of
+//! another upload, a new file begins.
 //!
 //! **Kept content is never read again.** An upload is resumed from a state of its digest, and content beyond that is cut
 //! off. So a resume takes as long for a large file as for a small one.
@@ -31,9 +31,9 @@ use crate::proto::{Algorithm, Hasher, ResumeId};
 /// The directory of kept files, in `.intake`.
 pub(super) const KEPT: &CStr = c"kept";
 
-/// A record has the name of its file, and this behind it.
+/// The name of a record is that of its file, and this.
 const RECORD: &str = ".claim";
-/// How long a record outlives its file. Longer than any sync of a directory takes that works at all.
+/// How long a record is left after its file has gone. Longer than a sync of a directory takes.
 const RECORD_TTL: Duration = Duration::from_secs(600);
 /// The id of this boot of the system (proc_sys_kernel(5)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -42,10 +42,10 @@ const BOOT_ID_BYTES: usize = 36;
 
 const NOT_OURS: &str = "something else has the name of a kept partial file";
 
-/// Makes a file under a name that nothing else has in the directory of kept files; else fails with `EEXIST`.
+/// Makes a file in the directory of kept files. Fails with `EEXIST` if the name is taken.
 pub(super) type Make<'a> = &'a dyn Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<File>;
 
-/// Opens the file of a name, if there is one or it may be made.
+/// Opens a file. `None`: there is none, and none is to be made.
 type Open<'a> = &'a dyn Fn() -> rustix::io::Result<Option<Locked>>;
 
 /// The directory of kept files.
@@ -60,20 +60,20 @@ pub(super) struct Kept {
 /// A kept file that is ours until it is closed.
 #[derive(Debug)]
 pub(super) struct KeptFile {
-    /// At its end.
+    /// Positioned at its end.
     pub(super) file: File,
     pub(super) name: Box<str>,
     pub(super) record: Record,
-    /// Up to where it counts: all of its content.
+    /// The checkpoint at its end.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) owned: Arc<Owned>,
 }
 
-/// An open file that is locked, or is about to be.
+/// An open file that is locked, or will be.
 #[derive(Debug)]
 struct Locked {
     file: File,
-    /// It was made just now.
+    /// It was made by this call.
     is_new: bool,
 }
 
@@ -93,10 +93,10 @@ impl Kept {
         self.owners.has(&name_of(id))
     }
 
-    /// The file that is kept for `target`, or a new one that `make` makes: locked, and at its end.
+    /// Locks the file that is kept for `target`, or a new one that `make` makes.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
+    /// [`StoreError::Busy`] while another upload owns it, and any error of the file system.
     pub(super) fn claim(&self, id: &ResumeId, target: &Target, make: Make) -> Result<KeptFile, StoreError> {
         let name = name_of(id);
         let mut file = self.lock_or_make(&name, make)?;
@@ -109,10 +109,10 @@ impl Kept {
         self.own(&name, file.file, found)
     }
 
-    /// The file that is kept under `id`, which the server has made: locked, and at its end. `None`: there is none.
+    /// Locks the file that is kept under `id`, which the server has made. `None`: there is none.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while another upload owns it, and whatever the file system says.
+    /// [`StoreError::Busy`] while another upload owns it, and any error of the file system.
     pub(super) fn reopen(&self, id: &ResumeId) -> Result<Option<(KeptFile, Terms)>, StoreError> {
         let name = name_of(id);
         let Some(Locked { file, .. }) = self.lock(&name, &|| self.open(&name, OFlags::empty()))? else {
@@ -123,7 +123,7 @@ impl Kept {
         Ok(Some((self.own(&name, file, found)?, terms)))
     }
 
-    /// Cuts off of a locked file what does not count, and notes that it is ours.
+    /// Cuts off what no checkpoint covers, and notes that the file, which is locked, is ours.
     fn own(
         &self,
         name: &str,
@@ -153,11 +153,11 @@ impl Kept {
         self.unlink(&record_of(name));
     }
 
-    /// Removes each file, with its record, that has no owner and has not been written to for `ttl`; also records whose file is
-    /// gone.
+    /// Removes the files, with their records, that have no owner and were not written to for `ttl`. Also removes records
+    /// without a file.
     ///
     /// # Errors
-    /// That the directory cannot be read.
+    /// The directory cannot be read.
     pub(super) fn expire(&self, ttl: Duration) -> io::Result<()> {
         let mut removed = 0;
         for entry in Dir::read_from(&self.directory)? {
@@ -176,10 +176,10 @@ impl Kept {
         Ok(())
     }
 
-    /// Gives back the blocks that a killed server had allocated in advance, of files that have no owner.
+    /// Gives back the blocks that a killed server had allocated in advance, for files without an owner.
     ///
     /// # Errors
-    /// That the directory cannot be read.
+    /// The directory cannot be read.
     pub(super) fn give_back_blocks(&self) -> io::Result<()> {
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
@@ -201,7 +201,7 @@ impl Kept {
         }
     }
 
-    /// Whether `name` is worth being locked to see whether it has expired.
+    /// Whether `name` may have expired. To be sure, it has to be locked.
     fn may_be_abandoned(&self, name: &str, ttl: Duration) -> bool {
         match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => is_older(stat.st_mtime, ttl),
@@ -210,7 +210,7 @@ impl Kept {
         }
     }
 
-    /// Whether the record of `name` is so old that what has removed the file is on the disk, too.
+    /// Whether the record of `name` is so old that the removal of its file must be durable.
     fn has_old_record(&self, name: &str) -> bool {
         let record = statat(&self.directory, record_of(name), AtFlags::SYMLINK_NOFOLLOW);
         record.is_ok_and(|stat| is_older(stat.st_mtime, RECORD_TTL))
@@ -220,8 +220,8 @@ impl Kept {
         Ok(self.lock(name, &|| self.open_or_make(name, make))?.ok_or(Errno::NOENT)?)
     }
 
-    /// Opens the file `name` by `open`, and locks it. `None`: `open` finds none. Between the two it can lose its name: then it
-    /// is somebody's final file by now.
+    /// Opens the file `name` by `open`, and locks it. `None`: `open` finds none. If it loses its name before it is locked,
+    /// it may be a published file by then, and the next one is tried.
     fn lock(&self, name: &str, open: Open) -> Result<Option<Locked>, StoreError> {
         loop {
             let Some(Locked { file, is_new }) = open()? else { return Ok(None) };
@@ -233,7 +233,7 @@ impl Kept {
                 Err(errno) => return Err(errno.into()),
             }
             match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                // It has another name as well, which may be a final one: only the name here is given up.
+                // It has a second name, which may be a final one. So only the name here is removed.
                 Ok(named) if named.st_ino == meta.ino() && named.st_nlink > 1 => self.unlink(name),
                 Ok(named) if named.st_ino == meta.ino() => return Ok(Some(Locked { file, is_new })),
                 Ok(_) | Err(Errno::NOENT) => {}
@@ -245,7 +245,7 @@ impl Kept {
     fn open_or_make(&self, name: &str, make: Make) -> rustix::io::Result<Option<Locked>> {
         match make(self.as_fd(), name) {
             Ok(file) => Ok(Some(Locked { file, is_new: true })),
-            // Without EXCL it may be made here all the same, if it has just gone. It counts as found.
+            // If it has just been removed, this makes it again. It counts as found.
             Err(Errno::EXIST) => self.open(name, OFlags::CREATE),
             Err(errno) => Err(errno),
         }
@@ -260,13 +260,13 @@ impl Kept {
         }
     }
 
-    /// A new file in the place of `found`, which is locked and cannot be resumed.
+    /// Replaces `found`, which is locked and cannot be resumed, by a new file.
     fn replace(&self, name: &str, found: Locked, make: Make) -> Result<Locked, StoreError> {
         match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // Found again: another upload was quicker, or the name is one that the file system only remembers.
+        // If a file is found again, another upload was quicker, or the file system only remembers the name.
         let file = self.lock_or_make(name, make)?;
         drop(found);
         if file.is_new { Ok(file) } else { Err(StoreError::BUSY) }
@@ -277,7 +277,7 @@ impl Kept {
         self.open_record_with(name, OFlags::RDWR)
     }
 
-    /// Does not wait if a pipe has the name.
+    /// Does not wait if the name is that of a pipe.
     fn open_record_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(&self.directory, record_of(name), flags, Mode::RUSR | Mode::WUSR)?);
@@ -295,11 +295,11 @@ impl Kept {
         record
     }
 
-    /// Writes to the record of `name`. For its owner only. What the patch does not cover stays as it is: the client may have
-    /// been told of it.
+    /// Writes to the record of `name`. For its owner only. The rest of the record stays: the client may have been told what
+    /// is there.
     pub(super) fn write_record(&self, name: &str, patch: &Patch) -> io::Result<()> {
         if patch.at == 0 {
-            // Anything that has the name is not this upload's.
+            // If the name is taken, it is not by this upload.
             self.remove_record(name);
         }
         let file = self.open_record_with(name, OFlags::CREATE | OFlags::RDWR)?;
@@ -313,19 +313,19 @@ impl AsFd for Kept {
     }
 }
 
-/// Makes a file that this process does not write to.
+/// Makes a file that is only locked, not written to.
 fn make_plainly(kept: BorrowedFd<'_>, name: &str) -> rustix::io::Result<File> {
     make(kept, Method::Named, kept, name)
 }
 
 /// # Errors
-/// Another program of our user may have put something else there.
+/// The file is not a regular one of our user: another program has put it there.
 fn check_ours(meta: &Metadata) -> io::Result<()> {
     let is_ours = meta.is_file() && meta.uid() == geteuid().as_raw();
     if is_ours { Ok(()) } else { Err(io::Error::other(NOT_OURS)) }
 }
 
-/// The name of the file that is kept under `id`: of one length for every id, and nobody can tell the id from it.
+/// The name of the file that is kept under `id`. All names have one length, and an id cannot be found from its name.
 fn name_of(id: &ResumeId) -> String {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(id.as_str().as_bytes());
@@ -336,14 +336,15 @@ fn record_of(name: &str) -> String {
     format!("{name}{RECORD}")
 }
 
-/// The name of the file that an entry of the directory is, or is the record of.
+/// The name of the file that a directory entry belongs to: it is the file or its record.
 fn file_of(entry: &CStr) -> Option<&str> {
     let name = entry.to_str().ok()?;
     let name = name.strip_suffix(RECORD).unwrap_or(name);
     (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
-/// The length of a file, and what tells it from others: its inode number may be given to another file when it is removed.
+/// The length of a file, and a number that tells it from other files. The inode number alone does not: another file may get
+/// it later.
 fn content_of(file: &File) -> io::Result<Content> {
     let meta = file.metadata()?;
     let made = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
@@ -352,7 +353,7 @@ fn content_of(file: &File) -> io::Result<Content> {
     Ok(Content { id: crc32c::crc32c(identity.as_flattened()), length: meta.len() })
 }
 
-/// Whether `changed`, in seconds since the epoch, is longer ago than `ttl`.
+/// Whether `changed` (seconds since the epoch) is longer ago than `ttl`.
 fn is_older(changed: i64, ttl: Duration) -> bool {
     #[expect(clippy::disallowed_methods, reason = "the file's own time is of the wall clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -395,7 +396,7 @@ mod tests {
         kept.write_record(&claimed.name, &patch).unwrap();
     }
 
-    /// What is resumed, after a look at the file and at the state.
+    /// The content that is resumed. Checks the length, the position and the state of the digest.
     fn held(claimed: Result<KeptFile, StoreError>) -> String {
         let mut claimed = claimed.unwrap();
         let offset = claimed.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
@@ -417,7 +418,7 @@ mod tests {
         base.join(record_of(&name_of(&id(as_id))))
     }
 
-    /// Leaves `abc` of a file `a` of 9 bytes under the id `x`.
+    /// Keeps `abc` of a file `a` of 9 bytes under the id `x`.
     fn leave(kept: &Kept, promise: Promise) {
         kept.remove(&name_of(&id("x")));
         let mut claimed = claim(kept, "x", "a", 9, promise).unwrap();
@@ -445,7 +446,7 @@ mod tests {
             assert_eq!(held(claim(&kept, "x", name, size, promise)), expected, "{left:?} {name} {size} {promise:?}");
             assert_eq!(held(claim(&kept, "y", name, size, promise)), "", "another id");
         }
-        // A digest that came to be known stays known.
+        // A digest that became known stays known.
         leave(&kept, LATER);
         assert_eq!(held(claim(&kept, "x", "a", 9, DIGEST)), "abc");
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
@@ -458,7 +459,7 @@ mod tests {
         let kept = open(base.path());
         for (name, size) in [("b", 9), ("a", 2)] {
             leave(&kept, LATER);
-            // As if the file had been published by another host, and its old name were only remembered here.
+            // As if another host had published the file, and this one only remembered the old name.
             let published = base.path().join("published");
             fs::hard_link(base.path().join(name_of(&id("x"))), &published).unwrap();
             let mut claimed = claim(&kept, "x", name, size, LATER).unwrap();
@@ -478,11 +479,11 @@ mod tests {
             claimed.file.write_all(bytes).unwrap();
             claimed
         };
-        // As if the server had been killed.
+        // As a killed server leaves it.
         leave(&kept, LATER);
         drop(append(b"de"));
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "abc");
-        // As if it had been killed before its first state.
+        // As a server leaves it that is killed before the first state.
         fs::remove_file(record_path(base.path(), "x")).unwrap();
         drop(append(b"abc"));
         assert_eq!(held(claim(&kept, "x", "a", 9, LATER)), "");
@@ -519,11 +520,11 @@ mod tests {
         leave(&kept, DIGEST);
         let whole = fs::read(&path).unwrap();
         let mut resumed = 0;
-        // The padding in between is torn in one place each.
+        // Of the padding in between, one place is enough.
         let is_telling = |at: &usize| whole[*at] != 0 || whole[at.saturating_sub(1)] != 0;
         for torn in (0..whole.len()).filter(is_telling) {
             leave(&kept, DIGEST);
-            // What was left before was of another file.
+            // The record of a new file differs.
             let whole = fs::read(&path).unwrap();
             fs::write(&path, &whole[..torn]).unwrap();
             let held = held(claim(&kept, "x", "a", 9, DIGEST));
@@ -543,7 +544,7 @@ mod tests {
         leave(&kept, LATER);
         let owner = claim(&kept, "x", "a", 9, LATER).unwrap();
         assert!(matches!(claim(&open(base.path()), "x", "a", 9, LATER), Err(StoreError::Busy(_))));
-        // Published: the name is free, and whoever has the file open already must not take it for the kept one.
+        // After the publish the name is free. A process that has the file open must not take it for the kept one.
         fs::rename(base.path().join(&*owner.name), base.path().join("a")).unwrap();
         let mut next = claim(&kept, "x", "a", 9, LATER).unwrap();
         assert!(next.checkpoint.is_none());

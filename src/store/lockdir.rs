@@ -10,14 +10,15 @@
 //! | can be taken | another host | less than ten minutes ago | perhaps living |
 //! | can be taken | another host | longer ago | dead |
 //!
-//! **The lock on the file** holds between hosts: GlusterFS passes it on, and so does NFS, as a byte-range lock. It is not enough
-//! to judge other hosts by. A mount may keep it local (NFS with `nolock`), and a network that fails may lose it. **The lock on
-//! the directory** is local to each mount there, so the network cannot lose it.
+//! **The lock on the file** holds between hosts: GlusterFS passes it on, and so does NFS, as a byte-range lock. It does not
+//! suffice to judge other hosts. A mount may keep it local (NFS with `nolock`), and a network that fails may lose it. **The
+//! lock on the directory** is local to each mount there, so the network cannot lose it.
 //!
 //! **This host** means this run of the kernel and this mount, by the boot id and the device number in the directory's name:
 //! only then do locks that can be taken prove anything. Containers share both with their host, whatever they are named.
 //!
-//! No lock guards the making of a directory. A sweep may meet it half made and remove it; its maker notices and makes another.
+//! No lock protects a directory while it is made. A sweep may find it half made and remove it; its maker notices that and
+//! makes another.
 //!
 //! Knows nothing of uploads and their names.
 
@@ -43,8 +44,8 @@ const LOCK: &CStr = c"lock";
 /// What the name of a lock directory begins with. Earlier versions, whose directories are named by a number alone, ignore it.
 const PREFIX: &str = "server.";
 
-/// A server of another host is dead when its heartbeat is older, in seconds. It may be late by a few beats: a file system
-/// that hangs delays them, and so does a machine that is stopped for a while.
+/// A server of another host is dead if its heartbeat is older than this, in seconds. It may be late by a few beats: a file
+/// system that hangs delays them, and so does a machine that is stopped for a while.
 const HEARTBEAT_MAX_AGE_SECS: i64 = 600;
 
 const NOT_OURS: &str = "no server made it";
@@ -66,7 +67,7 @@ impl LockDir {
     /// Makes a lock directory in `intake`.
     ///
     /// # Errors
-    /// Whatever the file system says, for instance that it knows no locks.
+    /// Any error of the file system, for instance that it has no locks.
     pub(super) fn make(intake: OwnedFd, host: Host) -> rustix::io::Result<Self> {
         let mut number = 0;
         loop {
@@ -79,7 +80,7 @@ impl LockDir {
             }
             match make_lock(intake.as_fd(), &name) {
                 Ok((fd, lock)) => return Ok(Self { intake, fd, lock, host, name, last_file: AtomicU64::new(0) }),
-                // Another server is sweeping the directory, or has.
+                // Another server is removing the directory, or has.
                 Err(errno) if errno == Errno::WOULDBLOCK || is_gone(errno) => {}
                 Err(errno) => return Err(errno),
             }
@@ -87,24 +88,24 @@ impl LockDir {
     }
 
     /// Tells other servers that this one lives, and takes the lock again, which a network file system may have lost.
-    /// Returns the time of the beat in seconds, by the clock that the file system goes by.
+    /// Returns the time of the beat in seconds, by the clock of the file system.
     ///
     /// # Errors
-    /// One for which [`is_gone`] is true when the directory was removed, and whatever else the file system says.
+    /// One for which [`is_gone`] is true if the directory was removed, and any other error of the file system.
     pub(super) fn beat(&self) -> rustix::io::Result<i64> {
         match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
-            // Another server is looking whether this one lives.
+            // Another server is checking whether this one lives.
             Err(Errno::WOULDBLOCK) => {}
             result => result?,
         }
         touch(self.lock.as_fd())
     }
 
-    /// Removes the lock directories of dead servers, `now` being the time of a beat. What no server made is left, with a word
-    /// in the log at `level`.
+    /// Removes the lock directories of dead servers. `now` is the time of a beat. Anything that no server made is left
+    /// alone, and named in the log at `level`.
     ///
     /// # Errors
-    /// That `.intake` cannot be listed.
+    /// `.intake` cannot be listed.
     pub(super) fn sweep(&self, now: i64, level: log::Level) -> rustix::io::Result<()> {
         let sweep = Sweep { intake: self.intake.as_fd(), now, level };
         for_each_entry(self.intake.as_fd(), |name| {
@@ -141,7 +142,7 @@ impl Drop for LockDir {
         let removed = unlinkat(&self.fd, LOCK, AtFlags::empty())
             .and_then(|()| unlink(self.intake.as_fd(), &self.name, AtFlags::REMOVEDIR));
         match removed {
-            // If the file is gone, so is the directory, and the one of its name may be another.
+            // If the file is gone, so is the directory, and its name may belong to another one.
             Err(errno) if !is_gone(errno) => {
                 log::warn!("the lock directory {:?} is left in .intake: {errno}", self.name);
             }
@@ -150,18 +151,18 @@ impl Drop for LockDir {
     }
 }
 
-/// Where a lock that can be taken proves that nobody holds it: in this run of the kernel, on this mount.
+/// The scope in which a lock that can be taken proves that nobody holds it: this run of the kernel, and this mount.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     boot: String,
     device: u64,
 }
 
-/// Who made a lock directory.
+/// The maker of a lock directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Maker {
     ThisHost,
-    /// Or an earlier version of the server, which did not say.
+    /// Another host, or an earlier version of the server, which left no host in the name.
     AnotherHost,
 }
 
@@ -171,7 +172,7 @@ impl Host {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim();
         let is_id = !boot.is_empty() && boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-        // Without an id, no directory but its own is this host's.
+        // Without an id only its own directory counts as this host's.
         let boot = if is_id { boot.to_owned() } else { format!("{:x}", RandomState::new().hash_one(LOCK)) };
         Ok(Self { boot, device: fstat(intake)?.st_dev })
     }
@@ -192,14 +193,14 @@ impl Host {
     }
 }
 
-/// What the names of this host's lock directories have before the number.
+/// The names of this host's lock directories up to their number.
 impl Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}{}.{:x}.", self.boot, self.device)
     }
 }
 
-/// Whether an error says that a file or its directory was removed. A network file system calls its handle stale.
+/// Whether an error says that a file or its directory was removed. A network file system says that its handle is stale.
 pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::STALE)
 }
@@ -220,8 +221,9 @@ fn make_lock(intake: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(OwnedFd
     Ok((fd, lock))
 }
 
-/// Locks the file `lock` in `dir`, which is open for reading. NFS locks only what is open for writing and says `EBADF`, so it is
-/// opened anew there; elsewhere it is not, as that would keep the file system from being remounted read-only.
+/// Locks the file `lock` in `dir`, which is open for reading. NFS locks only files that are open for writing, and says
+/// `EBADF`: there it is opened again. Elsewhere it is not, because a file that is open for writing keeps the file system
+/// from being remounted read-only.
 fn lock_file(dir: BorrowedFd<'_>, mut lock: OwnedFd) -> rustix::io::Result<OwnedFd> {
     let take = |lock: &OwnedFd| flock(lock, FlockOperation::NonBlockingLockExclusive);
     match take(&lock) {
@@ -235,8 +237,8 @@ fn lock_file(dir: BorrowedFd<'_>, mut lock: OwnedFd) -> rustix::io::Result<Owned
     Ok(lock)
 }
 
-/// Sets the time of the last change to now, and returns it in seconds. Fails where the file was removed: the count of its
-/// links says so on a local file system, the attempt on a network file system, which may remember an old count.
+/// Sets the time of the last change to now, and returns it in seconds. Fails if the file was removed. On a local file
+/// system the count of its links says so. A network file system may remember an old count, but the attempt fails.
 pub(super) fn touch(file: BorrowedFd<'_>) -> rustix::io::Result<i64> {
     let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
     futimens(file, &Timestamps { last_access: at(UTIME_OMIT), last_modification: at(UTIME_NOW) })?;
@@ -295,9 +297,9 @@ impl Sweep<'_> {
     }
 }
 
-/// Whether a server may be dead that was last seen `silent_secs` ago. If it is, its locks can be taken.
+/// Whether a server that was last seen `silent_secs` ago may be dead. If it is, its locks can be taken.
 fn may_be_dead(maker: Maker, has_lock: bool, silent_secs: i64) -> bool {
-    // Without its lock file a directory is half made, or somebody removed the file from a living server's.
+    // Without its lock file a directory is half made, or the file was removed from a living server's.
     (maker == Maker::ThisHost && has_lock) || silent_secs > HEARTBEAT_MAX_AGE_SECS
 }
 
@@ -316,7 +318,7 @@ fn last_change(dir: BorrowedFd<'_>) -> rustix::io::Result<i64> {
     let at = |stat: Stat| stat.st_ctime;
     let mut last = at(fstat(dir)?);
     for_each_entry(dir, |name| {
-        // What has gone meanwhile has changed the directory.
+        // If an entry was removed meanwhile, the directory has changed.
         let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
         last = last.max(stat.map_or(i64::MIN, at));
     })?;
@@ -331,7 +333,7 @@ fn remove_partial(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     }
 }
 
-/// As unlinkat(2), where it is no error that another server has removed the same.
+/// As unlinkat(2), but without an error if another server has removed the file first.
 fn unlink(at: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> rustix::io::Result<()> {
     match unlinkat(at, name, flags) {
         Err(errno) if is_gone(errno) => Ok(()),
@@ -379,7 +381,7 @@ mod tests {
         server
     }
 
-    /// What is left of a server that had no chance to tidy up.
+    /// What a killed server leaves.
     fn kill(server: LockDir) -> String {
         flock(&server.fd, FlockOperation::Unlock).unwrap();
         flock(&server.lock, FlockOperation::Unlock).unwrap();
@@ -443,7 +445,7 @@ mod tests {
     }
 
     impl Found {
-        /// `locks`: which are held, `d` the directory's, `f` the file's, `-` that there is no file.
+        /// `locks`: the locks that are held. `d`: the directory's, `f`: the file's, `-`: there is no file.
         fn plant(intake: &Path, name: &str, locks: &str) -> Self {
             let path = intake.join(name);
             fs::create_dir(&path).unwrap();
@@ -506,7 +508,7 @@ mod tests {
         let found = Found::plant(intake.path(), "server.b.2b.1", "");
         let lock = File::open(found.path.join("lock")).unwrap();
         let now = server.beat().unwrap();
-        // Nothing but the heartbeat is young, then nothing but the heartbeat is old.
+        // Only the heartbeat is young, then only the heartbeat is old.
         lock.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now as u64 + 999_400)).unwrap();
         server.sweep(now + 1_000_000, log::Level::Warn).unwrap();
         assert!(found.path.exists());
@@ -562,7 +564,7 @@ mod tests {
         assert!(!writable(&read_only));
         assert_eq!(lock_file(dir.as_fd(), flags(OFlags::RDONLY)).unwrap_err(), Errno::WOULDBLOCK);
         drop(read_only);
-        // What it is here that says EBADF, as NFS does of a file that is open for reading.
+        // A descriptor that says EBADF here, as NFS does for a file that is open for reading.
         let opened_anew = lock_file(dir.as_fd(), flags(OFlags::PATH)).unwrap();
         assert!(writable(&opened_anew));
         assert_eq!(lock_file(dir.as_fd(), flags(OFlags::PATH)).unwrap_err(), Errno::WOULDBLOCK);

@@ -1,7 +1,7 @@
-//! By what a stored file is known again, and whether somebody has written to it since.
+//! How a stored file is recognized later, and whether it has been written to since.
 //!
-//! A name says nothing of that: another file may have it by now. An inode's number says little more, as the next file may get
-//! it. The time of birth (statx(2)) tells two files of one number apart, and nobody can set it. Knows no name.
+//! The name does not suffice, as another file may have it by now. Nor does the inode number, as a later file may get it.
+//! The time of birth (statx(2)) tells two files of one number apart, and no program can set it. Knows no name.
 
 use std::os::fd::AsFd;
 
@@ -14,20 +14,20 @@ pub struct Mark {
     /// Major and minor number.
     device: (u32, u32),
     inode: u64,
-    /// Seconds and nanoseconds since the epoch. `None` where the file system does not tell.
+    /// The time of birth in seconds and nanoseconds since the epoch. `None`: the file system does not tell.
     born: Option<(i64, u32)>,
     size: u64,
-    /// As `born`.
+    /// The time of the last change of its content, as `born`.
     modified: (i64, u32),
 }
 
 impl Mark {
-    /// Of a file that is never written to again, on a disk that uses no number twice.
+    /// The mark of a file that is never written to again, on a disk that uses no number twice.
     pub fn of_inode(inode: u64) -> Self {
         Self { inode, ..Self::default() }
     }
 
-    /// Of the file that `name` is in `directory`, or of `directory` itself where that is empty. Follows no link.
+    /// The mark of the file `name` in `directory`, or of `directory` itself if `name` is empty. Follows no link.
     pub(super) fn of(directory: impl AsFd, name: impl Arg) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
         Ok(Self::from(&statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?))

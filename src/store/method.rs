@@ -1,4 +1,5 @@
-//! How a file is made, so that it has the permissions of any file in the directory, and no name before its own.
+//! How a file is made: with the permissions of any new file in the directory, and without a name there until it is
+//! published.
 //!
 //! Which way works on a file system is found out by trying it. Knows nothing of uploads.
 
@@ -9,21 +10,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::path::Arg;
 
-/// How a file is made, and published without ever touching what has the name already.
+/// How a file is made and published. No method touches a file that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and there is nothing to
-    /// plant something on.
+    /// Without a name (`O_TMPFILE`, open(2)) until it is linked: a killed server leaves nothing, and no other program can
+    /// interfere.
     Unnamed(Link),
-    /// Under a number in the server's lock directory, then renamed (`RENAME_NOREPLACE`, rename(2); where the file system does not
-    /// know that, linked).
+    /// Under a number in the server's lock directory, then renamed (`RENAME_NOREPLACE`, rename(2)), or linked if the file
+    /// system cannot do that.
     Named,
 }
 
 /// How a file without a name is linked (linkat(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// By its descriptor (`AT_EMPTY_PATH`). Linux before 6.10 wants a privilege for it.
+    /// By its descriptor (`AT_EMPTY_PATH`). Before Linux 6.10 that needs a privilege.
     Descriptor,
     /// By the descriptor's link in `/proc/self/fd`.
     Proc,
@@ -45,7 +46,7 @@ impl fmt::Display for Method {
 }
 
 /// Makes a file under `name` in `place`, one of the server's own directories, with the permissions that it would get in
-/// `directory`, if `method` allows that. Fails with `EEXIST` where there is anything under `name`.
+/// `directory`, if `method` allows that. Fails with `EEXIST` if `name` is taken.
 pub(super) fn make(
     directory: BorrowedFd<'_>,
     method: Method,
@@ -65,7 +66,7 @@ pub(super) fn make(
     }
 }
 
-/// Less the umask, like any file that a program makes.
+/// The umask is subtracted, as for any file that a program makes.
 pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
 pub(super) fn create_unnamed(directory: BorrowedFd<'_>) -> rustix::io::Result<File> {
@@ -73,7 +74,7 @@ pub(super) fn create_unnamed(directory: BorrowedFd<'_>) -> rustix::io::Result<Fi
     openat(directory, ".", flags, FILE_MODE).map(File::from)
 }
 
-/// Fails with `EEXIST` where there is anything under `name`.
+/// Fails with `EEXIST` if `name` is taken.
 pub(super) fn link_unnamed(file: &File, link: Link, to: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
     match link {
         Link::Descriptor => linkat(file, "", to, name, AtFlags::EMPTY_PATH),

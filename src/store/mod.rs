@@ -1,4 +1,4 @@
-//! Files: a directory that is held open, and partial files that only publishing gives a final name.
+//! Files: an open directory, and partial files, which get a final name by publishing only.
 //!
 //! ```text
 //!   begin --> Partial --append, append--> publish --> (sync) --> a name, all at once
@@ -9,14 +9,14 @@
 //!
 //! **A name says that the file is whole.** A server that writes to the final name shows half a file to every reader, and
 //! leaves it there when it dies. So the bytes go to a file that has no name (`O_TMPFILE`, open(2)) or one of the server's
-//! own. The final name is given in one step: linkat(2), or rename(2) with `RENAME_NOREPLACE`, so that an existing file is
-//! not touched. A server that is killed leaves nothing that could be taken for an upload.
+//! own. The final name is given in one step, linkat(2) or rename(2) with `RENAME_NOREPLACE`, so that an existing file is
+//! not touched. A killed server leaves nothing that looks like an upload.
 //!
 //! **A file is on the disk when it has been synced, and its name when its directory has** (fsync(2)). The order matters: a
 //! name that survives a power cut without its content is an empty file that looks like an upload.
 //!
-//! This module takes validated names only, and knows nothing of sockets or of the conversation. The rest of the program sees
-//! the traits of `port`; the simulation has its own store behind them. Syncs and names go through [`Commit`], whatever the
+//! This module takes validated names only, and knows nothing of sockets or of the conversation. The rest of the program
+//! sees the traits of `port`; the simulation has its own store behind them. Syncs and names go through [`Commit`] on any
 //! [`Disk`].
 //!
 //! ```

@@ -1,10 +1,10 @@
-//! Final names in a directory: what is there, and which name an upload gets.
+//! Final names in a directory: which are taken, and which name an upload gets.
 //!
-//! To look first and then create is a race, and somebody else wins it. So the call that gives a name
-//! fails if it is taken (`EEXIST`), and what is looked up before is only a hint which number to try. The next free
-//! number is found by doubling and halving, so that the ten-thousandth `report.pdf` takes a few dozen look-ups.
+//! To look first and to create then is a race. So the call that gives a name fails if the name is taken (`EEXIST`), and a
+//! look before it is only a hint which number to try. The next free number is found by doubling and halving, so that the
+//! ten-thousandth `report.pdf` takes a few dozen look-ups.
 //!
-//! How a file is given a name is handed in; nothing here knows where it comes from.
+//! The caller passes in how a file is given a name. Knows nothing of files and where they come from.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ const BUSY: StoreError = StoreError::Busy("another upload has just taken the nam
 const REMOVED: &str = "the server's directory was removed";
 const NOT_A_FILE: StoreError = StoreError::Taken("the name is that of something that is not a regular file");
 
-/// What kind of thing stands under `name`, if anything. A symbolic link is one, wherever it leads.
+/// The type of the file `name`, if there is one. A symbolic link counts as itself.
 pub(super) fn kind_of(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<Option<FileType>> {
     match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -32,20 +32,20 @@ pub(super) fn kind_of(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::
     }
 }
 
-/// Fails if the directory was removed. Some file systems (XFS, btrfs) let files be made in it all the same, to be lost.
+/// Fails if the directory was removed. On some file systems (XFS, btrfs) files can still be made in it, and are lost.
 pub(super) fn check_directory(directory: BorrowedFd<'_>) -> Result<(), StoreError> {
     if fstat(directory)?.st_nlink == 0 { Err(StoreError::Io(io::Error::other(REMOVED))) } else { Ok(()) }
 }
 
-/// What it means that a name cannot be given.
+/// The error to report if a name cannot be given.
 fn failure(directory: BorrowedFd<'_>, errno: Errno) -> StoreError {
     check_directory(directory).err().unwrap_or_else(|| errno.into())
 }
 
-/// Refuses what can be known to fail before there is content. A look only: what decides is the publishing.
+/// Refuses an upload that is known to fail before its content comes. Only a look: the publish decides.
 pub(super) fn check(directory: BorrowedFd<'_>, name: &Name, on_exists: OnExists) -> Result<(), StoreError> {
     match on_exists {
-        // Whether it is the same can be known only later.
+        // Whether the file is the same is known only later.
         OnExists::Rename | OnExists::Same => Ok(()),
         OnExists::Refuse => kind_of(directory, name.as_str())?.map_or(Ok(()), |_| Err(TAKEN)),
         OnExists::Replace => match kind_of(directory, name.as_str())? {
@@ -55,7 +55,7 @@ pub(super) fn check(directory: BorrowedFd<'_>, name: &Name, on_exists: OnExists)
     }
 }
 
-/// Opens what is under `name`, if that is a file of `size` bytes. Never follows a link, never waits for a pipe.
+/// Opens `name` if it is a regular file of `size` bytes. Never follows a link, never waits for a pipe.
 pub(super) fn find(directory: BorrowedFd<'_>, name: &Name, size: u64) -> Result<Option<File>, StoreError> {
     match kind_of(directory, name.as_str())? {
         None => return Ok(None),
@@ -72,9 +72,10 @@ pub(super) fn find(directory: BorrowedFd<'_>, name: &Name, size: u64) -> Result<
     if meta.is_file() && meta.len() == size { Ok(Some(file)) } else { Err(StoreError::NOT_THE_SAME) }
 }
 
-/// Publishes under `name`, or, where that is taken and `on_exists` is [`OnExists::Rename`], under a free number of it.
+/// Publishes under `name`, or, if that is taken and `on_exists` is [`OnExists::Rename`], under `name` with a free number.
 ///
-/// `publish` tries one name, and fails with `EEXIST` (`EISDIR` where it replaces) rather than touch what it must not.
+/// `publish` tries one name. It fails with `EEXIST` if the name is taken; if it replaces, with `EISDIR` if a directory has
+/// the name.
 pub(super) fn assign(
     directory: BorrowedFd<'_>,
     name: Name,
@@ -104,7 +105,7 @@ fn assign_number(
         let (number, name) = free.and_then(|number| Some((number, name.numbered(number)?))).ok_or(ALL_TAKEN)?;
         match publish(&name) {
             Ok(()) => return Ok(name),
-            // Somebody else was quicker, so the search goes on from there.
+            // Another upload was quicker. The search continues from that number.
             Err(Errno::EXIST) => taken = number,
             Err(errno) => return Err(failure(directory, errno)),
         }
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
     use crate::proto::NamePolicy;
 
-    /// The number found when those that `is_taken` holds for are taken, and the look-ups that it took.
+    /// The number that is found if the numbers of `is_taken` are taken, and the count of look-ups.
     fn search(after: u16, last: u16, is_taken: impl Fn(u16) -> bool) -> (Option<u16>, usize) {
         let mut looks = 0;
         let found = next_free(after, last, |number| {
@@ -203,7 +204,7 @@ mod tests {
         let fail = |errno, on_exists| {
             assign(directory.as_fd(), name.clone(), on_exists, |_| Err(errno)).unwrap_err().to_string()
         };
-        // A directory that came between the look and the rename.
+        // A directory was made between the look and the rename.
         assert_eq!(fail(Errno::ISDIR, OnExists::Replace), NOT_A_FILE.to_string());
         assert_eq!(fail(Errno::EXIST, OnExists::Refuse), TAKEN.to_string());
         assert_eq!(fail(Errno::EXIST, OnExists::Same), BUSY.to_string());

@@ -1,17 +1,18 @@
-//! Which kept files this process has: those of its uploads, and those that the disk is still busy with.
+//! The kept files that this process owns: those of its uploads, and those that the disk is still busy with.
 //!
-//! The lock on a kept file keeps others off, and does not tell whose it is. An upload that meets one of our own is worth
-//! waiting for: what becomes of it is known soon. Knows names only.
+//! The lock on a kept file excludes others, but does not tell who holds it. A request that finds the file owned by this
+//! process can wait, as that ends soon. Knows names only.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// The names of the kept files that this process has.
+/// The names of the kept files that this process owns.
 #[derive(Clone, Debug, Default)]
 pub struct Owners(Arc<Mutex<BTreeMap<Box<str>, usize>>>);
 
-/// A kept file of ours. Shared by the upload and by the jobs of the disk; it is ours until the last of them drops it.
+/// A kept file that this process owns. The upload and the jobs of the disk share it; it is owned until the last of them
+/// drops it.
 #[derive(Debug)]
 pub struct Owned {
     owners: Owners,
@@ -20,31 +21,31 @@ pub struct Owned {
 }
 
 impl Owners {
-    /// Notes that the file `name`, which the caller has locked, is ours.
+    /// Notes that this process owns the file `name`, which the caller has locked.
     pub fn own(&self, name: &str) -> Arc<Owned> {
-        // One that was just published may still be on its way out.
+        // A job of an upload that was just published may still own the name.
         *self.0.lock().expect("no holder panics").entry(name.into()).or_default() += 1;
         Arc::new(Owned { owners: self.clone(), name: name.into(), has_lost: AtomicBool::new(false) })
     }
 
-    /// Whether no file is ours.
+    /// Whether this process owns no kept file.
     pub fn is_empty(&self) -> bool {
         self.0.lock().expect("no holder panics").is_empty()
     }
 
-    /// Whether the file `name` is ours.
+    /// Whether this process owns the file `name`.
     pub fn has(&self, name: &str) -> bool {
         self.0.lock().expect("no holder panics").contains_key(name)
     }
 }
 
 impl Owned {
-    /// Whether the disk has nothing to do with it.
+    /// Whether the disk is not busy with it.
     pub fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }
 
-    /// The disk could not take some of its content: nothing of it is of use any more.
+    /// The disk could not take some of its content: the upload is lost.
     pub fn lose(&self) {
         self.has_lost.store(true, Ordering::Relaxed);
     }

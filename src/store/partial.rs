@@ -1,11 +1,11 @@
-//! One upload's file before it has its final name, with or without a name of its own until then.
+//! The file of one upload until it has its final name.
 //!
-//! Without one (`O_TMPFILE`) it is the best of partial files: nobody can find it, and it is gone with its descriptor.
-//! Not every file system has them, and a kept one needs a name to be found by; then it stands among the server's own
-//! files. Which of the two it is stays in here. A final name comes from publishing alone, and never at the cost of what
-//! has it.
+//! A file without a name (`O_TMPFILE`) is best: no other program can find it, and it goes with its descriptor. But not
+//! every file system has such files, and a kept file needs a name to be found by: those have a name among the server's own
+//! files. Only this module knows which of the two a file is. Only publishing gives a final name, and it never touches a
+//! file that has the name already.
 //!
-//! A long upload is written back as it comes (posix_fadvise(2)), so that little is left for the sync at its end.
+//! A long upload is written back while it comes (posix_fadvise(2)), so that the sync at its end is short.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -28,42 +28,42 @@ use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make}
 use super::{Checkpoint, Hold, Mark, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
 use crate::proto::{Hasher, Held, Name, OnExists, Promise};
 
-/// A file under way in a [`super::Directory`].
+/// A partial file in a [`super::Directory`].
 #[derive(Debug)]
 pub struct PartialFile {
-    /// Before the file, whose close gives up the lock on it: nobody may find it then that is removed.
+    /// Dropped before the file, because closing that releases the lock: a file that is removed must not be found unlocked.
     origin: Origin,
     file: File,
     size: u64,
     /// The final name that was asked for.
     name: Name,
     on_exists: OnExists,
-    /// It will be synced: the disk may begin early.
+    /// It will be synced, so the disk may begin early.
     will_sync: bool,
-    /// None yet for a short upload of unknown size.
+    /// `None`: a short upload of unknown size has none yet.
     blocks: Option<Box<Blocks>>,
-    /// Of a kept one. After the file, whose close gives up the lock on it.
+    /// For a kept file. Dropped after the file, because closing that releases the lock.
     owned: Option<Arc<Owned>>,
 }
 
-/// How much of a long upload is written back at a time, in bytes, so that the sync at its end is short.
+/// How much of a long upload is written back at a time, in bytes.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
-/// How much of a kept upload is appended, in bytes, before the state of its digest is written. So much is sent again when
-/// the server is killed, and what the disk did not have by then.
+/// How much of a kept upload is appended, in bytes, before its next state is written. If the server is killed, so much is
+/// sent again, and what the disk did not have yet.
 const STATE_EVERY_BYTES: u64 = 16 << 20;
 
-/// What a final name is made from.
+/// Where the file gets its final name from.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// Nothing: the file goes with its descriptor.
+    /// It has no name, and goes with its descriptor.
     Unnamed(Arc<Handles>, Link),
-    /// A name among the server's own. Boxed, as most have none.
+    /// It has a name among the server's own files. Boxed, as most have none.
     Named(Box<Entry>),
 }
 
 impl Origin {
-    /// With a name of its own if `is_named`, or if `method` knows no other way.
+    /// With a name if `is_named` or `method` requires it.
     pub(super) fn create(handles: &Arc<Handles>, method: Method, is_named: bool) -> Result<(File, Self), StoreError> {
         match method {
             Method::Unnamed(link) if !is_named => {
@@ -80,14 +80,14 @@ impl Origin {
         }
     }
 
-    /// It stays where it is.
+    /// A drop then leaves the file where it is.
     fn release(&mut self) {
         if let Self::Named(entry) = self {
             entry.released = true;
         }
     }
 
-    /// Of a file that is kept in `intake` and was claimed there.
+    /// For a file that is kept in `intake` and was locked there.
     pub(super) fn kept(handles: &Arc<Handles>, intake: Arc<Intake>, kept: KeptAs) -> Self {
         Self::Named(Entry::new(handles, intake, Place::Kept(kept)).into())
     }
@@ -118,7 +118,7 @@ impl PartialFile {
         }
     }
 
-    /// Sees to it that there is room for `count` bytes more.
+    /// Takes space for `count` more bytes.
     fn cover(&mut self, count: usize) -> Result<(), StoreError> {
         let handles = self.origin.handles();
         if self.blocks.is_none() && Blocks::are_needless(self.size + count as u64) {
@@ -128,7 +128,7 @@ impl PartialFile {
         self.blocks.get_or_insert_with(ahead).cover(&handles.space, &self.file, self.size, count)
     }
 
-    /// No more content comes: gives back the blocks that it did not need.
+    /// No more content comes: gives back the blocks that were not needed.
     pub(super) fn give_back(&mut self) {
         if let Some(blocks) = &mut self.blocks {
             blocks.give_back(&self.file, self.size);
@@ -140,7 +140,7 @@ impl PartialFile {
         &self.file
     }
 
-    /// What there is to make durable of it, up to its last checkpoint.
+    /// The job that makes it durable up to its last checkpoint. `None`: it is not kept or has no checkpoint.
     pub(super) fn hold(&mut self) -> io::Result<Option<Hold<File>>> {
         let (Origin::Named(entry), Some(upload)) = (&mut self.origin, &self.owned) else { return Ok(None) };
         let Place::Kept(kept) = &mut entry.place else { return Ok(None) };
@@ -154,7 +154,7 @@ impl PartialFile {
         }))
     }
 
-    /// Writes its last checkpoint to its record, as soon as the content is synced. Without a sync, at once.
+    /// Writes a state for its last checkpoint to its record: after a sync of the content, or at once if nothing is synced.
     fn write_state(&mut self) -> io::Result<()> {
         let Origin::Named(entry) = &mut self.origin else { return Ok(()) };
         let Place::Kept(kept) = &mut entry.place else { return Ok(()) };
@@ -195,7 +195,7 @@ impl PartialFile {
     }
 
     /// # Errors
-    /// What came of it before could not be stored.
+    /// Some of its content could not be synced.
     fn check_lost(&self) -> Result<(), StoreError> {
         match &self.owned {
             Some(owned) if owned.has_lost() => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
@@ -204,8 +204,8 @@ impl PartialFile {
     }
 }
 
-/// Makes the disk begin with what it does not have yet, and waits for nothing: of all calls that safe code can reach,
-/// `POSIX_FADV_DONTNEED` is the one that starts a write-back (posix_fadvise(2)). What is clean leaves the page cache.
+/// Starts the write-back of dirty pages, and does not wait. Of the calls that safe code can make, `POSIX_FADV_DONTNEED` is
+/// the one that does so (posix_fadvise(2)). Clean pages leave the page cache.
 fn start_write_back(file: &File) {
     // Only a hint: the sync decides.
     let _ = fadvise(file, 0, None, Advice::DontNeed);
@@ -287,7 +287,7 @@ impl Partial for PartialFile {
                     self.appended(moved);
                     left -= moved;
                 }
-                // Not every file system can.
+                // Not every file system can splice.
                 Err(Errno::INVAL) => return self.copy_from(pipe, left),
                 Err(errno) => return Err(errno.into()),
             }
@@ -296,21 +296,21 @@ impl Partial for PartialFile {
     }
 
     fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError> {
-        // Later it would count as a change.
+        // Done later, that would count as a change.
         self.give_back();
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(Errno::INVAL)?;
         Ok(self.file.set_modified(time)?)
     }
 
     fn mark(&mut self) -> Option<Mark> {
-        // Later it would count as a change.
+        // Done later, that would count as a change.
         self.give_back();
         Mark::of(&self.file, "").ok()
     }
 
     fn publish(self) -> Result<Name, StoreError> {
         self.check_lost()?;
-        // Ours until the file is closed.
+        // Owned until the file is closed.
         let Self { file, size, name, on_exists, origin, owned: _owned, .. } = self;
         match origin {
             Origin::Unnamed(handles, link) => {
@@ -325,9 +325,10 @@ impl Partial for PartialFile {
                         .map_err(io::Error::from)
                         .map_err(cannot("the permissions of the file that it replaces", "kept"))?;
                 }
-                // Dropped last: nobody else owns a kept file before it has its name.
+                // Dropped last, so that a kept file is locked until it has its name.
                 let _lock = entry.is_kept().then(|| file.try_clone()).transpose()?;
-                // Some file systems (NFS, FUSE) tell a failed write only here (close(2)), and this is the last moment.
+                // Some file systems (NFS, FUSE) report a failed write only at close(2). It must be known before the file
+                // gets its name.
                 nix::unistd::close(file).map_err(io::Error::from)?;
                 entry.publish(name, on_exists)
             }
@@ -348,7 +349,7 @@ pub(super) fn probe(handles: &Arc<Handles>, method: Method) -> io::Result<()> {
     Ok(unlinkat(lockdir, name, AtFlags::empty())?)
 }
 
-/// Why a named file cannot be renamed, where no other method works either.
+/// The error if a named file cannot be renamed and no other method works either.
 fn no_method(errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     match errno {
@@ -362,8 +363,8 @@ fn no_method(errno: Errno) -> io::Error {
     }
 }
 
-/// Finds out whether files can be moved from the server's own directories into that of the uploads. They cannot from another
-/// file system, which may be mounted there, or from another subvolume, project or bind mount.
+/// Finds out whether files can be moved from the server's own directories to that of the uploads. They cannot be moved from
+/// another file system, subvolume, project or bind mount.
 ///
 /// # Errors
 /// In words about the directory of the uploads.
@@ -389,13 +390,13 @@ fn probe_move(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()
     let moved = renameat(from, PROBE, to, PROBE);
     let left_in = if moved.is_ok() { to } else { from };
     match moved.and(unlinkat(left_in, PROBE, AtFlags::empty())) {
-        // Another server that starts has just done the same with it, so it can be done.
+        // Another server that starts has just moved it, so it can be moved.
         Err(Errno::NOENT) => Ok(()),
         result => result,
     }
 }
 
-/// Whether a named file is still what was written: others with our user's rights can reach it.
+/// Whether a named file is as it was written: other programs of our user can change it.
 fn check_untouched(file: &File, size: u64) -> Result<(), StoreError> {
     let stat = fstat(file)?;
     if stat.st_nlink == 0 {
@@ -408,13 +409,13 @@ fn check_untouched(file: &File, size: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A file among the server's own. Dropping removes it, unless it is released.
+/// A file among the server's own. A drop removes it, unless it is released.
 #[derive(Debug)]
 pub(super) struct Entry {
     handles: Arc<Handles>,
     intake: Arc<Intake>,
     place: Place,
-    /// It has moved out, or is to stay where it is.
+    /// It has its final name, or is kept.
     released: bool,
 }
 
@@ -423,11 +424,11 @@ pub(super) struct Entry {
 enum Place {
     /// In the lock directory, under a number.
     LockDir(u64),
-    /// Among what outlives its server.
+    /// In the directory of kept files.
     Kept(KeptAs),
 }
 
-/// A kept file of ours.
+/// A kept file that this process owns.
 #[derive(Debug)]
 pub(super) struct KeptAs {
     pub(super) name: Box<str>,
@@ -438,11 +439,11 @@ pub(super) struct KeptAs {
     pub(super) size: Option<u64>,
     /// The digest that its content must have.
     pub(super) promise: Option<Promise>,
-    /// Up to where it counts.
+    /// Its last checkpoint.
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Up to where its record tells that, or will, in bytes.
+    /// The offset of the last state in its record, or of one that the disk is busy with.
     pub(super) written: Option<u64>,
-    /// Where it is synced.
+    /// If it is synced: where jobs go.
     pub(super) queue: Option<Queue<Arc<Handles>>>,
 }
 
@@ -455,7 +456,7 @@ impl Entry {
         loop {
             let number = intake.lockdir.next_file();
             match make(handles.directory.as_fd(), method, intake.lockdir.as_fd(), DecInt::new(number)) {
-                // Planted: no file of ours had this number.
+                // Another program made it: no file of this server had this number.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
                 Ok(file) => return Ok((file, Self::new(handles, intake.clone(), Place::LockDir(number)))),
@@ -487,8 +488,9 @@ impl Entry {
         if let Place::Kept(kept) = &self.place
             && !kept.is_made
         {
-            // As soon as the file has moved out, its old name and the record may belong to another upload. Where they cannot,
-            // the record stays until the final name is on the disk, so that a crash leaves one or the other: tending removes it.
+            // As soon as the file has moved, its old name and the record may belong to another upload. An id of the
+            // server's making is not used again: there the record stays until the final name must be durable, so that a
+            // crash leaves the kept file with its record or the final name. `Kept::expire` removes it.
             self.intake.kept.remove_record(&kept.name);
         }
         naming::assign(directory, name, on_exists, |name| match on_exists {
@@ -497,11 +499,11 @@ impl Entry {
         })
     }
 
-    /// Fails with `EEXIST` where there is anything under `name`.
+    /// Fails with `EEXIST` if `name` is taken.
     fn rename(&mut self, to: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<()> {
         let (from, own_name) = self.path();
         match renameat_with(from, &own_name, &to, name, RenameFlags::NOREPLACE) {
-            // Not known to the file system or the kernel. The drop then removes what stays behind.
+            // The file system or the kernel does not know the flag. The drop removes the old name then.
             Err(Errno::INVAL | Errno::NOSYS) => linkat(from, &own_name, &to, name, AtFlags::empty()),
             result => {
                 self.released = result.is_ok();
@@ -510,7 +512,7 @@ impl Entry {
         }
     }
 
-    /// Fails with `EISDIR` where there is a directory under `name`, and takes the place of anything else.
+    /// Fails with `EISDIR` if `name` is a directory, and replaces anything else.
     fn replace(&mut self, to: impl AsFd, name: impl Arg) -> rustix::io::Result<()> {
         let (from, own_name) = self.path();
         let result = renameat(from, own_name, to, name);

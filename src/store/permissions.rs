@@ -1,10 +1,10 @@
-//! Group, mode and ACL of what is stored.
+//! Group, mode and ACL of stored files.
 //!
-//! A stored file has those of any other file that is made in its directory. That is how an unnamed file is made. Where a
-//! file system has no unnamed files, partial files are made in the server's own directories, which then have to pass on what
-//! the directory of the uploads would ([`pass_on`]).
+//! A stored file has those of any other new file in its directory. An unnamed file gets them when it is made. Without
+//! unnamed files, partial files are made in the server's own directories, which then have to give them what the directory
+//! of the uploads would ([`pass_on`]).
 //!
-//! A file that replaces another one has the permissions of that one ([`take_over`]): it may have been kept from others.
+//! A file that replaces another one gets the permissions of that one ([`take_over`]): it may have been private.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,17 +18,17 @@ use rustix::io::Errno;
 
 use crate::proto::Name;
 
-/// Of a file or directory itself.
+/// The ACL of a file or directory.
 const ACCESS_ACL: &str = "system.posix_acl_access";
-/// Of what is made in a directory.
+/// The ACL of new files in a directory.
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 /// The largest value that Linux stores, in bytes.
 const ACL_MAX_BYTES: usize = 64 << 10;
 
-/// Makes files that are made in `to` get the group and the ACL that they would in `from`.
+/// Makes new files in `to` get the group and the ACL that they would get in `from`.
 ///
 /// # Errors
-/// Whatever the file system says, for instance that this user may not set the group.
+/// Any error of the file system, for instance that this user may not set the group.
 pub(super) fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let (wanted, stat) = (fstat(from)?, fstat(to)?);
     let hands_group_down = mode_of(&wanted).contains(Mode::SGID);
@@ -37,7 +37,7 @@ pub(super) fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::R
     }
     if hands_group_down != mode_of(&stat).contains(Mode::SGID) {
         fchmod(to, Mode::RWXU | (mode_of(&wanted) & Mode::SGID))?;
-        // Of a group that this user is not in, the bit is dropped in silence.
+        // For a group that this user is not in, the kernel drops the bit silently.
         if hands_group_down != mode_of(&fstat(to)?).contains(Mode::SGID) {
             return Err(Errno::PERM);
         }
@@ -45,8 +45,8 @@ pub(super) fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::R
     set_acl(to, DEFAULT_ACL, acl_of(from, DEFAULT_ACL)?.as_deref())
 }
 
-/// Gives `file` the mode, the ACL and the group of the file `name`, if there is one. If this user may not set the group, the
-/// file's own group gets no more rights than everybody has.
+/// Gives `file` the mode, the ACL and the group of the file `name`, if there is one. If this user may not set the group,
+/// the file's own group gets no more rights than all users have.
 ///
 /// # Errors
 /// Whatever the file system says.
@@ -54,7 +54,7 @@ pub(super) fn take_over(file: &File, directory: BorrowedFd<'_>, name: &Name) -> 
     let old = match statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat,
         Err(errno) if errno != Errno::NOENT => return Err(errno),
-        // What is to be done with anything else is decided elsewhere.
+        // Others decide about anything else.
         _ => return Ok(()),
     };
     let stat = fstat(file)?;
@@ -68,7 +68,7 @@ pub(super) fn take_over(file: &File, directory: BorrowedFd<'_>, name: &Name) -> 
     if mode_of(&fstat(file)?) == rights { Ok(()) } else { fchmod(file, rights) }
 }
 
-/// `rights`, of which the group has no more than others have.
+/// `rights`, in which the group has no more than others.
 fn without_group(rights: Mode) -> Mode {
     let of_others = Mode::from_raw_mode((rights & Mode::RWXO).bits() << 3);
     (rights & !Mode::RWXG) | (rights & of_others)
@@ -78,7 +78,8 @@ fn old_acl(directory: BorrowedFd<'_>, name: &Name) -> rustix::io::Result<Option<
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(directory, name.as_str(), flags, Mode::empty()) {
         Ok(old) => acl_of(old.as_fd(), ACCESS_ACL),
-        // What this user may not read it may replace. Of an ACL only the mask is known then, as the group's part of the mode.
+        // This user may replace a file that it may not read. Then only the mask of an ACL is known: the group's part of the
+        // mode.
         Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -115,7 +116,7 @@ fn mode_of(stat: &Stat) -> Mode {
 /// # Errors
 /// In words.
 pub(super) fn check_umask() -> io::Result<()> {
-    // To ask for it by umask(2) is to change it. Without /proc, what goes wrong is told when it does.
+    // umask(2) cannot read it without a change. Without /proc, errors show up later.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     match umask_in(&status).filter(|umask| umask & 0o700 != 0) {
         Some(umask) => Err(io::Error::new(

@@ -57,7 +57,7 @@ pub trait Store: Sized {
     ///
     /// # Errors
     /// [`StoreError::Taken`] and [`StoreError::Full`] as early as it can be known, [`StoreError::Busy`] while another upload
-    /// has the resume id, and whatever the file system says.
+    /// has the resume id, and any error of the file system.
     fn begin(&self, target: &Target) -> Result<Self::Partial, StoreError>;
 
     /// A new id for an upload: 128 random bits, so that nobody can guess it.
@@ -71,13 +71,13 @@ pub trait Store: Sized {
     /// usually [`Partial::keep`] is called.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while another request has the upload, and whatever the file system says.
+    /// [`StoreError::Busy`] while another request has the upload, and any error of the file system.
     fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<Self::Partial>>, StoreError>;
 
-    /// Opens the stored file `name` if it has `size` bytes. `None`: there is no such name.
+    /// Opens the stored file `name`, which must have `size` bytes. `None`: there is no such name.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] if anything else has the name, and whatever the file system says.
+    /// [`StoreError::Taken`] if anything else has the name, and any error of the file system.
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError>;
 
     /// The mark of the stored file `name`. `None`: there is no such name, or the file system does not tell.
@@ -223,26 +223,26 @@ pub trait Partial {
     /// `size`: of the whole upload, if it is known.
     ///
     /// # Errors
-    /// [`StoreError::Full`], and whatever the file system says. There may be space later: the partial is as it was.
+    /// [`StoreError::Full`], and any error of the file system. There may be space later: the partial is as it was.
     fn reserve(&mut self, size: Option<u64>) -> Result<(), StoreError>;
 
     /// The size of an upload whose id the server has made has become known. It is durable when a later [`Job::Hold`] has
     /// settled.
     ///
     /// # Errors
-    /// It was known before, and whatever the file system says.
+    /// It was known before, and any error of the file system.
     fn set_size(&mut self, size: u64) -> Result<(), StoreError>;
 
     /// When its content was last changed, in seconds since the epoch. A kept upload expires `--partial-ttl` later.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     fn changed_at(&self) -> Result<u64, StoreError>;
 
     /// Appends all of `bytes`.
     ///
     /// # Errors
-    /// Whatever the file system says; the partial is then of no further use.
+    /// Any error of the file system; the partial is then of no further use.
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// Appends all of the `count` bytes that `pipe` holds.
@@ -275,7 +275,7 @@ pub trait Partial {
     /// Sets the time of the file's last change, in seconds since the epoch. Appending afterwards changes it again.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     fn set_mtime(&mut self, seconds: u64) -> Result<(), StoreError>;
 
     /// The mark that it will have when it is published. Appending changes it. `None`: the file system does not tell.
@@ -286,7 +286,7 @@ pub trait Partial {
     /// [`Job::Publish`].
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and whatever the file system says; the partial is then removed.
+    /// [`StoreError::Taken`], and any error of the file system; the partial is then removed.
     fn publish(self) -> Result<Name, StoreError>;
 }
 

@@ -14,8 +14,8 @@
 //! synced it is the id of the boot that the state was written in, and the state counts in that boot only: a power cut may
 //! have taken the content.
 //!
-//! **Terms** belong to an upload whose id the server has made. Its later requests tell nothing but the id, so the record
-//! has the rest: `ON-EXISTS ALGORITHM MTIME NOTE LF`.
+//! **Terms** belong to an upload whose id the server has made. Its later requests have only the id, so the record has the
+//! rest: `ON-EXISTS ALGORITHM MTIME NOTE LF`.
 //!
 //! Each state is a sector of its own with a checksum, the seal, so that a torn one is recognized. The seal also covers the
 //! first claim, the terms and the identity of the file: after a power cut a record may be older than the file beside it, and
@@ -34,13 +34,13 @@ use crate::proto::{Algorithm, Digest, Hasher, Name, NamePolicy, OnExists, Promis
 const CLAIMS_BYTES: usize = Record::CLAIMS_BYTES;
 /// [`Record::STATE_BYTES`], where its reason stands.
 const STATE_BYTES: usize = Record::STATE_BYTES;
-/// One that was told, and the last three.
+/// The one that the client was told, and the last three.
 const STATES: usize = 4;
 /// Where the terms begin, in bytes.
 const TERMS_AT: usize = CLAIMS_BYTES + STATES * STATE_BYTES;
 /// More than the longest terms take, in bytes.
 const TERMS_MAX_BYTES: usize = Record::NOTE_MAX_BYTES + 64;
-/// In the place of a boot: the content is synced. In any other place: there is none, or it is not known yet.
+/// For a boot: the content is synced. For anything else: there is none, or it is not known yet.
 const NONE: &str = "-";
 
 /// What the owner of a record has to know to add to it.
@@ -139,7 +139,7 @@ impl Record {
         Self { owner_sum, claims_bytes, resumed: Some(slot), next: (slot + 1) % STATES }
     }
 
-    /// Of an upload that begins at its first byte: no state is left.
+    /// For an upload that begins at its first byte: no state is left.
     fn anew(claims: &str, terms: &str, content: Content) -> Found {
         let mut bytes = padded(claims, TERMS_AT);
         bytes.extend_from_slice(terms.as_bytes());
@@ -148,7 +148,7 @@ impl Record {
         Found { record, checkpoint: None, patch: Some(Patch { at: 0, bytes }) }
     }
 
-    /// Of an upload whose id the server has made: its first state is that of no content.
+    /// For an upload whose id the server has made: its first state is that of no content.
     fn begin(claims: &str, terms: &str, promise: Option<Promise>, content: Content) -> Found {
         let hasher = promise.map(|promise| Hasher::new(promise.algorithm()));
         Found { checkpoint: Some(Checkpoint { offset: 0, hasher }), ..Self::anew(claims, terms, content) }

@@ -1,13 +1,14 @@
-//! Whether a file will fit: free space, less what other uploads have announced, less what is to stay free.
+//! Whether a file fits: into the free space, less what other uploads have announced, less what is to stay free.
 //!
 //! A refusal before the first byte is better than one after the last but one. So the size that an upload announces is
 //! reserved until it is written, or its blocks are allocated: from then on the file system counts it. An upload that
-//! announces no size takes space for each piece that it grows by, and ends where that does not fit.
+//! announces no size takes space for each piece, and fails at the piece that does not fit.
 //!
-//! To ask the file system costs a system call. So each answer covers the next pieces as well, of all uploads together, up to
-//! [`UNASKED_MAX_BYTES`]. Other programs may use the same space meanwhile, so what is to stay free may be less by as much.
+//! Asking the file system costs a system call. So each answer also covers the next pieces of all uploads together, up to
+//! [`UNASKED_MAX_BYTES`]. Other programs may use the same space meanwhile, so the space that stays free may be less by as
+//! much.
 //!
-//! A file system that does not tell its size (ramfs, some network and FUSE file systems) refuses nothing here. There the
+//! On a file system that does not tell its size (ramfs, some network and FUSE file systems) nothing is refused here. The
 //! write decides.
 
 use std::io;
@@ -19,13 +20,13 @@ use rustix::fs::{StatVfs, fstatvfs};
 
 use super::StoreError;
 
-/// The most that stays free where nothing else was asked for, in bytes: enough for logs and for a way out.
+/// How much stays free by default, in bytes, at most: enough for logs, and for the administrator to work.
 const MIN_FREE_MAX_BYTES: u64 = 256 << 20;
-/// Of a small file system, one part in so many stays free.
+/// On a small file system, one part in so many stays free by default.
 const MIN_FREE_SHARE: u64 = 20;
 
-/// So many bytes may all uploads together take before the file system is asked again. A few hundred small files: asking is
-/// then no longer noticed.
+/// How much all uploads together may take before the file system is asked again, in bytes: a few hundred small files, so
+/// that asking is not noticed.
 const UNASKED_MAX_BYTES: u64 = 1 << 20;
 
 /// The space that uploads share.
@@ -40,7 +41,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// `bytes` are to stay free. Only the first call counts.
+    /// Keeps `bytes` free. Only the first call counts.
     pub(super) fn keep_free(&self, bytes: u64) {
         self.min_free.get_or_init(|| bytes);
     }
@@ -78,7 +79,7 @@ impl Space {
         Ok(())
     }
 
-    /// Asks the file system. Returns how many bytes there are beside these.
+    /// Asks the file system. Returns how many more bytes there are.
     fn ask(&self, at: impl AsFd, bytes: u64) -> Result<u64, StoreError> {
         let announced = self.announced.load(Ordering::Relaxed);
         let min_free = self.min_free.get().copied();
@@ -94,7 +95,7 @@ impl Space {
     }
 }
 
-/// What one upload has announced. Dropping it gives back what was not used.
+/// What one upload has announced. A drop gives back what was not used.
 #[derive(Debug)]
 pub(super) struct Reservation {
     /// What all uploads have announced. Partial files end on the committer's thread, too.
@@ -104,13 +105,13 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// The bytes of it that the file system does not count yet.
+    /// The bytes that the file system does not count yet.
     #[cfg(test)]
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// So many bytes are counted by the file system now.
+    /// The file system counts `bytes` of them from now on.
     pub(super) fn used(&mut self, bytes: u64) {
         let used = bytes.min(self.left);
         self.left -= used;

@@ -1,11 +1,11 @@
 //! A stored file that is read without waiting for the disk.
 //!
-//! A regular file has no readiness to wait for, and a read that finds nothing in the page cache waits for the disk, and the
-//! whole loop with it. So the kernel is asked to read ahead (posix_fadvise(2)), and only what is there by then is read
-//! (`RWF_NOWAIT`, preadv2(2)). Where nothing is, the read fails with `WouldBlock`, and is tried again a little later.
+//! A regular file cannot be polled. A read that finds nothing in the page cache waits for the disk, and the whole loop with
+//! it. So the kernel is asked to read ahead (posix_fadvise(2)), and a read takes only what is in the cache (`RWF_NOWAIT`,
+//! preadv2(2)). If nothing is there, the read fails with `WouldBlock`, and is tried again a little later.
 //!
-//! Not every file system knows such reads. There, and where the disk has not come up with anything for long (a read that
-//! fails never does), the read waits, and is kept short.
+//! Not every file system has such reads. There, and if the disk has delivered nothing for long (as when a read fails), the
+//! read waits, and is short.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
@@ -21,7 +21,7 @@ use crate::proto::Name;
 const AHEAD_BYTES: NonZeroU64 = NonZeroU64::new(4 << 20).expect("it is not zero");
 /// The longest read that waits, in bytes.
 const WAITING_READ_BYTES: usize = 128 << 10;
-/// After so many reads in a row that found nothing, one waits.
+/// After so many reads in a row that found nothing, the next one waits.
 const EMPTY_READS_MAX: u32 = 1000;
 
 /// A stored file, to be read from its beginning.
@@ -29,7 +29,7 @@ const EMPTY_READS_MAX: u32 = 1000;
 pub struct Stored {
     file: File,
     name: Name,
-    /// Up to where it has been read.
+    /// The position of the next read.
     at: u64,
     /// Reads in a row that found nothing.
     empty_reads: u32,

@@ -1,4 +1,4 @@
-//! The contract of the store, kept by every way of storing a file, on every kind of file system at hand.
+//! Tests of the store: every method of storing a file, on disk and in memory.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::*;
 use crate::leave_out::leave_out;
 use crate::proto::{Name, NamePolicy, OnExists};
 
-/// The kinds of things that may stand under an upload's name. Two of them lead to a victim.
+/// What may have an upload's name already. Two kinds lead to a victim.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Obstacle {
     File,
@@ -104,7 +104,7 @@ fn submit(directory: &mut Directory, partial: PartialFile) -> Result<Name, Store
     }
 }
 
-/// The pieces of `bytes` one after the other, each in its way.
+/// Appends the pieces of `bytes`, in every way in turn.
 fn append_in_every_way(partial: &mut impl Partial, bytes: &[u8]) {
     let (reader, mut writer) = io::pipe().unwrap();
     for (number, piece) in bytes.chunks(20_000).enumerate() {
@@ -123,13 +123,13 @@ fn is_taken<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Taken(_)))
 }
 
-/// What no server may change of a thing: what it is, and when it was last written.
+/// What a server must not change: the file itself, and the time of its last change.
 fn identity(path: &Path) -> (u64, u32, u64, i64, i64) {
     let of = |meta: Metadata| (meta.ino(), meta.mode(), meta.size(), meta.mtime(), meta.mtime_nsec());
     of(fs::symlink_metadata(path).unwrap())
 }
 
-/// The names in a directory, but for the server's own.
+/// The names in a directory, without the server's own.
 fn listing(path: &Path) -> Vec<String> {
     let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name != ".intake").collect();
@@ -143,7 +143,7 @@ fn partials(path: &Path) -> Vec<PathBuf> {
     list(path.join(".intake")).flat_map(list).filter(|path| !path.ends_with("lock")).collect()
 }
 
-/// That of the one server on the directory.
+/// The lock directory of the only server on the directory.
 fn lock_directory(path: &Path) -> PathBuf {
     let mut entries = fs::read_dir(path.join(".intake")).unwrap().map(|entry| entry.unwrap().path());
     entries.find(|path| !path.ends_with("kept")).unwrap()
@@ -154,7 +154,7 @@ fn where_nothing_can_be_spliced_into_a_file_it_is_copied() {
     everywhere(|path, directory| {
         let mut partial = directory.begin(&Target::new(&name("a"), OnExists::Refuse)).unwrap();
         let (reader, mut writer) = io::pipe().unwrap();
-        // The one kind of file that refuses it everywhere (splice(2), EINVAL).
+        // No file system splices into a file that is open for appending (splice(2), EINVAL).
         fcntl_setfl(partial.file(), OFlags::APPEND).unwrap();
         writer.write_all(b"content").unwrap();
         partial.append_from(reader.as_fd(), 7).unwrap();
