@@ -8,7 +8,7 @@
 //!
 //! Any split of the same bytes gives the same pieces, and no byte is copied. Does not know what the content is for.
 
-mod chunked;
+pub(super) mod chunked;
 
 use chunked::Trailers;
 

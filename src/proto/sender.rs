@@ -25,7 +25,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::dialect::{Answers, Ok as Leave, Site, is_chunked};
+use super::dialect::{Answers, Ok as Leave, Site, is_asked, is_chunked};
 use super::reply::REPLY_MAX_BYTES;
 use super::request::Promise;
 use super::{Algorithm, Dialect, Digest, Hasher, Name, Receipt, Refusal, Reply, Request};
@@ -479,7 +479,7 @@ impl Upload {
             None => (None, None),
         };
         Self {
-            dialect: request.dialect,
+            dialect: if is_http && !is_asked(request) { Dialect::Http } else { request.dialect },
             size: request.size,
             ok_heard: false,
             position: 0,

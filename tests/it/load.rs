@@ -63,7 +63,7 @@ fn files_of(server: &Server) -> Vec<PathBuf> {
 
 #[test]
 fn every_file_is_acknowledged_and_verified() {
-    for dialect in ["classic", "line", "put", "ask"] {
+    for dialect in ["classic", "line", "put", "ask", "http", "http-expect"] {
         let server = Server::start(&[]);
         let verify = format!("--verify {}", server.dir().display());
         let run = Run::load(
@@ -191,7 +191,9 @@ const EVERY_MISBEHAVIOUR: &str = "slow=10%:200k,stall=10%:200ms,abort=10%,reset=
 
 #[test]
 fn every_misbehaviour_ends_as_it_should() {
-    for dialect in ["classic", "line", "put", "ask", "put --per-connection 10"] {
+    const DIALECTS: [&str; 8] =
+        ["classic", "line", "put", "ask", "http", "http-expect", "put --per-connection 10", "http --per-connection 10"];
+    for dialect in DIALECTS {
         let server = Server::start(&["--name-quiet", "1s"]);
         let verify = format!("--verify {}", server.dir().display());
         let run = Run::load(

@@ -36,19 +36,19 @@ impl Sender {
     }
 
     /// `intake send --to SERVER ARGS`, in the directory of the files.
-    fn command(&self, to: SocketAddr, args: &[&str]) -> Command {
+    fn command(&self, to: impl ToString, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
         command.args(["send", "--to", &to.to_string()]).args(args).current_dir(self.path()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn run(&self, to: SocketAddr, args: &[&str]) -> Output {
+    fn run(&self, to: impl ToString, args: &[&str]) -> Output {
         self.command(to, args).output().expect("intake can be started")
     }
 
     /// As [`Sender::run`], with `input` on standard input.
-    fn pipe(&self, to: SocketAddr, args: &[&str], input: &[u8]) -> Output {
+    fn pipe(&self, to: impl ToString, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.command(to, args).stdin(Stdio::piped()).spawn().expect("intake can be started");
         let mut stdin = child.stdin.take().expect("stdin is piped");
         stdin.write_all(input).expect("intake reads its input");
@@ -183,12 +183,11 @@ fn small_and_large_files_arrive_in_every_dialect() {
     for (name, size) in names.iter().zip(sizes) {
         sender.write(name, &content(size, 1));
     }
-    for dialect in
-        [&[][..], &["--dialect", "put"], &["--dialect", "ask"], &["--dialect", "line"], &["--dialect", "classic"]]
-    {
+    for dialect in [&[][..], &["put"], &["ask"], &["line"], &["classic"], &["http"], &["http-expect"]] {
         let server = Server::start(&[]);
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let output = sender.run(server.tcp(), &[&names, dialect].concat());
+        let option = if dialect.is_empty() { &[][..] } else { &["--dialect"] };
+        let output = sender.run(server.tcp(), &[&names, option, dialect].concat());
         assert_exit(&output, 0);
         assert_eq!(stdout(&output).len(), sizes.len(), "{output:?}");
         let files = server.files();
@@ -266,6 +265,59 @@ fn a_file_whose_receipt_was_lost_is_not_stored_twice() {
 }
 
 #[test]
+fn over_http_a_broken_connection_costs_the_file_again_and_a_lost_answer_is_told() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let large = content(20 << 20, 14);
+    sender.write("large.bin", &large);
+    sender.write("small.bin", b"hello");
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(7_000_000)]);
+    assert_exit(&sender.run(proxy.address, &["large.bin", "--dialect", "http"]), 0);
+    assert!(proxy.passed.load(Ordering::Relaxed) > 27_000_000);
+    let proxy = Proxy::new(server.tcp(), &[Cut::Reply(0)]);
+    let output = sender.run(proxy.address, &["small.bin", "--dialect", "http"]);
+    assert_exit(&output, 1);
+    assert!(stderr(&output).contains("(412)") && stderr(&output).contains("its answer was lost"), "{output:?}");
+    server.assert_holds_only(&files_of([("large.bin", &large), ("small.bin", b"hello")]));
+}
+
+#[test]
+fn over_http_a_receipt_confirms_the_digest_that_a_manifest_lists() {
+    let (server, sender) = (Server::start(&[]), Sender::new());
+    let large = content(9 << 20, 15);
+    sender.write("large.bin", &large);
+    sender.write("small.bin", b"hello");
+    for (args, input) in [(&["small.bin", "large.bin"][..], &b""[..]), (&["-", "--name", "piped"], &large)] {
+        let url = format!("http://{}/", server.tcp());
+        let output = sender.pipe(url, &[args, &["--json", "--manifest", "list"]].concat(), input);
+        assert_exit(&output, 0);
+        let objects = stdout(&output).into_iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let list = fs::read_to_string(sender.path().join("list")).unwrap();
+        for object in objects {
+            let hex = object["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+            let name = object["stored_name"].as_str().unwrap();
+            assert!(object.get("http_status").is_none(), "there is a receipt: {object}");
+            assert!(list.contains(&format!("{hex}  {name}\n")), "{list}");
+        }
+    }
+    server.assert_holds_only(&files_of([("large.bin", &large), ("small.bin", b"hello"), ("piped", &large)]));
+}
+
+#[test]
+fn over_http_what_the_server_refuses_is_told_in_its_words_and_the_rest_is_sent() {
+    let (server, sender) = (Server::start(&["--max-file-size", "1M"]), Sender::new());
+    sender.write("a.bin", b"hello");
+    sender.write("large.bin", &content(9 << 20, 16));
+    sender.write("z.bin", b"hello");
+    let proxy = Proxy::new(server.tcp(), &[]);
+    let url = format!("http://{}/", proxy.address);
+    let output = sender.run(url, &["a.bin", "large.bin", "z.bin", "--jobs", "1"]);
+    assert_exit(&output, 1);
+    assert!(stderr(&output).contains("large.bin\": the server refuses it (413)"), "{output:?}");
+    assert!(proxy.passed.load(Ordering::Relaxed) < 10_000, "it was refused before its content");
+    server.assert_holds_only(&files_of([("a.bin", b"hello"), ("z.bin", b"hello")]));
+}
+
+#[test]
 fn a_missing_server_is_reported_once_after_the_last_attempt() {
     let sender = Sender::new();
     sender.write("a", b"1");
@@ -292,7 +344,7 @@ fn a_stream_without_a_size_is_stored_whole_or_not_at_all() {
 fn a_sender_that_is_killed_leaves_nothing() {
     let (server, sender) = (Server::start(&[]), Sender::new());
     let before = server.descriptors();
-    for dialect in ["classic", "line", "put", "ask"] {
+    for dialect in ["classic", "line", "put", "ask", "http", "http-expect"] {
         let args = ["-", "--name", "killed.bin", "--dialect", dialect];
         let mut child =
             sender.command(server.tcp(), &args).stdin(Stdio::piped()).spawn().expect("intake can be started");
@@ -378,7 +430,7 @@ fn a_file_of_reported_size_0_that_is_not_empty_arrives_whole_in_every_dialect() 
     let sender = Sender::new();
     let version = fs::read("/proc/version").expect("every Linux has it");
     assert!(fs::metadata("/proc/version").expect("it is there").len() == 0 && !version.is_empty());
-    for dialect in [&[][..], &["put"], &["ask"], &["line"], &["classic"]] {
+    for dialect in [&[][..], &["put"], &["ask"], &["line"], &["classic"], &["http"]] {
         let server = Server::start(&[]);
         let option = if dialect.is_empty() { &[][..] } else { &["--dialect"] };
         let output = sender.run(server.tcp(), &[&["/proc/version"], option, dialect].concat());

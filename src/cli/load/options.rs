@@ -35,7 +35,7 @@ Misbehaviour, each with the default of its parameter:
   abort=5%             ends its stream after half of the content; classic and line store the half, as they know no size
   reset=5%             resets the connection after half of the content; nothing may be stored
   half-close=5%:500ms  sends everything, shuts down its write side, and reads the answer 500 ms later
-  split-header=5%      sends its header byte by byte; in classic and line this needs serve --name-quiet 50ms
+  split-header=5%      sends its header byte by byte; in classic, line and HTTP this needs serve --name-quiet 50ms
   never-read=1%        reads nothing, and closes a second after it has sent everything
   dup-name=2%          uses the name of the file before it
 A misbehaving upload that ends as its kind should is not a failure. Latencies are those of the well-behaved clients.")]

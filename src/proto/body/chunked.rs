@@ -14,7 +14,7 @@ const NO_TRAILERS: [&str; 7] =
     ["content-length", "transfer-encoding", "host", "trailer", "content-encoding", "content-range", "expect"];
 
 /// Reads the line before a chunk. What follows a `;` is of no interest.
-pub(super) fn size(line: &str) -> Option<u64> {
+pub(in crate::proto) fn size(line: &str) -> Option<u64> {
     let digits = line.split(';').next().unwrap_or_default();
     let is_size = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_size && is_text(line)).then(|| u64::from_str_radix(digits, 16).ok())?

@@ -25,7 +25,7 @@ pub(super) use grammar::Head;
 use grammar::{Grammar, Shape};
 pub(super) use http::answer::Saying;
 use http::asked::Asked;
-pub(super) use http::client::{Answer, Answers, Heard, decode_name, is_chunked};
+pub(super) use http::client::{Answer, Answers, Heard, decode, is_asked, is_chunked};
 pub use http::client::{Site, SiteError};
 pub use manners::Dialect;
 pub(super) use manners::{Chunks, Ok};

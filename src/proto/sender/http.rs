@@ -4,7 +4,7 @@
 //! known. RFC 9110 has what the statuses say, RFC 9112 when the connection can be used for another request.
 
 use super::{Answered, Failure, Outcome, Phase, Sender, Stored, Upload};
-use crate::proto::dialect::{Answer, Heard, decode_name};
+use crate::proto::dialect::{Answer, Heard, decode};
 use crate::proto::{Code, Name, NamePolicy, Refusal, Reply};
 
 impl Sender {
@@ -91,7 +91,7 @@ fn refusal(answer: &Answer) -> Refusal {
 fn name_in(location: &str) -> Option<Name> {
     let path = location.split(['?', '#']).next()?;
     let (_, last) = path.rsplit_once('/')?;
-    Name::parse(&decode_name(last)?, NamePolicy::default()).ok()
+    Name::parse(&decode(last.as_bytes())?, NamePolicy::default()).ok()
 }
 
 #[cfg(test)]
@@ -379,7 +379,16 @@ mod tests {
         let wire = run(&mut begun(&empty), 5);
         // The digest of nothing, FIPS 180-4.
         let digest = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
-        assert!(wire.ends_with(&format!("\r\n\r\n0\r\nRepr-Digest: sha-256=:{digest}:\r\n\r\n")), "{wire}");
+        let end = format!("Trailer: Repr-Digest\r\n\r\n0\r\nRepr-Digest: sha-256=:{digest}:\r\n\r\n");
+        assert!(wire.ends_with(&end), "{wire}");
+    }
+
+    #[test]
+    fn an_empty_file_waits_for_nothing() {
+        let mut sender = begun(&Request { size: Some(0), ..request(Dialect::HttpExpect) });
+        assert!(!run(&mut sender, 5).contains("Expect"));
+        sender.receive(answer("201 Created", "done 0 - a\n").as_bytes());
+        assert!(matches!(sender.outcome(), Some(Ok(Stored::Receipt(_)))));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::asked::{Asked, Reads};
-use super::status::{self, phrase};
+use super::status::phrase;
 use super::target::encode;
 use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
 
@@ -108,8 +108,7 @@ fn created(receipt: &Receipt, reply: &Reply, asked: &Asked) -> Answer {
 
 /// The answer that a refusal is.
 pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
-    let code =
-        if asked.must_be_new && refusal.code == Code::CONFLICT { status::PRECONDITION_FAILED } else { refusal.code };
+    let code = if asked.must_be_new && refusal.code == Code::CONFLICT { Code::PRECONDITION } else { refusal.code };
     let answer = Answer::new(code);
     let answer = match refusal.retry_seconds {
         Some(seconds) => answer.field("Retry-After", seconds),
@@ -154,6 +153,7 @@ pub(super) fn options(allow: &str, asked: &Asked) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status;
     use super::*;
     use crate::proto::{Algorithm, Hasher};
 
@@ -224,7 +224,7 @@ mod tests {
             Code::NO_SPACE,
             status::NOT_ALLOWED,
             status::LENGTH_REQUIRED,
-            status::PRECONDITION_FAILED,
+            Code::PRECONDITION,
             status::UNSUPPORTED_CONTENT,
             status::EXPECTATION_FAILED,
             status::MISDIRECTED,

@@ -8,8 +8,6 @@ use crate::proto::Code;
 pub(super) const NOT_ALLOWED: Code = Code(405);
 /// Neither a length nor chunks: where the content would end is not known.
 pub(super) const LENGTH_REQUIRED: Code = Code(411);
-/// `If-None-Match: *`, and the name is taken.
-pub(super) const PRECONDITION_FAILED: Code = Code(412);
 /// Content that would have to be decoded.
 pub(super) const UNSUPPORTED_CONTENT: Code = Code(415);
 /// An expectation that is not `100-continue`.

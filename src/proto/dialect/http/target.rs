@@ -65,7 +65,7 @@ fn decode_name(segment: &str) -> Result<Cow<'_, [u8]>, Refusal> {
 }
 
 /// `text` with each `%` and two hex digits as the byte that they stand for.
-pub(super) fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(in crate::proto) fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !text.contains(&b'%') {
         return Some(text.into());
     }

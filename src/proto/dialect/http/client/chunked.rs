@@ -1,13 +1,11 @@
-//! The chunked coding (RFC 9112, 7.1), read strictly: lines end with CR LF, and a size is 1 to 16 hexadecimal digits.
-//!
-//! Extensions and trailer fields are skipped.
+//! The body of an answer in chunks (RFC 9112, 7.1). Extensions and trailer fields are skipped.
+
+use crate::proto::body::chunked::size;
 
 /// The longest line of a size with its extensions, or of a trailer field, in bytes: nobody writes as much.
 const LINE_MAX_BYTES: usize = 4096;
 /// As many fields as a head may have.
 const TRAILER_MAX_FIELDS: u32 = 100;
-/// The digits of the largest size that fits in 64 bits.
-const SIZE_MAX_DIGITS: usize = 16;
 
 /// Reads one chunked body.
 #[derive(Debug, Default)]
@@ -84,7 +82,7 @@ impl Chunked {
     /// Returns whether `line` ends the body.
     fn read(&mut self, line: &[u8]) -> Result<bool, NotChunked> {
         match self.state {
-            State::Size => match parse_size(line).ok_or(NotChunked)? {
+            State::Size => match str::from_utf8(line).ok().and_then(size).ok_or(NotChunked)? {
                 0 => self.state = State::Trailer,
                 size => self.state = State::Content(size),
             },
@@ -95,12 +93,6 @@ impl Chunked {
         }
         Ok(false)
     }
-}
-
-fn parse_size(line: &[u8]) -> Option<u64> {
-    let digits = line.split(|byte| *byte == b';').next()?;
-    let is_size = (1..=SIZE_MAX_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    is_size.then(|| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())?
 }
 
 #[cfg(test)]

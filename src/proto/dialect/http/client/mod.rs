@@ -10,12 +10,12 @@ mod chunked;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use httpdate::fmt_http_date;
 
+pub(in crate::proto) use super::target::decode;
+use super::target::encode;
 use crate::proto::dialect::Dialect;
-use crate::proto::{Algorithm, Digest, OnExists, Promise, Request};
+use crate::proto::{Algorithm, Digest, OnExists, Promise, Request, digest_field};
 
 pub(in crate::proto) use answer::{Answer, Answers, Heard};
 
@@ -86,7 +86,7 @@ fn encode_folder(folder: &str) -> Option<String> {
             b'%' if !folder.as_bytes().get(at + 1..at + 3)?.iter().all(u8::is_ascii_hexdigit) => return None,
             b'?' | b'#' => return None,
             _ if is_unreserved(byte) || b"/%!$&'()*+,;=:@".contains(&byte) => encoded.push(byte.into()),
-            _ => push_encoded(byte, &mut encoded),
+            _ => encoded += &format!("%{byte:02X}"),
         }
     }
     Some(encoded)
@@ -97,37 +97,19 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-fn push_encoded(byte: u8, out: &mut String) {
-    write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
-}
-
-/// What `encoded` stands for. `None`: a `%` begins no byte.
-pub(in crate::proto) fn decode_name(encoded: &str) -> Option<Vec<u8>> {
-    let mut parts = encoded.split('%');
-    let mut decoded = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.as_bytes().split_at_checked(2)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        decoded.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
-        decoded.extend_from_slice(rest);
-    }
-    Some(decoded)
-}
-
 /// Whether the content of `request` goes in chunks: its size is not known, or a digest follows it.
 pub(in crate::proto) fn is_chunked(request: &Request) -> bool {
     request.size.is_none() || matches!(request.digest, Some(Promise::Trailer(Algorithm::Sha256)))
 }
 
+/// Whether the server is asked before the content is sent. Without content nothing may be expected (RFC 9110, 10.1.1).
+pub(in crate::proto) fn is_asked(request: &Request) -> bool {
+    request.dialect == Dialect::HttpExpect && request.size != Some(0)
+}
+
 /// `is_last`: no other request follows on this connection.
 pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, is_last: bool, out: &mut Vec<u8>) {
-    let mut head = format!("PUT {}", site.folder);
-    for byte in request.name.as_str().bytes() {
-        if is_unreserved(byte) { head.push(byte.into()) } else { push_encoded(byte, &mut head) }
-    }
-    head.push_str(" HTTP/1.1\r\n");
+    let mut head = format!("PUT {}{} HTTP/1.1\r\n", site.folder, encode(request.name.as_str()));
     let mut field = |name: &str, value: &dyn fmt::Display| {
         write!(head, "{name}: {value}\r\n").expect("writing to a String cannot fail");
     };
@@ -138,9 +120,10 @@ pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, i
         _ => field("Transfer-Encoding", &"chunked"),
     }
     match request.digest {
-        Some(Promise::Known(digest @ Digest::Sha256(_))) => field("Repr-Digest", &ReprDigest(digest)),
         Some(Promise::Trailer(Algorithm::Sha256)) => field("Trailer", &"Repr-Digest"),
-        _ => {}
+        _ => {
+            request.known_digest().iter().filter_map(digest_field::spell).for_each(|value| field("Repr-Digest", &value))
+        }
     }
     if let Some(OnExists::Refuse | OnExists::Same) = request.on_exists {
         field("If-None-Match", &"*");
@@ -148,7 +131,7 @@ pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, i
     if let Some(seconds) = request.mtime.filter(|seconds| seconds.get() <= DATE_MAX_SECONDS) {
         field("Last-Modified", &fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.get())));
     }
-    if request.dialect == Dialect::HttpExpect {
+    if is_asked(request) {
         field("Expect", &"100-continue");
     }
     if is_last {
@@ -166,22 +149,10 @@ pub(in crate::proto::dialect) fn spell_chunk(size: u64, is_first: bool, out: &mu
 
 /// What follows the last chunk: the digest where it was promised, and an empty line.
 pub(in crate::proto::dialect) fn spell_end(digest: Option<Digest>, out: &mut Vec<u8>) {
-    if let Some(digest) = digest {
-        out.extend_from_slice(format!("Repr-Digest: {}\r\n", ReprDigest(digest)).as_bytes());
+    if let Some(value) = digest.as_ref().and_then(digest_field::spell) {
+        out.extend_from_slice(format!("Repr-Digest: {value}\r\n").as_bytes());
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// A digest as RFC 9530 writes it.
-struct ReprDigest(Digest);
-
-impl fmt::Display for ReprDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Digest::Sha256(sum) => write!(f, "sha-256=:{}:", STANDARD.encode(sum)),
-            Digest::Crc32c(_) => unreachable!("a CRC-32C is never promised in HTTP"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -276,6 +247,8 @@ mod tests {
         ] {
             assert_eq!(fields(&request), format!("Content-Length: 5\r\n{field}"));
         }
+        let empty = Request { dialect: Dialect::HttpExpect, size: Some(0), ..put("a") };
+        assert_eq!(fields(&empty), "Content-Length: 0");
         for on_exists in [None, Some(OnExists::Rename), Some(OnExists::Replace)] {
             assert_eq!(fields(&Request { on_exists, ..put("a") }), "Content-Length: 5");
         }
