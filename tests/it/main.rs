@@ -9,6 +9,7 @@ mod disk;
 mod documents;
 mod fixture;
 mod forgetful;
+mod halves;
 mod house;
 mod http;
 mod http_client;
