@@ -73,6 +73,7 @@ impl SendError {
             Self::Failed(Failure::Refused(Refusal { code: Code::CONFLICT, retry_seconds, .. })) => {
                 retry_seconds.is_some()
             }
+            Self::Failed(Failure::Refused(refusal)) => is_of_proxy(refusal.code),
             Self::Failed(failure) => failure.may_be_stored(),
             Self::TakenMeanwhile(_) => true,
             Self::Connect { .. } | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => false,
@@ -98,6 +99,7 @@ impl SendError {
                 // The server has dropped content that arrived damaged, or that a power cut damaged there. Send it from the
                 // start.
                 Code::TIMEOUT | Code::MISMATCH => Retry::Counted,
+                code if is_of_proxy(code) => Retry::Counted,
                 _ => Retry::Never,
             },
             Self::Failed(Failure::OnlyClassic | Failure::Foreign | Failure::WrongReceipt(_)) => Retry::Never,
@@ -119,6 +121,11 @@ impl SendError {
     fn fate(&self) -> &'static str {
         if self.may_be_stored() { "the file may be stored or not" } else { "the file is not stored" }
     }
+}
+
+/// Whether a proxy says so because it lost the server: 502 or 504 of HTTP. What the server has done is not known.
+fn is_of_proxy(code: Code) -> bool {
+    matches!(code, Code(502 | 504))
 }
 
 impl From<SourceError> for SendError {
@@ -196,6 +203,15 @@ mod tests {
             assert_eq!(error.retry(), Retry::Never);
             assert!(error.to_string().contains("%INTERFACE"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_a_server_that_it_lost_is_a_passing_failure_with_an_unknown_outcome() {
+        for code in [502, 504] {
+            let error = refused(Code(code), None);
+            assert_eq!((error.retry(), error.may_be_stored()), (Retry::Counted, true), "{code}");
+        }
+        assert_eq!((refused(Code(501), None).retry(), refused(Code(501), None).may_be_stored()), (Retry::Never, false));
     }
 
     #[test]
