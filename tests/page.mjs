@@ -54,13 +54,13 @@ class Server {
 
 class Proxy {
   isDown = false;
-  // What comes is neither carried nor read, as after a silent loss of the network.
+  // The proxy neither reads nor forwards, as after a silent loss of the network.
   isDead = false;
-  // The most that goes to the server in a second, over all connections.
+  // The most bytes a second to the server, over all connections.
   rate = Infinity;
-  // After so many further bytes to the server, every connection is reset, once.
+  // After this many further bytes to the server, every connection is reset, once.
   cutAfter = Infinity;
-  // Resets the connection in the place of the next answers.
+  // Resets the connection instead of forwarding the next answers.
   swallowedAnswers = 0;
   bytes = 0;
   connections = new Set();
@@ -87,7 +87,7 @@ class Proxy {
       for (const socket of pair) if (!socket.destroyed) socket.resetAndDestroy();
     };
     for (const socket of pair) socket.on('error', end);
-    // What the server said last still arrives.
+    // The server's last bytes still arrive.
     server.on('close', () => client.destroySoon());
     client.on('close', () => (client.readableEnded ? this.connections.delete(pair) : end()));
     client.on('data', chunk => {
@@ -113,7 +113,7 @@ class Proxy {
     server.on('end', () => client.end());
   }
 
-  // Waits until so many bytes went to the server.
+  // Waits until this many bytes went to the server.
   async carried(bytes) {
     const deadline = performance.now() + PATIENCE;
     while (this.bytes < bytes) {
@@ -149,7 +149,7 @@ after(async () => {
   fs.rmSync(home, {recursive: true, force: true});
 });
 
-// A test with a server, a proxy and a page of its own. What the page breaks in its policy, or throws, fails the test.
+// A test with its own server, proxy and page. A violation of the page's policy, or an exception in it, fails the test.
 function pageTest(name, options, body) {
   if (!body) [options, body] = [{}, options];
   test(name, {timeout: 4 * PATIENCE}, async () => {
@@ -174,11 +174,11 @@ function pageTest(name, options, body) {
   });
 }
 
-// ---- What the tests send and see.
+// ---- Files to send, and states to see.
 
 let folders = 0;
 
-// Writes files below a new folder; the paths in the order of the names.
+// Writes files into a new folder. Returns the paths in the order of the names.
 function writeFiles(contents) {
   const folder = path.join(home, `files${++folders}`);
   return Object.entries(contents).map(([name, content]) => {
@@ -199,7 +199,7 @@ async function waitForPercent(page, least) {
   await page.waitForFunction(least => document.getElementById('bar').ariaValueNow >= least, least);
 }
 
-// Drops files and folders of the disk, as a file manager does.
+// Drops files and folders from the disk, as a file manager does.
 async function drop(page, context, files) {
   const devtools = await context.newCDPSession(page);
   const data = {items: [], files, dragOperationsMask: 1};
@@ -316,7 +316,7 @@ pageTest('a file that is too large is refused, and the others are stored', async
   assert.deepEqual(server.names(), ['small.txt']);
 });
 
-// What a proxy or another server may answer. The words are those that a person needs.
+// Answers of proxies and other servers, and the message for each.
 const STATUSES = {
   400: 'not accepted', 403: 'not allowed', 408: 'too slow', 409: 'name in use', 411: 'length missing', 412: 'name taken',
   413: 'too large', 415: 'encoded on the way', 417: 'refused', 421: 'wrong address', 422: 'damaged on the way',
@@ -406,7 +406,7 @@ pageTest('when the browser is online again, the page does not wait', async ({pag
   await context.setOffline(true);
   await choose(page, writeFiles({'a.txt': 'a'}));
   await page.locator('#hold-text', {hasText: 'This device is offline'}).waitFor();
-  // By now the next try is half a minute away.
+  // The next try is now half a minute away.
   await page.evaluate(() => { hold.until = performance.now() + 1e6; });
   await context.setOffline(false);
   await headline(page, 'The file is stored');
@@ -426,7 +426,7 @@ pageTest('a server that is killed and started again gets every file once', async
 });
 
 pageTest('a small file whose answer is lost is not stored twice', async ({page, proxy, server}) => {
-  // On a connection that was used before, the browser itself sends the request again.
+  // On a connection that was used before, the browser sends the request again by itself.
   proxy.cut();
   proxy.swallowedAnswers = 1;
   await choose(page, writeFiles({'a.txt': 'content'}));

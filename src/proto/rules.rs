@@ -1,30 +1,30 @@
-//! What a server lets its clients ask for.
+//! The rules of a server for requests.
 //!
-//! Values and their reasons in words. Knows nothing of the conversation.
+//! Values, and refusals with their reasons. Does not know the conversation.
 
 use super::{Code, NamePolicy, OnExists, Refusal, Request, Web};
 
 /// The rules of all conversations of a server. They are passed to each call, so that no conversation holds a copy.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Which names are refused.
+    /// The policy for names.
     pub names: NamePolicy,
-    /// What to do when a name is taken and the request does not say.
+    /// What to do if a name is taken and the request does not say.
     pub on_exists: OnExists,
-    /// Accept only uploads whose end can be told from a broken connection.
+    /// Accept only uploads whose end differs from a broken connection.
     pub require_size: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
-    /// Whom HTTP serves, and with which page.
+    /// The visitors that HTTP serves, and the page.
     pub web: Web,
-    /// The time of day, in seconds since the epoch: answers of HTTP tell it.
+    /// The time of day for HTTP answers, in seconds since the epoch.
     pub now: u64,
-    /// The server is shutting down: uploads that have begun are finished, and no further request is taken.
+    /// The server is shutting down: running uploads finish, and further requests are refused.
     pub is_draining: bool,
 }
 
 impl Rules {
-    /// Why `request` is forbidden, if it is.
+    /// The refusal of `request`, if it is forbidden.
     pub(super) fn forbid(&self, request: &Request) -> Option<Refusal> {
         let replaces = request.on_exists == Some(OnExists::Replace) && self.on_exists != OnExists::Replace;
         if self.require_size && !request.dialect.is_framed() {
@@ -40,7 +40,7 @@ impl Rules {
         }
     }
 
-    /// Whether a file of `size` bytes is larger than the server takes.
+    /// Whether a file of `size` bytes is larger than the server accepts.
     pub(super) fn is_too_large(&self, size: u64) -> bool {
         self.max_file_size.is_some_and(|max| size > max)
     }
@@ -50,7 +50,7 @@ impl Rules {
         self.max_file_size.map_or(u64::MAX, |max| max.saturating_sub(size))
     }
 
-    /// The refusal of a file that is larger.
+    /// The refusal of a file that is too large.
     pub(super) fn too_large(&self) -> Refusal {
         let max = self.max_file_size.unwrap_or(u64::MAX);
         Refusal::new(Code::TOO_LARGE, format!("the file is larger than {max} bytes, the most that this server takes"))

@@ -1,33 +1,33 @@
 //! The server: one thread, one poll, and the turn that drives everything.
 //!
 //! ```text
-//!   +--> poll     asleep: not at all while anybody is ready, else until an event
-//!   |    absorb   an event sets flags; who could get further ------> into the ready queue
-//!   |    settle   what the disk has done; who has something to say -> into the ready queue
-//!   |    serve    who waited for room to begin a file, if there is some; then
-//!   |             who stood in it by then, once each --> wait, yield (back into it), close
-//!   |    expire   who was late when the poll was asked, and is not ready --> the same
-//!   |    echo     datagrams, so many; more are remembered
-//!   +--- accept   newcomers, so many, while there is room ---------> into the ready queue
+//!   +--> poll     sleeps until an event, but not while a connection is ready
+//!   |    absorb   events set flags; connections that could make progress --> into the ready queue
+//!   |    settle   results of the disk; connections that have a reply ------> into the ready queue
+//!   |    serve    connections that waited for room to begin a file, if there is some; then
+//!   |             those in the ready queue, once each --> wait, yield (back into it), close
+//!   |    expire   connections that were late before the poll, and are not ready --> the same
+//!   |    tend     once a minute: the store's own files
+//!   |    echo     a bounded number of datagrams; more are remembered
+//!   +--- accept   a bounded number of connections, while there is room ------> into the ready queue
 //! ```
 //!
-//! One turn does each of these once, in this order, and the order is what makes it right:
+//! One turn does each of these once, and the order makes it correct:
 //!
-//! * **Nothing is closed in `absorb`.** An event that was told for one connection can only find that connection, or
-//!   nobody.
-//! * **Nothing is accepted before all are served**, so nobody can get the slot of a connection that still has an event
-//!   coming.
-//! * **`expire` comes after `serve`** and judges by the moment before the poll: what a client had sent by then has been
-//!   read. However long the process was stopped, nobody pays for it but the process.
-//! * **Everything is bounded**: a visit, a turn's bytes, datagrams, newcomers. What is left over is remembered, because
-//!   no event will tell of it again, and a turn that has left something over does not sleep.
+//! * **Nothing is closed in `absorb`.** An event for one connection can only find that connection, or none.
+//! * **Nothing is accepted before all are served**, so a new connection cannot get the slot of one that still has an event in
+//!   the batch.
+//! * **`expire` comes after `serve`** and compares deadlines with the moment before the poll: the bytes that a client had sent
+//!   by then have been read. However long the process was stopped, no client is charged for it.
+//! * **Everything is bounded**: a visit, a turn's bytes, datagrams, new connections. Unfinished work is remembered, because no
+//!   event will report it again, and the next poll does not sleep.
 //!
-//! The first deadline is an event like any other: a timer of the kernel's tells it. A signal interrupts the poll (EINTR),
-//! which is an empty batch; a disk is waited for by a thread of its own, which wakes the poll (`store::committer`). Nothing
-//! that a peer, the disk or the network does ends the loop.
+//! The first deadline is an event like any other, from a kernel timer. A signal interrupts the poll (EINTR), which is an
+//! empty batch. Other threads wait for the disk, and wake the poll (`store::committer`). Nothing that a peer, the disk or
+//! the network does ends the loop.
 //!
-//! Knows when things are done, and nothing of how: what a connection says is [`crate::proto`]'s, how bytes move is
-//! [`crate::net`]'s and [`crate::store`]'s, who is next is [`Connections`]'.
+//! Knows when each step happens, but not how: the conversation is [`crate::proto`]'s, moving bytes is [`crate::net`]'s and
+//! [`crate::store`]'s, the next connection is [`Connections`]'.
 
 mod acceptor;
 pub mod config;
@@ -68,18 +68,18 @@ pub use story::Stats;
 /// Datagrams answered in one turn: a full batch or a few, so that a flood leaves the uploads most of the time.
 const DATAGRAMS_PER_TURN: usize = 64;
 
-/// The tokens below this one are the listeners', in order; those from 2^32 on are connections'.
+/// Smaller tokens are those of the listeners, in order; tokens from 2^32 on are those of connections.
 const ECHO: Token = Token(u32::MAX as usize - 1);
 const SIGNALS: Token = Token(u32::MAX as usize);
-/// Some uploads are published.
+/// The token of the committer, which has published uploads.
 const SETTLED: Token = Token(u32::MAX as usize - 2);
-/// The first deadline has come.
+/// The token of the timer for the first deadline.
 const TIMER: Token = Token(u32::MAX as usize - 3);
 
 /// A socket that the server has bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Takes uploads.
+    /// Accepts uploads.
     Tcp(SocketAddr),
     /// Echoes datagrams.
     Udp(SocketAddr),
@@ -94,16 +94,16 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// How a server came to its end.
+/// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that ran was finished.
+    /// Every upload finished.
     Clean,
     /// Uploads were cut off.
     Aborted,
 }
 
-/// A bound server that runs when it is told to.
+/// A bound server. [`Server::run`] serves.
 ///
 /// ```
 /// use intake::server::config::{Config, Udp};
@@ -117,9 +117,9 @@ pub enum Outcome {
 ///     ..Config::default()
 /// };
 /// let server = Server::bind(&config)?;
-/// let [Endpoint::Tcp(addr)] = server.endpoints() else { panic!("one was asked for") };
-/// assert_ne!(addr.port(), 0, "who asks for any port is told which");
-/// // server.run()? serves until a signal asks for the end.
+/// let [Endpoint::Tcp(addr)] = server.endpoints() else { panic!("one socket was bound") };
+/// assert_ne!(addr.port(), 0, "the actual port is reported");
+/// // server.run()? serves until a signal ends it.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server {
@@ -129,16 +129,16 @@ pub struct Server {
     acceptor: Acceptor,
     endpoints: Vec<Endpoint>,
     echo: Option<Echo>,
-    /// Remembered like any other readiness.
+    /// The readiness of the echo, remembered like any other.
     echo_is_ready: bool,
     signals: Signals,
     timer: Timer,
     partial_ttl: Duration,
-    /// When the store is to look after its own files again.
+    /// When the store must tend its own files again.
     tend_at: Moment,
     shutdown_timeout: Duration,
     shutdown: Shutdown,
-    /// As the last turn read it.
+    /// The clock, as read by the last turn.
     clock: Clock,
 }
 
@@ -153,7 +153,7 @@ impl Server {
     /// Opens the directory, binds the sockets, and starts to catch signals.
     ///
     /// # Errors
-    /// [`StartError`], in words for whoever started it.
+    /// [`StartError`], with a message for the operator.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
@@ -196,8 +196,7 @@ impl Server {
         if let Some(echo) = &mut echo {
             poll.registry().register(echo, ECHO, Interest::READABLE)?;
         }
-        // Every source fits into one batch: whatever the kernel knows when it is asked is known to us before anybody is
-        // called late.
+        // One batch holds an event of every source, so that all events are known before a connection counts as late.
         let events = Events::with_capacity(max_connections + endpoints.len() + 3);
         let now = net::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
@@ -219,7 +218,7 @@ impl Server {
         })
     }
 
-    /// Has the story of every connection told from now on.
+    /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.connections.trace_to(tracer);
     }
@@ -229,10 +228,10 @@ impl Server {
         &self.endpoints
     }
 
-    /// Serves until a signal asks for the end.
+    /// Serves until a signal ends it.
     ///
     /// # Errors
-    /// What the poll says: without it there is no server. Nothing that a peer, the disk or the network does ends it.
+    /// The error of the poll, without which there is no server. Nothing that a peer, the disk or the network does ends it.
     pub fn run(mut self) -> io::Result<Outcome> {
         loop {
             if let Some(outcome) = self.turn()? {
@@ -249,7 +248,7 @@ impl Server {
         let timeout = self.timeout()?;
         log::logger().flush();
         match self.poll.poll(&mut self.events, timeout) {
-            // The batch is empty then: the next turn asks again.
+            // An interrupted poll has an empty batch. The next turn polls again.
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -265,8 +264,7 @@ impl Server {
         Ok(self.outcome())
     }
 
-    /// How long the poll may sleep: not at all while there is something to do, else until an event comes. One is the first
-    /// deadline.
+    /// How long the poll may sleep: not at all while there is work, else until an event. The first deadline is one.
     fn timeout(&mut self) -> io::Result<Option<Duration>> {
         let now = self.clock.now;
         let deadline = self.first_deadline();
@@ -289,7 +287,7 @@ impl Server {
         deadlines.into_iter().flatten().fold(self.tend_at, Moment::min)
     }
 
-    /// Events only set flags and line up.
+    /// Events only set flags and queue their connections.
     fn absorb(&mut self) {
         let mut signalled = false;
         for event in &self.events {
@@ -323,7 +321,7 @@ impl Server {
         }
     }
 
-    /// The first time: stops accepting, and lets uploads that have begun finish. The second time: ends at once.
+    /// The first signal stops accepting and lets running uploads finish. The second one ends the server at once.
     fn stop(&mut self) {
         self.shutdown = match self.shutdown {
             Shutdown::NotAsked => {
@@ -356,7 +354,7 @@ impl Server {
             Shutdown::By(at) => at <= self.clock.asked,
             Shutdown::AtOnce => true,
         };
-        // Lingering connections do not delay the end. What the disk still has to do for a later resume does.
+        // Lingering connections do not delay the end. Jobs of the disk for a later resume do.
         let all_is_done = self.connections.are_lingering() && self.connections.store().is_idle();
         let cut_off = (all_is_done || patience_is_over).then(|| self.connections.abort(self.clock))?;
         Some(if cut_off == 0 { Outcome::Clean } else { Outcome::Aborted })
@@ -397,11 +395,11 @@ impl Server {
     }
 }
 
-/// Makes the poll return. It cannot fail for good: an eventfd that is full wakes as well.
+/// Makes the poll return. A full eventfd is no failure: it wakes the poll as well.
 fn wake(waker: &Waker) {
     while let Err(error) = waker.wake() {
         if error.kind() != io::ErrorKind::Interrupted {
-            return log::error!("the loop cannot be woken; what has settled is told at its next turn: {error}");
+            return log::error!("cannot wake the event loop; receipts wait for its next turn: {error}");
         }
     }
 }

@@ -1,43 +1,43 @@
-//! The uploads with a resume id that were published last, for clients that ask again because their receipt was lost.
+//! The last published uploads with a resume id, for clients that ask again because their receipt was lost.
 //!
-//! Such a client comes back on another connection, and asks for the same upload. By then the upload may be published, and
-//! nothing is left to be resumed: sent again, it would be stored a second time. So the last ones are remembered. Knows what
-//! clients asked for, and nothing of files.
+//! Such a client asks for the same upload on another connection. By then the upload may be published, and nothing is left
+//! to resume: sent again, it would be stored a second time. So the last uploads are remembered. Knows the requests of
+//! clients, but no files.
 
 use std::collections::VecDeque;
 
 use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId};
 use crate::store::Mark;
 
-/// How many are remembered.
+/// How many uploads are remembered.
 const REMEMBERED_MAX: usize = 256;
 
-/// The resumable uploads that were published last.
+/// The last published uploads that could be resumed.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// The oldest first.
+    /// The uploads, the oldest first.
     uploads: VecDeque<Upload>,
 }
 
-/// An upload that is published.
+/// A published upload.
 #[derive(Debug)]
 pub struct Upload {
-    /// Under which it could be resumed.
+    /// The id under which it could be resumed.
     pub id: ResumeId,
-    /// The name that was asked for.
+    /// The requested name.
     pub name: Name,
-    /// All of its content.
+    /// The digest state of the whole content.
     pub held: Held,
     /// The digest of its content.
     pub digest: Digest,
-    /// The name that it got.
+    /// The name under which it is stored.
     pub stored: Name,
     /// The mark of its file.
     pub mark: Mark,
 }
 
 impl Published {
-    /// An upload was published. The oldest one is forgotten if there are too many.
+    /// Remembers a published upload, and forgets the oldest one if there are too many.
     pub fn remember(&mut self, upload: Upload) {
         if self.uploads.len() == REMEMBERED_MAX {
             self.uploads.pop_front();
@@ -45,7 +45,7 @@ impl Published {
         self.uploads.push_back(upload);
     }
 
-    /// What was published for a request that is the same: id, name, size and, as far as it is known, digest.
+    /// The published upload of the same request: the same id, name, size and, as far as it is known, digest.
     pub fn find(&self, request: &Request) -> Option<&Upload> {
         self.uploads.iter().rev().find(|upload| {
             let is_same = Some(&upload.id) == request.resume.as_ref()
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_request_finds_what_was_published_and_no_other_does() {
+    fn only_the_same_request_finds_a_published_upload() {
         let mut published = Published::default();
         let known = Promise::Known(Digest::Crc32c(7));
         published.remember(Upload { stored: name("a.1"), ..upload("x") });

@@ -1,13 +1,13 @@
 //! An offset survives a power cut: uploads under ids of the server's making, over a simulated disk that forgets.
 //!
 //! Several clients create uploads, ask for their offsets, append at them, break off, send content with a wrong checksum, and
-//! finish. Each request goes to the store as the table at [`Store`] says. The same day is played again and again, and each
+//! finish. Each request goes to the store as in the table at [`Store`]. The same day is played again and again, and each
 //! time the power is cut before another step of the disk. Afterwards:
 //!
-//! - each upload whose id was told is found by its id with the offset and the size that were told, or published;
+//! - each upload whose id was told is published, or found by its id with the promised offset and size;
 //! - its content up to the offset is right, and so is the state of its digest;
-//! - every stored file that was told is there, and every final name belongs to a whole upload;
-//! - the next server brings all of them to their end.
+//! - every file with a receipt is stored, and every final name belongs to a whole upload;
+//! - the next server completes all of them.
 //!
 //! Each [`Mistake`] is planted once, and the same checks must find it.
 
@@ -21,13 +21,13 @@ use crate::wire::Chance;
 
 // ---- the clients -----------------------------------------------------------------------------------------------------
 
-/// A client, and the request of it that the server has.
+/// A client and its current request.
 struct Client {
     upload: Rc<Upload>,
     id: Option<ResumeId>,
-    /// What it was told.
+    /// The promises that it was given.
     told: Told,
-    /// The disk has it, and its answer is not sent yet.
+    /// A job of the disk, whose answer is not sent yet.
     pending: Option<Pending>,
     is_over: bool,
 }
@@ -36,21 +36,21 @@ struct Upload {
     name: Name,
     content: Vec<u8>,
     promise: Option<Promise>,
-    /// The creation tells the size.
+    /// The size is given at the creation.
     has_size: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Told {
-    /// With the first one, the id.
+    /// The last offset. The first one comes with the id.
     offset: Option<u64>,
-    /// The server has taken the size.
+    /// The server has confirmed the size.
     size: bool,
     stored: Option<String>,
 }
 
 enum Pending {
-    /// `size`: the answer also says that the size was taken.
+    /// `size`: the answer also confirms the size.
     Hold {
         partial: ForgetfulPartial,
         size: bool,
@@ -86,7 +86,7 @@ impl Client {
         Self { upload, id: None, told: Told::default(), pending: None, is_over: false }
     }
 
-    /// Sends its next request, and the server does what can be done at once.
+    /// Sends the next request, and does what the server can do at once.
     fn act(&mut self, token: Token, store: &mut ForgetfulStore, chance: &Chance) {
         let outcome = match self.id.clone() {
             None => self.create(token, store),
@@ -141,7 +141,7 @@ impl Client {
         match chance.below(6) {
             0 => self.hold(token, partial, tells_size, store),
             1 => {
-                // Its checksum will turn out to be wrong.
+                // The checksum of this piece will be wrong.
                 partial.append(&vec![0; piece.len()])?;
                 if store.has(Mistake::CheckpointBeforeChecksum) {
                     partial.checkpoint(upload.hasher(at).as_ref());
@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// The disk is done, and the answer is sent.
+    /// Sends the answer after the disk is done.
     fn settle(&mut self, done: Done) {
         match (done, self.pending.take()) {
             (Done::Held(Ok(())), Some(Pending::Hold { partial, size })) => {
@@ -193,19 +193,19 @@ impl Client {
         }
     }
 
-    /// Whether the disk has failed it, so that nothing is promised any more.
+    /// Whether the disk has failed for this upload, so that no promise holds any more.
     fn was_given_up(&self, disk: &ForgetfulDisk) -> bool {
         self.id.as_ref().is_some_and(|id| disk.has_ended(id.as_str()))
     }
 
-    /// What is wrong with its upload on a disk that is found after `disk`, if anything.
+    /// Checks the promises on `state`, which survived of `disk`.
     fn check(&self, disk: &ForgetfulDisk, state: &State) -> Result<(), String> {
         let (upload, name) = (&*self.upload, &self.upload.name);
         if let Some(stored) = &self.told.stored {
             let is_there = state.content(Place::Uploads, stored) == Some(&upload.content);
             return is_there
                 .then_some(())
-                .ok_or_else(|| format!("{name} was told as stored, and {stored} is not that"));
+                .ok_or_else(|| format!("{name} got a receipt, but {stored} is not that upload"));
         }
         let (Some(id), Some(told)) = (&self.id, self.told.offset) else { return Ok(()) };
         let is_published = state.content(Place::Uploads, name.as_str()).is_some();
@@ -213,15 +213,15 @@ impl Client {
             return Ok(());
         }
         let Some((_, terms, found)) = state.reopen(id) else {
-            return Err(format!("{name} was told {told}, and is gone"));
+            return Err(format!("{name} was told offset {told}, but is gone"));
         };
         let Some(Checkpoint { offset, hasher }) = found.checkpoint else { return Err(format!("{name} has no offset")) };
         let content = state.content(Place::Kept, id.as_str()).unwrap_or_default();
         if offset < told {
-            return Err(format!("{name} was told {told}, and its offset is {offset}"));
+            return Err(format!("{name} was told offset {told}, but has offset {offset}"));
         }
         if self.told.size && terms.size != Some(upload.size()) {
-            return Err(format!("{name} was told that its size was taken, and it is {:?}", terms.size));
+            return Err(format!("{name} was told that its size is known, but it is {:?}", terms.size));
         }
         let state_of = |hasher: Option<Hasher>| hasher.map(|hasher| hasher.state());
         let is_right = content.get(..offset as usize) == Some(&upload.content[..offset as usize])
@@ -253,7 +253,7 @@ impl Day {
         Self { clients, disk, chance }
     }
 
-    /// The day after a power cut: the clients that were told an id go on.
+    /// The day after a power cut: every client that was told an id resumes.
     fn after(&self, state: State) -> Self {
         let chance = Chance::new(self.disk.steps().len() as u64);
         let disk = ForgetfulDisk::new(state, chance.clone(), None, None);
@@ -265,7 +265,7 @@ impl Day {
         Self { clients: clients.collect(), disk, chance }
     }
 
-    /// Plays it to its end, or until the power is cut.
+    /// Plays the day to its end, or until the power is cut.
     fn play(mut self) -> Self {
         until_the_power_is_cut(|| {
             let mut store = ForgetfulStore::new(&self.disk, true);
@@ -285,7 +285,7 @@ impl Day {
             }
             panic!("the day does not come to an end");
         });
-        // Without power nothing is tidied up.
+        // After a power cut nothing is cleaned up.
         self.clients.iter_mut().for_each(|client| std::mem::forget(client.pending.take()));
         self
     }
@@ -298,14 +298,14 @@ impl Day {
                 .clients
                 .iter()
                 .any(|client| name.starts_with(client.upload.name.as_str()) && bytes == Some(&client.upload.content));
-            is_whole.then_some(()).ok_or_else(|| format!("{name} has a final name, and is no whole upload"))
+            is_whole.then_some(()).ok_or_else(|| format!("{name} has a final name, and is not a whole upload"))
         })
     }
 }
 
 // ---- what must hold --------------------------------------------------------------------------------------------------
 
-/// What is wrong after a cut before the step `cut`.
+/// Cuts the power before step `cut`, and checks all that may survive.
 fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     let day = Day::new(plan);
     day.disk.cut_power_at(cut);
@@ -313,28 +313,28 @@ fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     for state in remains(&day.disk) {
         day.check(&state)?;
     }
-    // A server that was killed, and one that has lost its power.
+    // A server that was killed, and one that lost its power.
     [0, 4].into_iter().filter_map(|number| remains(&day.disk).nth(number)).try_for_each(|state| {
         let next = day.after(state).play();
         let state = next.disk.state();
         day.check(&state)?;
         let is_stored = |client: &Client| state.content(Place::Uploads, client.upload.name.as_str()).is_some();
         match next.clients.iter().find(|client| !is_stored(client) && !client.was_given_up(&day.disk)) {
-            Some(client) => Err(format!("{} was not brought to its end", client.upload.name)),
+            Some(client) => Err(format!("{} was not completed", client.upload.name)),
             None => Ok(()),
         }
     })
 }
 
-/// What is found wrong, wherever the power is cut, and where. Until its fault a day is as one without.
+/// Cuts the power at every step, and returns the first violation. Up to the step of its fault, a day is as one without it.
 fn violation(plan: Plan) -> Option<String> {
     violation_at(plan, 1)
 }
 
-/// As [`violation`], at every such cut only.
+/// As [`violation`], but cuts only at every `every`th step.
 fn violation_at(plan: Plan, every: usize) -> Option<String> {
     let steps = Day::new(plan).play().disk.steps();
-    let first = plan.fault.map_or(0, |fault| fault.step(&steps).expect("what is to fail is done"));
+    let first = plan.fault.map_or(0, |fault| fault.step(&steps).expect("the operation that fails is part of the day"));
     (first + plan.seed as usize % every..=steps.len()).step_by(every).find_map(|cut| {
         let error = check_cut(plan, cut).err()?;
         Some(format!("{plan:?}, cut after {cut} of {} steps, the next {:?}: {error}", steps.len(), steps.get(cut)))
@@ -392,7 +392,7 @@ fn an_offset_that_is_told_before_its_sync_is_found() {
 }
 
 #[test]
-fn an_offset_of_which_a_part_is_not_synced_is_found() {
+fn an_offset_that_is_synced_only_in_part_is_found() {
     for mistake in [Mistake::NoKeptSync, Mistake::NoClaimSync, Mistake::ToldStateOverwritten] {
         assert_found(mistake, "was told");
     }
@@ -409,6 +409,6 @@ fn content_that_counts_before_its_checksum_was_compared_is_found() {
 }
 
 #[test]
-fn a_record_that_goes_before_the_file_has_its_final_name_is_found() {
+fn a_record_that_is_removed_before_the_publish_is_found() {
     assert_found(Mistake::RecordRemovedFirst, "is gone");
 }

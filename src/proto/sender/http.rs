@@ -1,7 +1,7 @@
-//! The answers of a server of HTTP: what each of them makes of its upload.
+//! The answers of an HTTP server, and the outcome of an upload for each.
 //!
-//! A server of this protocol gives the receipt, or the refusal, as the first line of the body. Of others only the status is
-//! known. RFC 9110 has what the statuses say, RFC 9112 when the connection can be used for another request.
+//! A server of this project sends the receipt, or the refusal, as the first line of the body. Other servers send only a
+//! status. RFC 9110 defines the statuses, RFC 9112 when the connection can carry another request.
 
 use super::{Answered, Failure, Outcome, Phase, Sender, Stored, Upload};
 use crate::proto::dialect::{Answer, Heard, decode};
@@ -20,29 +20,29 @@ impl Sender {
         }
     }
 
-    /// One that was not asked for, or comes late, says nothing.
+    /// A `100 Continue` that was not asked for, or comes late, has no effect.
     pub(super) fn hear_continue(&mut self) {
         if self.uploads.front().is_some_and(Upload::waits_for_ok) {
             self.hear_ok(0);
         }
     }
 
-    /// The stream has ended, and with it an answer that has begun.
+    /// Ends an answer that has begun at the end of the stream.
     pub(super) fn end_answers(&mut self, is_clean: bool) {
         if let Some(answer) = self.answers.end_of_stream(is_clean) {
             self.hear_answer(&answer);
         }
     }
 
-    /// An answer without a request says that the server gives up the connection, such as 408 to one that is idle.
+    /// An answer without a request means that the server gives up the connection, such as 408 on an idle one.
     fn hear_answer(&mut self, answer: &Answer) {
         let upload = self.uploads.pop_front();
         self.outcomes.extend(upload.as_ref().map(|upload| upload.judge(answer)));
         match upload {
-            // It closes, and so does not wait for the end of the other side.
+            // The server closes, and does not wait for this side's end.
             Some(Upload { is_whole: true, .. }) if self.is_last_begun => self.phase = Phase::HalfClosed,
             Some(Upload { is_whole: true, .. }) if !answer.is_last => {}
-            // Where content was announced and is not sent, nobody can tell where the next request begins.
+            // Without the announced content, the server cannot know where the next request begins.
             _ => self.end_with(Failure::Unserved),
         }
     }
@@ -67,7 +67,7 @@ impl Upload {
     }
 }
 
-/// The line of a server of this protocol.
+/// The reply line of a server of this project.
 fn reply(answer: &Answer) -> Option<Reply> {
     let line = answer.words.split(|byte| *byte == b'\n').next()?;
     Reply::parse(line).ok()
@@ -87,7 +87,7 @@ fn refusal(answer: &Answer) -> Refusal {
     Refusal { retry_seconds: *retry_seconds, ..Refusal::new(Code(*status), words) }
 }
 
-/// The name at the end of a URL, if it is one.
+/// The name at the end of a URL, if it is valid.
 fn name_in(location: &str) -> Option<Name> {
     let path = location.split(['?', '#']).next()?;
     let (_, last) = path.rsplit_once('/')?;
@@ -137,7 +137,7 @@ mod tests {
         sender
     }
 
-    /// An upload: what the server says before and after the content, how it ends, and whether another may be begun.
+    /// An upload: the server's answers before and after the content, the end, and whether another upload may begin.
     struct Script {
         request: Request,
         before: &'static str,
@@ -147,7 +147,7 @@ mod tests {
         may_begin: bool,
     }
 
-    /// Plays `script`, what the server says in pieces that end at `cuts`.
+    /// Plays `script`, with the server's bytes cut at `cuts`.
     fn play(script: &Script, cuts: &[usize]) -> (Option<Outcome>, bool) {
         let mut sender = begun(&script.request);
         run(&mut sender, 100);
@@ -210,7 +210,7 @@ mod tests {
             script(known(Dialect::Http), answer("201 Created", &checked), End::Open, stored(Some(sha256())), true),
             last(answer("201 Created\r\nConnection: close", "done 12 - a.1\n"), End::Stream, stored(None)),
             last("HTTP/1.1 200 OK\r\n\r\ndone 12 - a.1\n".into(), End::Stream, stored(None)),
-            // The end of the stream ends this answer, and a reset may have cut it.
+            // The end of the stream ends this answer, so a reset may have cut it.
             last("HTTP/1.1 200 OK\r\n\r\ndone 12 - a.1\n".into(), End::Reset, failed(Failure::Unknown)),
             one(answer("201 Created", "done 11 - a\n"), failed(wrong_receipt(11))),
             script(
@@ -258,7 +258,7 @@ mod tests {
             last("ok".into(), End::Open, failed(Failure::Foreign)),
             last("no 403 HTTP is not spoken here\n".into(), End::Open, failed(Failure::Foreign)),
             last("SSH-2.0-x\r\n".into(), End::Open, failed(Failure::Foreign)),
-            // One that comes although nobody waits for it.
+            // `100 Continue` that nobody waits for.
             one(["HTTP/1.1 100 Continue\r\n\r\n", &answer("200 OK", "done 12 - a.1\n")].concat(), stored(None)),
         ]
     }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_over_the_wire_is_the_same_in_every_piece() {
+    fn the_sent_bytes_are_the_same_in_every_piece() {
         let put = format!("PUT /in/a%20b.txt HTTP/1.1\r\n{HOST}");
         // `printf 'twelve bytes' | openssl dgst -sha256 -binary | base64`.
         let digest = "Repr-Digest: sha-256=:1M4sUnr+Z0x6CGvXTiVgGePV3Nsx7rbqre9a2oxDg7k=:\r\n";
@@ -404,7 +404,7 @@ mod tests {
             sender.end_of_burst();
             assert!(!sender.awaits_continue());
             assert!(run(&mut sender, 5).contains("twelve bytes"));
-            // It comes after all.
+            // A late `100 Continue`.
             sender.receive(b"0 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
             assert!(matches!(sender.outcome(), Some(Ok(Stored::Answered(_)))));
         }
@@ -419,7 +419,7 @@ mod tests {
         sender.content(&CONTENT[..5]);
         sender.receive(answer("413 Large", "no 413 large\n").as_bytes());
         assert_eq!((sender.outcome(), sender.step()), (refused(413, None, "large"), Step::Over));
-        // What had been read for sending meanwhile.
+        // Content that was read in the meantime.
         sender.content(&CONTENT[5..]);
         assert_eq!(sender.step(), Step::Over);
     }
@@ -436,7 +436,7 @@ mod tests {
             sender.receive(answer("201 Created", "done 12 - a.1\n").as_bytes());
             assert_eq!(sender.outcome(), stored(None));
         }
-        // Servers say so to a connection that is idle for too long.
+        // The answer of many servers on an idle connection.
         sender.receive(answer("408 Request Timeout\r\nConnection: close", "").as_bytes());
         assert_eq!((sender.outcome(), sender.step()), (None, Step::Over));
     }
