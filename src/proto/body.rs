@@ -10,9 +10,11 @@
 
 pub(super) mod chunked;
 
+use std::borrow::Cow;
+
 use chunked::Trailers;
 
-use super::dialect::Chunks;
+use super::dialect::{Chunks, Found, Splitter};
 use super::number::parse_number;
 use super::request::Promise;
 use super::{Algorithm, Code, Digest, Hasher, Refusal};
@@ -30,6 +32,8 @@ pub(super) struct Body {
 struct Framed {
     framing: Framing,
     chunks: Chunks,
+    /// The content is a form, of files in parts.
+    form: Option<Splitter>,
     check: Option<Box<Check>>,
 }
 
@@ -63,7 +67,11 @@ struct Check {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// Bytes of the file.
-    Content(&'a [u8]),
+    Content(Cow<'a, [u8]>),
+    /// In a form: a file begins, under this name, which is not looked at yet.
+    File(Vec<u8>),
+    /// In a form: the file has ended.
+    EndOfFile,
     /// No more bytes belong to it.
     End(End),
 }
@@ -84,7 +92,14 @@ impl Body {
     pub(super) fn framed(size: Option<u64>, promise: Option<Promise>, chunks: Chunks) -> Self {
         let framing = size.map_or_else(|| Framing::ChunkSize(Line::default()), Framing::Sized);
         let check = promise.map(|promise| Check { hasher: Hasher::new(promise.algorithm()), promise });
-        Self { received: 0, framed: Some(Box::new(Framed { framing, chunks, check: check.map(Box::new) })) }
+        Self { received: 0, framed: Some(Box::new(Framed { framing, chunks, form: None, check: check.map(Box::new) })) }
+    }
+
+    /// A form of `size` bytes, or in chunks.
+    pub(super) fn form(size: Option<u64>, splitter: Splitter) -> Self {
+        let mut body = Self::framed(size, None, Chunks::Http);
+        body.framed.as_mut().expect("it is framed").form = Some(splitter);
+        body
     }
 
     /// Content that ends with the stream.
@@ -136,7 +151,13 @@ impl Body {
     /// The bytes of content still to come that may be spliced: no digest is computed over them, and nothing but content
     /// comes before their end.
     pub(super) fn spliceable(&self) -> u64 {
-        if self.framed.as_ref().is_some_and(|framed| framed.check.is_some()) { 0 } else { self.left() }
+        let is_looked_at = |framed: &Framed| framed.check.is_some() || framed.form.is_some();
+        if self.framed.as_deref().is_some_and(is_looked_at) { 0 } else { self.left() }
+    }
+
+    /// Whether a file of the form has begun.
+    pub(super) fn has_files(&self) -> bool {
+        self.framed.as_ref().and_then(|framed| framed.form.as_ref()).is_some_and(Splitter::has_files)
     }
 
     /// `count` bytes of [`Body::spliceable`] were spliced into the file.
@@ -150,11 +171,13 @@ impl Body {
     /// Takes the next piece from the front of `input`. `None`: all of `input` is taken, and more is to come.
     pub(super) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         let piece = match &mut self.framed {
-            None => content(input, u64::MAX).map(Piece::Content),
+            None => content(input, u64::MAX).map(|bytes| Piece::Content(bytes.into())),
             Some(framed) => framed.receive(input),
         };
-        if let Some(Piece::Content(bytes)) = piece {
-            self.received += bytes.len() as u64;
+        match &piece {
+            Some(Piece::Content(bytes)) => self.received += bytes.len() as u64,
+            Some(Piece::File(_)) => self.received = 0,
+            _ => {}
         }
         piece
     }
@@ -183,11 +206,54 @@ impl Framed {
     }
 
     fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+        if self.form.is_none() {
+            return self.receive_content(input).map(|piece| match piece {
+                Ok(bytes) => Piece::Content(bytes.into()),
+                Err(end) => Piece::End(end),
+            });
+        }
+        loop {
+            let before = *input;
+            match self.receive_content(input)? {
+                Ok(bytes) => {
+                    let mut rest = bytes;
+                    let piece = self.split(&mut rest);
+                    *input = &before[before.len() - input.len() - rest.len()..];
+                    if piece.is_some() {
+                        return piece;
+                    }
+                }
+                Err(End::Whole(_)) if !self.form.as_ref().is_some_and(Splitter::is_whole) => {
+                    return Some(Piece::End(broken(
+                        "the form ends before its last boundary; its last file is not stored",
+                    )));
+                }
+                Err(end) => return Some(Piece::End(end)),
+            }
+        }
+    }
+
+    /// The next piece of a form, from the front of `bytes`. What is left of them has not come yet.
+    fn split<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
+        let found = self.form.as_mut()?.receive(bytes);
+        if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
+            *left += bytes.len() as u64;
+        }
+        found.map(|found| match found {
+            Found::File(name) => Piece::File(name),
+            Found::Content(bytes) => Piece::Content(bytes),
+            Found::EndOfFile => Piece::EndOfFile,
+            Found::Broken(refusal) => Piece::End(End::Broken(refusal)),
+        })
+    }
+
+    /// The next bytes of content, or its end.
+    fn receive_content<'a>(&mut self, input: &mut &'a [u8]) -> Option<Result<&'a [u8], End>> {
         loop {
             match &mut self.framing {
                 Framing::Sized(0) => {
                     if let Some(end) = self.end_of_content() {
-                        return Some(Piece::End(end));
+                        return Some(Err(end));
                     }
                 }
                 Framing::Chunk(0) => self.framing = self.chunks.after_chunk(),
@@ -195,31 +261,31 @@ impl Framed {
                     let bytes = content(input, *left)?;
                     *left -= bytes.len() as u64;
                     self.check.iter_mut().for_each(|check| check.hasher.update(bytes));
-                    return Some(Piece::Content(bytes));
+                    return Some(Ok(bytes));
                 }
                 Framing::ChunkSize(line) => match self.chunks.framing(line.take(input, self.chunks)?) {
                     Ok(framing) => self.framing = framing,
-                    Err(words) => return Some(Piece::End(broken(words))),
+                    Err(words) => return Some(Err(broken(words))),
                 },
                 Framing::ChunkEnd(line) => match line.take(input, self.chunks)?.as_str() {
                     "" => self.framing = Framing::ChunkSize(Line::default()),
-                    _ => return Some(Piece::End(broken("a chunk is as long as its size says, and ends with CR LF"))),
+                    _ => return Some(Err(broken("a chunk is as long as its size says, and ends with CR LF"))),
                 },
                 Framing::Trailers(line, trailers) => {
                     let line = std::mem::take(line.take(input, self.chunks)?);
                     let told = trailers.told;
                     match line.as_str() {
-                        "" => return Some(Piece::End(self.end_of_trailers(told))),
+                        "" => return Some(Err(self.end_of_trailers(told))),
                         line => {
                             if let Err(words) = trailers.add(line) {
-                                return Some(Piece::End(broken(words)));
+                                return Some(Err(broken(words)));
                             }
                         }
                     }
                 }
                 Framing::Trailer(line) => {
                     let line = std::mem::take(line.take(input, self.chunks)?);
-                    return Some(Piece::End(self.trailer(&line)));
+                    return Some(Err(self.trailer(&line)));
                 }
                 Framing::Ended => return None,
             }
@@ -370,7 +436,8 @@ mod tests {
         for (mut input, rest) in [(first, second), (second, &[][..])] {
             while let Some(piece) = body.receive(&mut input) {
                 match piece {
-                    Piece::Content(bytes) => content.extend_from_slice(bytes),
+                    Piece::Content(bytes) => content.extend_from_slice(&bytes),
+                    Piece::File(_) | Piece::EndOfFile => {}
                     Piece::End(end) => return (content, Some(end), [input, rest].concat()),
                 }
             }

@@ -36,7 +36,7 @@
 //!     while let Some(event) = server.receive(&mut input, &rules) {
 //!         match event {
 //!             Event::Request(_) => server.accept(None),
-//!             Event::Content(bytes) => assert_eq!(bytes, b"hello"),
+//!             Event::Content(bytes) => assert_eq!(&*bytes, b"hello"),
 //!             Event::End(whole) => {
 //!                 server.settle(whole.ticket, Ok(&name), &rules);
 //!             }
@@ -67,6 +67,7 @@
 //! | `/put`, attributes, a name | nothing | its size or its last chunk | a receipt; then the next request may follow |
 //! | `/ask`, attributes, a name | `ok OFFSET`, before it sends | as put | as put |
 //! | HTTP: `PUT /NAME` | nothing; `100 Continue` if it expects that | its length or its last chunk | an answer with its receipt; then the next request may follow |
+//! | HTTP: `POST /`, a form | as above | each file: the next boundary | one answer with a line for each file; then as above |
 //!
 //! # Two rules
 //!

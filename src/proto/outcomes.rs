@@ -40,6 +40,8 @@ struct Replies {
     queue: VecDeque<Outcome>,
     /// The bytes that can be sent now.
     unsent: Vec<u8>,
+    /// The replies to files of a form whose one answer is still to come.
+    form: Vec<Reply>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,10 @@ enum Outcome {
     Pending(Pending),
     /// The bytes for the client.
     Known(Vec<u8>),
+    /// Of a file of a form.
+    OfFile(Reply),
+    /// The one answer for all files of a form that come before it.
+    OfForm(Voice, Saying),
 }
 
 /// A file that is whole and has no outcome yet.
@@ -58,8 +64,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// The bytes of the reply; `None` if the dialect has no reply for this outcome.
-    fn spell(&self, result: Result<&Name, &Refusal>, now: u64) -> Option<Vec<u8>> {
+    /// The reply; `None` if the dialect has no reply for this outcome.
+    fn known(&self, result: Result<&Name, &Refusal>, now: u64) -> Option<Outcome> {
         if !self.voice.manners().has_receipt {
             return None;
         }
@@ -69,25 +75,40 @@ impl Pending {
             Err(refusal) => Reply::No(refusal.clone()),
         };
         let is_last = result.is_err_and(|refusal| !refusal.code.keeps_step());
-        Some(spelled(&self.voice, &reply, Saying { now, is_last }))
+        Some(Outcome::known(&self.voice, reply, Saying { now, is_last }))
+    }
+}
+
+impl Outcome {
+    fn known(voice: &Voice, reply: Reply, saying: Saying) -> Self {
+        if voice.dialect == Dialect::HttpForm {
+            return Self::OfFile(reply);
+        }
+        let mut spelled = Vec::new();
+        voice.spell(&reply, saying, &mut spelled);
+        Self::Known(spelled)
     }
 }
 
 impl Outcomes {
     /// Queues `reply`, after all replies that are still owed.
-    pub(super) fn say(&mut self, voice: &Voice, reply: &Reply, saying: Saying) {
-        let replies = self.0.get_or_insert_default();
-        if replies.queue.is_empty() {
-            voice.spell(reply, saying, &mut replies.unsent);
-        } else {
-            replies.queue.push_back(Outcome::Known(spelled(voice, reply, saying)));
-        }
+    pub(super) fn say(&mut self, voice: &Voice, reply: Reply, saying: Saying) {
+        self.queue(Outcome::known(voice, reply, saying));
+    }
+
+    /// Queues the one answer for all files of a form, after their outcomes.
+    pub(super) fn say_form(&mut self, voice: Voice, saying: Saying) {
+        self.queue(Outcome::OfForm(voice, saying));
     }
 
     /// Queues an answer that is spelled already, after all replies that are still owed.
     pub(super) fn say_spelled(&mut self, answer: Vec<u8>) {
+        self.queue(Outcome::Known(answer));
+    }
+
+    fn queue(&mut self, outcome: Outcome) {
         let replies = self.0.get_or_insert_default();
-        replies.queue.push_back(Outcome::Known(answer));
+        replies.queue.push_back(outcome);
         replies.release();
     }
 
@@ -104,8 +125,8 @@ impl Outcomes {
             _ => None,
         })?;
         let dialect = pending.voice.dialect;
-        match pending.spell(result, now) {
-            Some(line) => replies.queue[index] = Outcome::Known(line),
+        match pending.known(result, now) {
+            Some(known) => replies.queue[index] = known,
             None => drop(replies.queue.remove(index)),
         }
         replies.release();
@@ -117,6 +138,7 @@ impl Outcomes {
     pub(super) fn forget_owed(&mut self) {
         if let Some(replies) = &mut self.0 {
             replies.queue.clear();
+            replies.form.clear();
         }
         self.forget_if_idle();
     }
@@ -141,23 +163,24 @@ impl Outcomes {
 
     /// An idle connection keeps no buffer.
     fn forget_if_idle(&mut self) {
-        self.0.take_if(|replies| replies.queue.is_empty() && replies.unsent.is_empty());
+        self.0.take_if(|replies| replies.queue.is_empty() && replies.unsent.is_empty() && replies.form.is_empty());
     }
 }
 
 impl Replies {
     /// Releases all known replies up to the first unknown one.
     fn release(&mut self) {
-        while let Some(Outcome::Known(line)) = self.queue.pop_front_if(|outcome| matches!(outcome, Outcome::Known(_))) {
-            self.unsent.extend_from_slice(&line);
+        while let Some(outcome) = self.queue.pop_front_if(|outcome| !matches!(outcome, Outcome::Pending(_))) {
+            match outcome {
+                Outcome::Known(line) => self.unsent.extend_from_slice(&line),
+                Outcome::OfFile(reply) => self.form.push(reply),
+                Outcome::OfForm(voice, saying) => {
+                    voice.spell_form(&std::mem::take(&mut self.form), saying, &mut self.unsent);
+                }
+                Outcome::Pending(_) => unreachable!("it is not taken off"),
+            }
         }
     }
-}
-
-fn spelled(voice: &Voice, reply: &Reply, saying: Saying) -> Vec<u8> {
-    let mut line = Vec::new();
-    voice.spell(reply, saying, &mut line);
-    line
 }
 
 #[cfg(test)]
@@ -180,10 +203,10 @@ mod tests {
     #[test]
     fn a_reply_that_is_known_early_waits_for_its_turn() {
         let mut outcomes = Outcomes::default();
-        outcomes.say(&Dialect::Put.into(), &Reply::No(no("a")), Saying::default());
+        outcomes.say(&Dialect::Put.into(), Reply::No(no("a")), Saying::default());
         outcomes.promise(pending(Dialect::Put, 1));
         outcomes.promise(pending(Dialect::Put, 2));
-        outcomes.say(&Dialect::Put.into(), &Reply::No(no("d")), Saying::default());
+        outcomes.say(&Dialect::Put.into(), Reply::No(no("d")), Saying::default());
         outcomes.settle(Ticket(2), Err(&no("c")), 0);
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 3));
         outcomes.settle(Ticket(1), Ok(&Name::parse(b"b", NamePolicy::default()).unwrap()), 0);
@@ -195,9 +218,9 @@ mod tests {
     #[test]
     fn owed_replies_can_be_forgotten_and_sendable_bytes_stay() {
         let mut outcomes = Outcomes::default();
-        outcomes.say(&Dialect::Put.into(), &Reply::No(no("a")), Saying::default());
+        outcomes.say(&Dialect::Put.into(), Reply::No(no("a")), Saying::default());
         outcomes.promise(pending(Dialect::Put, 1));
-        outcomes.say(&Dialect::Put.into(), &Reply::No(no("b")), Saying::default());
+        outcomes.say(&Dialect::Put.into(), Reply::No(no("b")), Saying::default());
         outcomes.forget_owed();
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 0));
         assert!(outcomes.settle(Ticket(1), Err(&no("late")), 0).is_none());
@@ -207,7 +230,7 @@ mod tests {
     fn an_outcome_without_a_reply_frees_its_place() {
         let mut outcomes = Outcomes::default();
         outcomes.promise(pending(Dialect::Classic, 1));
-        outcomes.say(&Dialect::Put.into(), &Reply::No(no("after")), Saying::default());
+        outcomes.say(&Dialect::Put.into(), Reply::No(no("after")), Saying::default());
         assert!(outcomes.settle(Ticket(1), Err(&no("unheard")), 0).is_some());
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 after\n", 0));
         assert!(outcomes.settle(Ticket(1), Err(&no("twice")), 0).is_none());

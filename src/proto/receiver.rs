@@ -80,6 +80,8 @@ enum Phase {
     /// A request waits for its answer. Its content is to come.
     Opening(Body),
     Content(Body),
+    /// A form, between two of its files.
+    Form(Body),
     /// No further request is read. Everything that is owed is said, and then this is how to part.
     Over(Farewell),
     /// Our side is shut down. What still comes is discarded.
@@ -139,7 +141,8 @@ impl Receiver {
                 Step::Read(Reading { awaits: self.awaits_of(buffer), max_bytes: Self::LOOK_BYTES, content_bytes: 0 })
             }
             Phase::Opening(_) => Step::Answer,
-            Phase::Content(body) => Step::Read(Reading {
+            Phase::Form(_) if self.owes_too_much() => Step::Settle,
+            Phase::Content(body) | Phase::Form(body) => Step::Read(Reading {
                 awaits: if self.voice.may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
                 max_bytes: body.left().saturating_add(Self::LOOK_BYTES),
                 content_bytes: body.left(),
@@ -183,6 +186,12 @@ impl Receiver {
                     self.begin(head, line, rules)
                 }
                 Phase::Opening(_) => return None,
+                Phase::Form(_) if !may_begin => return None,
+                Phase::Form(body) => match body.receive(input)? {
+                    Piece::File(name) => Some(self.begin_file(&name, rules)),
+                    Piece::End(end) => self.end_of_form(end, rules),
+                    Piece::Content(_) | Piece::EndOfFile => unreachable!("no file of the form has begun"),
+                },
                 Phase::Content(body) => match body.receive(input)? {
                     Piece::Content(_) if rules.is_too_large(body.received()) => Some(self.too_large(rules)),
                     Piece::Content(bytes) if self.voice.refused().is_some() => Some(Event::Discarded(bytes.len())),
@@ -194,6 +203,8 @@ impl Receiver {
                         let size = body.received();
                         self.end_of_content(size, end, rules)
                     }
+                    Piece::EndOfFile => self.end_of_file(),
+                    Piece::File(_) => unreachable!("a file of a form ends before the next one"),
                 },
                 Phase::Over(_) | Phase::Lingering if input.is_empty() => return None,
                 Phase::Over(_) | Phase::Lingering => Some(Event::Discarded(mem::take(input).len())),
@@ -228,6 +239,10 @@ impl Receiver {
                 let (end, size) = (body.end_of_stream(), body.received());
                 self.end_of_content(size, end, rules)
             }
+            Phase::Form(body) => {
+                let end = body.end_of_stream();
+                self.end_of_form(end, rules)
+            }
             Phase::Over(Farewell::Linger) | Phase::Lingering => None,
             Phase::Over(_) => return None,
         };
@@ -256,7 +271,7 @@ impl Receiver {
     /// The grace period after a line-dialect name passed in silence: the client may be waiting, so this says `ok`, once.
     pub fn grace_elapsed(&mut self) {
         if mem::take(&mut self.voice.may_wait_for_ok) && matches!(self.phase, Phase::Content(_)) {
-            self.say(&Reply::Ok(0), Saying::default());
+            self.say(Reply::Ok(0), Saying::default());
         }
     }
 
@@ -265,7 +280,7 @@ impl Receiver {
         let Some(mut body) = self.take_opening() else { return };
         let ok = self.voice.manners().ok;
         if ok == OkWhen::AtOnce {
-            self.say(&Reply::Ok(held.as_ref().map_or(0, |held| held.offset)), Saying::default());
+            self.say(Reply::Ok(held.as_ref().map_or(0, |held| held.offset)), Saying::default());
         }
         if let Some(Held { offset, hasher }) = held {
             body.resume(offset, hasher);
@@ -309,7 +324,7 @@ impl Receiver {
             Phase::Content(_) if !manners.has_receipt => {}
             Phase::Opening(body) if continues => self.skip(body, refusal.clone(), rules),
             Phase::Content(body) if continues => self.discard(body, refusal.clone()),
-            Phase::Opening(_) | Phase::Content(_) => self.last_word(refusal, peer, rules),
+            Phase::Opening(_) | Phase::Content(_) | Phase::Form(_) => self.last_word(refusal, peer, rules),
             Phase::Head(buffer) => {
                 self.voice = buffer.speaks(self.after()).into();
                 self.last_word(refusal, peer, rules);
@@ -347,7 +362,10 @@ impl Receiver {
             (Err(_), _) if !wants_receipt => self.phase = Phase::Over(Farewell::Reset),
             (Err(_), Phase::Over(_)) | (Ok(_), _) => {}
             (Err(refusal), _) if refusal.code.keeps_step() => {}
-            (Err(_), _) => self.phase = Phase::Over(Farewell::Linger),
+            (Err(_), _) => {
+                self.answer_form(true, rules);
+                self.phase = Phase::Over(Farewell::Linger);
+            }
         }
         true
     }
@@ -450,6 +468,14 @@ impl Receiver {
                 self.skip(Body::framed(size, digest, chunks), refusal.clone(), rules);
                 Some(Event::NotARequest(refusal, line.into()))
             }
+            Head::Form { size, splitter, expects, voice } => {
+                self.count(voice);
+                if expects {
+                    self.outcomes.say(&Dialect::Http.into(), Reply::Ok(0), Saying::default());
+                }
+                self.phase = Phase::Form(Body::form(size, *splitter));
+                None
+            }
             Head::Asked { what, answer, voice } => {
                 self.count(voice);
                 self.phase = self.next();
@@ -485,6 +511,61 @@ impl Receiver {
         }
     }
 
+    /// A file of the form begins.
+    fn begin_file(&mut self, name: &[u8], rules: &Rules) -> Event<'static> {
+        self.requests += 1;
+        let Phase::Form(body) = mem::take(&mut self.phase) else { unreachable!("only a form has files") };
+        match Name::parse(name, rules.names) {
+            Ok(name) => {
+                self.phase = Phase::Opening(body);
+                Event::Request(Request::until_end_of_stream(self.voice.dialect, name))
+            }
+            Err(error) => {
+                let refusal = Refusal::new(Code::FORBIDDEN, error.to_string());
+                self.discard(body, refusal.clone());
+                Event::NotARequest(refusal, name.into())
+            }
+        }
+    }
+
+    /// The file of the form has ended. Another one may follow.
+    fn end_of_file(&mut self) -> Option<Event<'static>> {
+        let Phase::Content(body) = mem::take(&mut self.phase) else { unreachable!("a file has content") };
+        let size = body.received();
+        self.phase = Phase::Form(body);
+        match self.voice.take_refused() {
+            Some(refused) => {
+                self.say(Reply::No(refused), Saying::default());
+                None
+            }
+            None => Some(Event::End(self.promise(size, None))),
+        }
+    }
+
+    /// Nothing more of the form comes.
+    fn end_of_form(&mut self, end: End, rules: &Rules) -> Option<Event<'static>> {
+        let Phase::Form(body) = mem::take(&mut self.phase) else { unreachable!("it is one") };
+        let refusal = match end {
+            End::Whole(_) if body.has_files() => {
+                self.phase = self.next();
+                self.answer_form(false, rules);
+                return None;
+            }
+            End::Whole(_) => Refusal::new(Code::BAD_REQUEST, "the form holds no file; choose one"),
+            End::Mismatch(refusal) | End::Broken(refusal) => refusal,
+        };
+        self.last_word(&refusal, Peer::Sending, rules);
+        Some(Event::NotARequest(refusal, b"POST /".as_slice().into()))
+    }
+
+    /// Says the one answer for the files of the form in progress, if there is one.
+    fn answer_form(&mut self, is_last: bool, rules: &Rules) {
+        if self.voice.is_of_form() {
+            let voice = self.forget_request();
+            self.outcomes.say_form(voice, Saying { now: rules.now, is_last });
+        }
+    }
+
     fn too_large(&mut self, rules: &Rules) -> Event<'static> {
         let refusal = rules.too_large();
         self.refuse(&refusal, Peer::Sending, rules);
@@ -507,12 +588,12 @@ impl Receiver {
                 None
             }
             (_, Some(refused)) => {
-                self.say(&Reply::No(refused), saying);
+                self.say(Reply::No(refused), saying);
                 None
             }
             (End::Whole(digest), None) => Some(Event::End(self.promise(size, digest))),
             (End::Mismatch(refusal), None) => {
-                self.say(&Reply::No(refusal.clone()), saying);
+                self.say(Reply::No(refusal.clone()), saying);
                 Some(Event::Failed(refusal))
             }
             (End::Broken(refusal), None) => {
@@ -525,7 +606,7 @@ impl Receiver {
     /// Keeps a place for the outcome of a whole file.
     fn promise(&mut self, size: u64, digest: Option<Digest>) -> Whole {
         let whole = Whole { ticket: self.ticket(), size, digest };
-        let voice = self.forget_request();
+        let voice = if self.voice.is_of_form() { Dialect::HttpForm.into() } else { self.forget_request() };
         self.outcomes.promise(Pending { whole, voice });
         whole
     }
@@ -534,7 +615,7 @@ impl Receiver {
     fn skip(&mut self, body: Body, refusal: Refusal, rules: &Rules) {
         if self.voice.dialect.waits_for_ok() {
             self.phase = self.next();
-            self.say(&Reply::No(refusal), Saying { now: rules.now, is_last: false });
+            self.say(Reply::No(refusal), Saying { now: rules.now, is_last: false });
         } else {
             self.discard(body, refusal);
         }
@@ -547,14 +628,16 @@ impl Receiver {
     }
 
     fn last_word(&mut self, refusal: &Refusal, peer: Peer, rules: &Rules) {
-        self.say(&Reply::No(refusal.clone()), Saying { now: rules.now, is_last: true });
+        self.say(Reply::No(refusal.clone()), Saying { now: rules.now, is_last: true });
+        self.answer_form(true, rules);
         self.phase = Phase::Over(if peer == Peer::Silent { Farewell::Close } else { Farewell::Linger });
     }
 
     /// Says `reply` in the voice of the request in progress, after all that is still owed.
-    fn say(&mut self, reply: &Reply, saying: Saying) {
+    fn say(&mut self, reply: Reply, saying: Saying) {
+        let is_answer = !matches!(reply, Reply::Ok(_)) && !self.voice.is_of_form();
         self.outcomes.say(&self.voice, reply, saying);
-        if !matches!(reply, Reply::Ok(_)) {
+        if is_answer {
             self.forget_request();
         }
     }

@@ -3,6 +3,8 @@
 //! Plain values. The conversation says what to do next ([`ServerStep`]) and what the input means ([`Event`]). Knows
 //! neither the order of these nor the wire.
 
+use std::borrow::Cow;
+
 use super::{Hasher, Refusal, Request, Whole};
 
 /// What the driver of a [`super::Receiver`] does next.
@@ -74,7 +76,7 @@ pub enum Event<'a> {
     /// An upload is asked for. Make a place to write, then [`super::Receiver::accept`] or [`super::Receiver::refuse`].
     Request(Request),
     /// Bytes of the file.
-    Content(&'a [u8]),
+    Content(Cow<'a, [u8]>),
     /// The file is whole and as promised. Publish it, then [`super::Receiver::settle`].
     End(Whole),
     /// The upload has failed, and the client is told so. What came of the file is of no use.

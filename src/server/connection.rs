@@ -455,7 +455,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.task = Some(Box::new(Task::Begin(request)));
             }
             Event::Request(request) => self.begin(request, cx),
-            Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(bytes)),
+            Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(&bytes)),
             Event::End(whole) => self.publish(whole, cx),
             Event::Failed(refusal) => {
                 let name = self.end_upload(refusal.code.keeps_partial());

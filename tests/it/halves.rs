@@ -90,7 +90,7 @@ impl<'a> Wire<'a> {
                         None => self.server.accept(None),
                     }
                 }
-                Event::Content(bytes) => self.received.extend_from_slice(bytes),
+                Event::Content(bytes) => self.received.extend_from_slice(&bytes),
                 Event::End(whole) => {
                     let name = self.stored_name.as_ref().unwrap();
                     assert!(self.server.settle(whole.ticket, Ok(name), &self.rules));

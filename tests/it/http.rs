@@ -33,6 +33,17 @@ fn chunked(name: &str, fields: &[&str], content: &str) -> String {
     request(&format!("PUT /{name}"), &[&["Transfer-Encoding: chunked"], fields].concat(), content)
 }
 
+/// A form of these files, under these names.
+fn form(fields: &[&str], files: &[(&str, &str)]) -> String {
+    let part = |(name, content): &(&str, &str)| {
+        format!("--xYz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{content}\r\n")
+    };
+    let content = files.iter().map(part).chain(["--xYz--\r\n".to_owned()]).collect::<String>();
+    let (length, kind) =
+        (format!("Content-Length: {}", content.len()), "Content-Type: multipart/form-data; boundary=xYz");
+    request("POST /", &[&[length.as_str(), kind], fields].concat(), &content)
+}
+
 fn converse(input: &str) -> Transcript {
     drive(Server::with(rules()), input.as_bytes(), &[], b"")
 }
@@ -67,6 +78,8 @@ fn every_split_of_every_request_means_the_same() {
         [put("a", &[], "abc"), "/put size=1 b\nx".into()].concat(),
         "/put size=1 a\nxGET / HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
         put("a", &[], "abc")[..60].into(),
+        [form(&[], &[("a", "one"), ("taken", "two"), ("../b", "x"), ("c", "\r\n--xY")]), put("d", &[], "x")].concat(),
+        form(&["Expect: 100-continue"], &[("a", "one"), ("", "")]),
         "PUT /a HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx".into(),
     ];
     for input in inputs {
@@ -138,6 +151,92 @@ fn a_taken_name_is_a_conflict_or_a_failed_precondition() {
     assert!(transcript.said.ends_with("\r\n\r\nno 412 the name is taken\n"), "{}", transcript.said);
     let transcript = converse(&put("taken", &["Accept: application/problem+json"], "abc"));
     assert!(transcript.said.ends_with(r#"{"detail":"the name is taken","status":409,"title":"Conflict"}"#));
+}
+
+#[test]
+fn each_file_of_a_form_has_its_line_in_one_answer() {
+    let transcript = converse(&[form(&[], &[("a", "one"), ("b c", "")]), put("d", &[], "x")].concat());
+    assert_eq!((statuses(&transcript.said), stored(&transcript)), (vec![201, 201], vec!["a", "b c", "d"]));
+    assert!(transcript.said.contains("\r\n\r\ndone 3 - a\ndone 0 - b c\nHTTP/1.1 201"), "{}", transcript.said);
+    assert_eq!((transcript.content.as_slice(), transcript.ended), (&b"onex"[..], 3));
+
+    let some =
+        converse(&[form(&[], &[("a", "one"), ("taken", "t"), ("-rf", "x"), ("e", "2")]), put("d", &[], "x")].concat());
+    assert_eq!((statuses(&some.said), some.ended), (vec![409, 201], 3));
+    let lines = "done 3 - a\nno 409 the name is taken\nno 403 the name begins with a dash\ndone 1 - e\n";
+    assert!(some.said.contains(lines), "{}", some.said);
+
+    let asked = converse(&form(&["Expect: 100-continue"], &[("a", "one")]));
+    assert_eq!(statuses(&asked.said), [100, 201]);
+}
+
+#[test]
+fn the_answer_to_a_form_waits_for_all_its_files() {
+    let mut server = Server { late: true, ..Server::with(rules()) };
+    server.feed(form(&[], &[("a", "1"), ("b", "2")]).as_bytes());
+    server.send();
+    assert_eq!((server.transcript.said.as_str(), server.unsettled.len()), ("", 2));
+    let transcript = server.finish();
+    assert!(transcript.said.ends_with("\r\n\r\ndone 1 - a\ndone 1 - b\n"), "{}", transcript.said);
+}
+
+#[test]
+fn a_form_of_a_thousand_files_never_owes_more_than_a_bounded_number() {
+    let names: Vec<String> = (0..1000).map(|n| format!("f{n}")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    let input = form(&[], &files);
+    let mut server = Server { late: true, ..Server::with(Rules { max_file_size: None, ..rules() }) };
+    server.feed(input.as_bytes());
+    assert!(server.unsettled.len() <= 64);
+    let transcript = server.finish();
+    assert_eq!((transcript.ended, statuses(&transcript.said)), (1000, vec![201]));
+    let expected: String = names.iter().map(|name| format!("done 1 - {name}\n")).collect();
+    assert!(transcript.said.ends_with(&format!("\r\n\r\n{expected}")));
+}
+
+#[test]
+fn a_browser_is_answered_readably() {
+    let said = converse(&form(&["Accept: text/html,*/*;q=0.8"], &[("a<b>&", "one"), ("taken", "x")])).said;
+    assert!(
+        said.starts_with("HTTP/1.1 409 ") && said.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"),
+        "{said}"
+    );
+    assert!(said.contains("done 3 - a&lt;b>&amp;\nno 409 the name is taken\n</pre>"), "{said}");
+}
+
+/// What of a form has no boundary behind it is no whole file, and what is behind the form is not run.
+#[test]
+fn a_form_that_is_broken_ends_with_its_answer() {
+    let cut = |form: &str, at: &str| {
+        let (head, content) = form.split_once("\r\n\r\n").unwrap();
+        let content = &content[..content.find(at).unwrap()];
+        let length =
+            |line: &str| line.starts_with("Content-Length").then(|| format!("Content-Length: {}", content.len()));
+        let head: Vec<String> = head.lines().map(|line| length(line).unwrap_or_else(|| line.to_owned())).collect();
+        format!("{}\r\n\r\n{content}", head.join("\r\n"))
+    };
+    let whole = form(&[], &[("a", "one"), ("b", "two")]);
+    for (input, ended, lines) in [
+        (cut(&whole, "two"), 1, "done 3 - a\nno 400 "),
+        (cut(&whole, "\r\n--xYz--"), 1, "done 3 - a\nno 400 "),
+        (cut(&whole, "--xYz--"), 1, "done 3 - a\nno 400 "),
+        (cut(&whole, "--\r\n"), 2, "done 3 - a\ndone 3 - b\nno 400 "),
+        (form(&[], &[]), 0, "no 400 the form holds no file"),
+        (form(&[], &[("", "")]), 0, "no 400 the form holds no file"),
+        (form(&[], &[("a", "one"), ("b", &"x".repeat(1001)), ("c", "x")]), 1, "done 3 - a\nno 413 "),
+        (
+            whole.replace("form-data; name=\"file\"; filename=\"b\"", "attachment; name=\"file\"; filename=\"b\""),
+            1,
+            "done 3 - a\nno 400 ",
+        ),
+    ] {
+        let transcript = converse(&[&input, EVIL].concat());
+        assert_eq!((transcript.ended, statuses(&transcript.said).len()), (ended, 1), "{input}: {}", transcript.said);
+        assert!(transcript.said.contains(&format!("\r\n\r\n{lines}")), "{input}: {}", transcript.said);
+        assert!(transcript.said.contains("\r\nConnection: close\r\n"), "{input}: {}", transcript.said);
+        assert!(!stored(&transcript).contains(&"evil"), "{input}");
+        assert_eq!(transcript.farewell, Some(Farewell::Close));
+    }
 }
 
 #[test]
@@ -244,6 +343,10 @@ fn nothing_behind_a_refused_request_is_run() {
         (with("Content-Length: 2000\r\n"), 413),
         // What has content and is no PUT.
         (request("GET /", &["Content-Length: 4"], "evil"), 200),
+        (request("POST /", &["Content-Length: 4"], "evil"), 415),
+        (request("POST /", &["Content-Type: multipart/form-data; boundary=x"], ""), 411),
+        (request("POST /", &["Content-Type: multipart/form-data", "Content-Length: 4"], "evil"), 400),
+        (request("POST /a", &["Content-Length: 4"], "evil"), 405),
         (request("DELETE /a", &["Transfer-Encoding: chunked"], "0\r\n\r\n"), 405),
         // Content.
         (chunked("a", &[], "4\nevil\n0\n\n"), 400),

@@ -149,6 +149,11 @@ fn curl_that_knows_the_digest() {
     );
 }
 
+#[test]
+fn curl_that_sends_a_form() {
+    curl_stores(r#"-F "file=@$FILE" http://$HOST:$PORT/"#);
+}
+
 fn curl_stores(arguments: &str) {
     if installed("curl").is_none() || installed("xxd").is_none() {
         return;
@@ -194,7 +199,10 @@ fn curl_hears_each_refusal() {
         let output = bash(&format!("{CURL} {arguments}"), "a", file.path(), server.tcp());
         assert!(output.starts_with(expected), "{arguments}: {output:?}");
     }
-    assert_eq!(server.files().len(), 0);
+    let form = r#"-F a=b -F "file=@$FILE;filename=one" -F "file=@$FILE;filename=../two" -F "file=@$FILE;filename=three" http://$HOST:$PORT/"#;
+    let output = bash(&format!("{CURL} {form}"), "a", small.path(), server.tcp());
+    assert_eq!(output, "done 5 - one\nno 403 a name carries no path; send the base name\ndone 5 - three\n");
+    assert_eq!(server.files().len(), 2);
     let again = r#"-T "$FILE" -H "If-None-Match: *" http://$HOST:$PORT/a"#;
     let outputs = [(); 2].map(|()| bash(&format!("{CURL} {again}"), "a", small.path(), server.tcp()));
     assert_eq!(outputs, ["done 5 - a\n", "no 412 the name is taken\n"]);

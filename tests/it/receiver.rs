@@ -107,7 +107,7 @@ impl Server {
                     self.receiver.accept(held_of(&request));
                 }
             }
-            Event::Content(bytes) => transcript.content.extend_from_slice(bytes),
+            Event::Content(bytes) => transcript.content.extend_from_slice(&bytes),
             Event::End(Whole { ticket, .. }) => {
                 transcript.ended += 1;
                 self.unsettled.push((ticket, self.names.last().expect("content follows a request").clone()));

@@ -2,6 +2,7 @@
 //!
 //! Knows none of the grammars.
 
+use super::http::multipart::Splitter;
 use super::manners::Dialect;
 use super::scan::Scan;
 use super::voice::Voice;
@@ -16,6 +17,8 @@ pub(in crate::proto) enum Head {
     BadName { voice: Voice, size: Option<u64>, digest: Option<Promise>, refusal: Refusal },
     /// No file is handed over, and this is the whole answer. `Err`: it is a refusal.
     Asked { what: Result<&'static str, Refusal>, answer: Vec<u8>, voice: Voice },
+    /// There are files in a form of this size, or in chunks.
+    Form { size: Option<u64>, splitter: Box<Splitter>, expects: bool, voice: Voice },
     /// The client asks for nothing more.
     Bye,
     /// No request that can be followed. Nothing that comes after it is one.
@@ -26,9 +29,8 @@ impl Head {
     /// How it is answered.
     pub(in crate::proto) fn into_voice(self) -> Voice {
         match self {
-            Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Asked { voice, .. } | Self::Bad(_, voice) => {
-                voice
-            }
+            Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => voice,
+            Self::Asked { voice, .. } | Self::Bad(_, voice) => voice,
             Self::Bye => Dialect::Line.into(),
         }
     }

@@ -19,6 +19,8 @@ pub enum Dialect {
     Http,
     /// The same with `Expect: 100-continue`; `100 Continue`; then as HTTP.
     HttpExpect,
+    /// A file of a form, `POST /` of HTTP/1.1; its end is the next boundary; one answer for all files of the form.
+    HttpForm,
 }
 
 /// What the two sides of a dialect may expect of one another.
@@ -57,7 +59,7 @@ pub(in crate::proto) enum Ok {
 }
 
 impl Dialect {
-    /// All of them, as command lines and logs spell them.
+    /// Those that a client can be told to speak, as command lines spell them.
     pub const WORDS: &[(&str, Self)] = &[
         ("classic", Self::Classic),
         ("line", Self::Line),
@@ -69,6 +71,9 @@ impl Dialect {
 
     /// How command lines and logs spell it.
     pub fn word(self) -> &'static str {
+        if self == Self::HttpForm {
+            return "http-form";
+        }
         Self::WORDS.iter().find(|(_, dialect)| *dialect == self).expect("every dialect has a word").0
     }
 
@@ -85,7 +90,7 @@ impl Dialect {
 
     /// Whether it is one of HTTP: heads and answers are its own, and nothing else comes on the same connection.
     pub fn speaks_http(self) -> bool {
-        matches!(self, Self::Http | Self::HttpExpect)
+        matches!(self, Self::Http | Self::HttpExpect | Self::HttpForm)
     }
 
     pub(in crate::proto) fn manners(self) -> &'static Manners {
@@ -100,6 +105,9 @@ impl Dialect {
             }
             Self::Http => {
                 &Manners { chunks: Some(Chunks::Http), skips_refused: false, ok: Ok::Never, has_receipt: true }
+            }
+            Self::HttpForm => {
+                &Manners { chunks: Some(Chunks::Http), skips_refused: true, ok: Ok::Never, has_receipt: true }
             }
             Self::HttpExpect => {
                 &Manners { chunks: Some(Chunks::Http), skips_refused: false, ok: Ok::AtOnce, has_receipt: true }

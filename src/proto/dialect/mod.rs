@@ -27,6 +27,7 @@ pub(super) use http::answer::Saying;
 use http::asked::Asked;
 pub(super) use http::client::{Answer, Answers, Heard, decode, is_asked, is_chunked};
 pub use http::client::{Site, SiteError};
+pub(super) use http::multipart::{Found, Splitter};
 pub use manners::Dialect;
 pub(super) use manners::{Chunks, Ok};
 use scan::Scan;
@@ -41,6 +42,7 @@ impl Dialect {
             (Self::Put | Self::Ask, _) => verbs::spell_request(self, request, out),
             (Self::Http | Self::HttpExpect, Some(site)) => http::client::spell_request(request, site, is_last, out),
             (Self::Http | Self::HttpExpect, None) => panic!("a request in HTTP is made to a site"),
+            (Self::HttpForm, _) => panic!("no client here sends forms"),
         }
     }
 
@@ -49,7 +51,7 @@ impl Dialect {
         match self {
             Self::Classic | Self::Line => {}
             Self::Put | Self::Ask => verbs::spell_chunk(size, out),
-            Self::Http | Self::HttpExpect => http::client::spell_chunk(size, is_first, out),
+            Self::Http | Self::HttpExpect | Self::HttpForm => http::client::spell_chunk(size, is_first, out),
         }
     }
 
@@ -67,11 +69,18 @@ impl Voice {
     pub(super) fn spell(&self, reply: &Reply, saying: Saying, out: &mut Vec<u8>) {
         match (self.dialect, reply) {
             (Dialect::Classic | Dialect::Line, Reply::Ok(_)) => bare::spell_ok(self.dialect, out),
-            (Dialect::Http | Dialect::HttpExpect, _) => match self.asked() {
+            (dialect, _) if dialect.speaks_http() => match self.asked() {
                 Some(asked) => http::answer::spell(reply, asked, saying, out),
                 None => http::answer::spell(reply, &Asked::default(), saying, out),
             },
             _ => reply.spell_line(out),
+        }
+    }
+
+    /// Appends the one answer for all files of a form to `out`.
+    pub(super) fn spell_form(&self, replies: &[Reply], saying: Saying, out: &mut Vec<u8>) {
+        if let Some(asked) = self.asked() {
+            http::answer::spell_form(replies, asked, saying, out);
         }
     }
 }

@@ -45,6 +45,16 @@ impl Voice {
         self.rest.as_ref()?.refused.as_ref()
     }
 
+    /// Whether it is that of a form whose one answer is still to be said.
+    pub(in crate::proto) fn is_of_form(&self) -> bool {
+        self.dialect == Dialect::HttpForm && self.rest.is_some()
+    }
+
+    /// Forgets that it is refused, and what for.
+    pub(in crate::proto) fn take_refused(&mut self) -> Option<Refusal> {
+        self.rest.as_mut()?.refused.take()
+    }
+
     /// What both sides may expect.
     pub(in crate::proto) fn manners(&self) -> &'static Manners {
         self.dialect.manners()

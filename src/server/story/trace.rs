@@ -255,7 +255,7 @@ mod tests {
         let whole = Whole { ticket: Ticket(1), size: 7, digest: None };
         let events = [
             Event::Request(request),
-            Event::Content(b"content"),
+            Event::Content(b"content".into()),
             Event::End(whole),
             Event::Failed(refusal()),
             Event::NotARequest(refusal(), (*b"/no").into()),

@@ -94,6 +94,36 @@ impl Answer {
     }
 }
 
+/// Appends the one answer for all files of a form: a line for each, and the status of the first that was refused.
+pub(in crate::proto) fn spell_form(replies: &[Reply], asked: &Asked, saying: Saying, out: &mut Vec<u8>) {
+    let failed = replies.iter().find_map(|reply| match reply {
+        Reply::No(refusal) => Some(refusal),
+        Reply::Ok(_) | Reply::Done(_) => None,
+    });
+    let is_last = saying.is_last || replies.iter().any(|reply| matches!(reply, Reply::No(no) if !no.code.keeps_step()));
+    let answer = Answer::new(failed.map_or(Code(201), |refusal| refusal.code));
+    let mut lines = Vec::new();
+    replies.iter().for_each(|reply| reply.spell_line(&mut lines));
+    let answer = match asked.reads {
+        Reads::Html => answer
+            .field("Content-Security-Policy", "default-src 'none'")
+            .content("text/html; charset=utf-8", readable(&String::from_utf8_lossy(&lines), failed.is_none())),
+        Reads::Lines | Reads::Problems => answer.content("text/plain; charset=utf-8", lines),
+    };
+    answer.spell(asked, Saying { is_last, ..saying }, out);
+}
+
+/// What a browser shows after a form that was sent without script.
+fn readable(lines: &str, all_is_well: bool) -> String {
+    let title = if all_is_well { "Stored" } else { "Not all is stored" };
+    let lines = lines.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+         <h1>{title}</h1>\n<pre>\n{lines}</pre>\n<p><a href=\"/\">Send more</a></p>\n"
+    )
+}
+
 fn created(receipt: &Receipt, reply: &Reply, asked: &Asked) -> Answer {
     let answer = Answer::new(Code(201)).field("Location", format_args!("/{}", encode(&receipt.stored_name)));
     let answer = match receipt.digest.as_ref().and_then(digest_field::spell) {

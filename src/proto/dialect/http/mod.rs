@@ -5,7 +5,7 @@
 //!             (scan)   (whether it may be followed)     \---> an answer that is no upload's
 //! ```
 //!
-//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask. What a request says is read in files of their own, one
+//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask, and `POST /` is one put for each file of a form. What a request says is read in files of their own, one
 //! question each; this one asks them in their order. A first line `METHOD SP /` cannot be a base name, so it needs no
 //! port of its own.
 //!
@@ -17,6 +17,7 @@ pub(super) mod asked;
 pub(super) mod client;
 mod framing;
 mod head;
+pub(super) mod multipart;
 mod put;
 mod status;
 mod target;
@@ -26,6 +27,7 @@ use answer::{Answer, Saying};
 use asked::Asked;
 use framing::Framing;
 use head::{Parsed, bad};
+use multipart::Splitter;
 use target::Target;
 
 use super::grammar::{Grammar, Head, Shape};
@@ -79,6 +81,7 @@ fn follow(head: &[u8], rules: &Rules, asked: &mut Asked) -> Result<Head, Refusal
             let voice = Voice::http(request.dialect, std::mem::take(asked));
             Ok(Head::Upload(request, voice))
         }
+        ("POST", Target::Root) => form(&parsed, framing, asked),
         ("PUT", _) => Err(bad("the target names no file: PUT /NAME (curl: the URL ends with / or with the name)")),
         ("GET" | "HEAD", Target::Root) if let Some(page) = &rules.web.page => {
             Ok(said(Ok("the page"), answer::page(page), framing, rules, asked))
@@ -91,12 +94,21 @@ fn follow(head: &[u8], rules: &Rules, asked: &mut Asked) -> Result<Head, Refusal
     }
 }
 
+/// The files of a form.
+fn form(parsed: &Parsed, framing: Framing, asked: &mut Asked) -> Result<Head, Refusal> {
+    put::refuse_codings(&parsed.fields)?;
+    let size = put::size(framing)?;
+    let splitter = Box::new(Splitter::new(parsed.fields.one("Content-Type")?.unwrap_or_default())?);
+    let expects = put::expects(parsed, framing)?;
+    Ok(Head::Form { size, splitter, expects, voice: Voice::http(Dialect::HttpForm, std::mem::take(asked)) })
+}
+
 /// The methods that a target takes.
 fn allowed(target: &Target, rules: &Rules) -> &'static str {
     match target {
         Target::Name(_) => "PUT, OPTIONS",
-        Target::Root | Target::Server if rules.web.page.is_some() => "GET, HEAD, OPTIONS",
-        Target::Root | Target::Server => "OPTIONS",
+        Target::Root | Target::Server if rules.web.page.is_some() => "GET, HEAD, POST, OPTIONS",
+        Target::Root | Target::Server => "POST, OPTIONS",
     }
 }
 

@@ -23,11 +23,7 @@ const DIGESTS: [&str; 2] = ["Repr-Digest", "Content-Digest"];
 pub(super) fn read(parsed: &Parsed, framing: Framing, name: &[u8], names: NamePolicy) -> Result<Request, Refusal> {
     let fields = &parsed.fields;
     refuse_codings(fields)?;
-    let size = match framing {
-        Framing::Sized(size) => Some(size),
-        Framing::Chunked => None,
-        Framing::Absent => return Err(Refusal::new(status::LENGTH_REQUIRED, LENGTH_WORDS)),
-    };
+    let size = size(framing)?;
     let dialect = if expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http };
     let on_exists = condition(fields)?;
     let digest = promise(fields, framing)?;
@@ -36,9 +32,19 @@ pub(super) fn read(parsed: &Parsed, framing: Framing, name: &[u8], names: NamePo
     Ok(Request { dialect, name, size, digest, on_exists, resume: None, mtime })
 }
 
-const LENGTH_WORDS: &str = "a PUT has a Content-Length or Transfer-Encoding: chunked (curl: -T FILE)";
+/// The size of the content, unless it is in chunks.
+pub(super) fn size(framing: Framing) -> Result<Option<u64>, Refusal> {
+    match framing {
+        Framing::Sized(size) => Ok(Some(size)),
+        Framing::Chunked => Ok(None),
+        Framing::Absent => {
+            let words = "an upload has a Content-Length or Transfer-Encoding: chunked (curl: -T FILE)";
+            Err(Refusal::new(status::LENGTH_REQUIRED, words))
+        }
+    }
+}
 
-fn refuse_codings(fields: &Fields) -> Result<(), Refusal> {
+pub(super) fn refuse_codings(fields: &Fields) -> Result<(), Refusal> {
     if fields.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         let words = "files are stored as they come, and not decoded: send it without Content-Encoding";
         return Err(Refusal::new(status::UNSUPPORTED_CONTENT, words));
