@@ -1,8 +1,8 @@
 //! intake: a file receiver on raw mio. One thread, one poll, thousands of uploads; a file gets its name when it is whole.
 //!
 //! Begin here: how the code is laid out, what one turn of the loop does, and where a byte goes on its way from the network
-//! to the disk. Each module begins with what it is for, the private ones too (`cargo doc` shows them with
-//! `--document-private-items`). The small programs in `examples/` show each piece at work, on a real kernel.
+//! to the disk. Each module begins with its purpose, the private ones too (`cargo doc` shows them with
+//! `--document-private-items`). The small programs in `examples/` show each part at work, on a real kernel.
 //!
 //! # What is promised
 //!
@@ -12,28 +12,28 @@
 //!
 //! # The floors
 //!
-//! Imports go down: a room uses the floors below it, never the rooms beside it. To find something, ask what it must know to
-//! do its work.
+//! Imports go down: a room uses the floors below it, never the rooms beside it. To find a piece of code, ask what it must
+//! know to do its work.
 //!
 //! ```text
-//!   people       cli                        what was typed -> what is meant (in the binary)
+//!   people       cli                        the command line (in the binary)
 //!   ------------------------------------------------------------------------------------
 //!   drives       server   client   load     the turn; the sender; the load tester and ping
 //!   ------------------------------------------------------------------------------------
 //!   the system   net      store             sockets; files
 //!   ------------------------------------------------------------------------------------
-//!   the ground   proto    reactor           the wire as values; what a turn is made of
+//!   the ground   proto    reactor           the wire as values; the parts of a turn
 //! ```
 //!
-//! | room | what is in it | what it must not know |
+//! | room | content | must not know |
 //! |---|---|---|
 //! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
 //! | [`reactor`] | moments, slots, ready queue, deadlines, budget | sockets, files, clocks |
-//! | [`net`] | listener, stream, echo, signals, readiness | what is said over them |
+//! | [`net`] | listener, stream, echo, signals, readiness | the conversation |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, each connection, every limit | how sockets and files do their work |
 //! | [`client`] | the sender | the server's insides |
-//! | [`load`] | many clients at once, and what must become of their files | the server's insides |
+//! | [`load`] | many clients at once, and a check of their files | the server's insides |
 //!
 //! The turn hands the time down as a value, so a test can run the lower floors without waiting. The simulation in
 //! `tests/it/simulation.rs` drives the same connection code as the poll does, over its own wires, disks and hours.
@@ -44,21 +44,21 @@
 //! ```text
 //!   +-> poll      sleeps until something happens or a deadline passes
 //!   |   absorb    events set flags and queue their connections; nothing is closed yet
-//!   |   settle    clients hear what the committer has published
+//!   |   settle    clients get the receipts of published files
 //!   |   serve     the connections that were ready at the start, once each, within a budget of bytes
 //!   |   expire    connections whose deadline had passed when the poll began, unless they are ready
-//!   |   tend      once a minute: the server's own files are looked after
+//!   |   tend      once a minute: the server's own files
 //!   |   echo      a bounded number of datagrams
 //!   +-- accept    a bounded number of connections, last
 //! ```
 //!
 //! The order makes it correct. Nothing is closed while events are absorbed, and nothing is accepted before all are served.
-//! So an event cannot reach a connection younger than itself; a serial in every [`reactor::Id`] is the second lock.
-//! Deadlines are compared with the moment *before* the poll. Whatever a client had sent by then has been read, however long
-//! the process was stopped in between.
+//! So an event cannot reach a connection younger than itself; a serial in every [`reactor::Id`] is a second safeguard.
+//! Deadlines are compared with the moment *before* the poll. All bytes that a client had sent by then have been read, however
+//! long the process was stopped in between.
 //!
 //! Readiness is *edge-triggered*: the kernel reports each change once. So the server remembers it until a read or a write
-//! says `WouldBlock`, and **a connection that could make progress is in the ready queue**. This must stay true whatever
+//! returns `WouldBlock`, and **a connection that could make progress is in the ready queue**. This must stay true whatever
 //! else changes: a connection that is neither drained nor queued waits for an edge that never comes.
 //!
 //! # The path of a byte
@@ -77,14 +77,14 @@
 //! part of the shared buffer is content, and that slice is written. A long upload without a digest to compute is spliced:
 //! its bytes go from the socket to the file through a pipe, and never enter the program. When the content is whole, the
 //! partial file is published, which is the only way to a final name. Under [`server::config::Durability::Full`] other
-//! threads come first: several sync, each one file at a time; one more, the committer, names what is synced and wakes the
-//! poll. Another thread looks after the server's own files, once a minute.
+//! threads come first: several sync, each one file at a time; one more, the committer, names the synced files and wakes
+//! the poll. Another thread tends the server's own files, once a minute.
 //!
 //! # In which order to read
 //!
 //! 1. [`reactor`]: six small structures, and why an edge must be remembered.
 //! 2. [`proto`]: the conversation. Its `receiver` is the heart of the server, and knows no server.
-//! 3. [`net`] and [`store`]: what the kernel promises, and what it does not.
+//! 3. [`net`] and [`store`]: the promises of the kernel, and their limits.
 //! 4. [`server`]: the turn. Then its `connections`, one turn without the operating system, and `connection`, one visit.
 //! 5. An upload of your own: `intake serve --trace`, with `docs/one-upload.md` beside it.
 

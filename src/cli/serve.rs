@@ -51,8 +51,8 @@ pub struct Serve {
     no_page: bool,
     /// Name of this host that HTTP clients use; can be given several times
     ///
-    /// Its addresses and `localhost` need not be named. Any other name is refused: whoever owns it could have it stand
-    /// for this server's address, and write here through the browser of a visitor.
+    /// Its addresses and `localhost` need not be named. Any other name is refused, because its owner could point it to
+    /// this server's address, and upload through the browser of a visitor.
     #[arg(long, help_heading = LISTENING, hide_short_help = true, value_name = "NAME", value_parser = parse_http_host)]
     http_host: Vec<String>,
     /// Origin of web pages that may send files here; can be given several times

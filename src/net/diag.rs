@@ -1,8 +1,8 @@
-//! What the kernel knows of a TCP connection: the figures that `ss` and `netstat` print, from the same source as `ss`
+//! The kernel's view of a TCP connection: the figures that `ss` and `netstat` print, from the same source as `ss`
 //! (sock_diag(7)).
 //!
-//! Each question is about one connection, named by its two addresses. So the answer costs the same however many
-//! connections there are, and a connection can be asked about after its socket is closed: a TIME_WAIT has no descriptor.
+//! Each request is for one connection, identified by its two addresses. So it costs the same however many connections there
+//! are, and works after the socket is closed: a TIME_WAIT has no descriptor.
 //!
 //! ```
 //! use std::net::{TcpListener, TcpStream};
@@ -29,7 +29,7 @@ use netlink_packet_sock_diag::inet::nlas::{Nla, TcpInfo};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
-/// What `netstat` calls the states, by the kernel's numbers. (`ss` writes ESTAB and FIN-WAIT-1, RFC 9293 SYN-RECEIVED.)
+/// The state names of `netstat`, by the kernel's numbers. (`ss` writes ESTAB and FIN-WAIT-1, RFC 9293 SYN-RECEIVED.)
 const STATES: [&str; 12] = [
     "CLOSED",
     "ESTABLISHED",
@@ -52,14 +52,14 @@ const ANSWER_MAX_BYTES: usize = 8 << 10;
 #[derive(Debug)]
 pub struct Diag {
     socket: OwnedFd,
-    /// The number of the last question, so that a late answer is not taken for the next one.
+    /// The number of the last request, so that a late answer is not taken for the next one's.
     sequence: u32,
 }
 
-/// One TCP socket, as the kernel knows it. One that it does not know is CLOSED.
+/// One TCP socket in the kernel's view. A socket that the kernel does not know is CLOSED.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// As `netstat` spells it.
+    /// The state, in the spelling of `netstat`.
     pub state: &'static str,
     /// `Recv-Q`: bytes that have arrived and were not read; for a listener, the connections that wait for accept. An
     /// unread FIN counts as a byte.
@@ -67,7 +67,7 @@ pub struct Tcp {
     /// `Send-Q`: bytes that were written and are not acknowledged, sent or not; for a listener, its backlog. An
     /// unacknowledged FIN counts as a byte.
     pub unacknowledged: u32,
-    /// Everything else, such as the window: what getsockopt(2) calls `TCP_INFO`. Only a live connection has it.
+    /// `TCP_INFO` of getsockopt(2): all further figures, such as the window. Only a live connection has it.
     pub info: Option<Box<TcpInfo>>,
 }
 
@@ -106,10 +106,10 @@ impl fmt::Display for Tcp {
 }
 
 impl Diag {
-    /// Opens a netlink socket. It takes no privilege, but a sandbox may forbid it.
+    /// Opens a netlink socket. That needs no privilege, but a sandbox may forbid it.
     ///
     /// # Errors
-    /// What socket(2) says.
+    /// The error of socket(2).
     pub fn open() -> io::Result<Self> {
         let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
         let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
@@ -119,7 +119,7 @@ impl Diag {
     /// The socket of one end of a connection.
     ///
     /// # Errors
-    /// What the kernel says. An unknown socket is not an error.
+    /// The error of the kernel. An unknown socket is not an error.
     pub fn connection(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Tcp> {
         let found = self.ask(local, remote)?;
         // If the kernel knows neither end, it answers with the listener that would accept the connection.
@@ -142,7 +142,7 @@ impl Diag {
         rustix::net::send(&self.socket, &question(local, remote, self.sequence), SendFlags::empty())?;
         let mut buffer = [0; ANSWER_MAX_BYTES];
         loop {
-            // The kernel answers within the call that asks, so there is nothing to wait for.
+            // The kernel answers during the send, so there is nothing to wait for.
             let (_, length) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
             let message = NetlinkMessage::deserialize(&buffer[..length]).map_err(io::Error::other)?;
             if message.header.sequence_number != self.sequence {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_to_be_sent_is_told() {
+    fn unacknowledged_bytes_are_reported() {
         let (client, mut server, mut diag) = pair(LOOPBACK, LOOPBACK.ip());
         server.set_nonblocking(true).unwrap();
         while server.write(&[0; 65_536]).is_ok() {}

@@ -1,4 +1,4 @@
-//! The TCP listener, and what an error of accept(2) means.
+//! The TCP listener, and the meaning of an error of accept(2).
 //!
 //! The kernel establishes a connection, and keeps it in the backlog until it is accepted. If the backlog is full, it drops
 //! the client's SYN, and the client tries again after a second; neither side gets an error. So the backlog is as long as
@@ -6,8 +6,7 @@
 //!
 //! Some errors of accept(2) concern one connection, which failed while it waited; others may wait behind it. The rest mean
 //! that descriptors or memory have run out. No event follows such an error: the connection is still in the backlog, its
-//! edge has fired, and a descriptor that becomes free does not change the listener. So the caller has to try again later
-//! by itself.
+//! edge has fired, and a descriptor that becomes free does not change the listener. So the caller must try again later.
 //!
 //! Knows neither how many connections there may be nor how long a pause of accepting lasts.
 
@@ -20,8 +19,8 @@ use socket2::Type;
 
 use super::{Sharing, unbound_socket};
 
-/// Connections that wait to be accepted. As many as the kernel allows by default (`net.core.somaxconn`, listen(2)); a full
-/// backlog drops handshakes, and a dropped one costs its client a second. mio's own listener has 128.
+/// How many connections may wait for accept: as many as the kernel allows by default (`net.core.somaxconn`, listen(2)). A
+/// full backlog drops handshakes, which costs a client a second. mio's own listener has 128.
 const BACKLOG: i32 = 4096;
 
 /// A listening socket.
@@ -30,17 +29,17 @@ pub struct Listener {
     socket: TcpListener,
 }
 
-/// What came of one try to accept.
+/// The result of one accept.
 #[derive(Debug)]
 pub enum Accept {
     /// A connection, and the address of its client.
     Connection(TcpStream, SocketAddr),
     /// The backlog is empty; the next connection fires an event.
     Drained,
-    /// That one connection failed before it was accepted; others may wait behind it.
+    /// One connection failed before it was accepted. Others may wait behind it.
     PeerGone(io::Error),
-    /// Descriptors or memory have run out, or the error is not a known one. Connections stay in the backlog, and no event
-    /// says when to try again: pause, then try.
+    /// Descriptors or memory have run out, or the error is unknown. Connections stay in the backlog, and no event reports
+    /// when to try again: pause, then try.
     Exhausted(io::Error),
 }
 
@@ -48,7 +47,7 @@ impl Listener {
     /// Listens on `addr`.
     ///
     /// # Errors
-    /// What the system says: the address is in use, is not one of this machine's, or its port is privileged.
+    /// The error of the system: the address is in use, is not one of this machine's, or its port is privileged.
     pub fn bind(addr: SocketAddr, sharing: Sharing) -> io::Result<Self> {
         let socket = unbound_socket(addr, sharing, Type::STREAM)?;
         // A restart must not wait for the connections of the last run to leave TIME_WAIT.
@@ -60,10 +59,10 @@ impl Listener {
         Ok(Self { socket: TcpListener::from_std(socket.into()) })
     }
 
-    /// The address that is listened on, with the port that port 0 became.
+    /// The listening address. If it was bound with port 0, this has the actual port.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -83,7 +82,7 @@ impl Listener {
 delegate_source!(Listener, socket);
 
 /// accept(2) on Linux also returns the network errors of the new connection, and asks to accept the next one after them.
-/// They are not a lack of resources: a peer that resets at once must not make the listener pause.
+/// These are no lack of resources: a client that resets at once must not make the listener pause.
 fn classify(error: io::Error) -> Accept {
     match Errno::from_io_error(&error) {
         Some(Errno::AGAIN) => Accept::Drained,
@@ -123,7 +122,7 @@ mod tests {
         (poll, listener, addr)
     }
 
-    /// Connects once and returns both ends and the peer that was told.
+    /// Connects once. Returns both ends, and the peer address that accept reported.
     fn connect_one(
         poll: &mut Poll,
         listener: &mut Listener,
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn each_error_of_accept_is_told_apart() {
+    fn each_error_of_accept_has_its_meaning() {
         let kind = |errno: Errno| match classify(errno.into()) {
             Accept::Connection(..) => unreachable!(),
             Accept::Drained => "drained",
@@ -180,7 +179,7 @@ mod tests {
     fn the_backlog_holds_far_more_than_128() {
         raise_descriptor_limit().unwrap();
         let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
-        // One past a full backlog would wait for its handshake until the time is out.
+        // A client beyond a full backlog would wait for its handshake until the timeout.
         let clients: Vec<_> = (0..500).map(|_| net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap()).collect();
         assert!(next_readiness(&mut poll).readable);
         let accepted = std::iter::from_fn(|| match listener.accept() {
@@ -195,7 +194,7 @@ mod tests {
     fn a_port_can_be_listened_on_again_at_once() {
         let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
         let (client, stream, _) = connect_one(&mut poll, &mut listener, addr);
-        // Our end closes first, so the connection that stays in TIME_WAIT holds our port.
+        // Our end closes first, so its TIME_WAIT occupies our port.
         drop(stream);
         drop(client);
         drop(listener);
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_takes_ipv4_only_where_it_is_told_to() {
+    fn ipv6_accepts_ipv4_only_if_asked_to() {
         if !has_ipv6() {
             return;
         }

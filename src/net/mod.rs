@@ -1,19 +1,19 @@
-//! Sockets and what else the kernel tells a process: a listener, a stream, the UDP echo, signals, readiness, the time, the
-//! descriptor limit, and what it knows of a connection.
+//! Sockets and the other services of the kernel: a listener, a stream, the UDP echo, signals, readiness, the time, the
+//! descriptor limit, and the state of a connection.
 //!
-//! Wraps system calls and says what their results mean. Knows nothing of the conversation, of files or of the turn. Only
-//! [`now`] reads the clock; everything else is given the time.
+//! Wraps system calls and interprets their results. Knows no conversation, no files and no turn. Only [`now`] reads the
+//! clock; everything else gets the time as a value.
 //!
 //! Each module keeps its users out of a trap:
 //!
 //! | | the kernel | the trap |
 //! |---|---|---|
 //! | [`Listener`] | completes connections by itself; accept(2) only takes them out of the backlog | one client's error ends the server; or a lack of descriptors is retried at once, or never |
-//! | [`Readiness`] | reports changes, with flags that overlap | a flag is believed, and the bytes before an end are not read |
+//! | [`Readiness`] | reports changes, with flags that overlap | the server trusts a flag, and does not read the bytes before an end |
 //! | [`Stream`] | reports a reset once, and a clean end from then on | the error is taken elsewhere, and a part counts as the whole |
-//! | [`Echo`] | reports the source of a datagram as its sender wrote it | a forged source makes two echoes answer each other for ever |
+//! | [`Echo`] | reports the source of a datagram as its sender wrote it | a forged source makes two echoes answer each other without end |
 //! | [`Signals`] | interrupts the program anywhere | a handler that does real work is undefined behaviour |
-//! | [`diag`] | knows state, queues and window of every connection | the usual way asks by descriptor, which is closed when it gets interesting |
+//! | [`diag`] | knows state, queues and window of every connection | the usual call needs a descriptor, which is closed when the state gets interesting |
 
 /// Registers a wrapper with mio through the source that it holds.
 macro_rules! delegate_source {
@@ -71,7 +71,7 @@ pub use signals::{Signal, Signals, unblock_signals};
 pub use stream::Stream;
 pub use timer::{Timer, now, time_of_day};
 
-/// Which other sockets may share an address.
+/// How an address may be shared with other sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
     /// An IPv6 socket leaves IPv4 to another socket. Otherwise it takes both.
@@ -99,10 +99,10 @@ pub fn is_assignable(mut addr: SocketAddr) -> bool {
     !matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// The number of the network interface called `name`, as the scope of an IPv6 address wants it.
+/// The number of the network interface `name`, for the scope of an IPv6 address.
 ///
 /// # Errors
-/// What if_nametoindex(3) says: there is no such interface.
+/// The error of if_nametoindex(3): there is no such interface.
 pub fn interface_index(name: &str) -> io::Result<u32> {
     Ok(if_nametoindex(name)?)
 }
@@ -122,7 +122,7 @@ mod tests {
 
     pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-    /// Whether this machine has `::1`; says so where a test is cut short because it has not.
+    /// Whether this machine has `::1`. If not, reports that the test is left out.
     pub fn has_ipv6() -> bool {
         let found = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         if !found {

@@ -1,7 +1,7 @@
 //! A pipe between a socket and a file, so that content is copied once and not twice.
 //!
-//! splice(2) hands the socket's pages to the pipe, and copies them from there into the page cache. One pipe serves all
-//! connections: each visit that fills it empties it again. Knows nothing of what it holds.
+//! splice(2) passes the socket's pages to the pipe, and copies them from there into the page cache. One pipe serves all
+//! connections: each visit that fills it empties it again. Does not know what it carries.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,13 +17,13 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// The most that it holds: the largest size that needs no privilege (`/proc/sys/fs/pipe-max-size`, pipe(7)).
+    /// The capacity in bytes: the largest that needs no privilege (`/proc/sys/fs/pipe-max-size`, pipe(7)).
     pub const BYTES: usize = 1 << 20;
 
     /// An empty pipe.
     ///
     /// # Errors
-    /// What the system says: no descriptor is left, this user's pipes have reached their limit, or splice(2) is not
+    /// The error of the system: no descriptor is left, this user's pipes have reached their limit, or splice(2) is not
     /// available, as in some sandboxes.
     pub fn open() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -35,16 +35,16 @@ impl Pipe {
         }
     }
 
-    /// Moves up to `max` bytes in from `source`.
+    /// Moves up to `max` bytes from `source` into the pipe.
     ///
     /// # Errors
-    /// What splice(2) says.
+    /// The error of splice(2).
     pub fn fill(&self, source: impl AsFd, max: usize) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         Ok(splice(source, None, &self.writer, None, max.min(Self::BYTES), flags)?)
     }
 
-    /// Discards what it holds.
+    /// Discards the bytes in the pipe.
     pub fn discard(&self) {
         let mut buffer = [0; 16 << 10];
         while matches!(retry_on_intr(|| read(&self.reader, &mut buffer)), Ok(1..)) {}
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn bytes_come_out_as_they_went_in() {
         let pipe = Pipe::open().unwrap();
         let bytes: Vec<u8> = (0..3 * Pipe::BYTES).map(|i| (i / 7) as u8).collect();
         let (source, mut out) = (source(&bytes), Vec::new());
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_thrown_away_makes_room() {
+    fn discarded_bytes_make_room() {
         let (pipe, source) = (Pipe::open().unwrap(), source(&[7; 2 * Pipe::BYTES]));
         while pipe.fill(&source, Pipe::BYTES).is_ok() {}
         pipe.discard();

@@ -1,6 +1,6 @@
-//! What an event says about a socket: the only reader of mio's event flags.
+//! The meaning of an event for a socket. This is the only reader of mio's event flags.
 //!
-//! Flags are hints, results decide: each of the two answers means "try it". The read or write that follows tells whether
+//! Flags are hints, results decide: readable and writable both mean "try it". The result of the read or write shows whether
 //! there were bytes, an end or an error. Then read or write until `WouldBlock`, because no event is repeated.
 //!
 //! | epoll_ctl(2) | what has happened | what it does not say |
@@ -13,7 +13,7 @@
 
 use crate::reactor::Readiness;
 
-/// What an event says, in mio's words, for people to read. The server acts on [`Readiness`] only.
+/// The flags of an event, in mio's words, for people to read. The server acts only on [`Readiness`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `EPOLLIN`, or `EPOLLPRI`.
@@ -60,8 +60,8 @@ impl From<&mio::event::Event> for Flags {
 }
 
 impl From<&mio::event::Event> for Readiness {
-    /// An end or an error is found by trying, so it counts as readiness. mio calls `EPOLLERR` alone neither readable nor
-    /// writable; it would never be looked at otherwise (epoll_ctl(2)).
+    /// An end or an error is found by a try, so it counts as readiness. mio reports `EPOLLERR` alone as neither readable nor
+    /// writable, so nothing would ever look at it (epoll_ctl(2)).
     fn from(event: &mio::event::Event) -> Self {
         let flags = Flags::from(event);
         Self {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_both_and_the_read_tells_it() {
+    fn a_reset_is_both_and_the_read_reports_it() {
         let (mut poll, mut ours, peer) = registered_pair();
         SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
         drop(peer);

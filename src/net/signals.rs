@@ -1,8 +1,8 @@
 //! Signals as events of the loop.
 //!
-//! A signal handler may do next to nothing (signal-safety(7)), because it can interrupt anything, an allocation too. So a
-//! handler only notes the signal and makes a socket readable (the self-pipe trick). This module says what each signal
-//! means; the server acts on it in its turn. A signal also interrupts the poll (EINTR): that is an empty batch of events,
+//! A signal handler may do next to nothing (signal-safety(7)), because it can interrupt anything, even an allocation. So a
+//! handler only notes the signal and makes a socket readable (the self-pipe trick). This module defines the meaning of each
+//! signal; the server acts on it in its turn. A signal also interrupts the poll (EINTR), which is an empty batch of events,
 //! not an error.
 
 use std::io;
@@ -14,16 +14,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
 /// ending the process (setrlimit(2)). SIGPIPE is missing because Rust's runtime ignores it already.
 const CAUGHT: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGXFSZ];
 
-/// Lets signals through that the parent of the process has blocked: a mask is inherited, and a signal that it holds back is
-/// neither caught nor kills. Call it before any thread is started, as each has a mask of its own.
+/// Unblocks signals that the parent of the process has blocked: a mask is inherited, and a blocked signal is neither caught
+/// nor does it kill. Call it before any thread is started, because each has a mask of its own.
 ///
 /// # Errors
-/// What sigprocmask(2) says.
+/// The error of sigprocmask(2).
 pub fn unblock_signals() -> io::Result<()> {
     Ok(SigSet::all().thread_unblock()?)
 }
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT or SIGQUIT: shut down.
@@ -42,10 +42,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to catch them.
+    /// Starts to catch the signals.
     ///
     /// # Errors
-    /// What sigaction(2) or socketpair(2) says.
+    /// The error of sigaction(2) or socketpair(2).
     pub fn new() -> io::Result<Self> {
         Ok(Self { delivery: signal_hook_mio::v1_0::Signals::new(CAUGHT)? })
     }

@@ -1,12 +1,12 @@
-//! A connection's socket: what the server needs of it beyond reading and writing.
+//! A connection's socket: the operations that the server needs beyond reading and writing.
 //!
-//! There are two ways to end it. A FIN is queued behind the bytes and ends one direction. A reset discards what was not
-//! sent yet and ends both. close(2) sends a FIN, unless something is left unread: then it resets (RFC 9293, 3.6; RFC
-//! 2525, 2.17). That is why the server reads to the end before it closes a connection that it has refused.
+//! There are two ways to end it. A FIN is queued behind the bytes and ends one direction. A reset discards unsent bytes and
+//! ends both. close(2) sends a FIN, but with unread bytes a reset (RFC 9293, 3.6; RFC 2525, 2.17). That is why the server
+//! reads to the end before it closes a connection that it has refused.
 //!
-//! Deliberately without `take_error` and without `try_clone`. After a reset the kernel reports the error once and a
-//! clean end from then on, so taking the error anywhere but in a read or a write turns a cut-off upload into a complete
-//! one. And a second descriptor keeps events coming after the first is closed (epoll(7)).
+//! `take_error` and `try_clone` are missing on purpose. After a reset the kernel reports the error once and a clean end
+//! from then on, so taking the error anywhere but in a read or a write turns a cut-off upload into a complete one. And with
+//! a second descriptor, events continue after the first is closed (epoll(7)).
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -20,52 +20,52 @@ use socket2::SockRef;
 
 use super::Pipe;
 
-/// A stream of bytes in two directions. Each direction ends on its own.
+/// A stream of bytes in two directions. Each direction ends separately.
 pub trait Stream: Read + Write {
     /// The local address.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
-    /// Moves up to `max` received bytes into `pipe`, without a copy. Only a count above zero says something about the
-    /// stream: whether it has ended or is drained, only a read can tell. Before unread urgent data splice(2) reports
-    /// either, and neither is true. A stream without splice moves nothing.
+    /// Moves up to `max` received bytes into `pipe`, without a copy. Only a count above zero is reliable: only a read tells
+    /// whether the stream has ended or is drained, since before unread urgent data splice(2) reports either, and neither is
+    /// true. A stream without splice moves nothing.
     ///
     /// # Errors
-    /// What splice(2) says: `WouldBlock` (see above), or that the connection is lost, which is reported only once.
+    /// The error of splice(2): `WouldBlock` (see above), or that the connection is lost, which is reported only once.
     fn splice(&mut self, _pipe: &Pipe, _max: usize) -> io::Result<usize> {
         Ok(0)
     }
 
-    /// Whether it has bytes of its own to send, such as those of a handshake, or holds back what was written. A flush sends
-    /// them. A plain socket has none.
+    /// Whether the stream has bytes of its own to send, such as those of a handshake, or holds back written bytes. A flush
+    /// sends them. A plain socket has none.
     fn owes(&self) -> bool {
         false
     }
 
-    /// Whether the peer itself has said that this is the end, once a read has found it. The FIN of a plain socket proves
-    /// nothing: the kernel of a killed program sends one, too.
+    /// Whether the peer itself has announced the end that a read has found. The FIN of a plain socket proves nothing: the
+    /// kernel of a killed program sends one, too.
     fn end_is_proven(&self) -> bool {
         false
     }
 
-    /// From now on the kernel reports an edge only when `bytes` are there to read, or the end (`SO_RCVLOWAT`, socket(7)). A
-    /// read may still return less. Only a hint: where it is not supported, edges come as before.
+    /// From now on the kernel reports an edge only for at least `bytes` unread bytes, or the end (`SO_RCVLOWAT`,
+    /// socket(7)). A read may still return less. This is a hint: without support, edges come as before.
     fn set_low_water(&mut self, bytes: usize);
 
-    /// Ends our direction (FIN, after what was written). The peer may go on sending.
+    /// Ends our direction (a FIN after the written bytes). The peer may continue to send.
     ///
     /// # Errors
-    /// What shutdown(2) says: `NotConnected` after a reset.
+    /// The error of shutdown(2): `NotConnected` after a reset.
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// From now on a close is a reset, so that the peer sees an error and not an end, or an end again. What is still unsent is
-    /// discarded by a reset (`SO_LINGER` of zero seconds, socket(7)). The kernel's own close of a killed process follows it,
+    /// From now on a close is a reset, so that the peer sees an error and not an end, or an end again. A reset discards
+    /// unsent bytes (`SO_LINGER` of zero seconds, socket(7)). It applies to the kernel's own close of a killed process,
     /// too.
     ///
     /// # Errors
-    /// What setsockopt(2) says.
+    /// The error of setsockopt(2).
     fn reset_on_close(&mut self, resets: bool) -> io::Result<()>;
 }
 
@@ -109,12 +109,12 @@ mod tests {
     fn pair() -> (TcpStream, net::TcpStream) {
         let listener = net::TcpListener::bind(LOOPBACK).unwrap();
         let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        // Left blocking, so that the tests can wait in a read.
+        // Blocking, so that the tests can wait in a read.
         (TcpStream::from_std(listener.accept().unwrap().0), peer)
     }
 
     #[test]
-    fn what_is_below_the_low_water_mark_tells_of_itself_only_with_an_end() {
+    fn bytes_below_the_low_water_mark_are_reported_only_with_an_end() {
         const MOMENT: Duration = Duration::from_millis(50);
         let mut poll = Poll::new().unwrap();
         let (mut ours, mut peer) = pair();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_that_was_prepared_can_be_taken_back() {
+    fn a_reset_on_close_can_be_undone() {
         let (mut ours, mut peer) = pair();
         ours.reset_on_close(true).unwrap();
         ours.reset_on_close(false).unwrap();

@@ -1,8 +1,8 @@
 //! A kernel timer that makes the poll return at a given moment: one more source of events (timerfd_create(2)).
 //!
 //! A timeout passed to each poll would do the same, but the kernel sets up and removes a timer for it on every sleep, and
-//! rounds it to milliseconds. This timer is set only when the first deadline moves closer, or has passed. Knows nothing
-//! of what is due.
+//! rounds it to milliseconds. This timer is set only when the first deadline moves closer, or has passed. Does not know
+//! what is due.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,7 +24,7 @@ pub fn now() -> Moment {
     Moment::after(Duration::new(tv_sec as u64, tv_nsec as u32))
 }
 
-/// The time of day, in seconds since the epoch. It may jump (`CLOCK_REALTIME`): to be told, and never to be waited for.
+/// The time of day, in seconds since the epoch. It may jump (`CLOCK_REALTIME`), so it is for display, never for deadlines.
 pub fn time_of_day() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
@@ -41,18 +41,18 @@ impl Timer {
     /// Makes the poll of `registry` report `token` when it runs out.
     ///
     /// # Errors
-    /// What timerfd_create(2) or epoll_ctl(2) says.
+    /// The error of timerfd_create(2) or epoll_ctl(2).
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { fd, armed: Moment::NEVER })
     }
 
-    /// Makes sure that it runs out at `at` or earlier. If it is armed for an earlier moment, it stays: waking up once for
-    /// nothing costs less than moving it each time.
+    /// Makes sure that the timer runs out at `at` or earlier. If it is armed for an earlier moment, it stays: one needless
+    /// wakeup costs less than moving it each time.
     ///
     /// # Errors
-    /// What timerfd_settime(2) says.
+    /// The error of timerfd_settime(2).
     pub fn arm(&mut self, at: Moment) -> io::Result<()> {
         if self.armed <= at {
             return Ok(());
@@ -64,7 +64,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Call it when the poll has reported the timer. It need not be read: arming it again clears its readiness.
+    /// Call this when the poll has reported the timer. It need not be read: arming it again clears its readiness.
     pub fn ran_out(&mut self) {
         self.armed = Moment::NEVER;
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_that_is_past_is_told_at_once_and_the_end_of_time_can_be_waited_for() {
+    fn a_past_moment_fires_at_once_and_the_last_moment_can_be_armed() {
         let mut poll = Poll::new().unwrap();
         let mut timer = Timer::new(poll.registry(), Token(0)).unwrap();
         // The last moment before NEVER, which would not be waited for.

@@ -51,7 +51,7 @@ impl Acceptor {
     /// Registers the listeners with the poll, under the tokens from 0 on.
     ///
     /// # Errors
-    /// What the poll says.
+    /// The error of the poll.
     pub fn register(listeners: Vec<Listener>, max_connections: usize, registry: &Registry) -> io::Result<Self> {
         let mut doors = Vec::with_capacity(listeners.len());
         for (index, mut listener) in listeners.into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! The jobs that the disk has, and who waits for them.
+//! The jobs of the disk, and the connections that wait for them.
 //!
-//! A job goes to the store under a [`Token`], which means nothing to the store. Here the token tells the connection and its
-//! request; the connection may have gone when the result comes. Knows nothing of files.
+//! A job goes to the store under a [`Token`], which means nothing to the store. Here the token identifies the connection
+//! and its request. The connection may have ended when the result comes. Knows no files.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::proto::Ticket;
 use crate::reactor::Id;
 use crate::store::{Done, Settled, Token};
 
-/// Who waits for the result of a job.
+/// The request that waits for the result of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter {
     /// The connection.
@@ -21,7 +21,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// What the store is given, and gives back with the result.
+    /// The token for the store, which comes back with the result.
     pub fn token(self) -> Token {
         Token(u128::from(self.id.to_bits()) << 64 | u128::from(self.ticket.0))
     }
@@ -33,7 +33,7 @@ impl Waiter {
     }
 }
 
-/// Whole files that the disk is busy with, and the uploads that were published last.
+/// The whole files among the jobs of the disk, and the last published uploads.
 #[derive(Debug, Default)]
 pub struct Jobs {
     files: BTreeMap<Token, (Filed, Option<Box<Upload>>)>,
@@ -41,12 +41,12 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// The store is about to get the whole file `filed`. `resumable`: what to remember of it once it is published.
+    /// Notes a job for the whole file `filed`. `resumable`: the upload to remember once it is published.
     pub fn file(&mut self, token: Token, filed: Filed, resumable: Option<Upload>) {
         self.files.insert(token, (filed, resumable.map(Box::new)));
     }
 
-    /// Takes in a result. Returns what was asked for, if the job was about a whole file.
+    /// Takes the result of a job. Returns the request, if the job was for a whole file.
     pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
         let (filed, resumable) = self.files.remove(&settled.token)?;
@@ -56,7 +56,7 @@ impl Jobs {
         Some(filed)
     }
 
-    /// The resumable uploads that were published last.
+    /// The last published uploads that could be resumed.
     pub fn published(&self) -> &Published {
         &self.published
     }

@@ -1,7 +1,7 @@
-//! The page on which files are dropped, and what it may do.
+//! The upload page, and its policy.
 //!
-//! It is one file, and it runs nothing but its own script: its policy (Content Security Policy Level 3) names the digest
-//! of that, so that nothing that is put into the page by another way is run. Knows nothing of who asks for it.
+//! The page is one file, and runs only its own script: its policy (Content Security Policy Level 3) has the digest of that
+//! script, so that no injected one runs. Does not know who requests it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +10,13 @@ use crate::proto::{Algorithm, Digest, Hasher, Page};
 
 const HTML: &str = include_str!("page.html");
 
-/// The page, as this version has it.
+/// The page of this version.
 pub fn page() -> Page {
     Page { html: HTML.into(), policy: policy(HTML) }
 }
 
-/// What a page may load and run: the script and the style that stand in it, requests to its own origin, and images that
-/// it holds itself. It is shown in no frame of another's.
+/// The policy allows the script and the style in the page, requests to its own origin, and images in the page itself. No
+/// other page may show it in a frame.
 fn policy(html: &str) -> String {
     let (script, style) = (sources(html, "script"), sources(html, "style"));
     format!(

@@ -5,8 +5,8 @@
 //!
 //! - every file with a receipt is there under its name, byte for byte;
 //! - every final name belongs to a whole upload that was not refused;
-//! - every offset that a client was told is there to resume from;
-//! - the next server completes what was interrupted.
+//! - every offset that a client was told can be resumed from;
+//! - the next server completes every interrupted upload.
 //!
 //! Each [`Mistake`] is planted once, and the same checks must find it: they can fail.
 

@@ -173,7 +173,7 @@ impl Server {
     pub fn await_accepted(&self) {
         let last = connect(self.tcp()).expect("the server accepts");
         last.shutdown(Shutdown::Write).expect("a stream can be shut down");
-        assert_eq!(io::read_to_string(last).expect("a clean end"), "", "who says nothing is told nothing");
+        assert_eq!(io::read_to_string(last).expect("a clean end"), "", "a client that sends nothing gets no answer");
     }
 
     /// Checks that the inbox holds `expected`, byte for byte, and no other file, not even a partial one.
@@ -432,7 +432,7 @@ pub fn classic_finish(mut stream: TcpStream, content: &[u8]) -> io::Result<()> {
     stream.write_all(content)?;
     stream.shutdown(Shutdown::Write)?;
     let words = io::read_to_string(&mut stream)?;
-    assert_eq!(words, "", "a classic sender is told nothing after ok");
+    assert_eq!(words, "", "a classic sender gets nothing after ok");
     Ok(())
 }
 

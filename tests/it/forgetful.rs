@@ -124,7 +124,7 @@ pub fn until_the_power_is_cut(act: impl FnOnce()) {
     }
 }
 
-// ---- what is on it ---------------------------------------------------------------------------------------------------
+// ---- files and names -------------------------------------------------------------------------------------------------
 
 /// A file's bytes, in the page cache and on the disk.
 #[derive(Clone, Default)]
@@ -278,7 +278,7 @@ impl State {
         &content[..held.map_or(0, |checkpoint| checkpoint.offset as usize)]
     }
 
-    /// What is found of an upload by its id alone, which the server has made.
+    /// The upload under this id, which the server has made.
     pub fn reopen(&self, id: &ResumeId) -> Option<(Inode, Terms, Found)> {
         let inode = *self.names.get(&(Place::Kept, id.as_str().to_owned()))?;
         let record = self.content(Place::Kept, &record_of(id.as_str()))?;
@@ -866,7 +866,7 @@ impl ForgetfulStore {
         }
     }
 
-    /// Whether this mistake is to be made.
+    /// Whether this mistake is planted.
     pub fn has(&self, mistake: Mistake) -> bool {
         self.disk.mistake == Some(mistake)
     }

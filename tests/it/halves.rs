@@ -1,5 +1,5 @@
-//! The two halves of the conversation against one another, in every dialect that tells the end of its content: what the
-//! client spells the server reads, and the other way round, in pieces of every size.
+//! The two halves of the conversation against one another, in every dialect that marks the end of its content: each side
+//! reads the other side's bytes, in pieces of every size.
 
 use intake::proto::{
     Algorithm, Code, Dialect, Digest, Event, Failure, Hasher, Name, NamePolicy, Peer, Promise, Receiver, Refusal,
@@ -19,7 +19,7 @@ fn sha256(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Both halves, and what is on its way between them.
+/// Both halves, and the bytes on their way between them.
 struct Wire<'a> {
     client: Sender,
     server: Receiver,
@@ -43,7 +43,7 @@ impl<'a> Wire<'a> {
         Self { client, server, rules, content, supplied: 0, refuses, received, stored_name, piece }
     }
 
-    /// Plays until nothing moves. What either side says arrives in pieces.
+    /// Plays until nothing moves. The bytes of either side arrive in pieces.
     fn play(&mut self) {
         loop {
             let said = self.client_says();
@@ -115,7 +115,7 @@ impl<'a> Wire<'a> {
 const DIALECTS: [Dialect; 4] = [Dialect::Put, Dialect::Ask, Dialect::Http, Dialect::HttpExpect];
 
 #[test]
-fn what_one_half_sends_the_other_stores_and_confirms() {
+fn the_server_stores_and_confirms_uploads_of_the_client() {
     for (dialect, size) in DIALECTS.into_iter().flat_map(|dialect| [0, 1, 300].map(|size| (dialect, size))) {
         let content = content(size, 1);
         let digest = sha256(&content);
@@ -141,7 +141,7 @@ fn what_one_half_sends_the_other_stores_and_confirms() {
 }
 
 #[test]
-fn a_refusal_of_one_half_is_read_by_the_other_with_everything_in_it() {
+fn the_client_reads_every_part_of_a_refusal() {
     let content = content(300, 1);
     for (dialect, piece) in DIALECTS.into_iter().flat_map(|dialect| (1..=40).map(move |piece| (dialect, piece))) {
         let refusal = Refusal { retry_seconds: Some(7), ..Refusal::new(Code::NO_SPACE, "the disk is full") };

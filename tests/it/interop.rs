@@ -169,7 +169,7 @@ fn curl_stores(arguments: &str) {
     });
 }
 
-/// What curl prints of the answer where nothing is to be stored.
+/// The output of curl for requests that must not store a file.
 #[test]
 fn curl_hears_each_refusal() {
     if installed("curl").is_none() {
@@ -191,7 +191,7 @@ fn curl_hears_each_refusal() {
         (&small, r#"-H "Host: evil.example" -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 421 "),
         (&small, r#"-H "Origin: http://evil.example" -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 403 "),
         (&large, r#"-T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 413 "),
-        // It is in the middle of its content when it is told.
+        // The refusal arrives in the middle of the content.
         (&large, r#"-H Expect: -T "$FILE" http://$HOST:$PORT/a"#.to_owned(), "no 413 "),
         (&large, r#"-H Expect: -T - http://$HOST:$PORT/a < "$FILE""#.to_owned(), "no 413 "),
         (&small, r#"http://$HOST:$PORT/a"#.to_owned(), "no 405 "),

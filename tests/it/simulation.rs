@@ -112,7 +112,7 @@ struct SimPartial {
 }
 
 impl SimDisk {
-    /// Takes what is kept under a resume id.
+    /// Takes the upload that is kept under a resume id.
     fn claim(&self, id: &str, target: &Target) -> Result<Option<Kept>, StoreError> {
         if self.owners.has(id) {
             return Err(StoreError::BUSY);
@@ -361,7 +361,7 @@ enum Step {
     AwaitLines(usize),
     Fin,
     Reset,
-    /// Reads so many bytes of what the server sends.
+    /// Reads this many bytes from the server.
     Read(usize),
     /// Waits until each of these clients is answered or disconnected.
     AwaitOthers(Vec<Rc<RefCell<Wire>>>),

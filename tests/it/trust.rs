@@ -299,7 +299,7 @@ fn an_upload_of_unknown_size_ends_where_the_free_space_does() {
         let other = tmpfs.0.join("other program");
         fs::write(&other, &bytes[..4 * MIB]).expect("there is space");
         for refusal in [
-            // What is known of the free space covers 1 MiB at most.
+            // A known amount of free space covers at most 1 MiB.
             line(server.tcp(), "more.bin", &bytes[..MIB + 1]).expect("the answer arrives"),
             line(server.tcp(), "small.bin", b"x").expect("the answer arrives"),
             classic_begin(server.tcp(), "classic.bin").expect_err("there is no space").to_string(),
@@ -317,12 +317,12 @@ fn free_bytes(directory: &Path) -> u64 {
     file_system.f_bavail * file_system.f_frsize
 }
 
-/// Uploads of unknown size come together, each in so many pieces, and are half as large again as there is room. The file
-/// system is 64 MiB, of which 45 are to stay free.
+/// Uploads of unknown size arrive at the same time, each in this many pieces. Together they are half as large again as the
+/// space. The file system has 64 MiB, of which 45 must stay free.
 fn assert_leave_free(server: &Server, pieces: usize) {
     const CLIENTS: usize = 20;
     const MIN_FREE: u64 = 45 << 20;
-    // For what an ext4 needs to find the blocks of the files by.
+    // An allowance for the metadata of ext4.
     const SLACK_BYTES: u64 = 256 << 10;
     let free = free_bytes(&server.dir());
     let room = free - MIN_FREE;
@@ -331,7 +331,7 @@ fn assert_leave_free(server: &Server, pieces: usize) {
     let mut clients: Vec<_> = (0..CLIENTS).map(begin).collect();
     for piece in 1..pieces {
         for client in &mut clients {
-            // Those that are refused are reset.
+            // Refused uploads are reset.
             let _ = client.write_all(&bytes);
         }
         let written = (bytes.len() * CLIENTS * piece) as u64;

@@ -149,8 +149,8 @@ impl fmt::Display for SendError {
             Self::Failed(failure) => failure.fmt(f),
             Self::TakenMeanwhile(refusal) => write!(
                 f,
-                "{}; an earlier attempt was sent whole, and its answer was lost: it may be what has the name. Look at the \
-                 stored file",
+                "{}; an earlier attempt was sent whole, and its answer was lost: the file with that name may be \
+                 this one; look at it",
                 Failure::Refused(refusal.clone())
             ),
             Self::SlowSource(refusal) => write!(

@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn files_beyond_the_last_are_unexpected_and_those_of_others_are_only_counted() {
         let (workload, directory) = stored(Conduct::Honest);
-        fs::write(directory.path().join("somebody's"), b"").unwrap();
+        fs::write(directory.path().join("another's"), b"").unwrap();
         fs::create_dir(directory.path().join(".intake")).unwrap();
         let found = verify(&workload, &[Expected::Present; 2], directory.path()).unwrap();
         assert_eq!((counts(&found), found.foreign), ([2, 0, 0, 0, 1, 0], 1));

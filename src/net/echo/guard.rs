@@ -1,7 +1,7 @@
-//! Which datagrams the echo answers. Pure: a source and a time in, a verdict out; knows no socket.
+//! Decides which datagrams the echo answers. Pure: a source and a time in, a verdict out; knows no socket.
 //!
-//! An echo that answers everybody can be used against others, as a UDP source is whatever the sender writes: one spoofed
-//! datagram sets two echoes looping for good (CVE-2024-2169), and a stream of them floods a third party.
+//! An echo that answers everybody can be used against others, because a UDP source is whatever the sender writes: one spoofed
+//! datagram makes two echoes loop without end (CVE-2024-2169), and a stream of them floods a third party.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use crate::reactor::Moment;
 
-/// Below it are the system ports (RFC 6335), where the services are that answer a stray datagram: echo, chargen, DNS, NTP.
+/// Below are the system ports (RFC 6335), with the services that answer a stray datagram: echo, chargen, DNS, NTP.
 const FIRST_CLIENT_PORT: u16 = 1024;
 
-/// Far more than the peers that probe one echo at a time, in 96 KiB that no flood of spoofed ones can make more.
+/// Far more than the peers that use one echo at a time. They take 96 KiB, which no flood of spoofed peers can increase.
 const BUCKETS: usize = 4096;
 
-/// What is to become of a datagram.
+/// The decision about a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is answered.
     Admit,
-    /// Its source port is one that an echo or another service answers from.
+    /// Not answered: its source port belongs to an echo or another service that would answer.
     RefuseSource,
-    /// Its peer has had its share.
+    /// Not answered: its peer is over its rate.
     OverRate,
 }
 
@@ -39,14 +39,14 @@ impl Guard {
         Self { own_ports: Vec::new(), limiter: rate.map(Limiter::new) }
     }
 
-    /// The echo answers from `port`.
+    /// Notes that the echo answers from `port`.
     pub fn refuse_port(&mut self, port: u16) {
         self.own_ports.push(port);
     }
 
     /// Decides on a datagram from `source` that was received at `now`.
     pub fn judge(&mut self, source: SocketAddr, now: Moment) -> Verdict {
-        // Our port on another address may be another echo of ours, or we ourselves.
+        // Our port on another address may be another echo of ours, or this very one.
         if source.port() < FIRST_CLIENT_PORT || self.own_ports.contains(&source.port()) {
             return Verdict::RefuseSource;
         }
@@ -59,7 +59,7 @@ impl Guard {
 #[derive(Debug)]
 struct Limiter {
     rate: u32,
-    /// Keyed at random, so that nobody can choose an address that shares a given peer's bucket.
+    /// Keyed at random, so that an attacker cannot choose an address that shares a given peer's bucket.
     hasher: RandomState,
     buckets: Box<[Bucket]>,
 }
@@ -69,14 +69,14 @@ impl Limiter {
         Self { rate, hasher: RandomState::new(), buckets: vec![Bucket::default(); BUCKETS].into() }
     }
 
-    /// Peers that meet in one bucket share it: less for each, never more.
+    /// Peers in the same bucket share it: each gets less, never more.
     fn admit(&mut self, peer: IpAddr, now: Moment) -> bool {
         let index = self.hasher.hash_one(network(peer)) as usize % BUCKETS;
         self.buckets[index].take(self.rate, now)
     }
 }
 
-/// What counts as one peer: an IPv4 address, however it is written, or the /64 that one IPv6 site has to itself.
+/// The identity of a peer: an IPv4 address, however it is written, or the /64 of an IPv6 site.
 fn network(peer: IpAddr) -> u64 {
     match peer.to_canonical() {
         IpAddr::V4(ip) => ip.to_bits().into(),
@@ -87,9 +87,9 @@ fn network(peer: IpAddr) -> u64 {
 /// Tokens that grow back at the rate, up to one second's worth.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// In billionths of a token, so that any rate adds up exactly over any nanoseconds. Twice the largest rate fits.
+    /// The tokens in billionths, so that any rate adds up exactly over any nanoseconds. Twice the largest rate fits.
     nanotokens: u64,
-    /// `None`: never used, so full.
+    /// When it was last filled. `None`: it was never used, so it is full.
     filled: Option<Moment>,
 }
 
@@ -146,13 +146,13 @@ mod tests {
                 assert_eq!(guard.judge(from(refused), now), Verdict::RefuseSource, "{refused}");
             }
             assert_eq!(guard.judge(from("192.0.2.7:1023"), now), Verdict::RefuseSource);
-            // None of them cost the peer anything of its rate.
+            // None of them counted against the peer's rate.
             assert_eq!(guard.judge(from("192.0.2.7:1024"), now), Verdict::Admit);
         }
     }
 
     #[test]
-    fn no_rate_is_no_limit() {
+    fn without_a_rate_there_is_no_limit() {
         assert_eq!(admitted(&mut guard(None), "192.0.2.7:5000", Moment::default(), 100_000), 100_000);
     }
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_do_not_take_from_one_another() {
+    fn peers_do_not_share_a_rate() {
         let mut guard = guard(Some(1));
         let now = Moment::default();
         let peers = (0..200u8).map(|last| SocketAddr::from(([198, 51, 100, last], 5000)));

@@ -1,10 +1,9 @@
-//! Which of this machine's addresses a datagram was sent to, and how its answer leaves from the same one.
+//! Finds the address that a datagram was sent to, and sends the answer from the same one.
 //!
-//! A socket on an unspecified address takes what is sent to any address, and the kernel picks the source of what it sends by
-//! its route: with several addresses in one network, always the first. A client that has asked another one does not take
-//! that for an answer. So such a socket is told the destination of each datagram in a control message beside it
-//! (`IP_PKTINFO` in ip(7), `IPV6_RECVPKTINFO` in ipv6(7)), and tells the kernel in another one where the answer is to
-//! come from. Knows neither runs nor rates.
+//! A socket on an unspecified address receives datagrams to any address, and the kernel picks the source of its answers by
+//! the route: with several addresses in one network, always the first. A client that has asked another one does not accept
+//! that answer. So such a socket gets the destination of each datagram in a control message (`IP_PKTINFO` in ip(7),
+//! `IPV6_RECVPKTINFO` in ipv6(7)), and sets the source of the answer in another one. Knows neither runs nor rates.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -20,7 +19,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrSt
 pub struct Local {
     /// An IPv4 address on an IPv6 socket is written as one (`::ffff:192.0.2.1`).
     pub ip: IpAddr,
-    /// The number of its interface, where the address does not tell it; else 0.
+    /// The number of its interface, if the address alone does not determine it; else 0.
     pub interface: u32,
 }
 
@@ -29,10 +28,10 @@ pub fn control_buffer() -> Vec<u8> {
     cmsg_space!(in6_pktinfo)
 }
 
-/// Makes the kernel tell the destination of each datagram.
+/// Makes the kernel report the destination of each datagram.
 ///
 /// # Errors
-/// What setsockopt(2) says.
+/// The error of setsockopt(2).
 pub fn tell_destinations(socket: &impl AsFd, addr: SocketAddr) -> io::Result<()> {
     Ok(match addr {
         SocketAddr::V4(_) => setsockopt(socket, Ipv4PacketInfo, &true),
@@ -43,7 +42,7 @@ pub fn tell_destinations(socket: &impl AsFd, addr: SocketAddr) -> io::Result<()>
 /// Receives a datagram: its size, its sender, and the address that it was sent to.
 ///
 /// # Errors
-/// What recvmsg(2) says.
+/// The error of recvmsg(2).
 pub fn receive(
     socket: &impl AsRawFd,
     room: &mut [u8],
@@ -56,10 +55,10 @@ pub fn receive(
     Ok((message.bytes, peer, message.cmsgs()?.find_map(|message| Local::told_in(&message))))
 }
 
-/// Sends `bytes` to `peer`, in segments where there is a size for them, from `local` where that is known.
+/// Sends `bytes` to `peer`, in segments if there is a size for them, and from `local` if it is known.
 ///
 /// # Errors
-/// What sendmsg(2) says.
+/// The error of sendmsg(2).
 pub fn send(
     socket: &impl AsRawFd,
     bytes: &[u8],
@@ -97,17 +96,17 @@ impl PacketInfo {
 }
 
 impl Local {
-    /// The address that an answer can come from: nothing can come from a multicast address.
+    /// The address for an answer. `None` for a multicast address, which cannot be a source.
     fn told_in(message: &ControlMessageOwned) -> Option<Self> {
         match message {
-            // Not `ipi_addr`: of a broadcast this is the address of the interface that has taken it.
+            // Not `ipi_addr`: for a broadcast, this field has the address of the receiving interface.
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 let ip = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
                 Some(Self { ip: ip.into(), interface: 0 })
             }
             ControlMessageOwned::Ipv6PacketInfo(info) if info.ipi6_addr.s6_addr[0] != 0xff => {
                 let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                // Elsewhere the route finds the interface, which need not be the one that the datagram came in by.
+                // For other addresses the route finds the interface, which need not be the receiving one.
                 let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
                 Some(Self { ip: ip.into(), interface })
             }

@@ -1,14 +1,14 @@
 //! The UDP echo: every datagram goes back to its sender, byte for byte, and nothing else is ever sent.
 //!
-//! Never more bytes than came and never more than one datagram for one, so it amplifies nothing. Knows nothing of TCP or
-//! of the turn; which datagrams are left unanswered is the guard's decision.
+//! It sends at most one datagram for each received one, and never more bytes, so it amplifies nothing. Knows neither TCP
+//! nor the turn; the guard decides which datagrams are not answered.
 //!
-//! One receive call for each datagram. The first of a call to `serve` is answered at once, by itself; of the others each run
-//! (`run`) leaves in one sendmsg(2), which passes the stack as one packet that is cut late (udp(7), `UDP_SEGMENT`). Its
-//! receiver sees no difference.
+//! Each datagram takes one receive call. The first one of a call to `serve` is answered at once, alone; the others leave in
+//! runs (`run`), each in one sendmsg(2), which passes through the stack as one packet that is cut late (udp(7),
+//! `UDP_SEGMENT`). The receiver sees no difference.
 //!
-//! An answer comes from the address that was asked. A socket on one address can do nothing else; one on an unspecified
-//! address asks the kernel for the destination of each datagram (`local`).
+//! An answer comes from the address that the datagram was sent to. A socket on one address has no other; one on an
+//! unspecified address asks the kernel for the destination of each datagram (`local`).
 
 mod guard;
 mod local;
@@ -30,8 +30,8 @@ use self::run::{Path, Run, Runs};
 use super::{Sharing, unbound_socket};
 use crate::reactor::Moment;
 
-/// What the kernel is asked to hold while the turn is busy elsewhere, in bytes: 10,000 small datagrams, at the kernel's
-/// own cost for each.
+/// The receive buffer, which fills while the turn is busy with other work, in bytes: 10,000 small datagrams at the kernel's
+/// cost for each.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The echo, on one or several addresses. One guard watches all of them, so a peer gets no second budget by asking a second
@@ -44,7 +44,7 @@ pub struct Echo {
     guard: Guard,
     /// Datagrams received and not yet answered. Empty between two calls of `serve`.
     runs: Runs,
-    /// Where the kernel tells the destination of a datagram.
+    /// The buffer for the control message with a datagram's destination.
     control: Vec<u8>,
     stats: EchoStats,
 }
@@ -53,11 +53,11 @@ pub struct Echo {
 #[derive(Debug)]
 struct Bound {
     socket: UdpSocket,
-    /// It takes what is sent to any address of this machine.
+    /// It receives datagrams to any address of this machine.
     is_wildcard: bool,
 }
 
-/// What became of the datagrams so far.
+/// Counts of datagrams by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EchoStats {
     /// Datagrams sent back.
@@ -96,7 +96,7 @@ impl Echo {
     /// Echoes on `addr` as well.
     ///
     /// # Errors
-    /// What the system says: the address is in use, is not one of this machine's, or its port is privileged.
+    /// The error of the system: the address is in use, is not one of this machine's, or its port is privileged.
     pub fn bind(&mut self, addr: SocketAddr, sharing: Sharing) -> io::Result<()> {
         let socket = unbound_socket(addr, sharing, Type::DGRAM)?;
         let buffer_bytes = enlarge_receive_buffer(&socket)?;
@@ -113,21 +113,21 @@ impl Echo {
         Ok(())
     }
 
-    /// The addresses of the sockets, with the ports that port 0 became.
+    /// The addresses of the sockets, with their actual ports.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         self.sockets.iter().map(|bound| bound.socket.local_addr()).collect()
     }
 
-    /// What became of the datagrams so far.
+    /// Counts of datagrams by their outcome.
     pub fn stats(&self) -> EchoStats {
         self.stats
     }
 
     /// Receives up to `budget` datagrams, and answers those that the guard admits at `now`. Returns whether there may be
-    /// more: no event will tell.
+    /// more, which no event will report.
     pub fn serve(&mut self, now: Moment, budget: usize) -> bool {
         let mut left = budget;
         for _ in 0..self.sockets.len() {
@@ -146,21 +146,21 @@ impl Echo {
     /// Returns how many receive calls it made that did not find the socket empty: less than `budget` if it is drained.
     fn receive(&mut self, index: usize, now: Moment, budget: usize) -> usize {
         for nth in 0..budget {
-            // The first is often the only one. It is answered before the next call finds that out.
+            // The first is often the only one, so answer it before the next call.
             if nth == 1 || self.runs.is_full() {
                 self.answer(index);
             }
             match self.sockets[index].receive(self.runs.room(), &mut self.control) {
                 Ok((size, path)) => self.judge(index, size as u16, path, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return nth,
-                // An interruption, or the fate of an earlier answer. It is reported once, and is no reason to stop.
+                // An interruption, or the error of an earlier answer, which is reported once. Neither is a reason to stop.
                 Err(error) => debug!("udp receive: {error}"),
             }
         }
         budget
     }
 
-    /// The next datagram overwrites one that is not answered.
+    /// A datagram that is not answered is overwritten by the next one.
     fn judge(&mut self, index: usize, size: u16, path: Path, now: Moment) {
         match self.guard.judge(path.peer, now) {
             Verdict::RefuseSource => self.stats.refused_source += 1,
@@ -190,7 +190,7 @@ impl Bound {
     }
 }
 
-/// All sockets have the one token: which of them is readable is found out by reading.
+/// All sockets have the same token. A read finds out which of them is readable.
 impl Source for Echo {
     fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         self.sockets.iter_mut().try_for_each(|bound| registry.register(&mut bound.socket, token, interest))
@@ -205,11 +205,11 @@ impl Source for Echo {
     }
 }
 
-/// An answer that cannot be sent is dropped: nobody may count on a datagram, and the next one may go to somebody else.
+/// An answer that cannot be sent is dropped: datagrams are unreliable, and the next one may be for another peer.
 ///
 /// A run that cannot be sent as segments is sent datagram by datagram: the path may carry less, the kernel may be older than
-/// 4.18, or the device may compute no checksums. An answer that cannot come from the address that was asked, such as the
-/// broadcast address of a network, comes from one that the kernel picks.
+/// 4.18, or the device may compute no checksums. An answer that cannot come from the destination of the datagram, such as
+/// the broadcast address of a network, comes from an address that the kernel picks.
 fn send_back(socket: &UdpSocket, run: Run<'_>, stats: &mut EchoStats) {
     match send(socket, run) {
         Ok(sent) => {
@@ -238,8 +238,8 @@ fn send(socket: &UdpSocket, Run { path, segment, count, bytes }: Run<'_>) -> io:
     }
 }
 
-/// Asks for the buffer beyond `net.core.rmem_max`, which takes CAP_NET_ADMIN, then within it. Returns the bytes got: the
-/// kernel doubles what it grants, for its own bookkeeping, and tells the double (socket(7)).
+/// Asks for the buffer beyond `net.core.rmem_max`, which needs CAP_NET_ADMIN, then within it. Returns the granted bytes:
+/// the kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
 fn enlarge_receive_buffer(socket: &Socket) -> io::Result<usize> {
     set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES)
         .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES))?;
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_kept_and_what_is_left_is_told() {
+    fn the_budget_is_kept_and_unread_datagrams_are_reported() {
         let mut served = Served::bind(LOOPBACK, None);
         let client = served.client();
         for _ in 0..10 {
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn over_its_rate_a_peer_hears_nothing() {
+    fn a_peer_over_its_rate_gets_no_answer() {
         let mut served = Served::bind(LOOPBACK, Some(5));
         let client = served.client();
         for _ in 0..8 {
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_sent_costs_nobody_else_theirs() {
+    fn an_answer_that_cannot_be_sent_does_not_affect_others() {
         if !has_ipv6() {
             return;
         }

@@ -1,7 +1,7 @@
-//! Which datagrams can be answered in one call. Knows no socket.
+//! Collects datagrams that can be answered in one call. Knows no socket.
 //!
-//! A run is a sequence of datagrams of one size on one path, of which the last may be shorter. It lies in the buffer as udp(7)
-//! wants it for `UDP_SEGMENT`: one datagram straight behind the other.
+//! A run is a sequence of datagrams of one size on one path, of which the last may be shorter. In the buffer it is laid out
+//! as `UDP_SEGMENT` needs it (udp(7)): one datagram right after the other.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -11,36 +11,35 @@ use super::local::Local;
 /// Larger than any datagram: the length field of UDP has 16 bits (RFC 768). None is ever cut short.
 pub const DATAGRAM_MAX_BYTES: usize = 65_535;
 
-/// What Ethernet carries whole. The kernel fragments no segments: where larger ones are fragmented, it refuses them.
+/// The largest datagram that Ethernet carries whole. The kernel does not fragment segments: it refuses larger ones.
 const SEGMENT_MAX_BYTES: usize = 1472;
 
 /// Kernels before 6.9 refuse more (`UDP_MAX_SEGMENTS`).
 const RUN_MAX_SEGMENTS: usize = 64;
 
-/// Until they are cut, the segments are one packet: of its 65,535 bytes an IPv6 header takes 40 and the UDP header 8.
+/// Until they are cut, the segments are one packet of 65,535 bytes, less 40 for an IPv6 header and 8 for the UDP header.
 const RUN_MAX_BYTES: usize = 65_487;
 
-/// A run of as many segments as there may be, whatever is before it, and any datagram behind: when less is left, what is there
-/// leaves first.
+/// Room for the longest run and any datagram after it. If less is left, the run is sent first.
 const BUFFER_BYTES: usize = RUN_MAX_SEGMENTS * SEGMENT_MAX_BYTES + DATAGRAM_MAX_BYTES;
 
-/// The two ends of a datagram's way.
+/// The two ends of a datagram's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Its sender.
     pub peer: SocketAddr,
-    /// Which of this machine's addresses it was sent to, where the socket has several.
+    /// Its destination among this machine's addresses, if the socket has several.
     pub local: Option<Local>,
 }
 
-/// Where datagrams are received into, and the run that the last of them are.
+/// The receive buffer, and the run of the last datagrams in it.
 #[derive(Debug)]
 pub struct Runs {
     buffer: Box<[u8]>,
     open: Option<Extent>,
 }
 
-/// A run by where it lies in the buffer.
+/// The position of a run in the buffer.
 #[derive(Debug)]
 struct Extent {
     path: Path,
@@ -52,35 +51,35 @@ struct Extent {
 /// Datagrams that can leave in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'a> {
-    /// The way that they came, and that the answers go.
+    /// The path of the datagrams and of their answers.
     pub path: Path,
-    /// The bytes of each but the last, which may have less.
+    /// The size of each datagram but the last, which may be shorter.
     pub segment: u16,
-    /// How many there are: at least one.
+    /// How many datagrams there are, at least one.
     pub count: usize,
-    /// All of them.
+    /// The bytes of all datagrams.
     pub bytes: &'a [u8],
 }
 
 impl Runs {
-    /// Without any.
+    /// An empty buffer.
     pub fn new() -> Self {
         Self { buffer: vec![0; BUFFER_BYTES].into(), open: None }
     }
 
-    /// Where the next datagram is to be received into. Any fits, unless the buffer [is full](Self::is_full).
+    /// The space for the next datagram. Any datagram fits, unless the buffer [is full](Self::is_full).
     pub fn room(&mut self) -> &mut [u8] {
         let used = self.used();
         &mut self.buffer[used..]
     }
 
-    /// Whether the room may be too short for the next: the run must be [ended](Self::end).
+    /// Whether the next datagram may not fit: then the run must be [ended](Self::end).
     pub fn is_full(&self) -> bool {
         self.buffer.len() - self.used() < DATAGRAM_MAX_BYTES
     }
 
-    /// Adds a datagram: the first `size` bytes of the room, which came by `path`. Returns the run before it, where it begins
-    /// another one.
+    /// Adds a datagram: the first `size` bytes of the room, received on `path`. If it begins another run, returns the
+    /// previous one.
     pub fn push(&mut self, size: u16, path: Path) -> Option<Run<'_>> {
         if let Some(run) = self.open.as_mut().filter(|run| run.takes(size, path)) {
             run.count += 1;
@@ -92,7 +91,7 @@ impl Runs {
         self.open.replace(begun).map(|ended| ended.within(&self.buffer))
     }
 
-    /// Returns the run that the last datagrams are. The room is the whole buffer again.
+    /// Returns the run of the last datagrams. The room is then the whole buffer again.
     pub fn end(&mut self) -> Option<Run<'_>> {
         self.open.take().map(|ended| ended.within(&self.buffer))
     }
@@ -120,7 +119,7 @@ impl Extent {
 }
 
 impl<'a> Run<'a> {
-    /// Each of the datagrams as a run of its own. Of more than one, none is empty.
+    /// Each datagram as a run of its own. Of several, none is empty.
     pub fn singles(self) -> impl Iterator<Item = Run<'a>> {
         self.bytes.chunks(self.segment.into()).map(move |bytes| Run { count: 1, bytes, ..self })
     }
@@ -134,8 +133,8 @@ mod tests {
         Path { peer: SocketAddr::from(([192, 0, 2, 1], 2000 + number)), local: None }
     }
 
-    /// The runs that these are, by source and size: of each its source, its bytes, and how many datagrams they are.
-    /// Every datagram is filled with its place.
+    /// The runs of datagrams with these sources and sizes: the source, the bytes, and the number of datagrams of each.
+    /// Every datagram is filled with its index.
     fn runs(datagrams: &[(u16, u16)]) -> Vec<(u16, Vec<u8>, usize)> {
         let told = |run: Run<'_>| (run.path.peer.port() - 2000, run.bytes.to_vec(), run.count);
         let mut runs = Runs::new();
@@ -155,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_ones_of_one_source_are_one_run_that_a_shorter_one_ends() {
+    fn equal_datagrams_of_one_source_are_a_run_and_a_shorter_one_ends_it() {
         let expected = [(0, vec![0, 0, 0, 1, 1, 1, 2, 2], 3), (0, vec![3, 3], 1)];
         assert_eq!(runs(&[(0, 3), (0, 3), (0, 2), (0, 2)]), expected);
     }
 
     #[test]
-    fn a_larger_one_begins_a_run() {
+    fn a_larger_datagram_begins_a_run() {
         assert_eq!(runs(&[(0, 1), (0, 2), (0, 2)]), [(0, vec![0], 1), (0, vec![1, 1, 2, 2], 2)]);
     }
 
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ethernet_fragments_stands_alone() {
+    fn a_datagram_that_ethernet_fragments_is_sent_alone() {
         assert_eq!(counts(&[(0, 1472), (0, 1472), (0, 1473), (0, 1473)]), [2, 1, 1]);
     }
 
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn full_it_is_when_the_largest_would_not_fit() {
+    fn the_buffer_is_full_if_the_largest_datagram_does_not_fit() {
         let mut runs = Runs::new();
         runs.push(u16::MAX, source(0));
         assert!(!runs.is_full());

@@ -78,7 +78,7 @@ fn refusal(answer: &Answer) -> Refusal {
     if let Some(Reply::No(refusal)) = reply(answer) {
         return Refusal { retry_seconds: refusal.retry_seconds.or(*retry_seconds), ..refusal };
     }
-    let mut words = if reason.is_empty() { "no reason is told".to_owned() } else { reason.clone() };
+    let mut words = if reason.is_empty() { "no reason is given".to_owned() } else { reason.clone() };
     match (status, location) {
         (300..=399, Some(location)) => words += &format!("; send to {location}"),
         (202, _) => words += "; that does not say that it is stored",
@@ -241,7 +241,7 @@ mod tests {
             one(answer("503 Busy\r\nRetry-After: 7", "no 503 busy\n"), refused(503, Some(7), "busy")),
             one(answer("503 Busy\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT", ""), refused(503, None, "Busy")),
             one(answer("413 Too Large", nginx), refused(413, None, "Too Large")),
-            one(answer("500 ", ""), refused(500, None, "no reason is told")),
+            one(answer("500 ", ""), refused(500, None, "no reason is given")),
             one(answer("202 Accepted", ""), refused(202, None, "Accepted; that does not say that it is stored")),
             one(answer("301 Moved\r\nLocation: /there/", ""), refused(301, None, "Moved; send to /there/")),
             last(answer("400 Bad\r\nConnection: close", "no 400 bad\n"), End::Stream, refused(400, None, "bad")),
