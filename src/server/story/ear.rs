@@ -7,85 +7,85 @@ use crate::proto::{Name, Refusal};
 use crate::reactor::Moment;
 use crate::store::StoreError;
 
-/// Something that happened to a connection, told once.
+/// An event of a connection. Each is told once.
 #[derive(Clone, Copy, Debug)]
 pub enum Fact<'a> {
     /// It was accepted.
     Accepted,
     /// It resumes an upload.
     Resumed,
-    /// Content has come.
+    /// Content has arrived.
     Received {
-        /// How many bytes.
+        /// The number of bytes.
         bytes: usize,
     },
     /// A file is stored.
     Stored {
-        /// What was asked for.
+        /// The file as it was requested.
         filed: &'a Filed,
-        /// The name that it got.
+        /// The name under which it is stored.
         stored: &'a Name,
     },
     /// A request was refused or an upload cut off, and the connection does not end for that reason.
     Refused {
-        /// Why.
+        /// The reason.
         refusal: &'a Refusal,
-        /// The name that was asked for, if it is known.
+        /// The requested name, if it is known.
         name: Option<&'a Name>,
     },
     /// Bytes that are not a request were refused, and the connection stays.
     NotARequest {
-        /// Why.
+        /// The reason.
         refusal: &'a Refusal,
         /// The bytes.
         head: &'a [u8],
     },
-    /// Something else than an upload was asked for, and answered.
+    /// A request that is no upload was answered.
     Answered {
-        /// What it was.
+        /// A description of the request.
         what: &'static str,
     },
     /// A file is stored, and its connection has ended already.
     StoredForNobody {
-        /// What was asked for.
+        /// The file as it was requested.
         filed: &'a Filed,
-        /// The name that it got.
+        /// The name under which it is stored.
         stored: &'a Name,
     },
     /// A file could not be stored, and its connection has ended already.
     LostForNobody {
-        /// What was asked for.
+        /// The file as it was requested.
         filed: &'a Filed,
-        /// Why.
+        /// The reason.
         error: &'a StoreError,
     },
     /// The connection ends.
     Closed {
-        /// Why.
+        /// The reason.
         reason: &'a CloseReason,
         /// The name of the upload in progress.
         uploading: Option<&'a Name>,
-        /// When.
+        /// The moment of the end.
         now: Moment,
     },
 }
 
-/// Something that listens to the story of all connections.
+/// A listener to the facts of all connections.
 pub trait Ear {
     /// Hears a fact about `whom`.
     fn hear(&mut self, whom: &Whom, fact: &Fact);
 }
 
-/// The peer of a connection, when it was accepted, and what it has done.
+/// The peer of a connection, the time of its accept, and counts of its uploads.
 #[derive(Debug)]
 pub struct Whom {
     pub(super) peer: SocketAddr,
     pub(super) accepted: Moment,
-    /// Bytes of content, of all its uploads.
+    /// The bytes of content of all its uploads.
     pub(super) content_bytes: u64,
-    /// Files stored.
+    /// The files that were stored.
     pub(super) stored: u32,
-    /// Requests refused that did not end it.
+    /// The refused requests that did not end the connection.
     pub(super) refused: u32,
 }
 

@@ -13,9 +13,9 @@ use crate::proto::{Name, Refusal, Whole};
 pub enum CloseReason {
     /// Its one file is stored. The end of the stream was the end of the file, so only the sender knows whether it is whole.
     Stored {
-        /// What the client calls it.
+        /// The name that the client asked for.
         asked: Name,
-        /// What it is called here.
+        /// The name under which it is stored.
         stored: Name,
         /// The client itself has ended the stream.
         is_proven: bool,
@@ -24,9 +24,9 @@ pub enum CloseReason {
     Finished,
     /// It was refused, or the upload of this name was cut off.
     Refused(Refusal, Option<Name>),
-    /// What the client sent is not a request. The bytes are escaped wherever they are quoted.
+    /// The bytes of the client were not a request. They are escaped wherever they are quoted.
     NotARequest(Refusal, Box<[u8]>),
-    /// The server had to end while the disk was busy with the files of this connection. Whether they are stored is not known.
+    /// The server had to end while the disk was busy with the files of this connection. Their outcome is unknown.
     Undecided,
     /// It was reset by the peer or the network.
     Lost(io::Error),
@@ -55,14 +55,14 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// A whole file that was handed to the disk.
+/// A whole file that was passed to the disk.
 #[derive(Debug)]
 pub struct Filed {
-    /// The address that it came from.
+    /// The address of its client.
     pub peer: SocketAddr,
     /// Its size and digest.
     pub whole: Whole,
-    /// What the client calls it.
+    /// The name that the client asked for.
     pub asked: Name,
     /// The connection carries no other file: one log line serves for both.
     pub is_alone: bool,

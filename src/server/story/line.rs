@@ -12,7 +12,7 @@ use crate::reactor::Moment;
 /// The target of these lines: users need not know which module writes them.
 const TARGET: &str = "intake::server";
 
-/// Listens for the log.
+/// The listener that writes the log.
 #[derive(Debug)]
 pub struct Line;
 

@@ -1,16 +1,16 @@
-//! The story of each connection: one stream of facts, and all that listen to it.
+//! The story of each connection: one stream of facts, and its listeners.
 //!
 //! A connection tells each [`Fact`] once. Every [`Ear`] hears it: the statistics count, the log writes a line, and a new
 //! listener is one more ear. The trace hears more: every single step, as a [`Scene`].
 //!
 //! ```text
-//!   Connection --tell--> Story --+--> Whom    what this connection has done
-//!                                +--> Stats   what the server has done
+//!   Connection --tell--> Story --+--> Whom    counts of this connection
+//!                                +--> Stats   counts of the server
 //!                                +--> Line    the log
 //!              --scene-> Story -----> Tracer  the trace, if there is one
 //! ```
 //!
-//! [`Whom`] owns the peer's address and the time of the accept. Nothing here has a say in what happens.
+//! [`Whom`] owns the peer's address and the time of the accept. Nothing here influences a connection.
 
 mod ear;
 mod ending;
@@ -33,7 +33,7 @@ use trace::Tracer;
 use crate::proto::Awaits;
 use crate::reactor::Id;
 
-/// All that listen, on behalf of all connections.
+/// The listeners for all connections.
 #[derive(Debug, Default)]
 pub struct Ears {
     stats: Stats,
@@ -41,12 +41,12 @@ pub struct Ears {
 }
 
 impl Ears {
-    /// Has the trace of every connection written from now on.
+    /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.tracer = Some(tracer);
     }
 
-    /// What has been counted.
+    /// The statistics so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -65,7 +65,7 @@ impl Ears {
         }
     }
 
-    /// A step of a connection. `scene` is not even called where nobody listens.
+    /// Shows a step of a connection. Without a trace, `scene` is not even called.
     #[inline]
     pub fn scene<'s>(&mut self, id: Id, scene: impl FnOnce() -> Scene<'s>) {
         if let Some(tracer) = &mut self.tracer {
@@ -88,14 +88,14 @@ impl Ears {
     }
 }
 
-/// Where one connection tells what happens.
+/// The place where one connection tells its facts.
 #[derive(Debug)]
 pub struct Story<'a> {
     /// The connection.
     pub id: Id,
-    /// Who it is with, and what it has done.
+    /// The peer and the counts of the connection.
     pub whom: &'a mut Whom,
-    /// All that listen.
+    /// The listeners.
     pub ears: &'a mut Ears,
 }
 
@@ -106,7 +106,7 @@ impl Story<'_> {
         self.ears.hear(self.whom, fact);
     }
 
-    /// Shows a step. `scene` is not even called where nobody listens.
+    /// Shows a step. Without a trace, `scene` is not even called.
     #[inline]
     pub fn scene<'s>(&mut self, scene: impl FnOnce() -> Scene<'s>) {
         self.ears.scene(self.id, scene);

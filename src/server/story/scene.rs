@@ -1,4 +1,4 @@
-//! What happens on one connection, step by step: what the trace shows.
+//! The steps of one connection, as the trace shows them.
 //!
 //! Plain values. [`super::words`] spells them for people, [`super::json`] for programs.
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// The most bytes of a reply that are quoted, so that no line is too long to be written at once.
 const EXCERPT_BYTES: usize = 200;
 
-/// Something that happened on one connection.
+/// A step of one connection.
 #[derive(Debug)]
 pub enum Scene<'a> {
     /// It was accepted.
@@ -27,14 +27,14 @@ pub enum Scene<'a> {
     Event(Flags),
     /// A read returned bytes.
     Read {
-        /// How many.
+        /// The number of bytes.
         bytes: usize,
         /// The size of the buffer, in bytes.
         room: usize,
     },
     /// Bytes were spliced from the socket into the file.
     Spliced {
-        /// How many.
+        /// The number of bytes.
         bytes: usize,
     },
     /// A read returned the end: the client sends no more.
@@ -52,13 +52,13 @@ pub enum Scene<'a> {
     WriteWouldBlock,
     /// A read or a write failed: the connection is lost.
     Failed(&'a io::Error),
-    /// What the bytes mean, according to the conversation.
+    /// The meaning of the bytes for the conversation.
     Heard(&'a Event<'a>),
-    /// What the conversation waits for has changed.
+    /// The conversation now waits for something else.
     State {
-        /// What it waited for.
+        /// The state before.
         from: Awaits,
-        /// What it waits for.
+        /// The state now.
         to: Awaits,
     },
     /// The partial file of a resumed upload has been synced, or the sync failed.

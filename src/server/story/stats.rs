@@ -1,4 +1,4 @@
-//! What the server has done since its start, in numbers.
+//! The counts of the server since its start.
 
 use std::collections::BTreeMap;
 use std::fmt;
