@@ -495,8 +495,9 @@ pageTest('everything can be reached and done with the keyboard', async ({page, p
     }
     assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
   };
-  await tabTo('Choose files');
+  // Asked for early: Chromium must know of it before the key comes.
   const chooser = page.waitForEvent('filechooser');
+  await tabTo('Choose files');
   await page.keyboard.press('Enter');
   await (await chooser).setFiles(writeFiles({'a.txt': 'a', '.b': 'b'}));
   await headline(page, '1 file stored, 1 not');
@@ -516,9 +517,9 @@ pageTest('everything can be reached and done with the keyboard', async ({page, p
 const PHONE = {viewport: {width: 390, height: 844}, isMobile: true, hasTouch: true, deviceScaleFactor: 2};
 
 pageTest('on a phone files are chosen by touch, and large enough to touch', PHONE, async ({page, server}) => {
+  const chooser = page.waitForEvent('filechooser');
   await page.screenshot({path: `${SHOTS}phone.png`});
   assert.equal((await page.locator('#zone').innerText()).split('\n')[0], 'Choose files to send');
-  const chooser = page.waitForEvent('filechooser');
   await page.getByRole('button', {name: 'Choose files'}).tap();
   await (await chooser).setFiles(writeFiles({'a.txt': 'a', 'b.txt': 'b'}));
   await headline(page, 'All 2 files are stored');
