@@ -479,10 +479,16 @@ pageTest('the page asks before it is left while files are sent', async ({page, p
   await headline(page, 'The file is stored');
 });
 
-pageTest('without script there is a form', {javaScriptEnabled: false}, async ({page}) => {
+pageTest('without script a form sends the files', {javaScriptEnabled: false}, async ({page, server}) => {
   assert.ok(await page.locator('#zone').isHidden());
-  assert.ok(await page.getByRole('button', {name: 'Send', exact: true}).isVisible());
   await page.screenshot({path: `${SHOTS}no-script.png`});
+  const content = randomBytes(200000);
+  await page.setInputFiles('#plain', writeFiles({'a.txt': 'a', 'b b.bin': content}));
+  await page.getByRole('button', {name: 'Send', exact: true}).click();
+  await page.getByText('b b.bin').waitFor();
+  await page.screenshot({path: `${SHOTS}no-script-stored.png`});
+  assert.deepEqual(server.names(), ['a.txt', 'b b.bin']);
+  assert.equal(server.digest('b b.bin'), sha256(content));
 });
 
 pageTest('everything can be reached and done with the keyboard', async ({page, proxy, context, server}) => {
