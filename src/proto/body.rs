@@ -362,7 +362,7 @@ impl Chunks {
             (Self::Http, Some(0)) => Ok(Framing::Trailers(Line::default(), Trailers::default())),
             (_, Some(size)) => Ok(Framing::Chunk(size)),
             (Self::Lines, None) => Err("a chunk begins with its size in bytes, 1 to 19 decimal digits"),
-            (Self::Http, None) => Err("a chunk begins with its size, 1 to 16 hex digits, and CR LF"),
+            (Self::Http, None) => Err("a chunk begins with a line of at most 512 bytes: its size in hex, and CR LF"),
         }
     }
 
@@ -374,7 +374,7 @@ impl Chunks {
     }
 
     /// The longest line, in bytes: `sha256=` and 64 digits; a trailer, or extensions that nobody looks at. A longer one
-    /// breaks the grammar.
+    /// breaks the framing: nothing that follows it is read.
     fn max_line_bytes(self) -> usize {
         match self {
             Self::Lines => 80,
@@ -406,18 +406,19 @@ impl Line {
         ends_with_cr
     }
 
-    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. Where HTTP
-    /// misses its CR the LF stays: no valid line holds one. Nor is a line valid that becomes too long; it counts as whole
-    /// there.
+    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. An LF stays in a
+    /// line that cannot be valid, because no valid line holds one: where HTTP misses its CR, and in place of the first byte
+    /// that is too much.
     fn take(&mut self, input: &mut &[u8], chunks: Chunks) -> Option<&mut String> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
             if byte == b'\n' && (self.drop_cr() || chunks == Chunks::Lines) {
                 return Some(&mut self.0);
             }
+            let is_too_long = self.0.len() >= chunks.max_line_bytes();
             // A byte that is not ASCII becomes a character that no valid line holds.
-            self.0.push(char::from(byte));
-            if byte == b'\n' || self.0.len() > chunks.max_line_bytes() {
+            self.0.push(if is_too_long { '\n' } else { char::from(byte) });
+            if byte == b'\n' || is_too_long {
                 return Some(&mut self.0);
             }
         }
@@ -525,8 +526,31 @@ mod tests {
                 assert_eq!(decode(http(None)(), input.as_bytes(), cut), whole, "{input:?} cut at {cut}");
             }
         }
-        let endless = [b"5;".as_slice(), &[b'x'; 65_536]].concat();
-        assert!(matches!(decode(http(None)(), &endless, 0).1, Some(End::Broken(_))), "an extension is bounded");
+    }
+
+    /// If the rest of such a line counted as content, it could hold a request that a proxy takes for content.
+    #[test]
+    fn a_line_of_http_that_is_too_long_breaks_the_framing_at_once() {
+        let max = Chunks::Http.max_line_bytes();
+        let chunks = |line: &str| format!("{line}\r\nabc\r\n0\r\n\r\n");
+        let extended = |length: usize| chunks(&format!("3;{}", "x".repeat(length - 2)));
+        let padded = |length: usize| chunks(&format!("{}3", "0".repeat(length - 1)));
+        let trailer = |length: usize| format!("0\r\nX:{}\r\nY: z\r\n\r\n", "x".repeat(length - 2));
+        // The CR before the LF counts.
+        for input in [extended(max - 1), trailer(max - 1)] {
+            assert_eq!(decode(http(None)(), input.as_bytes(), 0).1, Some(End::Whole(None)), "{input:?}");
+        }
+        for length in [max, max + 1, max + 2, max + 10, 65_536] {
+            for input in [extended(length), padded(length), trailer(length)] {
+                for cut in [0, 1, max, max + 1, max + 2] {
+                    let (content, end, _) = decode(http(None)(), input.as_bytes(), cut);
+                    assert!(
+                        matches!(end, Some(End::Broken(_))) && content.is_empty(),
+                        "{length}, cut at {cut}: {end:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -368,6 +368,18 @@ fn nothing_behind_a_refused_request_is_run() {
     }
 }
 
+/// Another reader sees one request, whose content looks like a request.
+#[test]
+fn what_follows_a_chunk_line_that_is_too_long_is_not_run() {
+    let content = format!("0\r\n\r\n{EVIL}");
+    let (size, last) = (content.len(), "\r\n0\r\n\r\n");
+    for length in 500..530 {
+        let line = format!("{size:x};{}", "x".repeat(length - 3));
+        let transcript = converse(&chunked("a", &[], &format!("{line}{}\r\n{content}{last}", "A".repeat(size))));
+        assert!(!stored(&transcript).contains(&"evil"), "{length}: {}", transcript.said);
+    }
+}
+
 #[test]
 fn a_request_without_content_is_answered_and_the_next_one_served() {
     let inputs = ["GET /favicon.ico", "HEAD /a", "DELETE /a", "TRACE /", "OPTIONS *", "PROPFIND /"];
