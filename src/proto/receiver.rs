@@ -289,16 +289,25 @@ impl Receiver {
         self.phase = Phase::Content(body);
     }
 
+    /// Whether the request in progress could do without its content: the client has told size and digest, and waits for the
+    /// answer to [`Event::Request`].
+    pub fn may_omit_content(&self) -> bool {
+        self.without_content().is_some()
+    }
+
     /// Answers [`Event::Request`] if the file may be stored already: no content follows, and [`Receiver::settle`] tells the
-    /// outcome. Returns `None` and does nothing if the client did not tell size and digest, or does not wait for its answer.
+    /// outcome. Returns `None` and does nothing unless [`Receiver::may_omit_content`].
     pub fn needs_no_content(&mut self) -> Option<Whole> {
-        let Phase::Opening(body) = &self.phase else { return None };
-        let (size, digest) = (body.size()?, body.promised()?);
-        if !self.voice.dialect.waits_for_ok() {
-            return None;
-        }
+        let (size, digest) = self.without_content()?;
         self.phase = self.next();
         Some(self.promise(size, Some(digest)))
+    }
+
+    fn without_content(&self) -> Option<(u64, Digest)> {
+        match &self.phase {
+            Phase::Opening(body) if self.voice.dialect.waits_for_ok() => Some((body.size()?, body.promised()?)),
+            _ => None,
+        }
     }
 
     fn take_opening(&mut self) -> Option<Body> {

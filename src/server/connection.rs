@@ -1,94 +1,63 @@
-//! One connection: the conversation, the socket and the file, glued together.
+//! One connection: its socket, its conversation and its work with the disk, glued together.
 //!
 //! ```text
 //!   accepted, an edge, a result of the disk
 //!                  |
 //!                  v
-//!           the ready queue --> serve ---+-- Wait     it is drained, or waits for somebody
+//!           the ready queue --> serve ---+-- Wait     the socket is drained, or the disk is busy
 //!                  ^                     |
-//!                  +---------------------+-- Yield    its budget is spent: others first
-//!                  +---------------------+-- Contend  when whoever is in its way was ended
-//!                  +---------------------+-- Room     when fewer files wait for the disk
+//!                  +---------------------+-- Yield    its budget is spent, others come first
+//!                  +---------------------+-- Contend  once the connection in its way is ended
+//!                  +---------------------+-- Room     once fewer files wait for the disk
 //!                                        |
-//!   a deadline ---------------> expire --+-- Close    and why: to the one place that closes
+//!   a deadline ---------------> expire --+-- Close    to the one place that closes, with the reason
 //! ```
 //!
-//! A visit reads and follows what comes of it, until it would block or the budget is spent. What is owed is said in one
-//! write, as soon as nothing may come that adds to it, and always before the connection waits or gives way; it parts when
-//! all is said. While the peer does not take what is said nothing is read, and it is stopped by its own window (RFC 9293,
-//! 3.8.6): that is all the flow control there is.
+//! A visit asks again and again what can be done next ([`Next`]), and does that, until there is nothing or the budget is
+//! spent. Replies are sent in one write as soon as no further input may add to them, and always before the connection waits
+//! or yields. While the client does not take them nothing is read, so its own window stops it (RFC 9293, 3.8.6). There is
+//! no other flow control.
 //!
-//! **The first error is the last.** A reset is told once, and from then on looks like a clean end; so after an error
-//! nothing is read any more, and an end of the stream counts only where no error came before it.
+//! **The first error is the last.** The kernel reports a reset once, and a clean end from then on. So nothing is read after
+//! an error, and an end of the stream counts only if no error came before it.
 //!
-//! Says what it needs in a [`Verdict`] and leaves the rest to the loop; what becomes of files is [`upload`]'s. Knows neither
-//! the poll nor the other connections, and reads no clock. Generic over socket and store, so that the simulation runs
-//! this very code.
-
-mod upload;
+//! The conversation ([`Receiver`]) and the [`Work`] do not know each other: this file passes events to the one and answers
+//! to the other. It returns a [`Verdict`] and leaves the rest to the loop. Knows neither the poll nor the other connections,
+//! and reads no clock. Generic over socket and store, so that the simulation runs the same code.
 
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use super::config::Limits;
-use super::jobs::Jobs;
-use super::pace::{Clock, Lapse, Pace};
-use super::story::{CloseReason, Fact, Scene, Story};
+use super::pace::{Lapse, Pace};
+use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
-use crate::net::{Pipe, Stream};
-use crate::proto::{Awaits, Code, Event, Farewell, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step};
+use super::visit::{Context, Verdict};
+use super::work::{Answer, Status, Terms, Work};
+use crate::net::Stream;
+use crate::proto::{
+    Awaits, Code, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Request, Rules, ServerStep as Step,
+    Ticket, Whole,
+};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
-use crate::store::{Partial, Store};
-use upload::{Task, Upload};
+use crate::store::{Done, Partial, Store, StoreError};
 
-/// What the loop lends to a connection while it serves it.
-pub struct Context<'a, D> {
-    /// Where files go.
-    pub store: &'a mut D,
-    /// What the disk is busy with, for all connections.
-    pub jobs: &'a mut Jobs,
-    /// What every conversation goes by.
-    pub rules: &'a Rules,
-    /// How patient to be.
-    pub limits: &'a Limits,
-    /// Shared by all: what is read stays in it only until it is written. As long as one read may be.
-    pub buffer: &'a mut [u8],
-    /// Shared by all, and empty: what nobody has to look at goes through it, where the system has one for us.
-    pub pipe: Option<&'a Pipe>,
-    /// Whether other connections wait for room to begin a file: it would be unfair to begin one before them.
-    pub others_wait: bool,
-    /// The turn's clock.
-    pub clock: Clock,
-    /// Where it tells what happens.
-    pub story: Story<'a>,
-}
-
-/// What the loop is to do with a connection that it has served.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Nothing can be done before the next event or [`Connection::deadline`].
-    Wait,
-    /// There is more to do; others first.
-    Yield,
-    /// Another connection may be in its way: see to that, then [`Connection::claim`].
-    Contend,
-    /// It is about to begin a file while too many wait for the disk: [`Connection::begin_now`] when it is its turn.
-    Room,
-    /// It is over.
-    Close(CloseReason),
-}
+/// After how many seconds a client should come back whose upload is in use by another connection.
+const BUSY_SECONDS: u32 = 5;
 
 /// What a connection can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// Send what is to be said, or what the stream has to send itself.
+    /// Send replies, or the stream's own bytes.
     Send,
-    /// Read, or process what was read before.
+    /// Read, or process input that was read before.
     Read(Reading),
-    /// Do a piece of what the request needs of the disk.
+    /// Do the next piece of work with the disk.
     Work,
-    /// Close, or shut down our side.
+    /// Have the connection ended that is in the way.
+    Contend,
+    /// Close, or shut down the write side.
     Part(Farewell),
     /// Nothing.
     Wait,
@@ -97,26 +66,24 @@ enum Next {
 /// One client's connection.
 pub struct Connection<S, D: Store> {
     stream: S,
-    /// What the edges told and no `WouldBlock` has taken back.
+    /// What events have reported and no `WouldBlock` has taken back.
     readiness: Readiness,
     receiver: Receiver,
+    work: Work<D>,
     pace: Pace,
-    upload: Option<Upload<D::Partial>>,
-    /// Boxed, as most connections never have one.
-    task: Option<Box<Task<D::Content>>>,
-    /// A close of the socket is a reset, by whatever it is closed.
-    resets_on_close: bool,
     trickle: Trickle,
-    /// Boxed, as most connections have none of it.
+    /// Any close of the socket is a reset, the kernel's own included.
+    resets_on_close: bool,
+    /// In a box, as few connections have any of it.
     rare: Option<Box<Rare>>,
 }
 
 /// What few connections have, and for a short time only.
 #[derive(Default)]
 struct Rare {
-    /// Input that was read and cannot be processed before an answer of the disk.
+    /// Input that was read, and cannot be processed before an answer of the disk.
     input: Box<[u8]>,
-    /// Why it will be closed, as soon as that is known.
+    /// Why the connection will be closed, as soon as that is known.
     ending: Option<CloseReason>,
 }
 
@@ -133,52 +100,21 @@ impl<S: Stream, D: Store> Guest for Connection<S, D> {
 
 impl<S: Stream, D: Store> Connection<S, D> {
     /// A connection that was accepted at `now`. It counts as readable at once: what the client sent with its handshake
-    /// may be there already, and trying costs less than another turn.
+    /// may have come already, and a try costs less than another turn.
     pub fn new(stream: S, now: Moment) -> Self {
         Self {
             stream,
             readiness: Readiness { readable: true, writable: true },
             receiver: Receiver::default(),
+            work: Work::default(),
             pace: Pace::begin(now),
-            upload: None,
-            task: None,
-            resets_on_close: false,
             trickle: Trickle::default(),
+            resets_on_close: false,
             rare: None,
         }
     }
 
-    /// What it can do now. If the visit ends here (`is_last`), what can be sent is sent, even if more may be added to it.
-    fn next(&self, is_last: bool) -> Next {
-        let can_send = self.readiness.writable;
-        let has_input = self.readiness.readable || self.has_kept_input();
-        let reads_on = has_input && can_send && self.task.is_none() && !is_last;
-        let send = if can_send { Next::Send } else { Next::Wait };
-        match self.receiver.step(reads_on) {
-            Step::Say(_) => send,
-            Step::Part(Farewell::Reset) => Next::Part(Farewell::Reset),
-            Step::Part(_) if self.stream_owes() => send,
-            Step::Part(farewell) => Next::Part(farewell),
-            Step::Read(reading) if reads_on => Next::Read(reading),
-            _ if can_send && self.stream_owes() => Next::Send,
-            _ if let Some(task) = &self.task => {
-                if task.waits_for_others() {
-                    Next::Wait
-                } else {
-                    Next::Work
-                }
-            }
-            Step::Read(reading) if has_input => Next::Read(reading),
-            Step::Read(_) | Step::Answer | Step::Settle => Next::Wait,
-        }
-    }
-
-    /// When to [`Connection::expire`] it, if nothing happens before. May change with every call of the others.
-    pub fn deadline(&self, limits: &Limits) -> Option<Moment> {
-        self.next_lapse(limits).map(|(at, _)| at)
-    }
-
-    /// Goes on until nothing is left to do, or `budget` is spent.
+    /// Serves it until it can do nothing more, or `budget` is spent.
     pub fn serve(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         match self.advance(cx, budget) {
             Ok(verdict) => verdict,
@@ -190,7 +126,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Acts on what had run out when the poll was asked, then serves.
+    /// Acts on the deadline that had passed before the poll, then serves it.
     pub fn expire(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         if let Some(verdict) = self.serve_below_mark(cx, budget) {
             return verdict;
@@ -205,39 +141,45 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Reads what may have come without an edge that told of it. Returns the verdict, unless there is nothing more to do.
-    fn serve_below_mark(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Option<Verdict> {
-        if !self.trickle.is_marked() {
-            return None;
+    /// Begins the file that it has waited for room for, unless another connection is in its way.
+    pub fn begin_now(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        match self.work.status() {
+            Status::Contends => return Verdict::Contend,
+            // The client had to wait for the disk.
+            Status::WaitsForRoom => self.pace = Pace::begin(cx.clock.now),
+            Status::Idle | Status::Ready | Status::Waits => {}
         }
-        self.readiness.readable = true;
-        match self.serve(cx, budget) {
-            Verdict::Wait => None,
-            verdict => Some(verdict),
-        }
+        self.retry(cx, budget)
     }
 
-    /// Whether an upload would be cut off if it were closed now.
-    pub fn is_uploading(&self) -> bool {
-        self.upload.is_some() || self.receiver.owes()
+    /// Begins the file that it could not begin before, and yields.
+    pub fn retry(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
+        let answer = self.work.retry(self.terms(), &mut cx.disk);
+        self.tell(answer, cx);
+        self.follow_kept(cx);
+        Verdict::Yield
     }
 
-    /// Whether its client has been told everything, and is only given time to hear it.
-    pub fn is_lingering(&self) -> bool {
-        self.receiver.is_lingering()
+    /// Gives up its upload: another connection resumes it. After a silent loss of the network this one may only seem to be
+    /// alive.
+    pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
+        self.receiver.dismiss(&refusal, cx.rules);
+        self.refused(refusal, None, &mut cx.story);
+        self.serve(cx, budget)
     }
 
-    /// Ends it now; what can be told at once is told. While the disk is still busy with a file, nobody knows how that will
-    /// end, so the client must not take the end of the connection for an answer: it ends with a reset.
+    /// Ends it now, and tells the client what can be told at once. While the disk is busy with a file its outcome is unknown.
+    /// The client must not take the end of the connection for one, so the connection ends with a reset.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         if let Some(close @ Verdict::Close(_)) = self.serve_below_mark(cx, budget) {
             return close;
         }
         if self.receiver.owes() {
             self.receiver.abandon();
-            self.end_upload(true);
+            self.work.give_up(true);
             self.end(CloseReason::Undecided);
-            // Whether or not all that is known can be sent before.
+            // Even if what is known cannot be sent before.
             let _ = self.reset_on_close(true);
         } else {
             self.refuse(Refusal::shutting_down(), Peer::Silent, cx.rules, &mut cx.story);
@@ -248,31 +190,66 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// The name of the upload that is under way.
-    pub fn uploading(&self) -> Option<&Name> {
-        self.upload.as_ref().map(Upload::name)
-    }
-
-    /// Whether the stream has bytes of its own to send. After the last word nobody waits for them.
-    fn stream_owes(&self) -> bool {
-        !self.receiver.is_lingering() && self.stream.owes()
-    }
-
-    /// Whether the client has to read before anything else happens. It need not read what only the stream has to send,
-    /// unless that is the last.
-    fn has_unsent(&self) -> bool {
-        match self.receiver.step(false) {
-            Step::Say(_) => true,
-            Step::Part(_) => self.stream_owes(),
-            Step::Read(_) | Step::Answer | Step::Settle => false,
+    /// Takes in the result of a job that was submitted for the request `ticket`. `filed`: what was asked for, if the job was
+    /// about a whole file.
+    pub fn settle(&mut self, ticket: Ticket, filed: Option<Filed>, done: Done, rules: &Rules, story: &mut Story) {
+        match (done, filed) {
+            (Done::Held(result), _) => self.work.settle(ticket, result),
+            (Done::Stored(result), Some(filed)) => self.tell_outcome(filed, result, rules, story),
+            (Done::Stored(_), None) => {}
         }
     }
 
-    fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
-        if let Some(at) = self.task.as_ref().and_then(|task| task.reads_again_at()) {
-            return Some((at, Lapse::Disk));
+    /// Call it before the drop: keeps the upload in progress, to be resumed.
+    pub fn keep_upload(&mut self) {
+        self.work.give_up(true);
+    }
+
+    /// When to [`Connection::expire`] it, if nothing happens before. Any other call may change it.
+    pub fn deadline(&self, limits: &Limits) -> Option<Moment> {
+        self.next_lapse(limits).map(|(at, _)| at)
+    }
+
+    /// Whether a close would cut off an upload.
+    pub fn is_uploading(&self) -> bool {
+        self.work.name().is_some() || self.receiver.owes()
+    }
+
+    /// Its work with the disk.
+    pub fn work(&self) -> &Work<D> {
+        &self.work
+    }
+
+    /// Looks whether the disk is still busy with the upload that it wants to resume. Returns whether it need not wait any
+    /// more.
+    pub fn stop_awaiting(&mut self, store: &D) -> bool {
+        self.work.stop_awaiting(store)
+    }
+
+    /// Whether its client has been told everything and only gets time to read it.
+    pub fn is_lingering(&self) -> bool {
+        self.receiver.is_lingering()
+    }
+
+    /// What it can do now. `is_last`: the visit ends here, so replies are sent even if more may be added to them.
+    fn next(&self, is_last: bool) -> Next {
+        let status = self.work.status();
+        let has_input = self.readiness.readable || self.has_kept_input();
+        let can_send = self.readiness.writable;
+        let reads_on = has_input && can_send && status == Status::Idle && !is_last;
+        let send = if can_send { Next::Send } else { Next::Wait };
+        match (self.receiver.step(reads_on), status) {
+            (Step::Say(_), _) => send,
+            (Step::Part(Farewell::Reset), _) => Next::Part(Farewell::Reset),
+            (Step::Part(_), _) if self.stream_owes() => send,
+            (Step::Part(farewell), _) => Next::Part(farewell),
+            (Step::Read(reading), _) if reads_on => Next::Read(reading),
+            _ if can_send && self.stream_owes() => Next::Send,
+            (_, Status::Ready) => Next::Work,
+            (_, Status::Contends) => Next::Contend,
+            (Step::Read(reading), Status::Idle) if has_input => Next::Read(reading),
+            (_, Status::Idle | Status::Waits | Status::WaitsForRoom) => Next::Wait,
         }
-        self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
     fn advance(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<Verdict> {
@@ -281,25 +258,32 @@ impl<S: Stream, D: Store> Connection<S, D> {
             match self.next(budget.is_spent()) {
                 Next::Send => self.send(cx)?,
                 Next::Part(Farewell::Linger) => self.begin_linger(cx)?,
-                Next::Part(farewell) => return self.depart(farewell, cx),
+                Next::Part(farewell) => return self.part(farewell, cx),
                 Next::Wait if cx.rules.is_draining && self.leaves(cx) => {}
-                Next::Wait => {
-                    self.set_low_water(cx);
-                    return Ok(if self.waits_for_room() { Verdict::Room } else { Verdict::Wait });
-                }
-                Next::Read(_) | Next::Work if budget.is_spent() => return Ok(Verdict::Yield),
+                Next::Wait => return Ok(self.wait(cx)),
+                _ if budget.is_spent() => return Ok(Verdict::Yield),
                 Next::Read(reading) => self.take_input(reading, cx, budget)?,
-                Next::Work if self.contended().is_some() => return Ok(Verdict::Contend),
-                Next::Work => {
-                    if let Some(task) = self.task.take() {
-                        self.perform(task, cx, budget);
-                    }
-                }
+                Next::Work => self.advance_work(cx, budget),
+                Next::Contend => return Ok(Verdict::Contend),
             }
         }
     }
 
-    /// Sends what is to be said, as far as the client takes it.
+    /// Whether the stream has bytes of its own to send. After the last word they do not matter.
+    fn stream_owes(&self) -> bool {
+        !self.receiver.is_lingering() && self.stream.owes()
+    }
+
+    /// Whether the client has to read before anything else happens. The stream's own bytes count only if they are the last.
+    fn has_unsent(&self) -> bool {
+        match self.receiver.step(false) {
+            Step::Say(_) => true,
+            Step::Part(_) => self.stream_owes(),
+            Step::Read(_) | Step::Answer | Step::Settle => false,
+        }
+    }
+
+    /// Sends as much as the client takes.
     fn send(&mut self, cx: &mut Context<D>) -> io::Result<()> {
         let unsent = match self.receiver.step(false) {
             Step::Say(unsent) => unsent,
@@ -323,7 +307,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// What is held, or else one read, and all that follows from it.
+    /// Processes the input that was kept, or else reads once.
     fn take_input(&mut self, reading: Reading, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<()> {
         if self.has_kept_input() {
             self.follow_kept(cx);
@@ -332,18 +316,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if self.splice(cx, budget)? {
             return Ok(());
         }
-        // Taken for the time of the read: what was read is borrowed from it while the context serves the events.
+        // Out of the context during the read: the events borrow from the buffer while they are acted on with the context.
         let buffer = std::mem::take(&mut cx.buffer);
         let outcome = self.read(reading, buffer, cx, budget);
         cx.buffer = buffer;
         outcome
     }
 
-    /// Moves content from the socket to the file, where nobody has to look at it and there is enough of it for that to pay.
-    /// Returns whether there was any; if not, a read has to tell why.
+    /// Splices content from the socket into the file, if it need not be seen and there is enough of it. Returns whether any
+    /// came; if not, only a read can tell why.
     fn splice(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> io::Result<bool> {
-        let is_long = self.upload.as_ref().is_some_and(Upload::is_long);
-        let Some(pipe) = cx.pipe.filter(|_| is_long) else { return Ok(false) };
+        let Some(pipe) = cx.pipe.filter(|_| self.work.is_long()) else { return Ok(false) };
         let spliceable = usize::try_from(self.receiver.spliceable(cx.rules)).unwrap_or(usize::MAX);
         if spliceable == 0 {
             return Ok(false);
@@ -402,18 +385,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// Before it waits: what the next edge has to tell of.
-    fn set_low_water(&mut self, cx: &mut Context<D>) {
-        let content_left = match self.receiver.step(true) {
-            Step::Read(reading) => reading.content_bytes,
-            _ => 0,
-        };
-        if let Some(bytes) = self.trickle.mark(content_left) {
-            self.stream.set_low_water(bytes);
-            cx.story.scene(|| Scene::LowWater { bytes });
-        }
-    }
-
     fn has_kept_input(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.input.is_empty())
     }
@@ -424,10 +395,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.follow(&input, cx);
     }
 
-    /// Follows the conversation through `input`, and keeps what cannot be processed yet.
+    /// Processes `input`, and keeps what cannot be processed yet.
     fn follow(&mut self, mut input: &[u8], cx: &mut Context<D>) {
         let before = self.receiver.awaits();
-        while self.task.is_none()
+        while self.work.status() == Status::Idle
             && let Some(event) = self.receiver.receive(&mut input, cx.rules)
         {
             self.act(event, cx);
@@ -437,7 +408,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         let is_header = |awaits| matches!(awaits, Awaits::Header | Awaits::RestOfHeader | Awaits::RestOfName);
         if is_header(self.receiver.awaits()) && !is_header(before) {
-            // Each header has a time of its own.
+            // Each header has its own time.
             self.pace = Pace::begin(cx.clock.now);
         }
     }
@@ -451,27 +422,18 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
         cx.story.scene(|| Scene::Heard(&event));
         match event {
-            Event::Request(request) if cx.others_wait || cx.store.is_congested() => {
-                self.task = Some(Box::new(Task::Begin(request)));
-            }
-            Event::Request(request) => self.begin(request, cx),
+            Event::Request(request) => self.ask(request, cx),
             Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(&bytes)),
-            Event::End(whole) => self.publish(whole, cx),
-            Event::Failed(refusal) => {
-                let name = self.end_upload(refusal.code.keeps_partial());
-                self.note_refusal(refusal, name, &mut cx.story);
-            }
-            Event::Refused(refusal, request) => self.note_refusal(refusal, Some(request.name), &mut cx.story),
+            Event::End(whole) => self.end_upload(whole, cx),
+            Event::Failed(refusal) => self.refused(refusal, None, &mut cx.story),
+            Event::Refused(refusal, request) => self.refused(refusal, Some(request.name), &mut cx.story),
             Event::NotARequest(refusal, head) if self.receiver.is_over() => {
                 self.end(CloseReason::NotARequest(refusal, head));
             }
             Event::NotARequest(refusal, head) => {
                 cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head });
             }
-            // Enough is enough: as if it had ended.
-            Event::Discarded(_)
-                if self.receiver.is_lingering() && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES =>
-            {
+            Event::Discarded(_) if self.lingers_too_long() => {
                 self.receiver.end_of_stream(cx.rules);
             }
             Event::Discarded(_) => {}
@@ -479,38 +441,200 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// Ends the upload in progress, if there is one. Whether the connection ends with it, the conversation knows.
+    fn ask(&mut self, request: Request, cx: &mut Context<D>) {
+        let answer = if cx.others_wait || cx.disk.store.is_congested() {
+            self.work.ask_later(request)
+        } else {
+            self.work.ask(request, self.terms(), &mut cx.disk)
+        };
+        self.tell(answer, cx);
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { ticket: self.receiver.ticket(), may_omit_content: self.receiver.may_omit_content() }
+    }
+
+    fn append(
+        &mut self,
+        count: usize,
+        cx: &mut Context<D>,
+        append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
+    ) {
+        cx.story.tell(&Fact::Received { bytes: count });
+        if let Err(error) = self.work.append(self.receiver.hasher(), append) {
+            self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story);
+        }
+    }
+
+    fn end_upload(&mut self, whole: Whole, cx: &mut Context<D>) {
+        let filed = self.filed(whole, &cx.story);
+        match self.work.end(filed, &mut cx.disk) {
+            Some(answer) => self.tell(answer, cx),
+            // Content that was never accepted cannot end. If it did, its outcome would never be known.
+            None => self.receiver.abandon(),
+        }
+    }
+
+    /// What the story is told of a whole file, once its name is added.
+    fn filed(&self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
+        let peer = story.whom.peer();
+        let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.stream.end_is_proven());
+        move |asked| Filed { peer, whole, asked, is_alone, is_proven }
+    }
+
+    /// Does the next piece of work with the disk.
+    fn advance_work(&mut self, cx: &mut Context<D>, budget: &mut Budget) {
+        let answer = self.work.advance(cx.buffer, budget, cx.clock.now, &mut cx.disk);
+        if self.work.status() == Status::Idle {
+            // The client had to wait for the disk.
+            self.pace = Pace::begin(cx.clock.now);
+        }
+        self.tell(answer, cx);
+    }
+
+    /// Tells the conversation what the work has come to.
+    fn tell(&mut self, answer: Answer<D::Content>, cx: &mut Context<D>) {
+        match answer {
+            Answer::Later => {}
+            Answer::Accept(held) => self.accept(held, cx),
+            Answer::Synced(held, result) => {
+                cx.story.scene(|| Scene::Held { offset: held.offset, result: &result });
+                match result {
+                    Ok(()) => {
+                        self.accept(Some(held), cx);
+                        // The file may be whole already.
+                        self.follow_kept(cx);
+                    }
+                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
+                }
+            }
+            Answer::Refuse(name, error) => {
+                let refusal = refusal_for(&error);
+                self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
+                self.refused(refusal, Some(name), &mut cx.story);
+            }
+            Answer::Stored { asked, stored } => {
+                if let Some(filed) = self.omit_content(asked, &cx.story) {
+                    self.tell_outcome(filed, Ok(stored), cx.rules, &mut cx.story);
+                }
+            }
+            Answer::Same(asked, content) => {
+                if let Some(filed) = self.omit_content(asked, &cx.story) {
+                    let answer = self.work.compare(filed, content);
+                    self.tell(answer, cx);
+                }
+            }
+            Answer::Settled(filed, result) => self.tell_outcome(filed, result, cx.rules, &mut cx.story),
+        }
+    }
+
+    fn omit_content(&mut self, asked: Name, story: &Story) -> Option<Filed> {
+        let whole = self.receiver.needs_no_content()?;
+        Some(self.filed(whole, story)(asked))
+    }
+
+    fn accept(&mut self, held: Option<Held>, cx: &mut Context<D>) {
+        if held.is_some() {
+            cx.story.tell(&Fact::Resumed);
+        }
+        self.receiver.accept(held);
+        if self.receiver.tells_by_ending() {
+            // From here on only a stored file may end with a clean close, even if this process is killed. If the option
+            // cannot be set, a refusal of the upload would help nobody.
+            let _ = self.reset_on_close(true);
+        }
+        self.pace = Pace::begin(cx.clock.now);
+    }
+
+    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, rules: &Rules, story: &mut Story) {
+        let outcome = result.as_ref().map_err(refusal_for);
+        if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied(), rules) {
+            // The conversation was abandoned.
+            return;
+        }
+        story.scene(|| Scene::Settled(&result));
+        match outcome {
+            Ok(stored) => {
+                story.tell(&Fact::Stored { filed: &filed, stored });
+                if filed.is_alone {
+                    let (stored, is_proven) = (stored.clone(), filed.is_proven);
+                    self.end(CloseReason::Stored { asked: filed.asked, stored, is_proven });
+                }
+            }
+            Err(refusal) => self.refused(refusal, Some(filed.asked), story),
+        }
+    }
+
+    /// Refuses the request or the upload in progress. The conversation knows whether the connection ends with it.
     fn refuse(&mut self, refusal: Refusal, peer: Peer, rules: &Rules, story: &mut Story) {
         self.receiver.refuse(&refusal, peer, rules);
-        let name = self.end_upload(refusal.code.keeps_partial());
-        self.note_refusal(refusal, name, story);
+        self.refused(refusal, None, story);
     }
 
-    /// Tells a refusal, at once or, if the connection ends with it, as the reason for that.
-    fn note_refusal(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
+    /// The client was told a refusal: of the file `name`, or of the upload in progress, which is given up then. Tells the
+    /// story, or keeps the refusal as the reason if the connection ends with it.
+    fn refused(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
         let is_over = self.receiver.is_over();
-        if is_over {
-            // The upload that was in progress behind a failed one is not followed any more.
-            self.end_upload(refusal.code.keeps_partial());
-        }
+        // An upload that follows a refused file in a conversation that is over is not continued either.
+        let given_up = if name.is_none() || is_over { self.work.give_up(refusal.code.keeps_partial()) } else { None };
+        let name = name.or(given_up);
         if is_over && self.rare.as_ref().is_none_or(|rare| rare.ending.is_none()) {
-            return self.end(CloseReason::Refused(refusal, name));
+            self.end(CloseReason::Refused(refusal, name));
+        } else {
+            story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref() });
         }
-        story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref() });
     }
 
-    /// The first reason is the one that counts: what follows from it is no news.
+    /// Keeps the reason for the close. The first one counts, as later ones follow from it.
     fn end(&mut self, reason: CloseReason) {
         self.rare.get_or_insert_default().ending.get_or_insert(reason);
     }
 
-    /// How it ended, or `otherwise` where nothing has been said of that and nothing was done.
+    /// The verdict that closes it, with the reason that was kept, or else `otherwise`.
     fn ended(&mut self, otherwise: CloseReason) -> Verdict {
         let otherwise = match otherwise {
             CloseReason::Silent if self.receiver.has_been_asked() => CloseReason::Finished,
             otherwise => otherwise,
         };
         Verdict::Close(self.rare.take().and_then(|rare| rare.ending).unwrap_or(otherwise))
+    }
+
+    /// A peer that resets the connection before it sent anything is a probe, not a loss.
+    fn lost(&self, error: io::Error) -> CloseReason {
+        if self.receiver.awaits() == Awaits::Header { CloseReason::Silent } else { CloseReason::Lost(error) }
+    }
+
+    /// It has nothing to do until the next event or deadline.
+    fn wait(&mut self, cx: &mut Context<D>) -> Verdict {
+        let content_left = match self.receiver.step(true) {
+            Step::Read(reading) => reading.content_bytes,
+            _ => 0,
+        };
+        if let Some(bytes) = self.trickle.mark(content_left) {
+            self.stream.set_low_water(bytes);
+            cx.story.scene(|| Scene::LowWater { bytes });
+        }
+        if self.work.status() == Status::WaitsForRoom { Verdict::Room } else { Verdict::Wait }
+    }
+
+    /// Reads what may have come below the low-water mark, which no event reports. Returns the verdict, unless there is
+    /// nothing more to do.
+    fn serve_below_mark(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Option<Verdict> {
+        if !self.trickle.is_marked() {
+            return None;
+        }
+        self.readiness.readable = true;
+        match self.serve(cx, budget) {
+            Verdict::Wait => None,
+            verdict => Some(verdict),
+        }
+    }
+
+    fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
+        if let Some(at) = self.work.reads_again_at() {
+            return Some((at, Lapse::Disk));
+        }
+        self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
     }
 
     fn lapse(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
@@ -521,9 +645,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.act_on(event, cx);
             }
             Lapse::Grace => self.receiver.grace_elapsed(),
-            Lapse::Disk => self.read_again(),
+            Lapse::Disk => self.work.read_again(),
             Lapse::Linger => return Break(()),
-            // It was told what it is owed and does not read it, or it is owed nothing.
+            // The client does not read its replies, or it is owed none.
             Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),
             Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx),
             Lapse::Header if awaits == Awaits::Header => {
@@ -557,13 +681,18 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    fn depart(&mut self, farewell: Farewell, cx: &mut Context<D>) -> io::Result<Verdict> {
+    /// Whether the client has sent so much after the last word that nothing more of it is read.
+    fn lingers_too_long(&self) -> bool {
+        self.receiver.is_lingering() && self.pace.received_bytes() > Limits::LINGER_MAX_BYTES
+    }
+
+    fn part(&mut self, farewell: Farewell, cx: &mut Context<D>) -> io::Result<Verdict> {
         cx.story.scene(|| Scene::Parting(farewell));
         self.reset_on_close(farewell == Farewell::Reset)?;
         Ok(self.ended(CloseReason::Silent))
     }
 
-    /// Makes the close of the socket a reset, or an end again, however it comes to be closed.
+    /// Makes any close of the socket a reset, or a clean end again.
     fn reset_on_close(&mut self, resets: bool) -> io::Result<()> {
         if self.resets_on_close != resets {
             self.stream.reset_on_close(resets)?;
@@ -572,20 +701,26 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// The server drains, and all that came has been read: ends the conversation if it has nothing to finish.
+    /// The server is shutting down, and all input has been read: ends the conversation if it has nothing to finish.
     fn leaves(&mut self, cx: &mut Context<D>) -> bool {
-        if self.has_unsent() || self.task.is_some() || self.receiver.is_over() {
+        if self.has_unsent() || self.work.status() != Status::Idle || self.receiver.is_over() {
             return false;
         }
         let event = self.receiver.end_of_requests(cx.rules);
         self.act_on(event, cx);
         self.receiver.is_over()
     }
+}
 
-    /// A peer that goes with a reset before it sent anything is a probe, not a loss.
-    fn lost(&self, error: io::Error) -> CloseReason {
-        if self.receiver.awaits() == Awaits::Header { CloseReason::Silent } else { CloseReason::Lost(error) }
-    }
+/// How a client is told that the store has failed.
+fn refusal_for(error: &StoreError) -> Refusal {
+    let code = match error {
+        StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,
+        StoreError::Full(_) => Code::NO_SPACE,
+        StoreError::Io(_) | StoreError::Failed => Code::DISK,
+    };
+    let retry_seconds = matches!(error, StoreError::Busy(_)).then_some(BUSY_SECONDS);
+    Refusal { retry_seconds, ..Refusal::new(code, error.to_string()) }
 }
 
 #[cfg(test)]
@@ -597,12 +732,12 @@ mod tests {
     use crate::store::Directory;
 
     #[test]
-    fn one_that_only_waits_is_small() {
-        // Less the stream: a debug build's is larger.
+    fn a_connection_that_only_waits_is_small() {
+        // Without the stream, which is larger in a debug build.
         let bytes = size_of::<Connection<TcpStream, Directory>>() + size_of::<Whom>() - size_of::<TcpStream>();
         assert!(
             bytes <= 232,
-            "{bytes} bytes, which thousands that only wait take each: what few of them have goes in a box"
+            "{bytes} bytes, and thousands of connections only wait: put what few of them have into a box"
         );
     }
 }

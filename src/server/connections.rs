@@ -7,11 +7,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::config::{Config, Limits};
-use super::connection::{Connection, Context, Verdict};
+use super::connection::Connection;
 use super::jobs::{Jobs, Waiter};
 use super::pace::Clock;
 use super::story::trace::Tracer;
 use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
+use super::visit::{Context, Verdict};
+use super::work::Disk;
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Rules};
 use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
@@ -267,8 +269,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
-            store: &mut self.store,
-            jobs: &mut self.jobs,
+            disk: Disk { store: &mut self.store, jobs: &mut self.jobs, id, on_exists: self.rules.on_exists },
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
@@ -309,13 +310,14 @@ impl<S: Stream, D: Store> Connections<S, D> {
             // It is about to begin a file.
             return self.waiting_for_room.push(id);
         }
-        let wanted = self.table.get(id).and_then(|seat| seat.connection.contended());
-        let rival = wanted.and_then(|wanted| self.table.iter().find(|(_, other)| other.connection.holds(wanted)));
+        let wanted = self.table.get(id).and_then(|seat| seat.connection.work().contended());
+        let rival = wanted
+            .and_then(|wanted| self.table.iter().find(|(_, other)| other.connection.work().has_resume_id(wanted)));
         if let Some((rival, _)) = rival {
             self.visit(rival, clock, Connection::evict);
         }
-        self.visit(id, clock, Connection::claim);
-        if self.table.get(id).is_some_and(|seat| seat.connection.is_awaiting()) {
+        self.visit(id, clock, Connection::retry);
+        if self.table.get(id).is_some_and(|seat| seat.connection.work().is_awaiting_disk()) {
             self.awaiting.push(id);
         }
     }
@@ -323,7 +325,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
         let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
-        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.uploading(), now });
+        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
         connection.keep_upload();
         self.ears.closing(id);
         drop(connection);

@@ -41,6 +41,8 @@ mod published;
 mod start;
 pub mod story;
 mod trickle;
+mod visit;
+mod work;
 
 use std::fmt;
 use std::io;

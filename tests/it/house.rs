@@ -37,7 +37,7 @@ const OUTSIDE_WORLD: &[&str] = &[
 const FUNCTION_MAX_LINES: usize = 60;
 
 /// Files that use one another in a circle. Each is a debt: this list gets shorter, never longer.
-const KNOWN_CIRCLES: &[&[&str]] = &[&["src/server/connection.rs", "src/server/connection/upload.rs"]];
+const KNOWN_CIRCLES: &[&[&str]] = &[];
 
 fn tree() -> Tree {
     Tree::read(Path::new(env!("CARGO_MANIFEST_DIR")))

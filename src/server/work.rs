@@ -1,0 +1,531 @@
+//! What the disk does for one connection: an upload is begun, filled, compared and published.
+//!
+//! ```text
+//!   ask --+---------------------------------------> Writing --append, append, end--> submitted
+//!         +-- some of it is here: Resuming -----------^ ^                              ^
+//!         +-- too many files wait: Room ----------------+                              |
+//!         +-- another upload has its id: Rival ---------+                              |
+//!         |      the disk is busy with that one: Disk --+                              |
+//!         +-- the same file may be here: Comparing ------------------------------------+
+//! ```
+//!
+//! Each call returns an [`Answer`]: what the conversation is to be told. While [`Work::status`] is not [`Status::Idle`] no
+//! further input may be taken. Then either [`Work::advance`] does the next piece, or the work waits: for the store
+//! ([`Work::settle`]), for the time, or for the loop ([`Work::retry`]).
+//!
+//! Knows neither the socket nor the conversation.
+
+use std::io::{self, Read};
+use std::mem;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::digesting::Digesting;
+use super::jobs::{Jobs, Waiter};
+use super::published;
+use super::story::Filed;
+use crate::proto::{Hasher, Held, Name, OnExists, Request, ResumeId, Ticket, Whole};
+use crate::reactor::{Budget, Id, Moment};
+use crate::store::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
+
+/// How long the disk gets for content that could not be read at once: a try costs little, and a disk takes some
+/// milliseconds.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// From this size on an upload is spliced: for less than a buffer the two calls gain nothing.
+const SPLICE_AFTER_BYTES: u64 = 1 << 20;
+
+/// What the disk does for one connection. An idle connection has none of the boxes.
+#[derive(Default)]
+pub enum Work<D: Store> {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It takes the content of an upload.
+    Writing(Upload<D::Partial>),
+    /// It syncs what an earlier connection brought of an upload.
+    Resuming(Box<Resumed<D::Partial>>),
+    /// It reads a stored file, to find out whether that is the file of the request.
+    Comparing(Box<Comparison<D::Content>>),
+    /// A request waits for others.
+    Waiting(Box<Waiting>),
+}
+
+/// An upload whose content comes in.
+pub struct Upload<P> {
+    partial: P,
+    /// Boxed, as most uploads have none.
+    wishes: Option<Box<Wishes>>,
+}
+
+/// What few requests ask for.
+#[derive(Default, PartialEq)]
+struct Wishes {
+    /// A stored file of the same name will do, if it is the same.
+    same_will_do: bool,
+    /// It is stored already, under this name: only its digest is still to be compared.
+    stored: Option<Name>,
+    resume: Option<ResumeId>,
+    mtime: Option<NonZeroU64>,
+}
+
+/// An upload that is resumed.
+pub struct Resumed<P> {
+    upload: Upload<P>,
+    held: Held,
+    /// The request that waits for the sync.
+    ticket: Ticket,
+    /// The result of the sync, once it is known.
+    synced: Option<Result<(), StoreError>>,
+}
+
+/// What a request waits for.
+pub enum Waiting {
+    /// Until fewer files wait for the disk.
+    Room(Request),
+    /// Until another upload with its resume id is ended. `has_waited`: the disk was busy with that one until now.
+    Rival {
+        /// The request.
+        request: Request,
+        /// See above.
+        has_waited: bool,
+    },
+    /// Until the disk is done with another upload that has its resume id.
+    Disk(Request),
+}
+
+/// A stored file that is compared with the file of a request.
+pub struct Comparison<C> {
+    filed: Filed,
+    content: C,
+    digesting: Digesting,
+    /// The content could not be read at once: when to try again.
+    again_at: Option<Moment>,
+}
+
+/// What the connection is to do about its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Take input.
+    Idle,
+    /// Call [`Work::advance`].
+    Ready,
+    /// Have the rival ended, then call [`Work::retry`].
+    Contends,
+    /// Wait for room, then call [`Work::retry`].
+    WaitsForRoom,
+    /// Wait for the disk.
+    Waits,
+}
+
+/// What the conversation is to be told.
+pub enum Answer<C> {
+    /// Nothing yet.
+    Later,
+    /// The client may send. The server has this much of its upload.
+    Accept(Option<Held>),
+    /// As [`Answer::Accept`], if what the server has could be synced.
+    Synced(Held, Result<(), StoreError>),
+    /// The request is refused.
+    Refuse(Name, StoreError),
+    /// The request needs no content, as its file is stored under this name.
+    Stored {
+        /// The name that was asked for.
+        asked: Name,
+        /// The name that it has.
+        stored: Name,
+    },
+    /// The request needs no content, if this stored file is the one: [`Work::compare`].
+    Same(Name, C),
+    /// The outcome of a whole file.
+    Settled(Filed, Result<Name, StoreError>),
+}
+
+/// The store, as one connection uses it.
+pub struct Disk<'a, D> {
+    /// Where files go.
+    pub store: &'a mut D,
+    /// What the disk is busy with, for all connections.
+    pub jobs: &'a mut Jobs,
+    /// The connection.
+    pub id: Id,
+    /// What to do when a name is taken and the request does not say.
+    pub on_exists: OnExists,
+}
+
+/// What a conversation says of its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Its number.
+    pub ticket: Ticket,
+    /// The client has told size and digest and waits for the answer, so that the content can be left out.
+    pub may_omit_content: bool,
+}
+
+impl<P: Partial> Upload<P> {
+    fn resume_id(&self) -> Option<&ResumeId> {
+        self.wishes.as_ref()?.resume.as_ref()
+    }
+}
+
+impl<D: Store> Disk<'_, D> {
+    fn token(&self, ticket: Ticket) -> Token {
+        Waiter { id: self.id, ticket }.token()
+    }
+
+    /// Hands a whole file to the store. `resumable`: what to remember of it once it is published.
+    fn file(&mut self, filed: Filed, resumable: Option<published::Upload>, job: Job<D>) -> Answer<D::Content> {
+        let token = self.token(filed.whole.ticket);
+        self.jobs.file(token, filed, resumable);
+        let Some(settled) = self.store.submit(token, job) else { return Answer::Later };
+        match (self.jobs.settle(&settled), settled.done) {
+            (Some(filed), Done::Stored(result)) => Answer::Settled(filed, result),
+            _ => Answer::Later,
+        }
+    }
+
+    fn is_busy_with(&self, request: &Request) -> bool {
+        request.resume.as_ref().is_some_and(|id| self.store.is_busy_with(id))
+    }
+}
+
+impl<D: Store> Work<D> {
+    /// Begins what `request` asks for.
+    pub fn ask(&mut self, request: Request, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
+        match self.open(&request, false, terms, disk) {
+            Err(StoreError::Busy(_)) if request.resume.is_some() => {
+                self.wait(Waiting::Rival { request, has_waited: false })
+            }
+            outcome => outcome.unwrap_or_else(|error| Answer::Refuse(request.name, error)),
+        }
+    }
+
+    /// As [`Work::ask`], when there is room for another file.
+    pub fn ask_later(&mut self, request: Request) -> Answer<D::Content> {
+        self.wait(Waiting::Room(request))
+    }
+
+    /// Begins what it could not begin before: there is room now, or the rival is ended.
+    pub fn retry(&mut self, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
+        let waiting = match mem::take(self) {
+            Self::Waiting(waiting) => *waiting,
+            other => {
+                *self = other;
+                return Answer::Later;
+            }
+        };
+        match waiting {
+            Waiting::Room(request) => self.ask(request, terms, disk),
+            Waiting::Rival { request, has_waited } => match self.open(&request, has_waited, terms, disk) {
+                Err(StoreError::Busy(_)) if disk.is_busy_with(&request) => self.wait(Waiting::Disk(request)),
+                outcome => outcome.unwrap_or_else(|error| Answer::Refuse(request.name, error)),
+            },
+            Waiting::Disk(request) => self.wait(Waiting::Disk(request)),
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting) -> Answer<D::Content> {
+        *self = Self::Waiting(Box::new(waiting));
+        Answer::Later
+    }
+
+    /// Opens a partial file for the upload, unless its file is stored already.
+    fn open(
+        &mut self,
+        request: &Request,
+        has_waited: bool,
+        terms: Terms,
+        disk: &mut Disk<D>,
+    ) -> Result<Answer<D::Content>, StoreError> {
+        let &Request { ref name, size, mtime, .. } = request;
+        if disk.is_busy_with(request) {
+            return Err(StoreError::BUSY);
+        }
+        if let Some(answer) = self.open_published(request, has_waited, terms, disk)? {
+            return Ok(answer);
+        }
+        let on_exists = request.on_exists.unwrap_or(disk.on_exists);
+        if on_exists == OnExists::Same
+            && let Some(size) = size
+            && let Some(content) = disk.store.find(name, size)?
+            && terms.may_omit_content
+        {
+            return Ok(Answer::Same(name.clone(), content));
+        }
+        let (promise, resume) = (request.digest, request.resume.as_ref());
+        let partial = disk.store.begin(&Target { size, promise, resume, ..Target::new(name, on_exists) })?;
+        let held = partial.state();
+        let same_will_do = on_exists == OnExists::Same;
+        let wishes = Wishes { same_will_do, resume: request.resume.clone(), mtime, stored: None };
+        let wishes = (wishes != Wishes::default()).then(|| Box::new(wishes));
+        let upload = Upload { partial, wishes };
+        Ok(match held {
+            Some(held) => self.resume(Resumed { upload, held, ticket: terms.ticket, synced: None }, disk),
+            None => {
+                *self = Self::Writing(upload);
+                Answer::Accept(None)
+            }
+        })
+    }
+
+    /// Answers the request for an upload that was published a short time ago, if its file is still there as it was
+    /// published. `None`: it is no such request.
+    ///
+    /// A client that does not tell the digest yet may mean another file, unless it has waited for that one. It is told that
+    /// the server has all of it, and its digest is compared as always.
+    fn open_published(
+        &mut self,
+        request: &Request,
+        has_waited: bool,
+        terms: Terms,
+        disk: &Disk<D>,
+    ) -> Result<Option<Answer<D::Content>>, StoreError> {
+        let Some(published) = disk.jobs.published().find(request) else { return Ok(None) };
+        let (name, stored) = (&request.name, published.stored.clone());
+        if disk.store.mark(&stored).as_ref() != Some(&published.mark) {
+            // It has been removed or changed since, or another file has its name.
+            return Ok(None);
+        }
+        if request.known_digest().is_some() {
+            return Ok(terms.may_omit_content.then(|| Answer::Stored { asked: name.clone(), stored }));
+        }
+        if !has_waited {
+            return Ok(None);
+        }
+        // Nothing is written to it.
+        let partial = disk.store.begin(&Target::new(name, OnExists::Rename))?;
+        let wishes = Wishes { stored: Some(stored), ..Wishes::default() };
+        *self = Self::Writing(Upload { partial, wishes: Some(Box::new(wishes)) });
+        Ok(Some(Answer::Accept(Some(published.held.clone()))))
+    }
+
+    /// Syncs what is there of an upload, before the client is told how much it is.
+    fn resume(&mut self, mut resumed: Resumed<D::Partial>, disk: &mut Disk<D>) -> Answer<D::Content> {
+        let job = Job::Hold(&mut resumed.upload.partial);
+        if let Some(Settled { done: Done::Held(result), .. }) = disk.store.submit(disk.token(resumed.ticket), job) {
+            resumed.synced = Some(result);
+        }
+        *self = Self::Resuming(Box::new(resumed));
+        Answer::Later
+    }
+
+    /// The sync that the request `ticket` waits for has this result. The upload may have been given up since.
+    pub fn settle(&mut self, ticket: Ticket, result: Result<(), StoreError>) {
+        if let Self::Resuming(resumed) = self
+            && resumed.ticket == ticket
+        {
+            resumed.synced = Some(result);
+        }
+    }
+
+    /// Looks whether the disk is still busy with the upload that the request waits for. Returns whether it need not wait any
+    /// more.
+    pub fn stop_awaiting(&mut self, store: &D) -> bool {
+        let Self::Waiting(waiting) = self else { return true };
+        let Waiting::Disk(request) = &**waiting else { return true };
+        if request.resume.as_ref().is_some_and(|id| store.is_busy_with(id)) {
+            return false;
+        }
+        **waiting = Waiting::Rival { request: request.clone(), has_waited: true };
+        true
+    }
+
+    /// Appends content to the upload by `append`. `hasher` has taken in all of the content so far, where there is one.
+    ///
+    /// # Errors
+    /// What `append` says.
+    pub fn append(
+        &mut self,
+        hasher: Option<&Hasher>,
+        append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Self::Writing(upload) = self else { return Err(nothing_begun()) };
+        append(&mut upload.partial)?;
+        if let Some(hasher) = hasher
+            && upload.resume_id().is_some()
+        {
+            upload.partial.checkpoint(Some(hasher));
+        }
+        Ok(())
+    }
+
+    /// The content of the upload is whole. `filed` takes the name that was asked for. `None`: there is no upload.
+    pub fn end(&mut self, filed: impl FnOnce(Name) -> Filed, disk: &mut Disk<D>) -> Option<Answer<D::Content>> {
+        let Upload { mut partial, wishes } = self.take_upload()?;
+        let Wishes { same_will_do, stored, resume, mtime } = wishes.map_or_else(Wishes::default, |wishes| *wishes);
+        let filed = filed(partial.name().clone());
+        if let Some(stored) = stored {
+            return Some(Answer::Settled(filed, Ok(stored)));
+        }
+        let found = if same_will_do { disk.store.find(partial.name(), filed.whole.size) } else { Ok(None) };
+        let set_mtime = |partial: &mut D::Partial| mtime.map_or(Ok(()), |mtime| partial.set_mtime(mtime.get()));
+        Some(match found.and_then(|found| set_mtime(&mut partial).map(|()| found)) {
+            Ok(Some(content)) => self.compare(filed, content),
+            Ok(None) => {
+                let resumable = resume.and_then(|id| to_remember(id, &filed.whole, &mut partial));
+                disk.file(filed, resumable, Job::Publish(partial))
+            }
+            Err(error) => Answer::Settled(filed, Err(error)),
+        })
+    }
+
+    /// Compares the stored file `content` with the file of the request. It is read piece by piece.
+    pub fn compare(&mut self, filed: Filed, content: D::Content) -> Answer<D::Content> {
+        let Whole { size, digest, .. } = filed.whole;
+        // Without a digest nothing can be compared.
+        let Some(promised) = digest else { return Answer::Settled(filed, Err(StoreError::NOT_THE_SAME)) };
+        let digesting = Digesting::new(promised.algorithm(), size);
+        *self = Self::Comparing(Box::new(Comparison { filed, content, digesting, again_at: None }));
+        Answer::Later
+    }
+
+    /// Does the next piece. It reads through `buffer`.
+    pub fn advance(
+        &mut self,
+        buffer: &mut [u8],
+        budget: &mut Budget,
+        now: Moment,
+        disk: &mut Disk<D>,
+    ) -> Answer<D::Content> {
+        match mem::take(self) {
+            Self::Resuming(resumed) => match *resumed {
+                Resumed { upload, held, synced: Some(result), .. } => {
+                    *self = Self::Writing(upload);
+                    Answer::Synced(held, result)
+                }
+                resumed => {
+                    *self = Self::Resuming(Box::new(resumed));
+                    Answer::Later
+                }
+            },
+            Self::Comparing(mut comparison) => {
+                match comparison.digesting.advance(|piece| comparison.content.read(piece), buffer, budget) {
+                    Ok(true) => return comparison.end(disk),
+                    Ok(false) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        comparison.again_at = Some(now + READ_AGAIN_AFTER);
+                    }
+                    Err(error) => return Answer::Settled(comparison.filed, Err(error.into())),
+                }
+                *self = Self::Comparing(comparison);
+                Answer::Later
+            }
+            other => {
+                *self = other;
+                Answer::Later
+            }
+        }
+    }
+
+    /// When to read again, if the content could not be read at once.
+    pub fn reads_again_at(&self) -> Option<Moment> {
+        match self {
+            Self::Comparing(comparison) => comparison.again_at,
+            _ => None,
+        }
+    }
+
+    /// That moment has come.
+    pub fn read_again(&mut self) {
+        if let Self::Comparing(comparison) = self {
+            comparison.again_at = None;
+        }
+    }
+
+    /// Gives up the request or the upload, and returns the name of the upload. `keep`: it can be resumed later, if it has a
+    /// resume id. A file that is whole is still compared.
+    pub fn give_up(&mut self, keep: bool) -> Option<Name> {
+        let partial = self.take_upload()?.partial;
+        let name = partial.name().clone();
+        if keep {
+            partial.keep();
+        }
+        Some(name)
+    }
+
+    fn take_upload(&mut self) -> Option<Upload<D::Partial>> {
+        match mem::take(self) {
+            Self::Writing(upload) => Some(upload),
+            Self::Resuming(resumed) => Some(resumed.upload),
+            Self::Waiting(_) => None,
+            other @ (Self::Comparing(_) | Self::Idle) => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    fn upload(&self) -> Option<&Upload<D::Partial>> {
+        match self {
+            Self::Writing(upload) => Some(upload),
+            Self::Resuming(resumed) => Some(&resumed.upload),
+            Self::Idle | Self::Comparing(_) | Self::Waiting(_) => None,
+        }
+    }
+
+    /// The name of the upload in progress.
+    pub fn name(&self) -> Option<&Name> {
+        Some(self.upload()?.partial.name())
+    }
+
+    /// Whether the upload in progress has this resume id.
+    pub fn has_resume_id(&self, id: &ResumeId) -> bool {
+        self.upload().and_then(Upload::resume_id) == Some(id)
+    }
+
+    /// Whether the upload has so much content that splicing the rest is likely to pay.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Self::Writing(upload) if upload.partial.held() >= SPLICE_AFTER_BYTES)
+    }
+
+    /// The resume id that the request wants and another upload has.
+    pub fn contended(&self) -> Option<&ResumeId> {
+        let Self::Waiting(waiting) = self else { return None };
+        let Waiting::Rival { request, .. } = &**waiting else { return None };
+        request.resume.as_ref()
+    }
+
+    /// Whether it waits until the disk is done with another upload.
+    pub fn is_awaiting_disk(&self) -> bool {
+        matches!(self, Self::Waiting(waiting) if matches!(**waiting, Waiting::Disk(_)))
+    }
+
+    /// What the connection is to do about it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Idle | Self::Writing(_) => Status::Idle,
+            Self::Resuming(resumed) if resumed.synced.is_none() => Status::Waits,
+            Self::Comparing(comparison) if comparison.again_at.is_some() => Status::Waits,
+            Self::Resuming(_) | Self::Comparing(_) => Status::Ready,
+            Self::Waiting(waiting) => match **waiting {
+                Waiting::Room(_) => Status::WaitsForRoom,
+                Waiting::Rival { .. } => Status::Contends,
+                Waiting::Disk(_) => Status::Waits,
+            },
+        }
+    }
+}
+
+impl<C> Comparison<C> {
+    /// The stored file has been read.
+    fn end<D: Store<Content = C>>(self, disk: &mut Disk<D>) -> Answer<C> {
+        let Self { filed, content, digesting, .. } = self;
+        if Some(digesting.into_hasher().finish()) == filed.whole.digest {
+            disk.file(filed, None, Job::Confirm(content))
+        } else {
+            Answer::Settled(filed, Err(StoreError::NOT_THE_SAME))
+        }
+    }
+}
+
+/// What to remember of the upload `id` once it is published.
+fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<published::Upload> {
+    let (held, digest, mark) = (partial.state()?, whole.digest?, partial.mark()?);
+    let name = partial.name().clone();
+    Some(published::Upload { id, stored: name.clone(), name, held, digest, mark })
+}
+
+/// The conversation sends content only after it was told to accept some.
+fn nothing_begun() -> StoreError {
+    io::Error::other("no upload has begun").into()
+}
