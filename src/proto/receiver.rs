@@ -13,6 +13,9 @@
 //!     +---------------------------------------- put, ask -------------------+
 //! ```
 //!
+//! A form of HTTP is one request with several files. Between two of them the state is Form; from there each file goes its way
+//! through Opening and Content, and back.
+//!
 //! The driver does what [`Receiver::step`] says. It feeds what comes from the peer ([`Receiver::receive`],
 //! [`Receiver::end_of_stream`]) and what the clock says ([`Receiver::end_of_burst`], [`Receiver::grace_elapsed`]). It acts
 //! on each [`Event`] and answers it with [`Receiver::accept`], [`Receiver::needs_no_content`], [`Receiver::refuse`] or
