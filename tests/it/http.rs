@@ -2,7 +2,7 @@
 
 use intake::proto::{Dialect, Farewell, Page, Rules, Web};
 
-use crate::receiver::{Server, Transcript, drive};
+use crate::conversation::{Server, Transcript, drive};
 
 /// SHA-256 of `abc`, as fields tell it (FIPS 180-4).
 const SHA_OF_ABC: &str = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:";

@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
 
+mod conversation;
+mod corpus;
 mod crash;
 mod crash_by_id;
 mod disk;
@@ -25,6 +27,7 @@ mod one_upload;
 mod order;
 mod overload;
 mod permissions;
+mod properties;
 mod receiver;
 mod send;
 mod simulation;
