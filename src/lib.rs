@@ -28,7 +28,7 @@
 //! | room | content | must not know |
 //! |---|---|---|
 //! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
-//! | [`reactor`] | moments, slots, ready queue, deadlines, budget | sockets, files, clocks |
+//! | [`reactor`] | moments, slots, ready queue, deadlines, the table of these, budget | sockets, files, clocks |
 //! | [`net`] | listener, stream, echo, signals, readiness | the conversation |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, each connection, every limit | how sockets and files do their work |
@@ -61,6 +61,8 @@
 //! returns `WouldBlock`, and **a connection that could make progress is in the ready queue**. This must stay true whatever
 //! else changes: a connection that is neither drained nor queued waits for an edge that never comes.
 //!
+//! The turn is a function of [`server::Server`]. [`server`] explains each step, and what happens after SIGTERM.
+//!
 //! # The path of a byte
 //!
 //! ```text
@@ -73,19 +75,29 @@
 //!     +------ splice --> one pipe, shared by all -- splice
 //! ```
 //!
-//! No connection has a buffer of its own except for its header, and nothing is copied in between: the receiver says which
-//! part of the shared buffer is content, and that slice is written. A long upload without a digest to compute is spliced:
-//! its bytes go from the socket to the file through a pipe, and never enter the program. When the content is whole, the
-//! partial file is published, which is the only way to a final name. Under [`server::config::Durability::Full`] other
-//! threads come first: several sync, each one file at a time; one more, the committer, names the synced files and wakes
-//! the poll. Another thread tends the server's own files, once a minute.
+//! The path is the same in every dialect, HTTP included. The receiver collects the head of a request until it is whole. Then
+//! it says which parts of the shared buffer are content: not the sizes of chunks, nor the boundaries of a form. Those slices
+//! are written from where they lie. A connection keeps bytes of its own only for a short time: an unfinished head, input that
+//! has to wait for the disk, and, in a form, the few bytes that may begin a boundary.
+//!
+//! After its first megabyte an upload is spliced, unless it has a digest to compute or is a form: its bytes go from the
+//! socket to the file through a pipe, and never enter the program. When the content is whole, the partial file is published,
+//! which is the only way to a final name. Under [`server::config::Durability::Full`] other threads come first: several sync,
+//! each one file at a time; one more, the committer, names the synced files and wakes the poll. Another thread tends the
+//! server's own files, once a minute.
+//!
+//! A reply goes the other way. The receiver spells it and puts it into the order of the requests; the connection writes it
+//! to the socket. The system calls for bytes are in few places: `Connection::read`, `splice` and `send`
+//! (`src/server/connection.rs`) for the socket, `append` and `append_from` (`src/store/partial.rs`) for the file.
 //!
 //! # In which order to read
 //!
 //! 1. [`reactor`]: six small structures, and why an edge must be remembered.
-//! 2. [`proto`]: the conversation. Its `receiver` is the heart of the server, and knows no server.
+//! 2. [`proto`]: the conversation. Read `step` first, the words between a conversation and its driver. The `receiver` is the
+//!    heart of the server, and knows no server; `dialect` reads its heads, `body` finds the end of its content.
 //! 3. [`net`] and [`store`]: the promises of the kernel, and their limits.
-//! 4. [`server`]: the turn. Then its `connections`, one turn without the operating system, and `connection`, one visit.
+//! 4. [`server`]: the turn. Then its `connections`, one turn without the operating system; `connection`, one visit; and
+//!    `work`, what the disk does for a connection.
 //! 5. An upload of your own: `intake serve --trace`, with `docs/one-upload.md` beside it.
 
 #[allow(clippy::disallowed_methods, reason = "it may block: only its own user waits for it")]

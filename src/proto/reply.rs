@@ -24,7 +24,7 @@ impl Code {
     pub const FORBIDDEN: Self = Self(403);
     /// The client was too slow: the header, idle or rate limit.
     pub const TIMEOUT: Self = Self(408);
-    /// The name is taken.
+    /// The name is taken, or another connection has the upload.
     pub const CONFLICT: Self = Self(409);
     /// The name is taken, and the client asked to be refused in that case (HTTP's `If-None-Match: *`).
     pub const PRECONDITION: Self = Self(412);

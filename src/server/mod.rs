@@ -26,6 +26,20 @@
 //! empty batch. Other threads wait for the disk, and wake the poll (`store::committer`). Nothing that a peer, the disk or
 //! the network does ends the loop.
 //!
+//! # The shutdown
+//!
+//! 1. SIGTERM makes a socket readable ([`crate::net::Signals`]). `absorb` calls `Server::stop`.
+//! 2. It closes the listeners. Connections that are not accepted yet are reset.
+//! 3. [`Connections::drain`] forbids further requests and queues every connection, so that all that clients have sent by now
+//!    is still read. A running upload continues. A request that comes is refused (503). A connection between two requests is
+//!    closed without a word, once its replies are sent (`Receiver::end_of_requests`).
+//! 4. The turns go on until only clients that linger are left and the disk is idle, or until a second signal or the end of
+//!    `--shutdown-timeout` (`Server::outcome`).
+//! 5. [`Connections::abort`] ends the rest. An unfinished upload is refused (503), and kept if it can be resumed. A connection
+//!    whose file the disk is still busy with is reset, because the outcome is unknown.
+//! 6. [`Server::run`] returns the [`Outcome`], which becomes the exit code. The drop of the store waits a moment for its
+//!    threads.
+//!
 //! Knows when each step happens, but not how: the conversation is [`crate::proto`]'s, moving bytes is [`crate::net`]'s and
 //! [`crate::store`]'s, the next connection is [`Connections`]'.
 

@@ -6,7 +6,7 @@
 //! The conversation ([`super::Receiver`], [`super::Sender`]) follows these rows, and asks for no dialect by name where a
 //! row can answer.
 //!
-//! To add one: a file with its grammar and its spelling, a row in each table.
+//! To add one: a file with its grammar and its spelling, a row in each table, and an arm in each function here that spells.
 //!
 //! Knows one head and one reply at a time. What may come next is the conversation's.
 
