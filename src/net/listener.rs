@@ -23,6 +23,10 @@ use super::{Sharing, unbound_socket};
 /// full backlog drops handshakes, which costs a client a second. mio's own listener has 128.
 const BACKLOG: i32 = 4096;
 
+/// The send buffer of a connection, in bytes: enough for the longest answer, a page of 40 KiB. The kernel doubles it, for its
+/// own bookkeeping (socket(7)).
+const SEND_BUFFER_BYTES: usize = 48 << 10;
+
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -54,6 +58,8 @@ impl Listener {
         socket.set_reuse_address(true)?;
         // Replies are single short writes. Accepted sockets inherit the option, which saves a call for each.
         socket.set_tcp_nodelay(true)?;
+        // Inherited too. The kernel then no longer grows the buffer, to megabytes for a client that asks on and never reads.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self { socket: TcpListener::from_std(socket.into()) })
@@ -106,6 +112,7 @@ fn classify(error: io::Error) -> Accept {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net;
 
     use mio::{Interest, Poll, Token};
@@ -173,6 +180,23 @@ mod tests {
         assert_eq!(peer, client.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
         assert!(socket2::SockRef::from(&stream).nonblocking().unwrap());
+    }
+
+    #[test]
+    fn a_client_that_never_reads_cannot_make_the_kernel_hold_megabytes_for_it() {
+        let (mut poll, mut listener, addr) = registered(LOOPBACK, Sharing::default());
+        let (client, mut stream, _) = connect_one(&mut poll, &mut listener, addr);
+        // What the client's kernel holds is the client's.
+        let mut written = 0;
+        loop {
+            match stream.write(&[0; 4096]) {
+                Ok(count) => written += count,
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        let ours = socket2::SockRef::from(&stream).send_buffer_size().unwrap();
+        assert!(written > 0 && ours <= 4 * SEND_BUFFER_BYTES, "{ours} bytes, {written} written");
+        drop(client);
     }
 
     #[test]

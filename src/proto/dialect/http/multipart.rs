@@ -26,6 +26,8 @@ const BOUNDARY_MAX_BYTES: usize = 70;
 const HEAD_MAX_BYTES: usize = 8 << 10;
 /// The most parts of a form. Who sends more files than that can send two forms.
 const MAX_PARTS: u32 = 1000;
+/// The length of the line end in front of each boundary.
+const CRLF: usize = 2;
 /// The most bytes of a form that are of no file. Nobody looks at them, so that there need not be many.
 const IGNORED_MAX_BYTES: usize = 64 << 10;
 
@@ -48,8 +50,10 @@ pub(in crate::proto) struct Splitter {
     /// CR LF, two dashes, and the boundary.
     delimiter: Finder<'static>,
     stage: Stage,
-    /// So many bytes at the beginning of the delimiter have come last, and are held back.
+    /// This many bytes at the beginning of the delimiter have come last, and are held back.
     matched: usize,
+    /// This many of these came before the content: where it begins, its CR LF may be the one before it.
+    before: usize,
     parts: u32,
     files: u32,
     ignored_bytes: usize,
@@ -94,7 +98,8 @@ impl Splitter {
             delimiter: Finder::new(&delimiter).into_owned(),
             stage: Stage::Preamble,
             // The first boundary may stand at the very beginning.
-            matched: b"\r\n".len(),
+            matched: CRLF,
+            before: CRLF,
             parts: 0,
             files: 0,
             ignored_bytes: 0,
@@ -131,7 +136,8 @@ impl Splitter {
     fn skip<'a>(&mut self, input: &mut &'a [u8]) -> Option<Found<'a>> {
         match self.span(input) {
             Span::Content(bytes) => self.ignore(bytes.len()),
-            Span::Delimiter => {
+            Span::AtOnce if !matches!(self.stage, Stage::Preamble) => Some(Found::Broken(no_content())),
+            Span::AtOnce | Span::Delimiter => {
                 self.stage = Stage::Boundary(Vec::new());
                 None
             }
@@ -148,6 +154,7 @@ impl Splitter {
         match self.span(input) {
             Span::Content(bytes) if bytes.is_empty() => None,
             Span::Content(bytes) => Some(Found::Content(bytes)),
+            Span::AtOnce => Some(Found::Broken(no_content())),
             Span::Delimiter => {
                 self.stage = Stage::Boundary(Vec::new());
                 Some(Found::EndOfFile)
@@ -185,6 +192,7 @@ impl Splitter {
             Scan::Bad(refusal) => Some(Found::Broken(refusal)),
             Scan::Whole => {
                 let file_name = file_name(bytes);
+                (self.matched, self.before) = (CRLF, CRLF);
                 self.stage = if matches!(file_name, Ok(None)) { Stage::Field } else { Stage::File };
                 self.files += u32::from(matches!(file_name, Ok(Some(_))));
                 file_name.map(|name| name.map(Found::File)).unwrap_or_else(|refusal| Some(Found::Broken(refusal)))
@@ -210,17 +218,17 @@ impl Splitter {
         let wanted = &delimiter[self.matched..];
         let same = wanted.iter().zip(*input).take_while(|(a, b)| a == b).count();
         if same == wanted.len() {
-            self.matched = 0;
             *input = &input[same..];
-            return Span::Delimiter;
+            self.matched = 0;
+            return if std::mem::take(&mut self.before) > 0 { Span::AtOnce } else { Span::Delimiter };
         }
         if same == input.len() {
             self.matched += same;
             *input = &[];
             return Span::Content(Cow::Borrowed(&[]));
         }
-        let held_back = delimiter[..self.matched].to_vec();
-        self.matched = 0;
+        let held_back = delimiter[self.before..self.matched].to_vec();
+        (self.matched, self.before) = (0, 0);
         Span::Content(held_back.into())
     }
 }
@@ -229,6 +237,13 @@ impl Splitter {
 enum Span<'a> {
     Content(Cow<'a, [u8]>),
     Delimiter,
+    /// The delimiter where content would begin, without a CR LF of its own.
+    AtOnce,
+}
+
+/// RFC 2046 allows a part without content; many programs take the boundary for content instead.
+fn no_content() -> Refusal {
+    bad("a part has an empty line, its content, and CR LF before the next boundary")
 }
 
 /// How many bytes at the end of `input`, which does not hold the delimiter, may be the beginning of it.
@@ -390,7 +405,7 @@ mod tests {
 
     #[test]
     fn every_split_gives_the_same_files() {
-        let near = "\r\n--xY\r\n--xy\r\r\n-\r\n--x\r\n";
+        let near = "--xY\r\n--xY\r\n--xy\r\r\n-\r\n--x\r\n";
         let form = [
             "preamble\r\n".to_owned(),
             part("name=\"a\"", "a field"),
@@ -469,6 +484,8 @@ mod tests {
             ("x".repeat(65_537), "64 KiB"),
             (format!("--xYz--{}", "x".repeat(65_537)), "64 KiB"),
             (many, "1000 parts"),
+            ("--xYz\r\nContent-Disposition: form-data; filename=a\r\n\r\n--xYz--".into(), "CR LF before the next"),
+            ("--xYz\r\nContent-Disposition: form-data; name=f\r\n\r\n--xYz\r\n".into(), "CR LF before the next"),
         ] {
             let said = split(&[form.as_bytes()]).expect_err(&form[..form.len().min(100)]);
             assert!(said.contains(words), "{}: {said}", &form[..form.len().min(100)]);
