@@ -60,7 +60,7 @@ use super::{Code, Dialect, Digest, Hasher, Name, Refusal, Reply, Request, Ticket
 /// server.transmitted(2);
 ///
 /// let mut input = &b"one two three"[..];
-/// assert_eq!(server.receive(&mut input, &rules), Some(Event::Content(b"one two three")));
+/// assert_eq!(server.receive(&mut input, &rules), Some(Event::Content(b"one two three".into())));
 /// let Some(Event::End(whole)) = server.end_of_stream(&rules) else { panic!("it ends the file") };
 /// assert_eq!(server.step(false), ServerStep::Settle, "it stays until the file is stored");
 /// server.settle(whole.ticket, Ok(&request.name), &rules);
