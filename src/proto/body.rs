@@ -1,12 +1,14 @@
 //! The content of one upload on the wire: where it ends, and whether it is what was promised.
 //!
-//! It ends in one of three ways: with the stream, after the number of bytes in the request, or after a chunk of length
-//! 0, for a client that does not know the size in advance. Only the last two tell a whole file from a part. A digest may
-//! be promised before the content or follow it in a trailer, so that a client reads its file only once.
+//! It ends in one of four ways: with the stream; after the number of bytes in the request; after a chunk of length 0, for a
+//! client that does not know the size in advance; or, for a file of a form, at the next boundary. Only the stream's end does
+//! not tell a whole file from a part. A digest may come before the content or follow it in a trailer, so that a client reads
+//! its file only once.
 //!
-//! Chunks are spelled in two ways ([`Chunks`]), and counted in one.
+//! Chunks have two spellings, the project's own and HTTP's ([`Chunks`]), and are counted in the same way.
 //!
-//! Any split of the same bytes gives the same pieces, and no byte is copied. Does not know what the content is for.
+//! Any split of the same bytes gives the same content. Nothing is copied but the few bytes of a form that may have begun a
+//! boundary. Does not know what the content is for.
 
 pub(super) mod chunked;
 
@@ -27,12 +29,12 @@ pub(super) struct Body {
     framed: Option<Box<Framed>>,
 }
 
-/// Content that tells its own end.
+/// Content whose end differs from the end of the stream.
 #[derive(Debug)]
 struct Framed {
     framing: Framing,
     chunks: Chunks,
-    /// The content is a form, of files in parts.
+    /// The content is a form, and this finds its files.
     form: Option<Splitter>,
     check: Option<Box<Check>>,
 }
@@ -46,11 +48,11 @@ enum Framing {
     Chunk(u64),
     /// A chunk's size.
     ChunkSize(Line),
-    /// The end of the line that a chunk is in HTTP.
+    /// In HTTP: the CR LF after a chunk.
     ChunkEnd(Line),
-    /// A trailer of HTTP, or the empty line after the last one.
+    /// In HTTP: a trailer field, or the empty line after the last one.
     Trailers(Line, Trailers),
-    /// The promised digest.
+    /// In put and ask: the line with the promised digest.
     Trailer(Line),
     /// Nothing.
     Ended,
@@ -68,20 +70,20 @@ struct Check {
 pub(super) enum Piece<'a> {
     /// Bytes of the file.
     Content(Cow<'a, [u8]>),
-    /// In a form: a file begins, under this name, which is not looked at yet.
+    /// In a form: a file begins, under this name, which is not checked yet.
     File(Vec<u8>),
     /// In a form: the file has ended.
     EndOfFile,
-    /// No more bytes belong to it.
+    /// All of it has come, or no more will be read.
     End(End),
 }
 
 /// How content ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is whole, and has the digest that was promised.
+    /// It is whole, and has the promised digest, if there is one.
     Whole(Option<Digest>),
-    /// It is whole, and is not what was promised.
+    /// It is whole, and does not have the promised digest.
     Mismatch(Refusal),
     /// Its framing is broken, or it was cut off.
     Broken(Refusal),
@@ -117,7 +119,7 @@ impl Body {
         check.hasher = hasher;
     }
 
-    /// Has taken in all of the content so far, where a digest was promised and is still to be compared.
+    /// The state of the digest of all content so far, if a digest is to be compared.
     pub(super) fn hasher(&self) -> Option<&Hasher> {
         self.framed.as_ref()?.check.as_ref().map(|check| &check.hasher)
     }
@@ -127,7 +129,7 @@ impl Body {
         self.received
     }
 
-    /// The size that was told before the content.
+    /// The size, if the request gave it.
     pub(super) fn size(&self) -> Option<u64> {
         match self.framed.as_ref()?.framing {
             Framing::Sized(left) => Some(self.received + left),
@@ -135,7 +137,7 @@ impl Body {
         }
     }
 
-    /// The digest that was told before the content.
+    /// The digest, if the request gave it.
     pub(super) fn promised(&self) -> Option<Digest> {
         match self.framed.as_ref()?.check.as_ref()?.promise {
             Promise::Known(digest) => Some(digest),
@@ -233,7 +235,7 @@ impl Framed {
         }
     }
 
-    /// The next piece of a form, from the front of `bytes`. What is left of them has not come yet.
+    /// The next piece of a form, from the front of `bytes`. The bytes that remain count as not yet received.
     fn split<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
         let found = self.form.as_mut()?.receive(bytes);
         if let Framing::Sized(left) | Framing::Chunk(left) = &mut self.framing {
@@ -316,7 +318,7 @@ impl Framed {
         }
     }
 
-    /// The empty line after the trailers of HTTP has come. `told`: the digest that was in them.
+    /// The empty line after the trailers of HTTP has come. `told`: the digest in the trailers.
     fn end_of_trailers(&mut self, told: Option<Digest>) -> End {
         let promised = self.check.as_ref().map(|check| check.promise);
         match (promised, told) {
@@ -373,7 +375,7 @@ impl Chunks {
         }
     }
 
-    /// The longest line, in bytes: `sha256=` and 64 digits; a trailer, or extensions that nobody looks at. A longer one
+    /// The longest line, in bytes: `sha256=` and 64 digits; a trailer, or extensions, which are ignored. A longer one
     /// breaks the framing: nothing that follows it is read.
     fn max_line_bytes(self) -> usize {
         match self {
@@ -406,9 +408,9 @@ impl Line {
         ends_with_cr
     }
 
-    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. An LF stays in a
-    /// line that cannot be valid, because no valid line holds one: where HTTP misses its CR, and in place of the first byte
-    /// that is too much.
+    /// Takes bytes from the front of `input` until the line is whole, and removes its LF and a CR before it. An invalid line
+    /// keeps an LF, which no valid line holds: if in HTTP the CR is missing, and in place of the first byte beyond the
+    /// longest line.
     fn take(&mut self, input: &mut &[u8], chunks: Chunks) -> Option<&mut String> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;

@@ -5,8 +5,8 @@
 //! gives the same events.
 //!
 //! That pays off in tests. TCP is a stream (RFC 9293, 2.2): the bytes of one write may arrive in any number of reads. A
-//! protocol that reads its own socket is tested only with the pieces that the test's network happens to make. This one is
-//! fed every split of every request, and a whole conversation is a few lines without any network:
+//! protocol that reads its own socket is tested only with the pieces that the network of the test makes. The tests feed this
+//! one every split of every request, and a whole conversation is a few lines without any network:
 //!
 //! ```
 //! use intake::proto::{Dialect, Event, Name, NamePolicy, Receiver, Request, Rules, ServerStep};

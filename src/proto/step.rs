@@ -1,7 +1,7 @@
-//! What the server's half of a conversation and its driver tell each other.
+//! The values that the server's half of a conversation and its driver exchange.
 //!
-//! Plain values. The conversation says what to do next ([`ServerStep`]) and what the input means ([`Event`]). Knows
-//! neither the order of these nor the wire.
+//! The conversation says what to do next ([`ServerStep`]) and what the input means ([`Event`]). This module knows neither the
+//! order of these nor the wire.
 
 use std::borrow::Cow;
 
@@ -54,7 +54,7 @@ pub enum Awaits {
     Answer,
     /// An answer from the driver. Input is read meanwhile.
     Settlement,
-    /// The end of the stream, from a client that has been told the last word.
+    /// The end of the stream. The last reply has been sent.
     EndOfStream,
 }
 
@@ -64,34 +64,35 @@ pub enum Farewell {
     /// Close.
     Close,
     /// Shut down the write side and call [`super::Receiver::half_closed`]. What still comes is read and discarded until
-    /// FIN. A close with unread data would turn into a reset that can overtake the last word (RFC 1122, 4.2.2.13).
+    /// FIN. A close with unread data would become a reset, which can overtake the last reply (RFC 1122, 4.2.2.13).
     Linger,
-    /// Close with a reset: the client can be told nothing in words, and must see an error.
+    /// Close with a reset. No reply is possible, or the outcome is unknown, and the client must see an error.
     Reset,
 }
 
 /// What the input means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// An upload is asked for. Make a place to write, then [`super::Receiver::accept`] or [`super::Receiver::refuse`].
+    /// The client asks for an upload. Make a place to write, then [`super::Receiver::accept`] or [`super::Receiver::refuse`].
     Request(Request),
     /// Bytes of the file.
     Content(Cow<'a, [u8]>),
     /// The file is whole and as promised. Publish it, then [`super::Receiver::settle`].
     End(Whole),
-    /// The upload has failed, and the client is told so. What came of the file is of no use.
+    /// The upload has failed, and the refusal is among the replies. What came of the file is of use only for a resume, if
+    /// [`super::Code::keeps_partial`].
     Failed(Refusal),
-    /// The rules forbid the request, and the client is told so.
+    /// The rules forbid the request, and the refusal is among the replies.
     Refused(Refusal, Request),
-    /// These bytes are not a request that can be followed, and the client is told so.
+    /// These bytes are not a request that can be followed, and the refusal is among the replies.
     NotARequest(Refusal, Box<[u8]>),
-    /// Something else than an upload was asked for, and this was the answer.
+    /// The client asked for something other than an upload, and the answer is among the replies. This names it for the log.
     Answered(&'static str),
-    /// This many bytes came that are no longer of interest.
+    /// This many bytes were discarded.
     Discarded(usize),
 }
 
-/// Whether a refused peer may still be sending. A silent one hears the last word without a linger.
+/// Whether a refused peer may still be sending. If not, the connection is closed without a linger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// It may have sent what was not read yet.
@@ -105,6 +106,6 @@ pub enum Peer {
 pub struct Held {
     /// How much, in bytes.
     pub offset: u64,
-    /// Has taken it in, for the digest that the request promises.
+    /// Has taken in these bytes, for the digest that the request promises.
     pub hasher: Hasher,
 }

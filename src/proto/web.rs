@@ -1,21 +1,21 @@
-//! What HTTP needs to know of its server: its names, whose pages may write to it, and its own page.
+//! What HTTP has to know about its server: its names, the web pages that may upload to it, and its own page.
 //!
 //! Values only.
 
 use std::borrow::Cow;
 
-/// Whom HTTP serves, and with which page.
+/// The hosts and origins that HTTP serves, and the upload page.
 #[derive(Clone, Debug, Default)]
 pub struct Web {
-    /// Names of this host, without a port. It answers to its addresses and to `localhost` besides.
+    /// Names of this host, without a port, besides its addresses and `localhost`.
     pub hosts: Vec<String>,
-    /// Origins of pages that may write here: `https://app.example`, with the port unless it is the scheme's own.
+    /// Origins of web pages that may upload here: `https://app.example`, with the port unless it is the scheme's own.
     pub origins: Vec<String>,
     /// What `GET /` shows.
     pub page: Option<Page>,
 }
 
-/// The page on which files are dropped.
+/// The upload page.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// HTML, in UTF-8.

@@ -1,7 +1,7 @@
-//! All connections: who is ready, who is due, and the one place that closes.
+//! All connections: which are ready, which are due, and the one place that closes them.
 //!
-//! This is the turn without the operating system: readiness and time are handed in, so that the simulation drives the
-//! very code that the poll drives. The [`Table`] sees to it that a connection that could get further is queued.
+//! This is the turn without the operating system. Readiness and time are parameters, so the simulation drives the same code
+//! as the poll. The [`Table`] ensures that a connection that could make progress is in the ready queue.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,15 +19,15 @@ use crate::proto::{Name, Rules};
 use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
 use crate::store::{Done, Store, StoreError};
 
-/// One read, at most: past 1 MiB a file system gains nothing from larger writes.
+/// The most bytes of one read. A file system gains nothing from writes larger than 1 MiB.
 const BUFFER_BYTES: usize = 1 << 20;
-/// What all connections together may be visited for: each has its share of it, so that with many of them none waits long.
+/// The bytes of one visit to every connection. Each gets an equal share, so that none waits long, even among many.
 const ROUND_BYTES: usize = 16 << 20;
-/// The least that is. Less would cost each byte more.
+/// The smallest share. Less would make each byte more expensive.
 const SHARE_MIN_BYTES: usize = 256 << 10;
-/// What all may read in one turn, so that deadlines, datagrams and new connections wait for milliseconds only.
+/// The most bytes that all read in one turn, so that deadlines, datagrams and new connections wait for milliseconds only.
 const TURN_BYTES: usize = 8 << 20;
-/// What a visit counts for at least: opening and publishing a small file takes as long as this many bytes of a large one.
+/// The fewest bytes that a visit counts for: opening and publishing a small file takes as long as this many bytes of a large one.
 const VISIT_MIN_BYTES: usize = 16 << 10;
 
 /// What a visit does with the connection.
@@ -39,17 +39,17 @@ pub struct Connections<S, D: Store> {
     rules: Rules,
     limits: Limits,
     table: Table<Seat<S, D>>,
-    /// Those that are about to begin a file and wait until fewer files wait for the disk, first come first served.
+    /// Connections that wait until fewer files wait for the disk, to begin a file. First come, first served.
     waiting_for_room: ReadyQueue,
     jobs: Jobs,
-    /// Those who wait until the disk is done with the upload that they want to resume.
+    /// Connections that wait until the disk is done with the upload that they want to resume.
     awaiting: Vec<Id>,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
     ears: Ears,
 }
 
-/// A connection, and who it is with.
+/// A connection, and its client as the log names it.
 struct Seat<S, D: Store> {
     connection: Connection<S, D>,
     whom: Whom,
@@ -82,7 +82,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Has the trace of every connection written from now on.
+    /// Writes a trace of every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.ears.trace_to(tracer);
     }
@@ -115,12 +115,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.absorb(id, readiness);
     }
 
-    /// Takes in the time of day, in seconds since the epoch. It is only told to clients.
+    /// Sets the time of day, in seconds since the epoch. Only HTTP answers use it.
     pub fn tell_time(&mut self, now: u64) {
         self.rules.now = now;
     }
 
-    /// Passes the results of the disk on to those who wait for them.
+    /// Passes the results of the disk on to the connections that wait for them.
     pub fn settle(&mut self) {
         for settled in self.store.settled() {
             let Waiter { id, ticket } = Waiter::of(settled.token);
@@ -136,7 +136,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.stop_awaiting();
     }
 
-    /// Lets those go on whose upload the disk is done with.
+    /// Queues the connections that need not wait for the disk any more.
     fn stop_awaiting(&mut self) {
         let Self { awaiting, table, store, .. } = self;
         awaiting.retain(|id| {
@@ -149,7 +149,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         });
     }
 
-    /// A file is stored, or not, whose client has gone.
+    /// Reports the outcome of a file whose connection has ended.
     fn settle_orphan(&mut self, filed: &Filed, result: &Result<Name, StoreError>) {
         let fact = match result {
             Ok(stored) => Fact::StoredForNobody { filed, stored },
@@ -158,8 +158,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.hear(&Whom::new(filed.peer, Moment::default()), &fact);
     }
 
-    /// Serves those that are ready now, once each, as far as the turn's budget goes. Those that have waited for room come
-    /// first, as far as there is room.
+    /// Serves the connections that are ready now, once each, within the turn's budget. Those that have waited for room come
+    /// first, while there is room.
     pub fn serve(&mut self, clock: Clock) {
         let mut turn = Budget::new(TURN_BYTES);
         while self.may_begin_one()
@@ -179,13 +179,13 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Whether somebody waits for room to begin a file, and there is some.
+    /// Whether a connection waits for room to begin a file, and there is room.
     fn may_begin_one(&self) -> bool {
         !self.waiting_for_room.is_empty() && !self.store.is_congested()
     }
 
-    /// Calls those late whose deadline had passed when the poll was asked and who have nothing to be read since: what a
-    /// client sent before its deadline is always read before the client is judged.
+    /// Visits the connections whose deadline had passed before the poll, unless they are ready. So what a client sent before
+    /// its deadline is always read first.
     pub fn expire(&mut self, clock: Clock) {
         let mut turn = Budget::new(TURN_BYTES);
         while !turn.is_spent()
@@ -196,8 +196,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Takes no further request. Uploads that have begun go on, and each client that is between two of them is let go when
-    /// all that it had sent has been looked at.
+    /// Begins the shutdown: further requests are refused, and running uploads continue. A connection between two requests is
+    /// closed when everything that its client has sent by now has been read.
     pub fn drain(&mut self) {
         self.rules.is_draining = true;
         // What has come since the last event counts as sent before.
@@ -208,7 +208,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Ends all connections now. Returns how many uploads that cut off.
+    /// Ends all connections now. Returns the number of uploads that this cuts off.
     pub fn abort(&mut self, clock: Clock) -> usize {
         let uploading = self.uploading();
         for id in self.table.ids() {
@@ -217,27 +217,27 @@ impl<S: Stream, D: Store> Connections<S, D> {
         uploading
     }
 
-    /// How many have begun an upload that is not stored yet.
+    /// The number of connections with an upload that is not stored yet.
     pub fn uploading(&self) -> usize {
         self.table.iter().filter(|(_, seat)| seat.connection.is_uploading()).count()
     }
 
-    /// Whether there is nobody left but clients that have been told everything.
+    /// Whether all connections that are left only linger.
     pub fn are_lingering(&self) -> bool {
         self.table.iter().all(|(_, seat)| seat.connection.is_lingering())
     }
 
-    /// When somebody has to be looked at, at the latest.
+    /// The earliest deadline of a connection.
     pub fn first_deadline(&self) -> Option<Moment> {
         self.table.first_deadline()
     }
 
-    /// Whether somebody can be served at once.
+    /// Whether a connection can be served at once.
     pub fn has_ready(&self) -> bool {
         self.table.ready() > 0 || self.may_begin_one()
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -252,7 +252,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         &self.store
     }
 
-    /// Where files go, to change how.
+    /// The store, to change its settings.
     pub fn store_mut(&mut self) -> &mut D {
         &mut self.store
     }
@@ -262,10 +262,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.stats()
     }
 
-    /// Lets `act` get a connection further and does what its verdict says. Returns the bytes that were spent.
+    /// Visits a connection: calls `act`, and does what its verdict says. Returns the bytes that were spent.
     fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
         let share = self.share_bytes();
-        // Over with half of it, as what is left would make for a short read.
+        // Half of the share: the visit ends once no full read is left.
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
@@ -302,9 +302,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
         (ROUND_BYTES / self.table.len().max(1)).clamp(SHARE_MIN_BYTES, BUFFER_BYTES)
     }
 
-    /// The newest claim wins: ends the connection that has the upload that `id` wants to resume. Then, and where only the disk
-    /// is still busy with it, `id` waits for the disk. Where another server has it, `id` is told to come back. Looks
-    /// through all connections: a table by resume id would cost every upload what only this one needs.
+    /// The newest claim wins: ends the connection that has the upload that `id` wants to resume. If the disk is still busy with
+    /// that upload, `id` waits for the disk. If another server has the upload, `id` is refused, with the time after which to
+    /// try again. Searches all connections, because a table by resume id would be a cost for every upload.
     fn contend(&mut self, id: Id, clock: Clock) {
         if self.store.is_congested() {
             // It is about to begin a file.
@@ -322,7 +322,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// The one place that closes: takes the connection off all tables, counts its ending and tells its story.
+    /// The one place that closes: removes the connection from all tables, and counts and logs its end.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
         let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
@@ -333,7 +333,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 }
 
-/// Without one everything is read: that costs more, and nothing else.
+/// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.
 fn open_pipe() -> Option<Pipe> {
     Pipe::open().inspect_err(|error| log::info!("long uploads are copied twice, for want of a pipe: {error}")).ok()
 }

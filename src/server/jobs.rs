@@ -1,4 +1,4 @@
-//! The jobs of the disk, and the connections that wait for them.
+//! The jobs of the disk, and the requests that wait for their results.
 //!
 //! A job goes to the store under a [`Token`], which means nothing to the store. Here the token identifies the connection
 //! and its request. The connection may have ended when the result comes. Knows no files.
@@ -33,9 +33,10 @@ impl Waiter {
     }
 }
 
-/// The whole files among the jobs of the disk, and the last published uploads.
+/// The jobs of the disk that are about whole files, and the last published uploads.
 #[derive(Debug, Default)]
 pub struct Jobs {
+    /// What to log of each file, and the upload to remember once it is published.
     files: BTreeMap<Token, (Filed, Option<Box<Upload>>)>,
     published: Published,
 }
@@ -46,7 +47,7 @@ impl Jobs {
         self.files.insert(token, (filed, resumable.map(Box::new)));
     }
 
-    /// Takes the result of a job. Returns the request, if the job was for a whole file.
+    /// Takes the result of a job. Returns what was noted with it, if the job was for a whole file.
     pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
         let (filed, resumable) = self.files.remove(&settled.token)?;

@@ -1,8 +1,8 @@
 //! The last published uploads with a resume id, for clients that ask again because their receipt was lost.
 //!
 //! Such a client asks for the same upload on another connection. By then the upload may be published, and nothing is left
-//! to resume: sent again, it would be stored a second time. So the last uploads are remembered. Knows the requests of
-//! clients, but no files.
+//! to resume. If the client sent it again, the file would be stored twice. So the server remembers the last uploads. Knows
+//! the requests of clients, but no files.
 
 use std::collections::VecDeque;
 

@@ -24,7 +24,7 @@ pub struct Trickle(u8);
 impl Trickle {
     const MARKED: Self = Self(SMALL_READS + 1);
 
-    /// Notes a read of so many `bytes` of content.
+    /// Notes a read of `bytes` bytes of content.
     pub fn received(&mut self, bytes: usize) {
         if !self.is_marked() {
             self.0 = if bytes < SMALL_BYTES { (self.0 + 1).min(SMALL_READS) } else { 0 };

@@ -17,15 +17,15 @@ pub struct Context<'a, D> {
     pub rules: &'a Rules,
     /// How long to wait for the client, and for how much.
     pub limits: &'a Limits,
-    /// One buffer for all connections. Nothing stays in it after the visit. Its length is the most that one read may bring.
+    /// One buffer for all connections. Nothing stays in it after the visit. One read takes at most its length.
     pub buffer: &'a mut [u8],
     /// One pipe for all connections, empty between visits. `None`: the system has no pipe left, so nothing is spliced.
     pub pipe: Option<&'a Pipe>,
-    /// Other connections wait for room to begin a file: it would be unfair to begin one before them.
+    /// Other connections wait for room to begin a file, so this one waits behind them.
     pub others_wait: bool,
     /// The turn's clock.
     pub clock: Clock,
-    /// Where the connection tells what happens.
+    /// Takes what happens, for the log, the counters and the trace.
     pub story: Story<'a>,
 }
 
@@ -36,9 +36,9 @@ pub enum Verdict {
     Wait,
     /// Put it back into the ready queue, behind the others: it has more to do.
     Yield,
-    /// End the connection that has the upload it wants to resume, then visit it with `retry`.
+    /// Another connection has the upload that this one wants to resume: end that one, then visit this one with `retry`.
     Contend,
-    /// Wait until fewer files wait for the disk, then visit it with `begin_now`: it is about to begin a file.
+    /// It is about to begin a file: wait until fewer files wait for the disk, then visit it with `begin_now`.
     Room,
     /// Close it.
     Close(CloseReason),

@@ -1,12 +1,12 @@
-//! HTTP in the conversation: every split of every request, and what must never be run.
+//! HTTP in the conversation: every split of every request, and content that must never be run as a request.
 
 use intake::proto::{Dialect, Farewell, Page, Rules, Web};
 
 use crate::conversation::{Server, Transcript, drive};
 
-/// SHA-256 of `abc`, as fields tell it (FIPS 180-4).
+/// SHA-256 of `abc`, as a field spells it (FIPS 180-4).
 const SHA_OF_ABC: &str = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:";
-/// SHA-256 of nothing.
+/// SHA-256 of empty content.
 const SHA_OF_NOTHING: &str = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
 
 /// A request that must not be run.
@@ -121,7 +121,7 @@ fn whoever_expects_it_is_told_to_continue_or_refused_before_any_content() {
     assert_eq!(statuses(&transcript.said), [100, 201]);
     assert_eq!(transcript.requests, [(Dialect::HttpExpect, "a".into())]);
 
-    // Whether it sends the content all the same is not known, so that the connection is of no more use.
+    // The client may send the content all the same, so the connection cannot be used any more.
     let transcript = converse(&[head("taken"), EVIL.into()].concat());
     assert_eq!((statuses(&transcript.said), stored(&transcript)), (vec![409], vec!["taken"]));
     assert!(transcript.said.contains("\r\nConnection: close\r\n"), "{}", transcript.said);
@@ -204,7 +204,7 @@ fn a_browser_is_answered_readably() {
     assert!(said.contains("done 3 - a&lt;b>&amp;\nno 409 the name is taken\n</pre>"), "{said}");
 }
 
-/// What of a form has no boundary behind it is no whole file, and what is behind the form is not run.
+/// A file without a boundary behind it is not whole, and what follows the form is not run.
 #[test]
 fn a_form_that_is_broken_ends_with_its_answer() {
     let cut = |form: &str, at: &str| {
@@ -333,7 +333,7 @@ fn nothing_behind_a_refused_request_is_run() {
         (put("%2e%2e", &[], "x"), 403),
         (put("-rf", &[], "x"), 403),
         (put("a%0Ab", &[], "x"), 403),
-        // What is asked of a PUT.
+        // Fields of a PUT.
         (put("a", &["Content-Encoding: gzip"], "x"), 415),
         (put("a", &["Content-Range: bytes 500-999/1000"], "x"), 400),
         (put("a", &["Expect: 200-ok"], "x"), 417),
@@ -341,7 +341,7 @@ fn nothing_behind_a_refused_request_is_run() {
         (put("a", &["If-Match: *"], "x"), 400),
         (put("a", &["Content-Length: 2000"], ""), 400),
         (with("Content-Length: 2000\r\n"), 413),
-        // What has content and is no PUT.
+        // Other requests with content.
         (request("GET /", &["Content-Length: 4"], "evil"), 200),
         (request("POST /", &["Content-Length: 4"], "evil"), 415),
         (request("POST /", &["Content-Type: multipart/form-data; boundary=x"], ""), 411),
@@ -368,7 +368,7 @@ fn nothing_behind_a_refused_request_is_run() {
     }
 }
 
-/// Another reader sees one request, whose content looks like a request.
+/// Another program may see one request here, whose content looks like a request.
 #[test]
 fn what_follows_a_chunk_line_that_is_too_long_is_not_run() {
     let content = format!("0\r\n\r\n{EVIL}");

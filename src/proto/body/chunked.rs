@@ -1,26 +1,26 @@
 //! The lines around the chunks of HTTP (RFC 9112, 7.1): sizes in hex, extensions, and the trailers after the last one.
 //!
-//! Read strictly, as the head is: where two programs find the end of a chunk in different places, one client can have a
-//! request of its own taken for another's. Knows one whole line at a time.
+//! Read strictly, as the head is. If a proxy and the server find the end of a chunk in different places, bytes of one client
+//! can become the request of another (request smuggling). Knows one whole line at a time.
 
 use super::super::Digest;
 use super::super::digest_field::{self, Told};
 
-/// The most trailers. One digest is all that is looked for.
+/// The most trailers. The only one of use is a digest.
 const MAX_TRAILERS: u8 = 32;
 
-/// Fields that say how the request is read, which is over (RFC 9110, 6.5.1).
+/// Fields that must not be trailers: they say how to read the request, which has been read by then (RFC 9110, 6.5.1).
 const NO_TRAILERS: [&str; 7] =
     ["content-length", "transfer-encoding", "host", "trailer", "content-encoding", "content-range", "expect"];
 
-/// Reads the line before a chunk. What follows a `;` is of no interest.
+/// Reads the size in the line before a chunk. Extensions, after a `;`, are ignored.
 pub(in crate::proto) fn size(line: &str) -> Option<u64> {
     let digits = line.split(';').next().unwrap_or_default();
     let is_size = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_size && is_text(line)).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
-/// A line that holds no control character is text. A CR or LF in it stands where it must not.
+/// Whether a line holds no control character but tabs. A CR or LF within a line is an error.
 fn is_text(line: &str) -> bool {
     line.chars().all(|c| c.is_ascii() && !c.is_ascii_control() || c == '\t')
 }
@@ -29,7 +29,7 @@ fn is_text(line: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Trailers {
     lines: u8,
-    /// The SHA-256 that one of them told.
+    /// The SHA-256 that one of them gave.
     pub(super) told: Option<Digest>,
 }
 

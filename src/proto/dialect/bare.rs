@@ -1,7 +1,7 @@
 //! The grammar of classic and line: a bare name is the whole head.
 //!
-//! Nothing stands before the name, so nothing can be said of the file but that. A line feed after it makes it the line
-//! dialect's; where the burst ends without one it is the tutorials' classic dialect, whose name has no end of its own.
+//! The request has no attributes. With a line feed after the name it is the line dialect. If the burst ends without one, it is
+//! the classic dialect of the tutorials, which does not mark the end of the name.
 
 use super::grammar::{Grammar, Head, Shape};
 use super::manners::Dialect;
@@ -16,7 +16,7 @@ pub(super) const GRAMMAR: Grammar = Grammar {
     read,
 };
 
-/// Why nothing that begins so can be a name.
+/// The refusal of a head that cannot become a name.
 fn refuse_early(head: &[u8]) -> Option<Refusal> {
     if head.starts_with(TLS_HANDSHAKE) {
         return Some(Refusal::new(Code::FORBIDDEN, "TLS is not spoken here; send the base name"));
@@ -41,7 +41,7 @@ fn read(head: &[u8], by_burst: bool, rules: &Rules) -> Head {
 /// The first byte of a TLS ClientHello (RFC 8446, 5.1), which is in no name.
 const TLS_HANDSHAKE: &[u8] = b"\x16";
 
-/// What clients of other protocols send first, if they do not wait for the server. Nobody names a file so.
+/// What clients of other protocols send first, if they do not wait for the server. None of it is a likely file name.
 const GREETINGS: [(&[u8], &str); 11] = [
     (b"PROXY TCP4 ", "the PROXY protocol"),
     (b"PROXY TCP6 ", "the PROXY protocol"),
@@ -59,7 +59,7 @@ const GREETINGS: [(&[u8], &str); 11] = [
 /// Whole lines of other protocols.
 const COMMANDS: [(&[u8], &str); 3] = [(b"PING", "Redis"), (b"EHLO", "SMTP"), (b"HELO", "SMTP")];
 
-/// Whose greeting `head` is, if it is one.
+/// The protocol whose greeting `head` is, if it is one.
 fn other_protocol(head: &[u8]) -> Option<&'static str> {
     let greeting = GREETINGS.iter().find(|(greeting, _)| head.starts_with(greeting));
     let command = COMMANDS.iter().find(|(command, _)| head == *command);

@@ -1,4 +1,4 @@
-//! What a grammar is, and what it makes of a head.
+//! What a grammar is, and what it reads from a head.
 //!
 //! Knows none of the grammars.
 
@@ -11,22 +11,22 @@ use crate::proto::{Promise, Refusal, Request, Rules};
 /// What the head of a request says.
 #[derive(Debug)]
 pub(in crate::proto) enum Head {
-    /// There is a file to hand over.
+    /// A file is to be stored.
     Upload(Request, Voice),
-    /// There would be, under a name that is refused. Its content can be read past.
+    /// A file is to be stored, under a name that is refused. The end of its content is known, so it can be discarded.
     BadName { voice: Voice, size: Option<u64>, digest: Option<Promise>, refusal: Refusal },
-    /// No file is handed over, and this is the whole answer. `Err`: it is a refusal.
+    /// Something other than an upload. `answer` is the whole answer; `what` names it for the log, or is the refusal.
     Asked { what: Result<&'static str, Refusal>, answer: Vec<u8>, voice: Voice },
-    /// There are files in a form of this size, or in chunks.
+    /// A form with files, of this size or in chunks. `expects`: the client waits for `100 Continue`.
     Form { size: Option<u64>, splitter: Box<Splitter>, expects: bool, voice: Voice },
-    /// The client asks for nothing more.
+    /// No further request follows.
     Bye,
-    /// No request that can be followed. Nothing that comes after it is one.
+    /// A request that cannot be followed. It is the last one: where the next would begin is not known.
     Bad(Refusal, Voice),
 }
 
 impl Head {
-    /// How it is answered.
+    /// How the reply is spelled.
     pub(in crate::proto) fn into_voice(self) -> Voice {
         match self {
             Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => voice,
@@ -38,13 +38,13 @@ impl Head {
 
 /// How the heads of some dialects are read.
 pub(super) struct Grammar {
-    /// Whether a head that begins with these bytes is read by it, after one of a dialect.
+    /// Whether it reads a head that begins with these bytes, after a request of this dialect.
     pub(super) reads: fn(&[u8], Option<Dialect>) -> bool,
-    /// Whether a head of it may come after an earlier request.
+    /// Whether its head may come after an earlier request, or why not.
     pub(super) may_follow: Result<(), &'static str>,
-    /// How the server speaks while the head is not whole.
+    /// The dialect of the server's replies until the head is whole.
     pub(super) speaks: Dialect,
-    /// Why nothing that the stream ends in is a head.
+    /// The words of the refusal if the stream ends within a head.
     pub(super) cut_off: &'static str,
     /// What ends a head.
     pub(super) shape: Shape,
@@ -54,18 +54,18 @@ pub(super) struct Grammar {
 
 /// What ends a head.
 pub(super) enum Shape {
-    /// A line feed, which is no part of it, nor is a CR before that.
+    /// A line feed. Neither it nor a CR before it belongs to the head.
     Line {
-        /// Whether a pause of the client ends it too.
+        /// Whether a pause of the client also ends it.
         ends_with_burst: bool,
-        /// Why no line that begins with these bytes can be a head.
+        /// The refusal of a line that begins with these bytes and cannot become a head.
         refuse_early: fn(&[u8]) -> Option<Refusal>,
     },
     /// An empty line.
     Lines {
         /// What the head is, at its last byte.
         scan: fn(&[u8]) -> Scan,
-        /// How many of the bytes that follow it need no scan.
+        /// How many of the next bytes need no scan.
         plain: fn(&[u8], &[u8]) -> usize,
     },
 }

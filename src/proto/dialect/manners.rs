@@ -1,8 +1,8 @@
-//! The rows of the dialects: what ends the content, and what the client may hear.
+//! The rows of the dialects: what ends the content, and which replies the client gets.
 //!
 //! Knows no grammar.
 
-/// How an upload is spoken: what decides how its content ends, and what the client may be told. Nothing is negotiated, the
+/// How a request is spelled. It decides how the content ends, and which replies the client gets. Nothing is negotiated: the
 /// first bytes tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
@@ -26,15 +26,15 @@ pub enum Dialect {
 /// What the two sides of a dialect may expect of one another.
 #[derive(Debug)]
 pub(in crate::proto) struct Manners {
-    /// How the content tells its own end where its size is not told, so that an end is not mistaken for a broken
-    /// connection, and another request may follow. `None`: it ends with the stream.
+    /// How the content is divided into chunks if the request gives no size. Then a broken connection is not mistaken for the
+    /// end, and another request may follow. `None`: no sizes and no chunks, the content ends with the stream.
     pub(in crate::proto) chunks: Option<Chunks>,
-    /// Content that is refused is read past, where its end is known, and the next request is served. Otherwise a refusal
-    /// before the end of the content is the last word.
+    /// Refused content is discarded up to its end, and the next request is served. If not, a refusal before the end of the
+    /// content is the last reply.
     pub(in crate::proto) skips_refused: bool,
     /// When the client is told to send.
     pub(in crate::proto) ok: Ok,
-    /// The outcome is told in words. Without them only the end of the stream tells it.
+    /// The client gets a receipt or a refusal for its file. Without one, only the end of the stream tells the outcome.
     pub(in crate::proto) has_receipt: bool,
 }
 
@@ -52,14 +52,14 @@ pub(in crate::proto) enum Chunks {
 pub(in crate::proto) enum Ok {
     /// Before any content: the client waits for it.
     AtOnce,
-    /// Only where the client falls silent: one that sends on may not be reading.
+    /// Only if the client falls silent: one that keeps sending may not be reading.
     AfterSilence,
     /// Never: the client does not wait.
     Never,
 }
 
 impl Dialect {
-    /// Those that a client can be told to speak, as command lines spell them.
+    /// The dialects that a client can use, by their names on the command line.
     pub const WORDS: &[(&str, Self)] = &[
         ("classic", Self::Classic),
         ("line", Self::Line),
@@ -69,7 +69,7 @@ impl Dialect {
         ("http-expect", Self::HttpExpect),
     ];
 
-    /// How command lines and logs spell it.
+    /// Its name on the command line and in the log.
     pub fn word(self) -> &'static str {
         if self == Self::HttpForm {
             return "http-form";
@@ -88,7 +88,7 @@ impl Dialect {
         self.manners().ok == Ok::AtOnce
     }
 
-    /// Whether it is one of HTTP: heads and answers are its own, and nothing else comes on the same connection.
+    /// Whether it is HTTP. All requests of such a connection are HTTP.
     pub fn speaks_http(self) -> bool {
         matches!(self, Self::Http | Self::HttpExpect | Self::HttpForm)
     }

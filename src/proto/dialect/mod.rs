@@ -46,7 +46,7 @@ impl Dialect {
         }
     }
 
-    /// Appends what stands before `size` bytes of content whose size was not told before. Size 0 ends the content.
+    /// Appends what comes before a chunk of `size` bytes. Size 0 ends the content.
     pub(super) fn spell_chunk(self, size: u64, is_first: bool, out: &mut Vec<u8>) {
         match self {
             Self::Classic | Self::Line => {}
@@ -55,7 +55,7 @@ impl Dialect {
         }
     }
 
-    /// Appends what follows the content: the digest that was promised.
+    /// Appends what follows the content, with the promised digest.
     pub(super) fn spell_end(self, is_chunked: bool, digest: Option<Digest>, out: &mut Vec<u8>) {
         match self {
             Self::Http | Self::HttpExpect if is_chunked => http::client::spell_end(digest, out),
@@ -85,15 +85,15 @@ impl Voice {
     }
 }
 
-/// In the order in which they are asked.
+/// The first grammar that reads the beginning of a head reads all of it.
 static GRAMMARS: [Grammar; 3] = [verbs::GRAMMAR, http::GRAMMAR, bare::GRAMMAR];
 
 /// A head while it comes in.
 ///
-/// What can be no head is refused at the byte that tells, and so at the same one however the stream was cut: nobody
-/// sends megabytes behind a line that was wrong in its first word.
+/// A head that cannot become valid is refused at the first byte that shows it, however the stream is split. So no client
+/// sends megabytes behind a line whose first word is wrong.
 ///
-/// `after`, wherever it is asked for, is the dialect of the request before it.
+/// The parameter `after` is the dialect of the request before this one, if there was one.
 #[derive(Debug, Default)]
 pub(super) struct HeadBuffer(Vec<u8>);
 
@@ -114,32 +114,32 @@ impl HeadBuffer {
         None
     }
 
-    /// The client paused. Returns the head where that ends it.
+    /// The client paused. Returns the head if that ends it.
     pub(super) fn end_of_burst(&self, after: Option<Dialect>, rules: &Rules) -> Option<Head> {
         self.ends_with_burst(after).then(|| (self.grammar(after).read)(&self.0, true, rules))
     }
 
-    /// Whether a pause of the client ends it.
+    /// Whether a pause of the client ends the head.
     pub(super) fn ends_with_burst(&self, after: Option<Dialect>) -> bool {
         !self.is_empty() && matches!(self.grammar(after).shape, Shape::Line { ends_with_burst: true, .. })
     }
 
-    /// Whether nothing has come of it.
+    /// Whether no byte of it has come.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How the server speaks while it comes in.
+    /// The dialect of the server's replies until the head is whole.
     pub(super) fn speaks(&self, after: Option<Dialect>) -> Dialect {
         self.grammar(after).speaks
     }
 
-    /// What to say where the stream ends in it.
+    /// The words of the refusal if the stream ends within the head.
     pub(super) fn cut_off(&self, after: Option<Dialect>) -> &'static str {
         self.grammar(after).cut_off
     }
 
-    /// Its first line, as far as it has come, to be quoted: what follows may be long, and is not for everybody's eyes.
+    /// Its first line, as far as it has come, for the log. The lines behind it may be long, or secret.
     pub(super) fn take_line(&mut self, after: Option<Dialect>) -> Vec<u8> {
         let has_lines = matches!(self.grammar(after).shape, Shape::Lines { .. });
         let mut line = mem::take(&mut self.0);
@@ -154,7 +154,7 @@ impl HeadBuffer {
         GRAMMARS.iter().find(reads).expect("the last grammar reads everything")
     }
 
-    /// What it is at its last byte. The end of a line is taken off.
+    /// What it is at its last byte. Removes the end of a line.
     fn scan(&mut self, grammar: &Grammar, after: Option<Dialect>) -> Scan {
         if let (Err(words), Some(_)) = (grammar.may_follow, after) {
             return Scan::Bad(Refusal::new(Code::BAD_REQUEST, words));
@@ -169,7 +169,7 @@ impl HeadBuffer {
         }
     }
 
-    /// Takes what needs no look.
+    /// Takes the bytes that need no scan.
     fn take_plain(&mut self, grammar: &Grammar, input: &mut &[u8]) {
         if let Shape::Lines { plain, .. } = grammar.shape {
             let (taken, rest) = input.split_at(plain(&self.0, input));
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::proto::{Code, Name};
 
-    /// What is taken of `input`, how much is left of it, and why it is refused.
+    /// What is taken of `input`, how many bytes are left, and the code of the refusal.
     fn take(input: &[u8], is_first: bool) -> (Vec<u8>, usize, Option<Code>) {
         let (mut head, mut rest) = (HeadBuffer::default(), input);
         let after = (!is_first).then_some(Dialect::Put);

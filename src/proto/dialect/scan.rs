@@ -1,14 +1,14 @@
-//! What a head is while it comes in.
+//! Whether a head is whole, while it comes in.
 
 use crate::proto::Refusal;
 
-/// What a head is, at the byte that came last.
+/// What a head is at its last byte.
 #[derive(Debug)]
 pub(super) enum Scan {
-    /// A part of one.
+    /// Not whole yet.
     More,
     /// Whole.
     Whole,
-    /// Nothing that begins so can be one.
+    /// It cannot become a valid head.
     Bad(Refusal),
 }

@@ -1,10 +1,9 @@
-//! The grammar of put and ask: a verb, what is said of the file, and its name.
+//! The grammar of put and ask: a verb, the attributes of the file, and its name.
 //!
-//! The name is the rest of the line, so that it may hold spaces and needs no quoting, which a shell script would get
-//! wrong; what is said of it stands in front, as in scp's `C0644 size name`. A size in front of raw bytes means that
-//! nothing in them has to be escaped, looked for or counted (SMTP's BDAT, RFC 3030). An unknown attribute is refused and
-//! not skipped: a client that asks for a digest to be compared must not hear `done` from a server that did not compare
-//! it.
+//! The name is the rest of the line. So it may hold spaces, and needs no quoting, which a shell script would get wrong. The
+//! attributes come before it, as in scp's `C0644 size name`. With the size before raw bytes, nothing in them has to be
+//! escaped or searched for (SMTP's BDAT, RFC 3030). An unknown attribute is refused and not skipped: a client that asks for
+//! a digest to be compared must not get `done` from a server that did not compare it.
 
 use std::num::NonZeroU64;
 
@@ -24,7 +23,7 @@ pub(super) const GRAMMAR: Grammar = Grammar {
     read,
 };
 
-/// What can become of a head, up to the byte from which it can be nothing else.
+/// The requests, each up to the byte that tells it from everything else.
 const VERBS: [&[u8]; 3] = [b"/put ", b"/ask ", b"/bye\r"];
 
 fn refuse_early(head: &[u8]) -> Option<Refusal> {
@@ -137,7 +136,7 @@ impl Attributes {
     }
 }
 
-/// Sets what is not set yet.
+/// Sets an attribute, once.
 fn set<T>(slot: &mut Option<T>, value: Option<T>, words: &'static str) -> Result<(), &'static str> {
     match (&slot, value) {
         (None, Some(value)) => {
@@ -148,7 +147,7 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>, words: &'static str) -> Result
     }
 }
 
-/// The first word where it holds `=`, and what comes after it.
+/// The first word if it is an attribute, and the rest of the line after it.
 fn split_attribute(rest: &[u8]) -> Result<Option<(&str, &[u8])>, &'static str> {
     let end = rest.iter().position(|byte| *byte == b' ');
     let word = &rest[..end.unwrap_or(rest.len())];

@@ -1,17 +1,17 @@
-//! How one request is answered.
+//! How the reply to one request is spelled.
 //!
-//! In most dialects the dialect says it all. HTTP has more to remember of a request: in a box, so that a connection that
-//! speaks another dialect, or waits for its next request, does not grow.
+//! For most requests the dialect is enough. HTTP has to remember more of a request. That is in a box, so that connections in
+//! other dialects, and those that wait for their next request, stay small.
 
 use super::http::asked::Asked;
 use super::manners::{Dialect, Manners};
 use crate::proto::Refusal;
 
-/// How one request is answered.
+/// How the reply to one request is spelled.
 #[derive(Debug)]
 pub(in crate::proto) struct Voice {
     pub(in crate::proto) dialect: Dialect,
-    /// No content has come, and the client has not heard `ok`: it may be waiting for that.
+    /// No content has come and no `ok` has been sent, so the client may be waiting for it.
     pub(in crate::proto) may_wait_for_ok: bool,
     rest: Option<Box<Rest>>,
 }
@@ -30,32 +30,32 @@ impl From<Dialect> for Voice {
 }
 
 impl Voice {
-    /// Of a request in HTTP.
+    /// For a request in HTTP.
     pub(super) fn http(dialect: Dialect, asked: Asked) -> Self {
         Self { rest: Some(Box::new(Rest { asked, refused: None })), ..dialect.into() }
     }
 
-    /// The upload is refused: its content is read to get to the next request, and then this is said.
+    /// The upload is refused. Its content is discarded, and then the refusal is sent.
     pub(in crate::proto) fn refuse(&mut self, refusal: Refusal) {
         self.rest.get_or_insert_default().refused = Some(refusal);
     }
 
-    /// What it is refused for, if it is.
+    /// The refusal, if the upload is refused.
     pub(in crate::proto) fn refused(&self) -> Option<&Refusal> {
         self.rest.as_ref()?.refused.as_ref()
     }
 
-    /// Whether it is that of a form whose one answer is still to be said.
+    /// Whether the request is a form whose one answer is still to be sent.
     pub(in crate::proto) fn is_of_form(&self) -> bool {
         self.dialect == Dialect::HttpForm && self.rest.is_some()
     }
 
-    /// Forgets that it is refused, and what for.
+    /// Takes the refusal out, if the upload is refused.
     pub(in crate::proto) fn take_refused(&mut self) -> Option<Refusal> {
         self.rest.as_mut()?.refused.take()
     }
 
-    /// What both sides may expect.
+    /// The row of the dialect.
     pub(in crate::proto) fn manners(&self) -> &'static Manners {
         self.dialect.manners()
     }
@@ -65,7 +65,7 @@ impl Voice {
         self.rest.as_ref().is_some_and(|rest| rest.asked.is_last)
     }
 
-    /// What HTTP has to know of the request.
+    /// What an HTTP answer has to know of its request.
     pub(super) fn asked(&self) -> Option<&Asked> {
         self.rest.as_ref().map(|rest| &rest.asked)
     }
