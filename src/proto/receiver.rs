@@ -10,7 +10,7 @@
 //!     |       FIN                      v           half_closed()            |
 //!     |                              Over ------------------> Lingering     |
 //!     |                               ^ ^---- classic, line ----------------+
-//!     +---------------------------------------- put, ask -------------------+
+//!     +------------------------------------- put, ask, HTTP ----------------+
 //! ```
 //!
 //! A form of HTTP is one request with several files. Between two of them the state is Form; from there each file goes its way

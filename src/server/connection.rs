@@ -169,7 +169,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.serve(cx, budget)
     }
 
-    /// Ends it now, and tells the client what can be told at once. While the disk is busy with a file its outcome is unknown.
+    /// Ends it now, and sends what can be sent at once. While the disk is busy with a file its outcome is unknown.
     /// The client must not take the end of the connection for one, so the connection ends with a reset.
     pub fn abort(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
         if let Some(close @ Verdict::Close(_)) = self.serve_below_mark(cx, budget) {
@@ -226,7 +226,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.work.stop_awaiting(store)
     }
 
-    /// Whether its client has been told everything and only gets time to read it.
+    /// Whether everything has been sent, and the client only gets time to read it.
     pub fn is_lingering(&self) -> bool {
         self.receiver.is_lingering()
     }
@@ -475,7 +475,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    /// What the story is told of a whole file, once its name is added.
+    /// What to log of a whole file. The name is added later.
     fn filed(&self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
         let peer = story.whom.peer();
         let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.stream.end_is_proven());
@@ -492,7 +492,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.tell(answer, cx);
     }
 
-    /// Tells the conversation what the work has come to.
+    /// Passes the answer of the work on to the conversation.
     fn tell(&mut self, answer: Answer<D::Content>, cx: &mut Context<D>) {
         match answer {
             Answer::Later => {}
@@ -571,8 +571,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.refused(refusal, None, story);
     }
 
-    /// The client was told a refusal: of the file `name`, or of the upload in progress, which is given up then. Tells the
-    /// story, or keeps the refusal as the reason if the connection ends with it.
+    /// A refusal is among the replies: of the file `name`, or of the upload in progress, which is given up. Logs the refusal
+    /// now, or keeps it as the reason for the close if the connection ends with it.
     fn refused(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
         let is_over = self.receiver.is_over();
         // An upload that follows a refused file in a conversation that is over is not continued either.

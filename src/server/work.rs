@@ -63,7 +63,7 @@ pub struct Upload<P> {
 struct Wishes {
     /// A stored file of the same name will do, if it is the same.
     same_will_do: bool,
-    /// It is stored already, under this name: only its digest is still to be compared.
+    /// The file is stored already, under this name. Only its digest has not come yet.
     stored: Option<Name>,
     resume: Option<ResumeId>,
     mtime: Option<NonZeroU64>,
@@ -271,8 +271,9 @@ impl<D: Store> Work<D> {
     /// Answers the request for an upload that was published a short time ago, if its file is still there as it was
     /// published. `None`: it is no such request.
     ///
-    /// A client that does not tell the digest yet may mean another file, unless it has waited for that one. It is told that
-    /// the server has all of it, and its digest is compared as always.
+    /// A request whose digest follows the content may be about another file with this id, name and size. So it is answered only
+    /// if it has waited for this very upload (`has_waited`). The client then gets the full size as its offset, and sends the
+    /// digest, which is compared as always.
     fn open_published(
         &mut self,
         request: &Request,

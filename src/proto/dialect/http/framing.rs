@@ -15,7 +15,7 @@ use crate::proto::number::parse_number;
 pub(super) enum Framing {
     /// There is no content, and nothing says so.
     Absent,
-    /// So many bytes.
+    /// This many bytes.
     Sized(u64),
     /// In chunks.
     Chunked,

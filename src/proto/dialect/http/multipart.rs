@@ -50,9 +50,9 @@ pub(in crate::proto) struct Splitter {
     /// CR LF, two dashes, and the boundary.
     delimiter: Finder<'static>,
     stage: Stage,
-    /// This many bytes at the beginning of the delimiter have come last, and are held back.
+    /// The last bytes of the input match this many bytes of the delimiter, and are held back.
     matched: usize,
-    /// This many of these came before the content: where it begins, its CR LF may be the one before it.
+    /// This many of these came before the content: at its beginning, the CR LF before it may be that of a delimiter.
     before: usize,
     parts: u32,
     files: u32,
@@ -116,7 +116,7 @@ impl Splitter {
         self.files > 0
     }
 
-    /// Takes bytes from the front of `input` up to the next thing that they are. `None`: all of `input` is taken.
+    /// Takes bytes from the front of `input` and says what they are. `None`: all of `input` is taken.
     pub(in crate::proto) fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Option<Found<'a>> {
         while !input.is_empty() {
             let found = match &mut self.stage {

@@ -1,10 +1,11 @@
-//! Who may make a browser write here.
+//! Which web pages may upload here through the browser of a visitor.
 //!
-//! Any page that somebody visits can have the browser send a form to any address, without asking, and a name that its
-//! owner resolves anew (DNS rebinding) makes a page of theirs one of "this" host. So the host must be one that nobody
-//! else can resolve, or one that the operator names; and what a browser says of the page that asks is heeded.
+//! Any web page can have the browser send a form to any address, without asking the visitor. And if the owner of a name lets
+//! it resolve to this server's address (DNS rebinding), the browser takes the owner's pages for pages of this server. So the
+//! host of a request must be an address or `localhost`, which need not be resolved, or a name that the operator has given.
+//! And the origin that the browser reports for the page is checked.
 //!
-//! Programs that are no browser say nothing of a page, and write the host that they connect to.
+//! Other programs report no page, and their host is the one that they connect to.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -46,7 +47,7 @@ fn host_name(host: &str) -> Option<&str> {
     (!name.is_empty() && is_well_formed && has_port).then_some(name)
 }
 
-/// Whether nobody can resolve it, because it is resolved already. A zone may follow an IPv6 address.
+/// Whether it is an address, which needs no resolving. A zone may follow an IPv6 address.
 fn is_address(name: &str) -> bool {
     match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),

@@ -73,7 +73,7 @@ struct Begun {
 /// What ends a body.
 #[derive(Debug)]
 enum Framing {
-    /// So many more bytes.
+    /// This many more bytes.
     Sized(u64),
     Chunked(Chunked),
     EndOfStream,

@@ -20,7 +20,7 @@ pub(super) struct Chunked {
 enum State {
     #[default]
     Size,
-    /// So many bytes of the chunk are still to come.
+    /// The number of bytes of the chunk that are still to come.
     Content(u64),
     /// The line end behind a chunk.
     ContentEnd,

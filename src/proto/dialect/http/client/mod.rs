@@ -141,7 +141,7 @@ pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, i
     out.extend_from_slice(head.as_bytes());
 }
 
-/// The line before so many bytes. Size 0 is the last chunk, which [`spell_end`] ends.
+/// The line before a chunk of `size` bytes. Size 0 is the last chunk, which [`spell_end`] ends.
 pub(in crate::proto::dialect) fn spell_chunk(size: u64, is_first: bool, out: &mut Vec<u8>) {
     let end_of_the_one_before = if is_first { "" } else { "\r\n" };
     out.extend_from_slice(format!("{end_of_the_one_before}{size:x}\r\n").as_bytes());
