@@ -712,7 +712,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 }
 
-/// How a client is told that the store has failed.
+/// The refusal that a client gets for an error of the store.
 fn refusal_for(error: &StoreError) -> Refusal {
     let code = match error {
         StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,

@@ -242,8 +242,8 @@ pub struct Commit<D> {
 }
 
 impl<D: Disk> Commit<D> {
-    /// With so many names the directory is synced at once: in a larger batch the first file would wait longer than the last
-    /// one gains.
+    /// The number of names after which the directory is synced at once. In a larger batch the first file would wait longer
+    /// than the last one gains.
     const BATCH_MAX: usize = 64;
 
     /// A commit to a disk that works.

@@ -43,7 +43,7 @@ fn kept(path: &Path) -> Vec<String> {
     names
 }
 
-/// So many seconds ago.
+/// This many seconds ago.
 #[expect(clippy::disallowed_methods, reason = "a file's own time is of the wall clock")]
 fn ago(seconds: u64) -> SystemTime {
     SystemTime::now() - Duration::from_secs(seconds)

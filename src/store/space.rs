@@ -22,7 +22,7 @@ use super::StoreError;
 
 /// How much stays free by default, in bytes, at most: enough for logs, and for the administrator to work.
 const MIN_FREE_MAX_BYTES: u64 = 256 << 20;
-/// On a small file system, one part in so many stays free by default.
+/// On a small file system, one part in this many stays free by default.
 const MIN_FREE_SHARE: u64 = 20;
 
 /// How much all uploads together may take before the file system is asked again, in bytes: a few hundred small files, so

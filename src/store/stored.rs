@@ -21,7 +21,7 @@ use crate::proto::Name;
 const AHEAD_BYTES: NonZeroU64 = NonZeroU64::new(4 << 20).expect("it is not zero");
 /// The longest read that waits, in bytes.
 const WAITING_READ_BYTES: usize = 128 << 10;
-/// After so many reads in a row that found nothing, the next one waits.
+/// The number of reads in a row that found nothing, after which the next one waits.
 const EMPTY_READS_MAX: u32 = 1000;
 
 /// A stored file, to be read from its beginning.

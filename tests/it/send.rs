@@ -79,9 +79,9 @@ struct Proxy {
 /// When the proxy breaks a connection.
 #[derive(Clone, Copy)]
 enum Cut {
-    /// After the sender has sent so many bytes.
+    /// After the sender has sent this many bytes.
     Sent(u64),
-    /// After so many replies. The next one does not reach the sender.
+    /// After this many replies. The next one does not reach the sender.
     Reply(usize),
     Never,
 }

@@ -95,7 +95,7 @@ struct Kept {
 enum Work {
     Publish(SimPartial),
     Confirm(Name),
-    /// Makes the first bytes under this resume id durable, so many.
+    /// Makes this many of the first bytes under this resume id durable.
     Hold(String, u64),
     /// Keeps what arrived of an interrupted upload. The upload owns its resume id until then.
     Keep(String, Kept, Arc<Owned>),
@@ -357,7 +357,7 @@ impl Drop for SimPartial {
 enum Step {
     Send(Vec<u8>),
     AwaitOk,
-    /// Reads until the server has sent so many lines.
+    /// Reads until the server has sent this many lines.
     AwaitLines(usize),
     Fin,
     Reset,
@@ -704,7 +704,7 @@ struct Framed {
 
 enum Ending {
     Whole,
-    /// The connection ends after so many bytes of all requests.
+    /// The connection ends after this many bytes of all requests.
     CutShort(usize, Step),
 }
 

@@ -239,7 +239,7 @@ fn await_idle_disk(server: &Server) {
     fs::remove_file(server.dir().join("after")).expect("it exists");
 }
 
-/// Waits until so many bytes of an upload are written.
+/// Waits until `bytes` bytes of an upload are written.
 fn await_held(server: &Server, bytes: usize) {
     await_until("the content to be written", || {
         let files = fs::read_dir(server.dir().join(".intake/kept")).expect("the directory always exists");

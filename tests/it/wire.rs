@@ -187,7 +187,7 @@ impl Stream for SimStream {
         if self.wire.borrow().inbound.is_empty() && !self.wire.borrow().reset || self.chance.one_in(10) {
             return if self.chance.one_in(2) { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        // So many bytes fit into a pipe of any size, and into the next one.
+        // 4096 bytes fit into a pipe of any size, and into the next one.
         let mut buffer = [0; 4096];
         let count = self.read(&mut buffer[..max.min(4096)])?;
         let (reader, mut writer) = io::pipe()?;

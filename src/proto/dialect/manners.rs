@@ -77,8 +77,8 @@ impl Dialect {
         Self::WORDS.iter().find(|(_, dialect)| *dialect == self).expect("every dialect has a word").0
     }
 
-    /// Whether the end of the content is told by its framing, so that it is not mistaken for a broken connection and
-    /// another request may follow.
+    /// Whether a size or chunks mark the end of the content, so that a broken connection is not mistaken for it and another
+    /// request may follow.
     pub fn is_framed(self) -> bool {
         self.manners().chunks.is_some()
     }
