@@ -35,8 +35,8 @@
 //!    closed without a word, once its replies are sent (`Receiver::end_of_requests`).
 //! 4. The turns go on until only clients that linger are left and the disk is idle, or until a second signal or the end of
 //!    `--shutdown-timeout` (`Server::outcome`).
-//! 5. [`Connections::abort`] ends the rest. An unfinished upload is refused (503), and kept if it can be resumed. A connection
-//!    whose file the disk is still busy with is reset, because the outcome is unknown.
+//! 5. [`Connections::abort`] ends the rest. An unfinished upload is refused (503; classic: a reset), and kept if it can be
+//!    resumed. A connection whose file the disk is still busy with is reset, because the outcome is unknown.
 //! 6. [`Server::run`] returns the [`Outcome`], which becomes the exit code. The drop of the store waits a moment for its
 //!    threads.
 //!
