@@ -36,6 +36,8 @@ struct Framed {
     chunks: Chunks,
     /// The content is a form, and this finds its files.
     form: Option<Splitter>,
+    /// The most bytes that there may be, those of earlier connections included.
+    max_bytes: u64,
     check: Option<Box<Check>>,
 }
 
@@ -94,7 +96,16 @@ impl Body {
     pub(super) fn framed(size: Option<u64>, promise: Option<Promise>, chunks: Chunks) -> Self {
         let framing = size.map_or_else(|| Framing::ChunkSize(Line::default()), Framing::Sized);
         let check = promise.map(|promise| Check { hasher: Hasher::new(promise.algorithm()), promise });
-        Self { received: 0, framed: Some(Box::new(Framed { framing, chunks, form: None, check: check.map(Box::new) })) }
+        Self {
+            received: 0,
+            framed: Some(Box::new(Framed {
+                framing,
+                chunks,
+                form: None,
+                max_bytes: u64::MAX,
+                check: check.map(Box::new),
+            })),
+        }
     }
 
     /// A form of `size` bytes, or in chunks.
@@ -117,6 +128,24 @@ impl Body {
         *left -= offset;
         self.received = offset;
         check.hasher = hasher;
+    }
+
+    /// It is a piece, which begins after `offset` bytes of an upload of at most `max_bytes`.
+    pub(super) fn begin_at(&mut self, offset: u64, max_bytes: u64) {
+        self.received = offset;
+        if let Some(framed) = &mut self.framed {
+            framed.max_bytes = max_bytes;
+        }
+    }
+
+    /// Whether more has come than there may be, or will: the size of a chunk tells.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.framed.as_ref().is_some_and(|framed| self.received.saturating_add(framed.left()) > framed.max_bytes)
+    }
+
+    /// Whether it is told to be empty.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.framed.as_deref(), Some(Framed { framing: Framing::Sized(0), .. }))
     }
 
     /// The state of the digest of all content so far, if a digest is to be compared.
@@ -154,7 +183,11 @@ impl Body {
     /// comes before their end.
     pub(super) fn spliceable(&self) -> u64 {
         let is_looked_at = |framed: &Framed| framed.check.is_some() || framed.form.is_some();
-        if self.framed.as_deref().is_some_and(is_looked_at) { 0 } else { self.left() }
+        match self.framed.as_deref() {
+            Some(framed) if is_looked_at(framed) || self.is_too_long() => 0,
+            Some(framed) => framed.left(),
+            None => u64::MAX,
+        }
     }
 
     /// Whether a file of the form has begun.

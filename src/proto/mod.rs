@@ -68,6 +68,7 @@
 //! | `/ask`, attributes, a name | `ok OFFSET`, before it sends | as put | as put |
 //! | HTTP: `PUT /NAME` | nothing; `100 Continue` if it expects that | its length or its last chunk | an answer with its receipt; then the next request may follow |
 //! | HTTP: `POST /`, a form | as above | each file: the next boundary | one answer with a line for each file; then as above |
+//! | HTTP: a resumable upload | as above | of each piece: its length or its last chunk | the offset, or where the file is stored; then as above |
 //!
 //! # Two rules
 //!
@@ -80,6 +81,7 @@
 //! and is as durable as was promised.
 
 mod body;
+mod by_id;
 mod dialect;
 mod digest;
 mod digest_field;
@@ -94,6 +96,7 @@ mod sender;
 mod step;
 mod web;
 
+pub use by_id::{Append, ById, Creation, Denial, Standing};
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};

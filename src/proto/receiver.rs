@@ -22,6 +22,9 @@
 //! [`Receiver::settle`]. [`Event::Request`] must be answered before the next input. [`Event::End`] may be answered any
 //! time later and in any order: replies leave in the order of the requests.
 //!
+//! A resumable upload of HTTP comes in pieces ([`Event::ById`], [`Event::EndOfPiece`]). What was asked about it is answered
+//! by [`Receiver::tell`] or [`Receiver::deny`], before the next input as well.
+//!
 //! **How the input is cut never matters**, with one exception that the wire itself makes: if the first burst ends without
 //! a line feed, a classic name ends there.
 //!
@@ -41,7 +44,8 @@ use super::dialect::{Head, HeadBuffer, Ok as OkWhen, Saying, Voice};
 use super::outcomes::{Outcomes, Pending};
 use super::rules::Rules;
 use super::step::{Awaits, Event, Farewell, Held, Peer, Reading, ServerStep as Step};
-use super::{Code, Dialect, Digest, Hasher, Name, Refusal, Reply, Request, Ticket, Whole};
+use super::{ById, Code, Denial, Dialect, Digest, Hasher, Name, Promise, Refusal, Reply};
+use super::{Request, ResumeId, Standing, Ticket, Whole};
 
 /// The server's half of one conversation. Do what it says, feed it, act on its events.
 ///
@@ -83,6 +87,8 @@ enum Phase {
     /// A request waits for its answer. Its content is to come.
     Opening(Body),
     Content(Body),
+    /// A piece of a resumable upload has come, and the answer is not known yet.
+    Answering,
     /// A form, between two of its files.
     Form(Body),
     /// No further request is read. Everything that is owed is said, and then this is how to part.
@@ -143,7 +149,7 @@ impl Receiver {
             Phase::Head(buffer) => {
                 Step::Read(Reading { awaits: self.awaits_of(buffer), max_bytes: Self::LOOK_BYTES, content_bytes: 0 })
             }
-            Phase::Opening(_) => Step::Answer,
+            Phase::Opening(_) | Phase::Answering => Step::Answer,
             Phase::Form(_) if self.owes_too_much() => Step::Settle,
             Phase::Content(body) | Phase::Form(body) => Step::Read(Reading {
                 awaits: if self.voice.may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
@@ -188,7 +194,7 @@ impl Receiver {
                     let line = buffer.take_line(after);
                     self.begin(head, line, rules)
                 }
-                Phase::Opening(_) => return None,
+                Phase::Opening(_) | Phase::Answering => return None,
                 Phase::Form(_) if !may_begin => return None,
                 Phase::Form(body) => match body.receive(input)? {
                     Piece::File(name) => Some(self.begin_file(&name, rules)),
@@ -196,7 +202,10 @@ impl Receiver {
                     Piece::Content(_) | Piece::EndOfFile => unreachable!("no file of the form has begun"),
                 },
                 Phase::Content(body) => match body.receive(input)? {
-                    Piece::Content(_) if rules.is_too_large(body.received()) => Some(self.too_large(rules)),
+                    Piece::Content(_) if rules.is_too_large(body.received()) => {
+                        Some(self.fail(rules.too_large(), rules))
+                    }
+                    Piece::Content(_) if body.is_too_long() => Some(self.fail(too_long(), rules)),
                     Piece::Content(bytes) if self.voice.refused().is_some() => Some(Event::Discarded(bytes.len())),
                     Piece::Content(bytes) => {
                         self.voice.may_wait_for_ok = false;
@@ -231,7 +240,7 @@ impl Receiver {
     pub fn end_of_stream(&mut self, rules: &Rules) -> Option<Event<'static>> {
         let after = self.after();
         let event = match &mut self.phase {
-            Phase::Opening(_) => return None,
+            Phase::Opening(_) | Phase::Answering => return None,
             Phase::Head(buffer) if buffer.is_empty() => None,
             Phase::Head(buffer) => {
                 let (words, voice) = (buffer.cut_off(after), buffer.speaks(after).into());
@@ -292,6 +301,46 @@ impl Receiver {
         self.phase = Phase::Content(body);
     }
 
+    /// Answers [`Event::ById`] if it has content, or may have some: there is a place for the piece, in the upload `id` after
+    /// `offset` bytes. The upload may have `max_bytes` in all.
+    pub fn accept_piece(&mut self, id: ResumeId, offset: u64, max_bytes: u64) {
+        let Some(mut body) = self.take_opening() else { return };
+        self.voice.note_upload(Some(id), None);
+        if self.voice.manners().ok == OkWhen::AtOnce {
+            self.say(Reply::Ok(0), Saying::default());
+        }
+        body.begin_at(offset, max_bytes);
+        self.phase = Phase::Content(body);
+    }
+
+    /// Answers [`Event::ById`], if it has no content, or [`Event::EndOfPiece`].
+    pub fn tell(&mut self, standing: &Standing, rules: &Rules) {
+        if !matches!(self.phase, Phase::Opening(_) | Phase::Answering) {
+            return debug_assert!(false, "{:?} is no request that waits for its answer", self.phase);
+        }
+        let mut answer = Vec::new();
+        self.voice.spell_standing(standing, Saying { now: rules.now, is_last: false }, &mut answer);
+        self.outcomes.say_spelled(answer);
+        self.phase = self.next();
+        self.forget_request();
+    }
+
+    /// Answers [`Event::ById`] or [`Event::EndOfPiece`] with a refusal.
+    pub fn deny(&mut self, denial: &Denial, rules: &Rules) {
+        self.voice.note_upload(None, denial.offset);
+        self.refuse(&denial.refusal, Peer::Sending, rules);
+    }
+
+    /// Answers [`Event::EndOfPiece`] if that makes the upload whole, of `size` bytes: [`Receiver::settle`] tells the outcome.
+    /// Returns `None` and does nothing if there was no such event.
+    pub fn promise_file(&mut self, size: u64) -> Option<Whole> {
+        if !matches!(self.phase, Phase::Answering) {
+            return None;
+        }
+        self.phase = self.next();
+        Some(self.promise(size, None))
+    }
+
     /// Whether the request in progress could do without its content: the client has told size and digest, and waits for the
     /// answer to [`Event::Request`].
     pub fn may_omit_content(&self) -> bool {
@@ -334,6 +383,8 @@ impl Receiver {
         match mem::replace(&mut self.phase, Phase::Over(Farewell::Reset)) {
             over @ (Phase::Over(_) | Phase::Lingering) => self.phase = over,
             Phase::Content(_) if !manners.has_receipt => {}
+            Phase::Opening(body) if self.voice.is_by_id() && body.is_empty() => self.no_piece(refusal, rules),
+            Phase::Answering => self.no_piece(refusal, rules),
             Phase::Opening(body) if continues => self.skip(body, refusal.clone(), rules),
             Phase::Content(body) if continues => self.discard(body, refusal.clone()),
             Phase::Opening(_) | Phase::Content(_) | Phase::Form(_) => self.last_word(refusal, peer, rules),
@@ -474,6 +525,7 @@ impl Receiver {
                 Some(self.not_a_request(Refusal::shutting_down(), head.into_voice(), line, rules))
             }
             Head::Upload(request, voice) => Some(self.request(request, voice, rules)),
+            Head::ById { what, size, checksum, voice } => Some(self.by_id(what, size, checksum, voice, rules)),
             Head::BadName { voice, size, digest, refusal } => {
                 self.count(voice);
                 let chunks = self.voice.manners().chunks.expect("only a request with a framing has a bad name");
@@ -520,6 +572,28 @@ impl Receiver {
                 self.refuse(&refusal, Peer::Sending, rules);
                 Event::Refused(refusal, request)
             }
+        }
+    }
+
+    /// A resumable upload is asked about.
+    fn by_id(
+        &mut self,
+        what: ById,
+        size: Option<u64>,
+        checksum: Option<Promise>,
+        voice: Voice,
+        rules: &Rules,
+    ) -> Event<'static> {
+        self.count(voice);
+        let chunks = self.voice.manners().chunks.expect("only HTTP has resumable uploads");
+        self.phase = Phase::Opening(Body::framed(size, checksum, chunks));
+        let forbidden = match &what {
+            ById::Create(creation) => rules.forbid(&creation.request),
+            _ => what.size().filter(|size| rules.is_too_large(*size)).map(|_| rules.too_large()),
+        };
+        match forbidden {
+            None => Event::ById(what),
+            Some(refusal) => self.fail(refusal, rules),
         }
     }
 
@@ -578,8 +652,7 @@ impl Receiver {
         }
     }
 
-    fn too_large(&mut self, rules: &Rules) -> Event<'static> {
-        let refusal = rules.too_large();
+    fn fail(&mut self, refusal: Refusal, rules: &Rules) -> Event<'static> {
         self.refuse(&refusal, Peer::Sending, rules);
         Event::Failed(refusal)
     }
@@ -602,6 +675,10 @@ impl Receiver {
             (_, Some(refused)) => {
                 self.say(Reply::No(refused), saying);
                 None
+            }
+            (End::Whole(_), None) if self.voice.is_by_id() => {
+                self.phase = Phase::Answering;
+                Some(Event::EndOfPiece)
             }
             (End::Whole(digest), None) => Some(Event::End(self.promise(size, digest))),
             (End::Mismatch(refusal), None) => {
@@ -639,6 +716,15 @@ impl Receiver {
         self.phase = Phase::Content(body);
     }
 
+    /// Refuses what is asked about a resumable upload, where no content is left to be read.
+    fn no_piece(&mut self, refusal: &Refusal, rules: &Rules) {
+        if [Code::SHUTTING_DOWN, Code::TIMEOUT].contains(&refusal.code) {
+            return self.last_word(refusal, Peer::Sending, rules);
+        }
+        self.phase = self.next();
+        self.say(Reply::No(refusal.clone()), Saying { now: rules.now, is_last: false });
+    }
+
     fn last_word(&mut self, refusal: &Refusal, peer: Peer, rules: &Rules) {
         self.say(Reply::No(refusal.clone()), Saying { now: rules.now, is_last: true });
         self.answer_form(true, rules);
@@ -659,4 +745,9 @@ impl Receiver {
         let dialect = self.voice.dialect;
         mem::replace(&mut self.voice, dialect.into())
     }
+}
+
+/// The refusal of a piece that is longer than what is left of its upload.
+fn too_long() -> Refusal {
+    Refusal::new(Code::TOO_LARGE, "there is more content than the size of the upload says")
 }

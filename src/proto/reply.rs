@@ -22,6 +22,8 @@ impl Code {
     pub const BAD_REQUEST: Self = Self(400);
     /// The name is not allowed, or the server's policy forbids the upload.
     pub const FORBIDDEN: Self = Self(403);
+    /// There is no such upload.
+    pub const UNKNOWN: Self = Self(404);
     /// The client was too slow: the header, idle or rate limit.
     pub const TIMEOUT: Self = Self(408);
     /// The name is taken, or another connection has the upload.

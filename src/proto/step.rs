@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Hasher, Refusal, Request, Whole};
+use super::{ById, Hasher, Refusal, Request, Whole};
 
 /// What the driver of a [`super::Receiver`] does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum ServerStep<'a> {
     Say(&'a [u8]),
     /// Read, and hand what comes to [`super::Receiver::receive`].
     Read(Reading),
-    /// Read nothing before [`Event::Request`] is answered.
+    /// Read nothing before the last [`Event`] is answered.
     Answer,
     /// Read nothing before an outcome is settled.
     Settle,
@@ -49,8 +49,8 @@ pub enum Awaits {
     Content,
     /// The next request. The client is owed nothing.
     NextRequest,
-    /// An answer from the driver, and no input before that: [`Event::Request`] is not answered, too much is owed, or the
-    /// peer has ended its side.
+    /// An answer from the driver, and no input before that: [`Event::Request`] or another question is not answered, too
+    /// much is owed, or the peer has ended its side.
     Answer,
     /// An answer from the driver. Input is read meanwhile.
     Settlement,
@@ -75,10 +75,17 @@ pub enum Farewell {
 pub enum Event<'a> {
     /// The client asks for an upload. Make a place to write, then [`super::Receiver::accept`] or [`super::Receiver::refuse`].
     Request(Request),
+    /// Something is asked about a resumable upload of HTTP. Answer with [`super::Receiver::accept_piece`] if it has content,
+    /// with [`super::Receiver::tell`] or with [`super::Receiver::deny`].
+    ById(ById),
     /// Bytes of the file.
     Content(Cow<'a, [u8]>),
     /// The file is whole and as promised. Publish it, then [`super::Receiver::settle`].
     End(Whole),
+    /// The piece of a resumable upload has all come, and has the checksum that was promised. Answer with
+    /// [`super::Receiver::promise_file`] if the upload is whole, else with [`super::Receiver::tell`] or
+    /// [`super::Receiver::deny`].
+    EndOfPiece,
     /// The upload has failed, and the refusal is among the replies. What came of the file is of use only for a resume, if
     /// [`super::Code::keeps_partial`].
     Failed(Refusal),

@@ -34,11 +34,11 @@ use super::pace::{Lapse, Pace};
 use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
-use super::work::{Answer, Status, Terms, Work};
+use super::work::{Answer, Ask, Status, Terms, Work};
 use crate::net::Stream;
 use crate::proto::{
-    Awaits, Code, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Request, Rules, ServerStep as Step,
-    Ticket, Whole,
+    Awaits, Code, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step, Ticket,
+    Whole,
 };
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Done, Partial, Store, StoreError};
@@ -422,7 +422,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
         cx.story.scene(|| Scene::Heard(&event));
         match event {
-            Event::Request(request) => self.ask(request, cx),
+            Event::Request(request) => self.ask(Ask::Upload(request), cx),
+            Event::ById(what) => self.ask(Ask::ById(what), cx),
+            Event::EndOfPiece => {
+                let answer = self.work.end_piece(self.receiver.ticket(), &mut cx.disk);
+                self.tell(answer, cx);
+            }
             Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(&bytes)),
             Event::End(whole) => self.end_upload(whole, cx),
             Event::Failed(refusal) => self.refused(refusal, None, &mut cx.story),
@@ -441,7 +446,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    fn ask(&mut self, request: Request, cx: &mut Context<D>) {
+    fn ask(&mut self, request: Ask, cx: &mut Context<D>) {
         let answer = if cx.others_wait || cx.disk.store.is_congested() {
             self.work.ask_later(request)
         } else {
@@ -471,6 +476,16 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match self.work.end(filed, &mut cx.disk) {
             Some(answer) => self.tell(answer, cx),
             // Content that was never accepted cannot end. If it did, its outcome would never be known.
+            None => self.receiver.abandon(),
+        }
+    }
+
+    /// The last piece of a resumable upload has come, which now has `size` bytes.
+    fn file(&mut self, size: u64, cx: &mut Context<D>) {
+        let Some(whole) = self.receiver.promise_file(size) else { return };
+        let filed = self.filed(whole, &cx.story);
+        match self.work.file(filed, &mut cx.disk) {
+            Some(answer) => self.tell(answer, cx),
             None => self.receiver.abandon(),
         }
     }
@@ -511,8 +526,24 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Answer::Refuse(name, error) => {
                 let refusal = refusal_for(&error);
                 self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
-                self.refused(refusal, Some(name), &mut cx.story);
+                self.refused(refusal, name, &mut cx.story);
             }
+            Answer::Piece { id, offset, max_bytes } => {
+                if offset > 0 {
+                    cx.story.tell(&Fact::Resumed);
+                }
+                self.receiver.accept_piece(id, offset, max_bytes);
+                self.pace = Pace::begin(cx.clock.now);
+            }
+            Answer::ById(Ok(standing)) => {
+                cx.story.tell(&Fact::Answered { what: "a resumable upload" });
+                self.receiver.tell(&standing, cx.rules);
+            }
+            Answer::ById(Err(denial)) => {
+                self.receiver.deny(&denial, cx.rules);
+                self.refused(denial.refusal, None, &mut cx.story);
+            }
+            Answer::Whole(size) => self.file(size, cx),
             Answer::Stored { asked, stored } => {
                 if let Some(filed) = self.omit_content(asked, &cx.story) {
                     self.tell_outcome(filed, Ok(stored), cx.rules, &mut cx.story);

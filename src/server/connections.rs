@@ -42,6 +42,8 @@ pub struct Connections<S, D: Store> {
     /// Connections that wait until fewer files wait for the disk, to begin a file. First come, first served.
     waiting_for_room: ReadyQueue,
     jobs: Jobs,
+    /// How long an interrupted upload is kept, in seconds.
+    ttl_seconds: u64,
     /// Connections that wait until the disk is done with the upload that they want to resume.
     awaiting: Vec<Id>,
     buffer: Box<[u8]>,
@@ -75,6 +77,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
             jobs: Jobs::default(),
+            ttl_seconds: config.partial_ttl.as_secs(),
             awaiting: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
@@ -269,7 +272,13 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
         let mut cx = Context {
-            disk: Disk { store: &mut self.store, jobs: &mut self.jobs, id, on_exists: self.rules.on_exists },
+            disk: Disk {
+                store: &mut self.store,
+                jobs: &mut self.jobs,
+                id,
+                on_exists: self.rules.on_exists,
+                ttl_seconds: self.ttl_seconds,
+            },
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::published::{Published, Upload};
+use super::published::{Memory, Published};
 use super::story::Filed;
 use crate::proto::Ticket;
 use crate::reactor::Id;
@@ -36,23 +36,23 @@ impl Waiter {
 /// The jobs of the disk that are about whole files, and the last published uploads.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    /// What to log of each file, and the upload to remember once it is published.
-    files: BTreeMap<Token, (Filed, Option<Box<Upload>>)>,
+    /// What to log of each file, and what to remember once it is published.
+    files: BTreeMap<Token, (Filed, Option<Box<Memory>>)>,
     published: Published,
 }
 
 impl Jobs {
-    /// Notes a job for the whole file `filed`. `resumable`: the upload to remember once it is published.
-    pub fn file(&mut self, token: Token, filed: Filed, resumable: Option<Upload>) {
-        self.files.insert(token, (filed, resumable.map(Box::new)));
+    /// Notes a job for the whole file `filed`. `memory`: what to remember once it is published.
+    pub fn file(&mut self, token: Token, filed: Filed, memory: Option<Memory>) {
+        self.files.insert(token, (filed, memory.map(Box::new)));
     }
 
     /// Takes the result of a job. Returns what was noted with it, if the job was for a whole file.
     pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
-        let (filed, resumable) = self.files.remove(&settled.token)?;
-        if let (Ok(stored), Some(upload)) = (result, resumable) {
-            self.published.remember(Upload { stored: stored.clone(), ..*upload });
+        let (filed, memory) = self.files.remove(&settled.token)?;
+        if let (Ok(stored), Some(memory)) = (result, memory) {
+            self.published.remember(*memory, stored);
         }
         Some(filed)
     }

@@ -44,6 +44,7 @@
 //! [`crate::store`]'s, the next connection is [`Connections`]'.
 
 mod acceptor;
+mod by_id;
 pub mod config;
 mod connection;
 mod connections;

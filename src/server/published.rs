@@ -1,22 +1,47 @@
 //! The last published uploads with a resume id, for clients that ask again because their receipt was lost.
 //!
 //! Such a client asks for the same upload on another connection. By then the upload may be published, and nothing is left
-//! to resume. If the client sent it again, the file would be stored twice. So the server remembers the last uploads. Knows
-//! the requests of clients, but no files.
+//! to resume. If the client sent it again, the file would be stored twice. So the server remembers the last uploads. Those
+//! of HTTP are found by their id alone, also after the file was taken away: the client only has to know that it may stop.
+//! Knows the requests of clients, but no files.
 
 use std::collections::VecDeque;
 
-use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId};
+use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId, Standing};
 use crate::store::Mark;
 
 /// How many uploads are remembered.
 const REMEMBERED_MAX: usize = 256;
+/// How many uploads over HTTP are remembered: several pages may send a thousand files each. One takes some 200 bytes.
+const FINISHED_MAX: usize = 4096;
 
 /// The last published uploads that could be resumed.
 #[derive(Debug, Default)]
 pub struct Published {
     /// The uploads, the oldest first.
     uploads: VecDeque<Upload>,
+    /// Those of HTTP.
+    finished: VecDeque<Finished>,
+}
+
+/// What is to be remembered of an upload.
+#[derive(Debug)]
+pub enum Memory {
+    /// Its client tells all of its claim again.
+    Claim(Upload),
+    /// Its client knows the id.
+    Finished(Finished),
+}
+
+/// A published upload over HTTP.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its id.
+    pub id: ResumeId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The name under which it is stored.
+    pub stored: Name,
 }
 
 /// A published upload.
@@ -37,12 +62,19 @@ pub struct Upload {
 }
 
 impl Published {
-    /// Remembers a published upload, and forgets the oldest one if there are too many.
-    pub fn remember(&mut self, upload: Upload) {
-        if self.uploads.len() == REMEMBERED_MAX {
-            self.uploads.pop_front();
+    /// Remembers an upload that was published as `stored`, and forgets the oldest one if there are too many.
+    pub fn remember(&mut self, memory: Memory, stored: &Name) {
+        let stored = stored.clone();
+        match memory {
+            Memory::Claim(upload) => push(&mut self.uploads, REMEMBERED_MAX, Upload { stored, ..upload }),
+            Memory::Finished(finished) => push(&mut self.finished, FINISHED_MAX, Finished { stored, ..finished }),
         }
-        self.uploads.push_back(upload);
+    }
+
+    /// The published upload with this id, over HTTP.
+    pub fn find_by_id(&self, id: &ResumeId) -> Option<Standing> {
+        let found = self.finished.iter().rev().find(|finished| finished.id == *id)?;
+        Some(Standing::stored(found.id.clone(), found.size, found.stored.clone(), None))
     }
 
     /// The published upload of the same request: the same id, name, size and, as far as it is known, digest.
@@ -58,6 +90,13 @@ impl Published {
                 })
         })
     }
+}
+
+fn push<T>(queue: &mut VecDeque<T>, max: usize, item: T) {
+    if queue.len() == max {
+        queue.pop_front();
+    }
+    queue.push_back(item);
 }
 
 #[cfg(test)]
@@ -84,7 +123,7 @@ mod tests {
     fn only_the_same_request_finds_a_published_upload() {
         let mut published = Published::default();
         let known = Promise::Known(Digest::Crc32c(7));
-        published.remember(Upload { stored: name("a.1"), ..upload("x") });
+        published.remember(Memory::Claim(upload("x")), &name("a.1"));
         for promise in [known, Promise::Trailer(Algorithm::Crc32c)] {
             let found = published.find(&request("x", "a", 3, promise)).unwrap();
             assert_eq!(found.stored, name("a.1"));
@@ -104,9 +143,21 @@ mod tests {
     fn the_oldest_are_forgotten() {
         let mut published = Published::default();
         for number in 0..=REMEMBERED_MAX {
-            published.remember(upload(&number.to_string()));
+            published.remember(Memory::Claim(upload(&number.to_string())), &name("a"));
         }
         let finds = |id: &str| published.find(&request(id, "a", 3, Promise::Known(Digest::Crc32c(7)))).is_some();
         assert_eq!((finds("0"), finds("1")), (false, true));
+    }
+
+    #[test]
+    fn an_upload_over_http_is_found_by_its_id() {
+        let mut published = Published::default();
+        for number in 0..=FINISHED_MAX {
+            let id = ResumeId::made(number as u128);
+            published.remember(Memory::Finished(Finished { id, size: 3, stored: name("a") }), &name("a.1"));
+        }
+        let [oldest, last] = [0, FINISHED_MAX as u128].map(ResumeId::made);
+        assert_eq!(published.find_by_id(&oldest), None);
+        assert_eq!(published.find_by_id(&last), Some(Standing::stored(last, 3, name("a.1"), None)));
     }
 }

@@ -9,6 +9,8 @@
 //!         +-- the same file may be here: Comparing ------------------------------------+
 //! ```
 //!
+//! The resumable uploads of HTTP have their own path ([`Session`]): each request brings a piece.
+//!
 //! Each call returns an [`Answer`]: what the conversation is to be told. While [`Work::status`] is not [`Status::Idle`] no
 //! further input may be taken. Then either [`Work::advance`] does the next piece, or the work waits: for the store
 //! ([`Work::settle`]), for the time, or for the loop ([`Work::retry`]).
@@ -20,11 +22,14 @@ use std::mem;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use super::by_id::{Opened, Session};
 use super::digesting::Digesting;
 use super::jobs::{Jobs, Waiter};
-use super::published;
+use super::published::{Memory, Upload as Claim};
 use super::story::Filed;
-use crate::proto::{Hasher, Held, Name, OnExists, Request, ResumeId, Ticket, Whole};
+use crate::proto::{
+    ById, Code, Denial, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
+};
 use crate::reactor::{Budget, Id, Moment};
 use crate::store::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
 
@@ -47,6 +52,8 @@ pub enum Work<D: Store> {
     Resuming(Box<Resumed<D::Partial>>),
     /// It reads a stored file, to find out whether that is the file of the request.
     Comparing(Box<Comparison<D::Content>>),
+    /// It has a resumable upload of HTTP, during one request for it.
+    ById(Box<Session<D::Partial>>),
     /// A request waits for others.
     Waiting(Box<Waiting>),
 }
@@ -82,16 +89,35 @@ pub struct Resumed<P> {
 /// What a request waits for.
 pub enum Waiting {
     /// Until fewer files wait for the disk.
-    Room(Request),
+    Room(Ask),
     /// Until another upload with its resume id is ended. `has_waited`: the disk was busy with that one until now.
     Rival {
         /// The request.
-        request: Request,
+        request: Ask,
         /// See above.
         has_waited: bool,
     },
     /// Until the disk is done with another upload that has its resume id.
-    Disk(Request),
+    Disk(Ask),
+}
+
+/// What is asked for.
+#[derive(Clone)]
+pub enum Ask {
+    /// A file is to be stored.
+    Upload(Request),
+    /// Something is to be done with a resumable upload of HTTP.
+    ById(ById),
+}
+
+impl Ask {
+    /// The id of the upload that it is about, if that can be resumed.
+    fn resume_id(&self) -> Option<&ResumeId> {
+        match self {
+            Self::Upload(request) => request.resume.as_ref(),
+            Self::ById(what) => what.id(),
+        }
+    }
 }
 
 /// A stored file that is compared with the file of a request.
@@ -127,7 +153,7 @@ pub enum Answer<C> {
     /// As [`Answer::Accept`], if what the server has could be synced.
     Synced(Held, Result<(), StoreError>),
     /// The request is refused.
-    Refuse(Name, StoreError),
+    Refuse(Option<Name>, StoreError),
     /// The request needs no content, as its file is stored under this name.
     Stored {
         /// The name that was asked for.
@@ -137,6 +163,19 @@ pub enum Answer<C> {
     },
     /// The request needs no content, if this stored file is the one: [`Work::compare`].
     Same(Name, C),
+    /// The client may send a piece of the upload `id`, which has `offset` bytes and may have `max_bytes`.
+    Piece {
+        /// See above.
+        id: ResumeId,
+        /// See above.
+        offset: u64,
+        /// See above.
+        max_bytes: u64,
+    },
+    /// What is asked about a resumable upload has this answer.
+    ById(Result<Standing, Denial>),
+    /// The resumable upload is whole, with so many bytes: [`Work::file`].
+    Whole(u64),
     /// The outcome of a whole file.
     Settled(Filed, Result<Name, StoreError>),
 }
@@ -151,6 +190,8 @@ pub struct Disk<'a, D> {
     pub id: Id,
     /// What to do when a name is taken and the request does not say.
     pub on_exists: OnExists,
+    /// How long an interrupted upload is kept, in seconds.
+    pub ttl_seconds: u64,
 }
 
 /// What a conversation says of its request.
@@ -173,10 +214,10 @@ impl<D: Store> Disk<'_, D> {
         Waiter { id: self.id, ticket }.token()
     }
 
-    /// Hands a whole file to the store. `resumable`: what to remember of it once it is published.
-    fn file(&mut self, filed: Filed, resumable: Option<published::Upload>, job: Job<D>) -> Answer<D::Content> {
+    /// Hands a whole file to the store. `memory`: what to remember of it once it is published.
+    fn file(&mut self, filed: Filed, memory: Option<Memory>, job: Job<D>) -> Answer<D::Content> {
         let token = self.token(filed.whole.ticket);
-        self.jobs.file(token, filed, resumable);
+        self.jobs.file(token, filed, memory);
         let Some(settled) = self.store.submit(token, job) else { return Answer::Later };
         match (self.jobs.settle(&settled), settled.done) {
             (Some(filed), Done::Stored(result)) => Answer::Settled(filed, result),
@@ -184,24 +225,40 @@ impl<D: Store> Disk<'_, D> {
         }
     }
 
-    fn is_busy_with(&self, request: &Request) -> bool {
-        request.resume.as_ref().is_some_and(|id| self.store.is_busy_with(id))
+    fn is_busy_with(&self, id: Option<&ResumeId>) -> bool {
+        id.is_some_and(|id| self.store.is_busy_with(id))
     }
 }
 
 impl<D: Store> Work<D> {
     /// Begins what `request` asks for.
-    pub fn ask(&mut self, request: Request, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
-        match self.open(&request, false, terms, disk) {
-            Err(StoreError::Busy(_)) if request.resume.is_some() => {
+    pub fn ask(&mut self, request: Ask, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
+        if disk.is_busy_with(request.resume_id()) {
+            return self.wait(Waiting::Rival { request, has_waited: false });
+        }
+        match self.begin(&request, false, terms, disk) {
+            Err(StoreError::Busy(_)) if request.resume_id().is_some() => {
                 self.wait(Waiting::Rival { request, has_waited: false })
             }
-            outcome => outcome.unwrap_or_else(|error| Answer::Refuse(request.name, error)),
+            outcome => outcome.unwrap_or_else(|error| refuse(request, error)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        request: &Ask,
+        has_waited: bool,
+        terms: Terms,
+        disk: &mut Disk<D>,
+    ) -> Result<Answer<D::Content>, StoreError> {
+        match request {
+            Ask::Upload(request) => self.open(request, has_waited, terms, disk),
+            Ask::ById(what) => self.open_by_id(what, terms, disk),
         }
     }
 
     /// As [`Work::ask`], when there is room for another file.
-    pub fn ask_later(&mut self, request: Request) -> Answer<D::Content> {
+    pub fn ask_later(&mut self, request: Ask) -> Answer<D::Content> {
         self.wait(Waiting::Room(request))
     }
 
@@ -216,10 +273,14 @@ impl<D: Store> Work<D> {
         };
         match waiting {
             Waiting::Room(request) => self.ask(request, terms, disk),
-            Waiting::Rival { request, has_waited } => match self.open(&request, has_waited, terms, disk) {
-                Err(StoreError::Busy(_)) if disk.is_busy_with(&request) => self.wait(Waiting::Disk(request)),
-                outcome => outcome.unwrap_or_else(|error| Answer::Refuse(request.name, error)),
-            },
+            // Looked at only once: the disk may be done with it at any time.
+            Waiting::Rival { request, .. } if disk.is_busy_with(request.resume_id()) => {
+                self.wait(Waiting::Disk(request))
+            }
+            Waiting::Rival { request, has_waited } => {
+                let outcome = self.begin(&request, has_waited, terms, disk);
+                outcome.unwrap_or_else(|error| refuse(request, error))
+            }
             Waiting::Disk(request) => self.wait(Waiting::Disk(request)),
         }
     }
@@ -238,9 +299,6 @@ impl<D: Store> Work<D> {
         disk: &mut Disk<D>,
     ) -> Result<Answer<D::Content>, StoreError> {
         let &Request { ref name, size, mtime, .. } = request;
-        if disk.is_busy_with(request) {
-            return Err(StoreError::BUSY);
-        }
         if let Some(answer) = self.open_published(request, has_waited, terms, disk)? {
             return Ok(answer);
         }
@@ -300,6 +358,56 @@ impl<D: Store> Work<D> {
         Ok(Some(Answer::Accept(Some(published.held.clone()))))
     }
 
+    /// Opens the resumable upload that `what` is about.
+    fn open_by_id(&mut self, what: &ById, terms: Terms, disk: &mut Disk<D>) -> Result<Answer<D::Content>, StoreError> {
+        let finished = |id: &ResumeId| disk.jobs.published().find_by_id(id);
+        Ok(match Session::open(what, terms.ticket, disk.on_exists, finished, disk.store)? {
+            Opened::Writing(session) => {
+                let (id, offset, max_bytes) = (session.id().clone(), session.held(), session.max_bytes());
+                *self = Self::ById(Box::new(session));
+                Answer::Piece { id, offset, max_bytes }
+            }
+            Opened::Holding(mut session) => {
+                session.hold(terms.ticket, disk.token(terms.ticket), disk.store);
+                *self = Self::ById(Box::new(session));
+                Answer::Later
+            }
+            Opened::Answer(answer) => Answer::ById(answer),
+        })
+    }
+
+    /// The piece of a resumable upload has come.
+    pub fn end_piece(&mut self, ticket: Ticket, disk: &mut Disk<D>) -> Answer<D::Content> {
+        let Self::ById(session) = self else { return Answer::ById(Err(nothing_is_open().into())) };
+        match session.end_piece() {
+            Ok(true) => Answer::Whole(session.held()),
+            Ok(false) => {
+                session.hold(ticket, disk.token(ticket), disk.store);
+                Answer::Later
+            }
+            Err(refusal) => {
+                self.give_up(true);
+                Answer::ById(Err(refusal.into()))
+            }
+        }
+    }
+
+    /// Publishes the resumable upload, which is whole. `None`: there is none.
+    pub fn file(&mut self, filed: impl FnOnce(Name) -> Filed, disk: &mut Disk<D>) -> Option<Answer<D::Content>> {
+        let session = match mem::take(self) {
+            Self::ById(session) => *session,
+            other => {
+                *self = other;
+                return None;
+            }
+        };
+        let filed = filed(session.name().clone());
+        Some(match session.into_file() {
+            Ok((partial, finished)) => disk.file(filed, Some(Memory::Finished(finished)), Job::Publish(partial)),
+            Err(error) => Answer::Settled(filed, Err(error)),
+        })
+    }
+
     /// Syncs what is there of an upload, before the client is told how much it is.
     fn resume(&mut self, mut resumed: Resumed<D::Partial>, disk: &mut Disk<D>) -> Answer<D::Content> {
         let job = Job::Hold(&mut resumed.upload.partial);
@@ -312,10 +420,10 @@ impl<D: Store> Work<D> {
 
     /// The sync that the request `ticket` waits for has this result. The upload may have been given up since.
     pub fn settle(&mut self, ticket: Ticket, result: Result<(), StoreError>) {
-        if let Self::Resuming(resumed) = self
-            && resumed.ticket == ticket
-        {
-            resumed.synced = Some(result);
+        match self {
+            Self::Resuming(resumed) if resumed.ticket == ticket => resumed.synced = Some(result),
+            Self::ById(session) => session.settle(ticket, result),
+            _ => {}
         }
     }
 
@@ -324,7 +432,7 @@ impl<D: Store> Work<D> {
     pub fn stop_awaiting(&mut self, store: &D) -> bool {
         let Self::Waiting(waiting) = self else { return true };
         let Waiting::Disk(request) = &**waiting else { return true };
-        if request.resume.as_ref().is_some_and(|id| store.is_busy_with(id)) {
+        if request.resume_id().is_some_and(|id| store.is_busy_with(id)) {
             return false;
         }
         **waiting = Waiting::Rival { request: request.clone(), has_waited: true };
@@ -340,7 +448,11 @@ impl<D: Store> Work<D> {
         hasher: Option<&Hasher>,
         append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let Self::Writing(upload) = self else { return Err(nothing_begun()) };
+        let upload = match self {
+            Self::Writing(upload) => upload,
+            Self::ById(session) => return session.append(hasher.is_some(), append),
+            _ => return Err(nothing_begun()),
+        };
         append(&mut upload.partial)?;
         if let Some(hasher) = hasher
             && upload.resume_id().is_some()
@@ -363,8 +475,8 @@ impl<D: Store> Work<D> {
         Some(match found.and_then(|found| set_mtime(&mut partial).map(|()| found)) {
             Ok(Some(content)) => self.compare(filed, content),
             Ok(None) => {
-                let resumable = resume.and_then(|id| to_remember(id, &filed.whole, &mut partial));
-                disk.file(filed, resumable, Job::Publish(partial))
+                let memory = resume.and_then(|id| to_remember(id, &filed.whole, &mut partial));
+                disk.file(filed, memory, Job::Publish(partial))
             }
             Err(error) => Answer::Settled(filed, Err(error)),
         })
@@ -399,6 +511,13 @@ impl<D: Store> Work<D> {
                     Answer::Later
                 }
             },
+            Self::ById(session) if session.is_held() => {
+                let name = session.name().clone();
+                match session.end(disk.ttl_seconds) {
+                    Ok(answer) => Answer::ById(answer),
+                    Err(error) => Answer::Refuse(Some(name), error),
+                }
+            }
             Self::Comparing(mut comparison) => {
                 match comparison.digesting.advance(|piece| comparison.content.read(piece), buffer, budget) {
                     Ok(true) => return comparison.end(disk),
@@ -436,6 +555,11 @@ impl<D: Store> Work<D> {
     /// Gives up the request or the upload, and returns the name of the upload. `keep`: it can be resumed later, if it has a
     /// resume id. A file that is whole is still compared.
     pub fn give_up(&mut self, keep: bool) -> Option<Name> {
+        if let Self::ById(_) = self
+            && let Self::ById(session) = mem::take(self)
+        {
+            return Some(session.give_up());
+        }
         let partial = self.take_upload()?.partial;
         let name = partial.name().clone();
         if keep {
@@ -449,7 +573,7 @@ impl<D: Store> Work<D> {
             Self::Writing(upload) => Some(upload),
             Self::Resuming(resumed) => Some(resumed.upload),
             Self::Waiting(_) => None,
-            other @ (Self::Comparing(_) | Self::Idle) => {
+            other @ (Self::Comparing(_) | Self::ById(_) | Self::Idle) => {
                 *self = other;
                 None
             }
@@ -460,30 +584,40 @@ impl<D: Store> Work<D> {
         match self {
             Self::Writing(upload) => Some(upload),
             Self::Resuming(resumed) => Some(&resumed.upload),
-            Self::Idle | Self::Comparing(_) | Self::Waiting(_) => None,
+            Self::Idle | Self::Comparing(_) | Self::ById(_) | Self::Waiting(_) => None,
         }
     }
 
     /// The name of the upload in progress.
     pub fn name(&self) -> Option<&Name> {
-        Some(self.upload()?.partial.name())
+        match self {
+            Self::ById(session) => Some(session.name()),
+            _ => Some(self.upload()?.partial.name()),
+        }
     }
 
     /// Whether the upload in progress has this resume id.
     pub fn has_resume_id(&self, id: &ResumeId) -> bool {
-        self.upload().and_then(Upload::resume_id) == Some(id)
+        match self {
+            Self::ById(session) => session.id() == id,
+            _ => self.upload().and_then(Upload::resume_id) == Some(id),
+        }
     }
 
     /// Whether the upload has so much content that splicing the rest is likely to pay.
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Writing(upload) if upload.partial.held() >= SPLICE_AFTER_BYTES)
+        match self {
+            Self::Writing(upload) => upload.partial.held() >= SPLICE_AFTER_BYTES,
+            Self::ById(session) => session.is_writing() && session.held() >= SPLICE_AFTER_BYTES,
+            _ => false,
+        }
     }
 
     /// The resume id that the request wants and another upload has.
     pub fn contended(&self) -> Option<&ResumeId> {
         let Self::Waiting(waiting) = self else { return None };
         let Waiting::Rival { request, .. } = &**waiting else { return None };
-        request.resume.as_ref()
+        request.resume_id()
     }
 
     /// Whether it waits until the disk is done with another upload.
@@ -497,7 +631,9 @@ impl<D: Store> Work<D> {
             Self::Idle | Self::Writing(_) => Status::Idle,
             Self::Resuming(resumed) if resumed.synced.is_none() => Status::Waits,
             Self::Comparing(comparison) if comparison.again_at.is_some() => Status::Waits,
-            Self::Resuming(_) | Self::Comparing(_) => Status::Ready,
+            Self::ById(session) if session.is_writing() => Status::Idle,
+            Self::ById(session) if !session.is_held() => Status::Waits,
+            Self::Resuming(_) | Self::Comparing(_) | Self::ById(_) => Status::Ready,
             Self::Waiting(waiting) => match **waiting {
                 Waiting::Room(_) => Status::WaitsForRoom,
                 Waiting::Rival { .. } => Status::Contends,
@@ -520,10 +656,24 @@ impl<C> Comparison<C> {
 }
 
 /// What to remember of the upload `id` once it is published.
-fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<published::Upload> {
+fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<Memory> {
     let (held, digest, mark) = (partial.state()?, whole.digest?, partial.mark()?);
     let name = partial.name().clone();
-    Some(published::Upload { id, stored: name.clone(), name, held, digest, mark })
+    Some(Memory::Claim(Claim { id, stored: name.clone(), name, held, digest, mark }))
+}
+
+fn refuse<C>(request: Ask, error: StoreError) -> Answer<C> {
+    let name = match request {
+        Ask::Upload(request) => Some(request.name),
+        Ask::ById(ById::Create(creation)) => Some(creation.request.name),
+        Ask::ById(_) => None,
+    };
+    Answer::Refuse(name, error)
+}
+
+/// The conversation ends a piece only after it was told to accept one.
+fn nothing_is_open() -> Refusal {
+    Refusal::new(Code::DISK, "the server has lost the upload; ask for its offset")
 }
 
 /// The conversation sends content only after it was told to accept some.

@@ -5,8 +5,8 @@
 //! the last word.
 
 use intake::proto::{
-    Algorithm, Awaits, Code, Dialect, Event, Farewell, Hasher, Held, Name, Peer, Promise, Receiver, Refusal, Request,
-    Rules, ServerStep, Ticket, Whole,
+    Algorithm, Append, Awaits, ById, Code, Denial, Dialect, Event, Farewell, Hasher, Held, Name, Peer, Promise,
+    Receiver, Refusal, Request, ResumeId, Rules, ServerStep, Standing, Ticket, Whole,
 };
 
 /// Everything that an observer can tell of a conversation.
@@ -39,6 +39,10 @@ pub struct Server {
     pub late: bool,
     /// Content that needs no look is moved past the conversation.
     pub splices: bool,
+    /// Resumable uploads of HTTP, in the order of their ids, and their names.
+    pub uploads: Vec<(Standing, Name)>,
+    /// Where the piece belongs that comes in, and how much content came before it.
+    pub piece: (usize, usize),
 }
 
 impl Server {
@@ -56,6 +60,8 @@ impl Server {
             progress: (None, 0),
             late: false,
             splices: false,
+            uploads: Vec::new(),
+            piece: (0, 0),
         }
     }
 
@@ -128,6 +134,11 @@ impl Server {
         let transcript = &mut self.transcript;
         match event {
             Event::Request(request) => self.answer(request),
+            Event::ById(what) => {
+                transcript.answered.push(what.what());
+                self.by_id(what);
+            }
+            Event::EndOfPiece => self.end_piece(),
             Event::Content(bytes) => transcript.content.extend_from_slice(&bytes),
             Event::End(Whole { ticket, size, .. }) => {
                 let (declared, came) = self.progress;
@@ -144,6 +155,54 @@ impl Server {
             self.settle();
         }
         self.send();
+    }
+
+    /// Answers what is asked about a resumable upload.
+    fn by_id(&mut self, what: ById) {
+        let found = self.uploads.iter().position(|(standing, _)| Some(&standing.id) == what.id());
+        match (what, found) {
+            (ById::Create(creation), _) => {
+                let (id, size) = (ResumeId::made(self.uploads.len() as u128), creation.request.size);
+                let note = creation.note.clone();
+                let standing =
+                    Standing { id: id.clone(), offset: 0, size, expires: Some(784_111_777), note, stored: None };
+                self.piece = (self.uploads.len(), self.transcript.content.len());
+                self.uploads.push((standing, creation.request.name));
+                self.receiver.accept_piece(id, 0, size.unwrap_or(u64::MAX));
+            }
+            (ById::Append(append), Some(index)) => self.append(&append, index),
+            (ById::Ask(_), Some(index)) => self.receiver.tell(&self.uploads[index].0, &self.rules),
+            (ById::Remove(id), Some(index)) => {
+                // Its place stays, as ids are places.
+                self.uploads[index].0.id = ResumeId::made(u128::MAX);
+                self.receiver.tell(&Standing::removed(id), &self.rules);
+            }
+            (_, None) => self.receiver.deny(&Denial::unknown(), &self.rules),
+        }
+    }
+
+    fn append(&mut self, append: &Append, index: usize) {
+        let standing = &mut self.uploads[index].0;
+        if append.offset != standing.offset {
+            let denial = Denial::wrong_offset(append.offset, standing.offset);
+            return self.receiver.deny(&denial, &self.rules);
+        }
+        standing.size = standing.size.or(append.size);
+        self.piece = (index, self.transcript.content.len());
+        self.receiver.accept_piece(append.id.clone(), standing.offset, standing.size.unwrap_or(u64::MAX));
+    }
+
+    fn end_piece(&mut self) {
+        let (index, before) = self.piece;
+        let (standing, name) = &mut self.uploads[index];
+        standing.offset += (self.transcript.content.len() - before) as u64;
+        if standing.size != Some(standing.offset) {
+            return self.receiver.tell(standing, &self.rules);
+        }
+        standing.stored = Some((name.clone(), None));
+        let whole = self.receiver.promise_file(standing.offset).expect("a piece has ended");
+        self.transcript.ended += 1;
+        self.unsettled.push((whole.ticket, name.clone()));
     }
 
     /// Publishes the waiting files, the newest first. Outcomes must come in order all the same.

@@ -36,6 +36,7 @@ mod syllabus;
 mod tools;
 mod trace;
 mod trust;
+mod tus;
 mod udp;
 mod uploads;
 mod wire;

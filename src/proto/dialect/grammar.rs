@@ -6,7 +6,7 @@ use super::http::multipart::Splitter;
 use super::manners::Dialect;
 use super::scan::Scan;
 use super::voice::Voice;
-use crate::proto::{Promise, Refusal, Request, Rules};
+use crate::proto::{ById, Promise, Refusal, Request, Rules};
 
 /// What the head of a request says.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(in crate::proto) enum Head {
     BadName { voice: Voice, size: Option<u64>, digest: Option<Promise>, refusal: Refusal },
     /// Something other than an upload. `answer` is the whole answer; `what` names it for the log, or is the refusal.
     Asked { what: Result<&'static str, Refusal>, answer: Vec<u8>, voice: Voice },
+    /// A resumable upload is asked about. A piece of it follows, of this size or in chunks.
+    ById { what: ById, size: Option<u64>, checksum: Option<Promise>, voice: Voice },
     /// A form with files, of this size or in chunks. `expects`: the client waits for `100 Continue`.
     Form { size: Option<u64>, splitter: Box<Splitter>, expects: bool, voice: Voice },
     /// No further request follows.
@@ -30,6 +32,7 @@ impl Head {
     pub(in crate::proto) fn into_voice(self) -> Voice {
         match self {
             Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => voice,
+            Self::ById { voice, .. } => voice,
             Self::Asked { voice, .. } | Self::Bad(_, voice) => voice,
             Self::Bye => Dialect::Line.into(),
         }

@@ -20,7 +20,7 @@ mod voice;
 
 use std::mem;
 
-use super::{Code, Digest, Refusal, Reply, Request, Rules};
+use super::{Code, Digest, Refusal, Reply, Request, Rules, Standing};
 pub(super) use grammar::Head;
 use grammar::{Grammar, Shape};
 pub(super) use http::answer::Saying;
@@ -70,10 +70,22 @@ impl Voice {
         match (self.dialect, reply) {
             (Dialect::Classic | Dialect::Line, Reply::Ok(_)) => bare::spell_ok(self.dialect, out),
             (dialect, _) if dialect.speaks_http() => match self.asked() {
-                Some(asked) => http::answer::spell(reply, asked, saying, out),
+                Some(asked) => match reply {
+                    Reply::Done(receipt) if asked.resumable.is_some() => {
+                        http::by_id::spell_stored(receipt, asked, saying, out);
+                    }
+                    _ => http::answer::spell(reply, asked, saying, out),
+                },
                 None => http::answer::spell(reply, &Asked::default(), saying, out),
             },
             _ => reply.spell_line(out),
+        }
+    }
+
+    /// Appends what the server has of a resumable upload to `out`.
+    pub(super) fn spell_standing(&self, standing: &Standing, saying: Saying, out: &mut Vec<u8>) {
+        if let Some(asked) = self.asked() {
+            http::by_id::spell(standing, asked, saying, out);
         }
     }
 

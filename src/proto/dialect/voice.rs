@@ -5,7 +5,7 @@
 
 use super::http::asked::Asked;
 use super::manners::{Dialect, Manners};
-use crate::proto::Refusal;
+use crate::proto::{Refusal, ResumeId};
 
 /// How the reply to one request is spelled.
 #[derive(Debug)]
@@ -63,6 +63,19 @@ impl Voice {
     /// Whether no request follows this one.
     pub(in crate::proto) fn is_last(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| rest.asked.is_last)
+    }
+
+    /// Whether the request is about a resumable upload.
+    pub(in crate::proto) fn is_by_id(&self) -> bool {
+        self.asked().is_some_and(|asked| asked.resumable.is_some())
+    }
+
+    /// The upload that is begun has this id, or is at this offset: the answer tells it.
+    pub(in crate::proto) fn note_upload(&mut self, id: Option<ResumeId>, offset: Option<u64>) {
+        if let Some(resumable) = self.rest.as_mut().and_then(|rest| rest.asked.resumable.as_mut()) {
+            resumable.id = id.or(resumable.id.take());
+            resumable.offset = offset;
+        }
     }
 
     /// What an HTTP answer has to know of its request.

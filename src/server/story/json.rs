@@ -52,6 +52,8 @@ fn heard(event: &Event) -> Value {
             json!({ "scene": "request", "dialect": dialect.word(), "name": name.as_str(), "size": size })
         }
         Event::Content(bytes) => json!({ "scene": "content", "bytes": bytes.len() }),
+        Event::ById(what) => json!({ "scene": "by_id", "what": what.what() }),
+        Event::EndOfPiece => json!({ "scene": "end_of_piece" }),
         Event::End(whole) => json!({ "scene": "whole", "size": whole.size }),
         Event::Failed(Refusal { code, words, .. }) => {
             json!({ "scene": "upload_failed", "code": code.0, "words": words })

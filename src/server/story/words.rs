@@ -59,6 +59,8 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             size.map_or(Ok(()), |size| write!(f, ", {size} bytes"))
         }
         Event::Content(bytes) => write!(f, "{} bytes of content", bytes.len()),
+        Event::ById(what) => write!(f, "asked to {}", what.what()),
+        Event::EndOfPiece => write!(f, "the piece has come"),
         Event::End(whole) => write!(f, "the content is whole: {} bytes", whole.size),
         Event::Failed(Refusal { code, words, .. }) => write!(f, "the upload has failed: {} {words}", code.0),
         Event::Refused(Refusal { code, words, .. }, _) | Event::NotARequest(Refusal { code, words, .. }, _) => {

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::asked::{Asked, Reads};
+use super::status;
 use super::status::phrase;
 use super::target::encode;
 use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
@@ -14,16 +15,22 @@ use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
 /// Tells a client that waits for it to send the content. Not an answer: that follows.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The only version of tus that is spoken here.
+pub(super) const TUS_VERSION: &str = "1.0.0";
+/// What is spoken of it besides its core.
+const TUS_EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination";
+
 /// The type of the problem that a digest did not match (draft-ietf-httpapi-digest-fields-problem-types).
 const MISMATCH_TYPE: &str = "https://iana.org/assignments/http-problem-types#digest-mismatched-values";
 
 /// What a page of an allowed origin may send.
 const MAY_SEND: &str = "Content-Type, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, Authorization, \
     Upload-Offset, Upload-Length, Upload-Complete, Upload-Metadata, Upload-Defer-Length, Upload-Checksum, \
-    Upload-Draft-Interop-Version, Tus-Resumable";
+    Upload-Draft-Interop-Version, Tus-Resumable, X-HTTP-Method-Override";
 /// What it may read of an answer.
-const MAY_READ: &str = "Location, Repr-Digest, Retry-After, Upload-Offset, Upload-Length, Upload-Complete, Upload-Limit, \
-    Upload-Expires, Upload-Metadata, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm";
+const MAY_READ: &str = "Location, Content-Location, Repr-Digest, Retry-After, Upload-Offset, Upload-Length, \
+    Upload-Complete, Upload-Limit, Upload-Expires, Upload-Metadata, Upload-Defer-Length, Tus-Resumable, Tus-Version, \
+    Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm";
 
 /// When an answer is said, and whether it is the last one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +45,7 @@ pub(in crate::proto) struct Saying {
 pub(in crate::proto) fn spell(reply: &Reply, asked: &Asked, saying: Saying, out: &mut Vec<u8>) {
     match reply {
         Reply::Ok(_) => out.extend_from_slice(CONTINUE),
-        Reply::Done(receipt) => created(receipt, reply, asked).spell(asked, saying, out),
+        Reply::Done(receipt) => created(receipt, reply).spell(asked, saying, out),
         Reply::No(refusal) => refused(refusal, asked).spell(asked, saying, out),
     }
 }
@@ -78,6 +85,12 @@ impl Answer {
         if let Some(origin) = &asked.origin {
             self = self.field("Access-Control-Allow-Origin", origin).field("Vary", "Origin");
             self = self.field("Access-Control-Expose-Headers", MAY_READ);
+        }
+        if asked.resumable.is_some() {
+            self = self.field("Tus-Resumable", TUS_VERSION);
+            if self.status == status::PRECONDITION {
+                self = self.field("Tus-Version", TUS_VERSION);
+            }
         }
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(saying.now));
         self = self.field("Date", date).field("Cache-Control", "no-store");
@@ -124,7 +137,7 @@ fn readable(lines: &str, all_is_well: bool) -> String {
     )
 }
 
-fn created(receipt: &Receipt, reply: &Reply, asked: &Asked) -> Answer {
+fn created(receipt: &Receipt, reply: &Reply) -> Answer {
     let answer = Answer::new(Code(201)).field("Location", format_args!("/{}", encode(&receipt.stored_name)));
     let answer = match receipt.digest.as_ref().and_then(digest_field::spell) {
         Some(digest) => answer.field("Repr-Digest", digest),
@@ -132,14 +145,17 @@ fn created(receipt: &Receipt, reply: &Reply, asked: &Asked) -> Answer {
     };
     let mut line = Vec::new();
     reply.spell_line(&mut line);
-    let _ = asked;
     answer.content("text/plain; charset=utf-8", line)
 }
 
 /// The answer that a refusal is.
 pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
-    let code = if asked.must_be_new && refusal.code == Code::CONFLICT { Code::PRECONDITION } else { refusal.code };
+    let code = status_of(refusal.code, asked);
     let answer = Answer::new(code);
+    let answer = match asked.resumable.as_ref().and_then(|resumable| resumable.offset) {
+        Some(offset) => answer.field("Upload-Offset", offset),
+        None => answer,
+    };
     let answer = match refusal.retry_seconds {
         Some(seconds) => answer.field("Retry-After", seconds),
         None => answer,
@@ -150,6 +166,15 @@ pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
     let mut line = Vec::new();
     Reply::No(Refusal { code, ..refusal.clone() }).spell_line(&mut line);
     answer.content("text/plain; charset=utf-8", line)
+}
+
+fn status_of(code: Code, asked: &Asked) -> Code {
+    match &asked.resumable {
+        Some(_) if code == Code::MISMATCH => status::CHECKSUM,
+        Some(resumable) if resumable.offset.is_some() => code,
+        _ if asked.must_be_new && code == Code::CONFLICT => Code::PRECONDITION,
+        _ => code,
+    }
 }
 
 fn problem(code: Code, words: &str) -> String {
@@ -172,8 +197,14 @@ pub(super) fn page(page: &Page) -> Answer {
 }
 
 /// What may be asked for, and by a page of an allowed origin (the preflight of the Fetch standard).
-pub(super) fn options(allow: &str, asked: &Asked) -> Answer {
-    let answer = Answer::new(Code(204)).field("Allow", allow);
+pub(super) fn options(allow: &str, max_size: Option<u64>, asked: &Asked) -> Answer {
+    let answer = Answer::new(Code(204)).field("Allow", allow).field("Tus-Resumable", TUS_VERSION);
+    let answer = answer.field("Tus-Version", TUS_VERSION).field("Tus-Extension", TUS_EXTENSIONS);
+    let answer = answer.field("Tus-Checksum-Algorithm", "sha256");
+    let answer = match max_size {
+        Some(max) => answer.field("Tus-Max-Size", max),
+        None => answer,
+    };
     if asked.origin.is_none() {
         return answer;
     }

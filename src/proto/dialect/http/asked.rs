@@ -1,6 +1,7 @@
 //! What an answer has to know of its request.
 
 use super::head::{Fields, Parsed};
+use crate::proto::ResumeId;
 
 /// What an answer has to know of its request. Without one, as after a head that could not be read, the defaults hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,38 @@ pub(in crate::proto) struct Asked {
     pub(super) reads: Reads,
     /// The origin of a page that may read the answer.
     pub(super) origin: Option<Box<str>>,
+    /// It is about a resumable upload.
+    pub(in crate::proto::dialect) resumable: Option<Resumable>,
+}
+
+/// How a request for a resumable upload is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proto::dialect) struct Resumable {
+    /// What is asked for.
+    pub(super) verb: Verb,
+    /// The upload, if it is begun now and has its id.
+    pub(in crate::proto::dialect) id: Option<ResumeId>,
+    /// The offset of the upload, if a refusal tells it.
+    pub(in crate::proto::dialect) offset: Option<u64>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// To begin an upload.
+    Create,
+    /// Its offset.
+    Ask,
+    /// To add a piece.
+    Append,
+    /// To remove it.
+    Remove,
+}
+
+impl From<Verb> for Resumable {
+    fn from(verb: Verb) -> Self {
+        Self { verb, id: None, offset: None }
+    }
 }
 
 /// What the client reads best.
@@ -43,6 +76,7 @@ impl Asked {
             is_1_0: parsed.is_1_0,
             reads: Reads::of(fields),
             origin: None,
+            resumable: None,
         }
     }
 }

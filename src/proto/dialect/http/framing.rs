@@ -25,6 +25,20 @@ pub(super) enum Framing {
 const END_TO_END: [&str; 3] = ["content-length", "transfer-encoding", "host"];
 
 impl Framing {
+    /// How long the content is, unless it is in chunks.
+    pub(super) fn length(self) -> Option<u64> {
+        match self {
+            Self::Sized(size) => Some(size),
+            Self::Absent => Some(0),
+            Self::Chunked => None,
+        }
+    }
+
+    /// Whether there may be content.
+    pub(super) fn has_content(self) -> bool {
+        !matches!(self, Self::Absent | Self::Sized(0))
+    }
+
     /// Reads it off the fields.
     ///
     /// # Errors

@@ -5,8 +5,9 @@
 //!             (scan)   (whether it may be followed)     \---> an answer that is no upload's
 //! ```
 //!
-//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask, and `POST /` is one put for each file of a form. What a request says is read in files of their own, one
-//! question each; this one asks them in their order. A first line `METHOD SP /` cannot be a base name, so it needs no
+//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask, and `POST /` is one put for each file of a form, or begins a
+//! resumable upload. What a request says is read in files of their own, one question each; this one asks them in their
+//! order. A first line `METHOD SP /` cannot be a base name, so it needs no
 //! port of its own.
 //!
 //! **A request that is refused is the last one.** Its content, if it has some, is not looked at, and what was sent behind
@@ -14,6 +15,7 @@
 
 pub(super) mod answer;
 pub(super) mod asked;
+pub(super) mod by_id;
 pub(super) mod client;
 mod framing;
 mod head;
@@ -21,6 +23,7 @@ pub(super) mod multipart;
 mod put;
 mod status;
 mod target;
+mod tus;
 mod visitor;
 
 use answer::{Answer, Saying};
@@ -81,14 +84,19 @@ fn follow(head: &[u8], rules: &Rules, asked: &mut Asked) -> Result<Head, Refusal
             let voice = Voice::http(request.dialect, std::mem::take(asked));
             Ok(Head::Upload(request, voice))
         }
+        ("POST", Target::Root) if by_id::is_creation(&parsed.fields) => by_id::create(&parsed, framing, rules, asked),
+        ("OPTIONS", _) => {
+            let answer = answer::options(allowed(&target, rules), rules.max_file_size, asked);
+            Ok(said(Ok("the options"), answer, framing, rules, asked))
+        }
+        (_, Target::Upload(id)) => {
+            let head = by_id::follow(&parsed, framing, id.clone(), asked)?;
+            Ok(head.unwrap_or_else(|| not_allowed(&target, framing, rules, asked)))
+        }
         ("POST", Target::Root) => form(&parsed, framing, asked),
         ("PUT", _) => Err(bad("the target names no file: PUT /NAME (curl: the URL ends with / or with the name)")),
         ("GET" | "HEAD", Target::Root) if let Some(page) = &rules.web.page => {
             Ok(said(Ok("the page"), answer::page(page), framing, rules, asked))
-        }
-        ("OPTIONS", _) => {
-            let answer = answer::options(allowed(&target, rules), asked);
-            Ok(said(Ok("the options"), answer, framing, rules, asked))
         }
         _ => Ok(not_allowed(&target, framing, rules, asked)),
     }
@@ -107,6 +115,7 @@ fn form(parsed: &Parsed, framing: Framing, asked: &mut Asked) -> Result<Head, Re
 fn allowed(target: &Target, rules: &Rules) -> &'static str {
     match target {
         Target::Name(_) => "PUT, OPTIONS",
+        Target::Upload(_) => by_id::ALLOWED,
         Target::Root | Target::Server if rules.web.page.is_some() => "GET, HEAD, POST, OPTIONS",
         Target::Root | Target::Server => "POST, OPTIONS",
     }
@@ -127,8 +136,7 @@ fn said(
     rules: &Rules,
     asked: &mut Asked,
 ) -> Head {
-    let has_content = !matches!(framing, Framing::Absent | Framing::Sized(0));
-    asked.is_last |= has_content;
+    asked.is_last |= framing.has_content();
     let mut spelled = Vec::new();
     answer.spell(asked, Saying { now: rules.now, is_last: false }, &mut spelled);
     Head::Asked { what, answer: spelled, voice: Voice::http(Dialect::Http, std::mem::take(asked)) }

@@ -28,8 +28,13 @@ pub(super) fn read(parsed: &Parsed, framing: Framing, name: &[u8], names: NamePo
     let on_exists = condition(fields)?;
     let digest = promise(fields, framing)?;
     let mtime = mtime(fields)?;
-    let name = Name::parse(name, names).map_err(|error| Refusal::new(Code::FORBIDDEN, error.to_string()))?;
+    let name = self::name(name, names)?;
     Ok(Request { dialect, name, size, digest, on_exists, resume: None, mtime })
+}
+
+/// The name of a file.
+pub(super) fn name(name: &[u8], names: NamePolicy) -> Result<Name, Refusal> {
+    Name::parse(name, names).map_err(|error| Refusal::new(Code::FORBIDDEN, error.to_string()))
 }
 
 /// The size of the content, unless it is in chunks.
@@ -67,11 +72,10 @@ pub(super) fn expects(parsed: &Parsed, framing: Framing) -> Result<bool, Refusal
     if parsed.fields.list("Expect").any(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::new(status::EXPECTATION_FAILED, "the only expectation that is met is 100-continue"));
     }
-    let has_content = !matches!(framing, Framing::Absent | Framing::Sized(0));
-    Ok(has_content && expectations.next().is_some())
+    Ok(framing.has_content() && expectations.next().is_some())
 }
 
-fn condition(fields: &Fields) -> Result<Option<OnExists>, Refusal> {
+pub(super) fn condition(fields: &Fields) -> Result<Option<OnExists>, Refusal> {
     for name in ["If-Match", "If-Unmodified-Since"] {
         if fields.one(name)?.is_some() {
             return Err(bad(format!("{name} is not heeded here: files have no versions")));
@@ -110,7 +114,7 @@ fn promise(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal
     }
 }
 
-fn mtime(fields: &Fields) -> Result<Option<NonZeroU64>, Refusal> {
+pub(super) fn mtime(fields: &Fields) -> Result<Option<NonZeroU64>, Refusal> {
     let words = || bad("Last-Modified is a date of HTTP, not before 1970: Sun, 06 Nov 1994 08:49:37 GMT");
     let Some(date) = fields.text("Last-Modified")? else { return Ok(None) };
     let time = httpdate::parse_http_date(date).map_err(|_| words())?;

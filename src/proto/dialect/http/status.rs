@@ -6,6 +6,12 @@ use crate::proto::Code;
 
 /// Nothing but the upload page can be fetched here.
 pub(super) const NOT_ALLOWED: Code = Code(405);
+/// A version of tus that is not ours.
+pub(super) const PRECONDITION: Code = Code::PRECONDITION;
+/// Content that is longer than it may be.
+pub(super) const TOO_LARGE: Code = Code::TOO_LARGE;
+/// The checksum of a piece does not match (tus).
+pub(super) const CHECKSUM: Code = Code(460);
 /// Neither a length nor chunks: where the content would end is not known.
 pub(super) const LENGTH_REQUIRED: Code = Code(411);
 /// Content that would have to be decoded.
@@ -44,6 +50,7 @@ pub(super) fn phrase(status: Code) -> &'static str {
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        460 => "Checksum Mismatch",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",

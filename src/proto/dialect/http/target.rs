@@ -7,7 +7,10 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::head::bad;
-use crate::proto::Refusal;
+use crate::proto::{Refusal, ResumeId};
+
+/// Where uploads are that have begun. An id begins with `/`.
+pub(super) const UPLOADS: &str = "/.intake/uploads";
 
 /// What a request is about.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub(super) enum Target<'a> {
     Root,
     /// `/NAME`, decoded. Whether it can be a name is for others to say.
     Name(Cow<'a, [u8]>),
+    /// `/.intake/uploads/ID`: an upload that has begun. `None`: what stands there is no id.
+    Upload(Option<ResumeId>),
     /// `*`: the server.
     Server,
 }
@@ -39,6 +44,9 @@ impl<'a> Target<'a> {
         let segment = path.strip_prefix('/').ok_or_else(|| bad("the target is /NAME"))?;
         if segment.is_empty() {
             return Ok((Self::Root, authority));
+        }
+        if let Some(id) = path.strip_prefix(UPLOADS).and_then(|rest| rest.strip_prefix('/')) {
+            return Ok((Self::Upload(ResumeId::parse_made(id)), authority));
         }
         Ok((Self::Name(decode_name(segment)?), authority))
     }
