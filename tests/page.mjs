@@ -307,13 +307,14 @@ pageTest('a refused name is explained, and can be sent under another one', async
   assert.ok(await trouble.isHidden());
 });
 
-pageTest('a file that is too large is refused, and the others are stored', async ({page, server}) => {
+pageTest('a file that is too large is refused before it is sent, and the others are stored', async ({page, proxy, server}) => {
   const files = writeFiles({'large.bin': '', 'small.txt': 'small'});
   fs.truncateSync(files[0], 70 * MB);
   await choose(page, files);
   await headline(page, '1 file stored, 1 not');
   await page.locator('#troubles').getByText('1 file: too large').waitFor();
   assert.deepEqual(server.names(), ['small.txt']);
+  assert.ok(proxy.bytes < 50 * MB, `${proxy.bytes} bytes were sent`);
 });
 
 // Answers of proxies and other servers, and the message for each.
@@ -566,6 +567,55 @@ async function look(page, name) {
   }
   await page.setViewportSize({width: 1280, height: 900});
 }
+
+pageTest('after a reload a large file is resumed when it is chosen again', async ({page, proxy, server}) => {
+  const content = randomBytes(24 * MB), files = writeFiles({'large.bin': content});
+  proxy.rate = 4 * MB;
+  await choose(page, files);
+  await proxy.carried(10 * MB);
+  await page.reload();
+  proxy.rate = Infinity;
+  await page.locator('#left-title').waitFor();
+  await look(page, 'left');
+  assert.match(await page.locator('#left-list').textContent(), /^large\.bin · 24 MB/);
+  const before = proxy.bytes;
+  await choose(page, files);
+  await headline(page, 'The file is stored');
+  assert.ok(await page.locator('#left').isHidden());
+  assert.ok(proxy.bytes - before < 20 * MB, `${proxy.bytes - before} bytes were sent after the reload`);
+  assert.deepEqual(server.names(), ['large.bin']);
+  assert.equal(server.digest('large.bin'), sha256(content));
+});
+
+pageTest('another file of the same name and size is not taken for the one that was begun', async ({page, proxy, server}) => {
+  const [first] = writeFiles({'large.bin': randomBytes(24 * MB)}), other = randomBytes(24 * MB), [second] = writeFiles({'large.bin': other});
+  for (const file of [first, second]) fs.utimesSync(file, 1700000000, 1700000000);
+  proxy.rate = 4 * MB;
+  await choose(page, first);
+  await proxy.carried(10 * MB);
+  await page.reload();
+  proxy.rate = Infinity;
+  await page.locator('#left-title').waitFor();
+  await choose(page, second);
+  await headline(page, 'The file is stored');
+  assert.equal(server.digest('large.bin'), sha256(other));
+  await page.getByRole('button', {name: 'Forget large.bin'}).click();
+  await page.locator('#left').waitFor({state: 'hidden'});
+});
+
+pageTest('a large file whose last answer is lost is stored once', async ({page, proxy, server}) => {
+  const content = randomBytes(20 * MB);
+  await page.route('**/.intake/uploads/*', async route => {
+    if (route.request().method() !== 'PATCH') return route.continue();
+    await route.fetch();
+    await route.abort('connectionreset');
+    await page.unroute('**/.intake/uploads/*');
+  });
+  await choose(page, writeFiles({'large.bin': content}));
+  await headline(page, 'The file is stored');
+  assert.deepEqual(server.names(), ['large.bin']);
+  assert.equal(server.digest('large.bin'), sha256(content));
+});
 
 pageTest('it looks right, and its contrast, labels and roles are right', async ({page, proxy}) => {
   await look(page, 'empty');
