@@ -21,8 +21,8 @@ use super::number::parse_number;
 use super::request::Promise;
 use super::{Algorithm, Code, Digest, Hasher, Refusal};
 
-/// The content of one upload, as it comes in.
-#[derive(Debug)]
+/// The content of one upload, as it comes in. By default it ends with the stream.
+#[derive(Debug, Default)]
 pub(super) struct Body {
     received: u64,
     /// `None`: it ends with the stream.
@@ -117,7 +117,7 @@ impl Body {
 
     /// Content that ends with the stream.
     pub(super) fn until_end_of_stream() -> Self {
-        Self { received: 0, framed: None }
+        Self::default()
     }
 
     /// Resumes after `offset` bytes that an earlier connection brought. `hasher` has taken them in.

@@ -197,9 +197,16 @@ impl Receiver {
                 Phase::Opening(_) | Phase::Answering => return None,
                 Phase::Form(_) if !may_begin => return None,
                 Phase::Form(body) => match body.receive(input)? {
-                    Piece::File(name) => Some(self.begin_file(&name, rules)),
-                    Piece::End(end) => self.end_of_form(end, rules),
-                    Piece::Content(_) | Piece::EndOfFile => unreachable!("no file of the form has begun"),
+                    Piece::File(name) => {
+                        let body = mem::take(body);
+                        Some(self.begin_file(body, &name, rules))
+                    }
+                    Piece::End(end) => {
+                        let has_files = body.has_files();
+                        self.end_of_form(has_files, end, rules)
+                    }
+                    Piece::Content(bytes) => Some(Event::Discarded(bytes.len())),
+                    Piece::EndOfFile => None,
                 },
                 Phase::Content(body) => match body.receive(input)? {
                     Piece::Content(_) if rules.is_too_large(body.received()) => {
@@ -215,8 +222,10 @@ impl Receiver {
                         let size = body.received();
                         self.end_of_content(size, end, rules)
                     }
-                    Piece::EndOfFile => self.end_of_file(),
-                    Piece::File(_) => unreachable!("a file of a form ends before the next one"),
+                    Piece::EndOfFile | Piece::File(_) => {
+                        let body = mem::take(body);
+                        self.end_of_file(body)
+                    }
                 },
                 Phase::Over(_) | Phase::Lingering if input.is_empty() => return None,
                 Phase::Over(_) | Phase::Lingering => Some(Event::Discarded(mem::take(input).len())),
@@ -252,8 +261,8 @@ impl Receiver {
                 self.end_of_content(size, end, rules)
             }
             Phase::Form(body) => {
-                let end = body.end_of_stream();
-                self.end_of_form(end, rules)
+                let (end, has_files) = (body.end_of_stream(), body.has_files());
+                self.end_of_form(has_files, end, rules)
             }
             Phase::Over(Farewell::Linger) | Phase::Lingering => None,
             Phase::Over(_) => return None,
@@ -598,9 +607,8 @@ impl Receiver {
     }
 
     /// A file of the form begins.
-    fn begin_file(&mut self, name: &[u8], rules: &Rules) -> Event<'static> {
+    fn begin_file(&mut self, body: Body, name: &[u8], rules: &Rules) -> Event<'static> {
         self.requests += 1;
-        let Phase::Form(body) = mem::take(&mut self.phase) else { unreachable!("only a form has files") };
         match Name::parse(name, rules.names) {
             Ok(name) => {
                 self.phase = Phase::Opening(body);
@@ -615,8 +623,7 @@ impl Receiver {
     }
 
     /// The file of the form has ended. Another one may follow.
-    fn end_of_file(&mut self) -> Option<Event<'static>> {
-        let Phase::Content(body) = mem::take(&mut self.phase) else { unreachable!("a file has content") };
+    fn end_of_file(&mut self, body: Body) -> Option<Event<'static>> {
         let size = body.received();
         self.phase = Phase::Form(body);
         match self.voice.take_refused() {
@@ -629,10 +636,9 @@ impl Receiver {
     }
 
     /// Nothing more of the form comes.
-    fn end_of_form(&mut self, end: End, rules: &Rules) -> Option<Event<'static>> {
-        let Phase::Form(body) = mem::take(&mut self.phase) else { unreachable!("it is one") };
+    fn end_of_form(&mut self, has_files: bool, end: End, rules: &Rules) -> Option<Event<'static>> {
         let refusal = match end {
-            End::Whole(_) if body.has_files() => {
+            End::Whole(_) if has_files => {
                 self.phase = self.next();
                 self.answer_form(false, rules);
                 return None;
