@@ -221,7 +221,7 @@ impl Body {
     pub(super) fn end_of_stream(&mut self) -> End {
         match self.framed {
             None => End::Whole(None),
-            Some(_) => broken("the stream ended before the content did; nothing of it is stored"),
+            Some(_) => broken("the stream ended before the content did; the file is not stored"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Each request brings a piece of the upload or none. Plain values: does not know how they are spelled, nor who keeps the
 //! upload.
 
-use super::{Code, Digest, Name, Refusal, Request, ResumeId};
+use super::{Code, Name, Refusal, Request, ResumeId};
 
 /// A request for an upload that is found by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,6 @@ pub struct Creation {
     pub request: Request,
     /// What the client wants to hear again when it asks: one line, as it was.
     pub note: Box<str>,
-    /// Whether the upload is whole after the first piece. `None`: it is once it has its size.
-    pub is_last: Option<bool>,
 }
 
 /// A further piece of an upload.
@@ -40,8 +38,6 @@ pub struct Append {
     pub length: Option<u64>,
     /// The size of the whole upload in bytes, if the client tells it now.
     pub size: Option<u64>,
-    /// Whether the upload is whole after the piece. `None`: it is once it has its size.
-    pub is_last: Option<bool>,
 }
 
 impl ById {
@@ -87,14 +83,14 @@ pub struct Standing {
     pub expires: Option<u64>,
     /// What the client told when it began the upload.
     pub note: Box<str>,
-    /// The name under which it is stored, once it is, and its digest if that was compared.
-    pub stored: Option<(Name, Option<Digest>)>,
+    /// The name under which it is stored, once it is.
+    pub stored: Option<Name>,
 }
 
 impl Standing {
     /// Of an upload that was stored.
-    pub fn stored(id: ResumeId, size: u64, name: Name, digest: Option<Digest>) -> Self {
-        Self { id, offset: size, size: Some(size), expires: None, note: "".into(), stored: Some((name, digest)) }
+    pub fn stored(id: ResumeId, size: u64, name: Name) -> Self {
+        Self { id, offset: size, size: Some(size), expires: None, note: "".into(), stored: Some(name) }
     }
 
     /// Of an upload that was removed.

@@ -212,7 +212,7 @@ impl Receiver {
                     Piece::Content(_) if rules.is_too_large(body.received()) => {
                         Some(self.fail(rules.too_large(), rules))
                     }
-                    Piece::Content(_) if body.is_too_long() => Some(self.fail(too_long(), rules)),
+                    Piece::Content(_) if body.is_too_long() => Some(self.fail(Refusal::more_than_its_size(), rules)),
                     Piece::Content(bytes) if self.voice.refused().is_some() => Some(Event::Discarded(bytes.len())),
                     Piece::Content(bytes) => {
                         self.voice.may_wait_for_ok = false;
@@ -751,9 +751,4 @@ impl Receiver {
         let dialect = self.voice.dialect;
         mem::replace(&mut self.voice, dialect.into())
     }
-}
-
-/// The refusal of a piece that is longer than what is left of its upload.
-fn too_long() -> Refusal {
-    Refusal::new(Code::TOO_LARGE, "there is more content than the size of the upload says")
 }

@@ -687,24 +687,29 @@ mod tests {
             run(&mut sender, 5);
         }
         sender.begin(script.requests.last().unwrap());
-        pieces(script.before, cuts).for_each(|piece| sender.receive(piece));
-        run(&mut sender, 5);
-        for piece in pieces(script.after, cuts) {
-            sender.receive(piece);
-            run(&mut sender, 5);
-        }
-        match script.end {
-            End::Stream => sender.end_of_stream(),
-            End::Reset => sender.reset(),
-            End::Open => {}
-        }
+        hear(&mut sender, [script.before, script.after], script.end, cuts);
         if script.end != End::Open {
             assert_eq!(sender.step(), Step::Over);
         }
         std::iter::from_fn(|| sender.outcome()).collect()
     }
 
-    pub(super) fn pieces<'a>(text: &'a str, cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+    /// The server's bytes before and after the content, cut at `cuts`, and the end of the stream.
+    pub(super) fn hear(sender: &mut Sender, [before, after]: [&str; 2], end: End, cuts: &[usize]) {
+        pieces(before, cuts).for_each(|piece| sender.receive(piece));
+        run(sender, 5);
+        for piece in pieces(after, cuts) {
+            sender.receive(piece);
+            run(sender, 5);
+        }
+        match end {
+            End::Stream => sender.end_of_stream(),
+            End::Reset => sender.reset(),
+            End::Open => {}
+        }
+    }
+
+    fn pieces<'a>(text: &'a str, cuts: &[usize]) -> impl Iterator<Item = &'a [u8]> {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
         ends.push(text.len());
         ends.sort_unstable();

@@ -22,10 +22,6 @@ pub struct Session<P> {
     partial: P,
     terms: Terms,
     stage: Stage,
-    /// Whether it is whole after the piece. `None`: it is once it has its size.
-    is_last: Option<bool>,
-    /// The piece has a checksum: none of it counts before that was compared.
-    is_checked: bool,
     /// The client knows the id, so that it can continue.
     is_known: bool,
     /// It is of no further use.
@@ -57,9 +53,6 @@ pub enum Opened<P> {
     Answer(Result<Standing, Denial>),
 }
 
-/// What the answer is about, for the time that an upload is kept.
-pub type Outcome = Result<Standing, Denial>;
-
 impl<P: Partial> Session<P> {
     /// Opens the upload that `what` is about.
     ///
@@ -81,16 +74,7 @@ impl<P: Partial> Session<P> {
             return Ok(Opened::Answer(after_the_end(what, finished(id))));
         };
         let stage = Stage::Holding { ticket, held: None, wrong: None };
-        let session = Self {
-            id: id.clone(),
-            partial,
-            terms,
-            stage,
-            is_last: None,
-            is_checked: false,
-            is_known: true,
-            is_broken: false,
-        };
+        let session = Self { id: id.clone(), partial, terms, stage, is_known: true, is_broken: false };
         match what {
             ById::Append(append) => session.append_to(append, ticket),
             ById::Remove(_) => {
@@ -102,7 +86,7 @@ impl<P: Partial> Session<P> {
     }
 
     fn create<S: Store<Partial = P>>(creation: &Creation, on_exists: OnExists, store: &S) -> Result<Self, StoreError> {
-        let Creation { request, note, is_last } = creation;
+        let Creation { request, note } = creation;
         let (id, on_exists) = (store.make_id()?, request.on_exists.unwrap_or(on_exists));
         let partial = store.begin(&Target {
             name: &request.name,
@@ -121,9 +105,7 @@ impl<P: Partial> Session<P> {
             mtime: request.mtime,
             note: note.clone(),
         };
-        let stage = Stage::Writing;
-        let is_last = *is_last;
-        Ok(Self { id, partial, terms, stage, is_last, is_checked: false, is_known: false, is_broken: false })
+        Ok(Self { id, partial, terms, stage: Stage::Writing, is_known: false, is_broken: false })
     }
 
     fn append_to(mut self, append: &Append, ticket: Ticket) -> Result<Opened<P>, StoreError> {
@@ -138,7 +120,7 @@ impl<P: Partial> Session<P> {
         }
         match self.prepare(append) {
             Ok(()) => {
-                (self.stage, self.is_last) = (Stage::Writing, append.is_last);
+                self.stage = Stage::Writing;
                 Ok(Opened::Writing(self))
             }
             Err(error) => {
@@ -156,7 +138,7 @@ impl<P: Partial> Session<P> {
         }
         let end = append.length.map(|length| length.saturating_add(append.offset));
         if size.is_some_and(|size| end.unwrap_or(append.offset) > size) {
-            return Err(Refusal::new(Code::TOO_LARGE, "there is more content than the size of the upload says"));
+            return Err(Refusal::more_than_its_size());
         }
         Ok(())
     }
@@ -208,7 +190,6 @@ impl<P: Partial> Session<P> {
         is_checked: bool,
         append: impl FnOnce(&mut P) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.is_checked = is_checked;
         append(&mut self.partial).inspect_err(|error| self.is_broken = !matches!(error, StoreError::Full(_)))?;
         if !is_checked {
             self.partial.checkpoint(None);
@@ -217,20 +198,9 @@ impl<P: Partial> Session<P> {
     }
 
     /// The piece has come, and is as it was promised. Returns whether the upload is whole.
-    ///
-    /// # Errors
-    /// It should be whole now, and has not its size.
-    pub fn end_piece(&mut self) -> Result<bool, Refusal> {
-        let held = self.held();
+    pub fn end_piece(&mut self) -> bool {
         self.partial.checkpoint(None);
-        match (self.is_last, self.terms.size) {
-            (Some(true), Some(size)) if size != held => {
-                let words = format!("the upload would end after {held} bytes, and was begun with a size of {size}");
-                Err(Refusal::new(Code::BAD_REQUEST, words))
-            }
-            (Some(is_last), _) => Ok(is_last),
-            (None, size) => Ok(size == Some(held)),
-        }
+        self.terms.size == Some(self.held())
     }
 
     /// The partial file of the whole upload, and what to remember of it once it is published.
@@ -241,7 +211,7 @@ impl<P: Partial> Session<P> {
         if let Some(mtime) = self.terms.mtime {
             self.partial.set_mtime(mtime.get())?;
         }
-        let finished = Finished { id: self.id, size: self.partial.held(), stored: self.terms.name };
+        let finished = Finished { id: self.id, size: self.partial.held() };
         Ok((self.partial, finished))
     }
 
@@ -272,7 +242,7 @@ impl<P: Partial> Session<P> {
     ///
     /// # Errors
     /// The disk does not have it.
-    pub fn end(self, ttl_seconds: u64) -> Result<Outcome, StoreError> {
+    pub fn end(self, ttl_seconds: u64) -> Result<Result<Standing, Denial>, StoreError> {
         let Stage::Holding { held, wrong, .. } = self.stage else { return Err(StoreError::Failed) };
         let expires = held.unwrap_or(Ok(())).and_then(|()| self.partial.changed_at());
         let offset = self.partial.held();
@@ -298,7 +268,7 @@ impl<P: Partial> Session<P> {
 }
 
 /// The answer where there is no such upload, or not any more.
-fn after_the_end(what: &ById, finished: Option<Standing>) -> Outcome {
+fn after_the_end(what: &ById, finished: Option<Standing>) -> Result<Standing, Denial> {
     let standing = finished.ok_or_else(Denial::unknown)?;
     match what {
         ById::Append(append) if append.offset != standing.offset => {

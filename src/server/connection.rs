@@ -34,7 +34,7 @@ use super::pace::{Lapse, Pace};
 use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
-use super::work::{Answer, Ask, Status, Terms, Work};
+use super::work::{Answer, Ask, RequestState, Status, Work};
 use crate::net::Stream;
 use crate::proto::{
     Awaits, Code, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step, Ticket,
@@ -154,7 +154,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Begins the file that it could not begin before, and yields.
     pub fn retry(&mut self, cx: &mut Context<D>, _: &mut Budget) -> Verdict {
-        let answer = self.work.retry(self.terms(), &mut cx.disk);
+        let answer = self.work.retry(self.state(), &mut cx.disk);
         self.tell(answer, cx);
         self.follow_kept(cx);
         Verdict::Yield
@@ -163,7 +163,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Gives up its upload: another connection resumes it. After a silent loss of the network this one may only seem to be
     /// alive.
     pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        let refusal = Refusal::new(Code::CONFLICT, "another connection goes on with this upload");
+        let refusal = Refusal::new(Code::CONFLICT, "another connection resumes this upload");
         self.receiver.dismiss(&refusal, cx.rules);
         self.refused(refusal, None, &mut cx.story);
         self.serve(cx, budget)
@@ -450,13 +450,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let answer = if cx.others_wait || cx.disk.store.is_congested() {
             self.work.ask_later(request)
         } else {
-            self.work.ask(request, self.terms(), &mut cx.disk)
+            self.work.ask(request, self.state(), &mut cx.disk)
         };
         self.tell(answer, cx);
     }
 
-    fn terms(&self) -> Terms {
-        Terms { ticket: self.receiver.ticket(), may_omit_content: self.receiver.may_omit_content() }
+    fn state(&self) -> RequestState {
+        RequestState { ticket: self.receiver.ticket(), may_omit_content: self.receiver.may_omit_content() }
     }
 
     fn append(

@@ -18,17 +18,17 @@ const FINISHED_MAX: usize = 4096;
 /// The last published uploads that could be resumed.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// The uploads, the oldest first.
-    uploads: VecDeque<Upload>,
-    /// Those of HTTP.
-    finished: VecDeque<Finished>,
+    /// With the names under which they are stored, the oldest first.
+    claims: VecDeque<(Claim, Name)>,
+    /// As above, those of HTTP.
+    finished: VecDeque<(Finished, Name)>,
 }
 
 /// What is to be remembered of an upload.
 #[derive(Debug)]
 pub enum Memory {
     /// Its client tells all of its claim again.
-    Claim(Upload),
+    Claim(Claim),
     /// Its client knows the id.
     Finished(Finished),
 }
@@ -40,13 +40,11 @@ pub struct Finished {
     pub id: ResumeId,
     /// Its size in bytes.
     pub size: u64,
-    /// The name under which it is stored.
-    pub stored: Name,
 }
 
-/// A published upload.
+/// A published upload that was claimed by a client's own id.
 #[derive(Debug)]
-pub struct Upload {
+pub struct Claim {
     /// The id under which it could be resumed.
     pub id: ResumeId,
     /// The requested name.
@@ -55,8 +53,6 @@ pub struct Upload {
     pub held: Held,
     /// The digest of its content.
     pub digest: Digest,
-    /// The name under which it is stored.
-    pub stored: Name,
     /// The mark of its file.
     pub mark: Mark,
 }
@@ -64,29 +60,29 @@ pub struct Upload {
 impl Published {
     /// Remembers an upload that was published as `stored`, and forgets the oldest one if there are too many.
     pub fn remember(&mut self, memory: Memory, stored: &Name) {
-        let stored = stored.clone();
         match memory {
-            Memory::Claim(upload) => push(&mut self.uploads, REMEMBERED_MAX, Upload { stored, ..upload }),
-            Memory::Finished(finished) => push(&mut self.finished, FINISHED_MAX, Finished { stored, ..finished }),
+            Memory::Claim(claim) => push(&mut self.claims, REMEMBERED_MAX, (claim, stored.clone())),
+            Memory::Finished(finished) => push(&mut self.finished, FINISHED_MAX, (finished, stored.clone())),
         }
     }
 
     /// The published upload with this id, over HTTP.
     pub fn find_by_id(&self, id: &ResumeId) -> Option<Standing> {
-        let found = self.finished.iter().rev().find(|finished| finished.id == *id)?;
-        Some(Standing::stored(found.id.clone(), found.size, found.stored.clone(), None))
+        let (finished, stored) = self.finished.iter().rev().find(|(finished, _)| finished.id == *id)?;
+        Some(Standing::stored(id.clone(), finished.size, stored.clone()))
     }
 
-    /// The published upload of the same request: the same id, name, size and, as far as it is known, digest.
-    pub fn find(&self, request: &Request) -> Option<&Upload> {
-        self.uploads.iter().rev().find(|upload| {
-            let is_same = Some(&upload.id) == request.resume.as_ref()
-                && upload.name == request.name
-                && Some(upload.held.offset) == request.size;
+    /// The published upload of the same request: the same id, name, size and, as far as it is known, digest. With the name
+    /// under which it is stored.
+    pub fn find(&self, request: &Request) -> Option<&(Claim, Name)> {
+        self.claims.iter().rev().find(|(claim, _)| {
+            let is_same = Some(&claim.id) == request.resume.as_ref()
+                && claim.name == request.name
+                && Some(claim.held.offset) == request.size;
             is_same
                 && request.digest.is_some_and(|promise| match promise {
-                    Promise::Known(digest) => digest == upload.digest,
-                    Promise::Trailer(algorithm) => algorithm == upload.digest.algorithm(),
+                    Promise::Known(digest) => digest == claim.digest,
+                    Promise::Trailer(algorithm) => algorithm == claim.digest.algorithm(),
                 })
         })
     }
@@ -113,20 +109,20 @@ mod tests {
         Request { size: Some(size), digest: Some(promise), resume: ResumeId::parse(id), ..request }
     }
 
-    fn upload(id: &str) -> Upload {
+    fn claim(id: &str) -> Claim {
         let held = Held { offset: 3, hasher: Hasher::new(Algorithm::Crc32c) };
         let id = ResumeId::parse(id).unwrap();
-        Upload { id, name: name("a"), held, digest: Digest::Crc32c(7), stored: name("a"), mark: Mark::default() }
+        Claim { id, name: name("a"), held, digest: Digest::Crc32c(7), mark: Mark::default() }
     }
 
     #[test]
     fn only_the_same_request_finds_a_published_upload() {
         let mut published = Published::default();
         let known = Promise::Known(Digest::Crc32c(7));
-        published.remember(Memory::Claim(upload("x")), &name("a.1"));
+        published.remember(Memory::Claim(claim("x")), &name("a.1"));
         for promise in [known, Promise::Trailer(Algorithm::Crc32c)] {
-            let found = published.find(&request("x", "a", 3, promise)).unwrap();
-            assert_eq!(found.stored, name("a.1"));
+            let (_, stored) = published.find(&request("x", "a", 3, promise)).unwrap();
+            assert_eq!(*stored, name("a.1"));
         }
         for other in [
             request("y", "a", 3, known),
@@ -143,7 +139,7 @@ mod tests {
     fn the_oldest_are_forgotten() {
         let mut published = Published::default();
         for number in 0..=REMEMBERED_MAX {
-            published.remember(Memory::Claim(upload(&number.to_string())), &name("a"));
+            published.remember(Memory::Claim(claim(&number.to_string())), &name("a"));
         }
         let finds = |id: &str| published.find(&request(id, "a", 3, Promise::Known(Digest::Crc32c(7)))).is_some();
         assert_eq!((finds("0"), finds("1")), (false, true));
@@ -154,10 +150,10 @@ mod tests {
         let mut published = Published::default();
         for number in 0..=FINISHED_MAX {
             let id = ResumeId::made(number as u128);
-            published.remember(Memory::Finished(Finished { id, size: 3, stored: name("a") }), &name("a.1"));
+            published.remember(Memory::Finished(Finished { id, size: 3 }), &name("a.1"));
         }
         let [oldest, last] = [0, FINISHED_MAX as u128].map(ResumeId::made);
         assert_eq!(published.find_by_id(&oldest), None);
-        assert_eq!(published.find_by_id(&last), Some(Standing::stored(last, 3, name("a.1"), None)));
+        assert_eq!(published.find_by_id(&last), Some(Standing::stored(last, 3, name("a.1"))));
     }
 }

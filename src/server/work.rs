@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::by_id::{Opened, Session};
 use super::digesting::Digesting;
 use super::jobs::{Jobs, Waiter};
-use super::published::{Memory, Upload as Claim};
+use super::published::{Claim, Memory};
 use super::story::Filed;
 use crate::proto::{
     ById, Code, Denial, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
@@ -196,7 +196,7 @@ pub struct Disk<'a, D> {
 
 /// What a conversation says of its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct RequestState {
     /// Its number.
     pub ticket: Ticket,
     /// The client has told size and digest and waits for the answer, so that the content can be left out.
@@ -232,11 +232,11 @@ impl<D: Store> Disk<'_, D> {
 
 impl<D: Store> Work<D> {
     /// Begins what `request` asks for.
-    pub fn ask(&mut self, request: Ask, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
+    pub fn ask(&mut self, request: Ask, state: RequestState, disk: &mut Disk<D>) -> Answer<D::Content> {
         if disk.is_busy_with(request.resume_id()) {
             return self.wait(Waiting::Rival { request, has_waited: false });
         }
-        match self.begin(&request, false, terms, disk) {
+        match self.begin(&request, false, state, disk) {
             Err(StoreError::Busy(_)) if request.resume_id().is_some() => {
                 self.wait(Waiting::Rival { request, has_waited: false })
             }
@@ -248,12 +248,12 @@ impl<D: Store> Work<D> {
         &mut self,
         request: &Ask,
         has_waited: bool,
-        terms: Terms,
+        state: RequestState,
         disk: &mut Disk<D>,
     ) -> Result<Answer<D::Content>, StoreError> {
         match request {
-            Ask::Upload(request) => self.open(request, has_waited, terms, disk),
-            Ask::ById(what) => self.open_by_id(what, terms, disk),
+            Ask::Upload(request) => self.open(request, has_waited, state, disk),
+            Ask::ById(what) => self.open_by_id(what, state, disk),
         }
     }
 
@@ -263,7 +263,7 @@ impl<D: Store> Work<D> {
     }
 
     /// Begins what it could not begin before: there is room now, or the rival is ended.
-    pub fn retry(&mut self, terms: Terms, disk: &mut Disk<D>) -> Answer<D::Content> {
+    pub fn retry(&mut self, state: RequestState, disk: &mut Disk<D>) -> Answer<D::Content> {
         let waiting = match mem::take(self) {
             Self::Waiting(waiting) => *waiting,
             other => {
@@ -272,13 +272,13 @@ impl<D: Store> Work<D> {
             }
         };
         match waiting {
-            Waiting::Room(request) => self.ask(request, terms, disk),
+            Waiting::Room(request) => self.ask(request, state, disk),
             // Looked at only once: the disk may be done with it at any time.
             Waiting::Rival { request, .. } if disk.is_busy_with(request.resume_id()) => {
                 self.wait(Waiting::Disk(request))
             }
             Waiting::Rival { request, has_waited } => {
-                let outcome = self.begin(&request, has_waited, terms, disk);
+                let outcome = self.begin(&request, has_waited, state, disk);
                 outcome.unwrap_or_else(|error| refuse(request, error))
             }
             Waiting::Disk(request) => self.wait(Waiting::Disk(request)),
@@ -295,18 +295,18 @@ impl<D: Store> Work<D> {
         &mut self,
         request: &Request,
         has_waited: bool,
-        terms: Terms,
+        state: RequestState,
         disk: &mut Disk<D>,
     ) -> Result<Answer<D::Content>, StoreError> {
         let &Request { ref name, size, mtime, .. } = request;
-        if let Some(answer) = self.open_published(request, has_waited, terms, disk)? {
+        if let Some(answer) = self.open_published(request, has_waited, state, disk)? {
             return Ok(answer);
         }
         let on_exists = request.on_exists.unwrap_or(disk.on_exists);
         if on_exists == OnExists::Same
             && let Some(size) = size
             && let Some(content) = disk.store.find(name, size)?
-            && terms.may_omit_content
+            && state.may_omit_content
         {
             return Ok(Answer::Same(name.clone(), content));
         }
@@ -318,7 +318,7 @@ impl<D: Store> Work<D> {
         let wishes = (wishes != Wishes::default()).then(|| Box::new(wishes));
         let upload = Upload { partial, wishes };
         Ok(match held {
-            Some(held) => self.resume(Resumed { upload, held, ticket: terms.ticket, synced: None }, disk),
+            Some(held) => self.resume(Resumed { upload, held, ticket: state.ticket, synced: None }, disk),
             None => {
                 *self = Self::Writing(upload);
                 Answer::Accept(None)
@@ -336,17 +336,17 @@ impl<D: Store> Work<D> {
         &mut self,
         request: &Request,
         has_waited: bool,
-        terms: Terms,
+        state: RequestState,
         disk: &Disk<D>,
     ) -> Result<Option<Answer<D::Content>>, StoreError> {
-        let Some(published) = disk.jobs.published().find(request) else { return Ok(None) };
-        let (name, stored) = (&request.name, published.stored.clone());
-        if disk.store.mark(&stored).as_ref() != Some(&published.mark) {
+        let Some((claim, stored)) = disk.jobs.published().find(request) else { return Ok(None) };
+        let (name, stored) = (&request.name, stored.clone());
+        if disk.store.mark(&stored).as_ref() != Some(&claim.mark) {
             // It has been removed or changed since, or another file has its name.
             return Ok(None);
         }
         if request.known_digest().is_some() {
-            return Ok(terms.may_omit_content.then(|| Answer::Stored { asked: name.clone(), stored }));
+            return Ok(state.may_omit_content.then(|| Answer::Stored { asked: name.clone(), stored }));
         }
         if !has_waited {
             return Ok(None);
@@ -355,20 +355,25 @@ impl<D: Store> Work<D> {
         let partial = disk.store.begin(&Target::new(name, OnExists::Rename))?;
         let wishes = Wishes { stored: Some(stored), ..Wishes::default() };
         *self = Self::Writing(Upload { partial, wishes: Some(Box::new(wishes)) });
-        Ok(Some(Answer::Accept(Some(published.held.clone()))))
+        Ok(Some(Answer::Accept(Some(claim.held.clone()))))
     }
 
     /// Opens the resumable upload that `what` is about.
-    fn open_by_id(&mut self, what: &ById, terms: Terms, disk: &mut Disk<D>) -> Result<Answer<D::Content>, StoreError> {
+    fn open_by_id(
+        &mut self,
+        what: &ById,
+        state: RequestState,
+        disk: &mut Disk<D>,
+    ) -> Result<Answer<D::Content>, StoreError> {
         let finished = |id: &ResumeId| disk.jobs.published().find_by_id(id);
-        Ok(match Session::open(what, terms.ticket, disk.on_exists, finished, disk.store)? {
+        Ok(match Session::open(what, state.ticket, disk.on_exists, finished, disk.store)? {
             Opened::Writing(session) => {
                 let (id, offset, max_bytes) = (session.id().clone(), session.held(), session.max_bytes());
                 *self = Self::ById(Box::new(session));
                 Answer::Piece { id, offset, max_bytes }
             }
             Opened::Holding(mut session) => {
-                session.hold(terms.ticket, disk.token(terms.ticket), disk.store);
+                session.hold(state.ticket, disk.token(state.ticket), disk.store);
                 *self = Self::ById(Box::new(session));
                 Answer::Later
             }
@@ -379,17 +384,11 @@ impl<D: Store> Work<D> {
     /// The piece of a resumable upload has come.
     pub fn end_piece(&mut self, ticket: Ticket, disk: &mut Disk<D>) -> Answer<D::Content> {
         let Self::ById(session) = self else { return Answer::ById(Err(nothing_is_open().into())) };
-        match session.end_piece() {
-            Ok(true) => Answer::Whole(session.held()),
-            Ok(false) => {
-                session.hold(ticket, disk.token(ticket), disk.store);
-                Answer::Later
-            }
-            Err(refusal) => {
-                self.give_up(true);
-                Answer::ById(Err(refusal.into()))
-            }
+        if session.end_piece() {
+            return Answer::Whole(session.held());
         }
+        session.hold(ticket, disk.token(ticket), disk.store);
+        Answer::Later
     }
 
     /// Publishes the resumable upload, which is whole. `None`: there is none.
@@ -658,8 +657,7 @@ impl<C> Comparison<C> {
 /// What to remember of the upload `id` once it is published.
 fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<Memory> {
     let (held, digest, mark) = (partial.state()?, whole.digest?, partial.mark()?);
-    let name = partial.name().clone();
-    Some(Memory::Claim(Claim { id, stored: name.clone(), name, held, digest, mark }))
+    Some(Memory::Claim(Claim { id, name: partial.name().clone(), held, digest, mark }))
 }
 
 fn refuse<C>(request: Ask, error: StoreError) -> Answer<C> {

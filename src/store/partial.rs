@@ -145,6 +145,8 @@ impl PartialFile {
         let (Origin::Named(entry), Some(upload)) = (&mut self.origin, &self.owned) else { return Ok(None) };
         let Place::Kept(kept) = &mut entry.place else { return Ok(None) };
         let Some(checkpoint) = &kept.checkpoint else { return Ok(None) };
+        // Tried once: what fails here would fail again with each piece of content.
+        kept.written = Some(checkpoint.offset);
         Ok(Some(Hold {
             content: self.file.try_clone()?,
             record: entry.intake.kept.open_record(&kept.name)?,
@@ -162,8 +164,8 @@ impl PartialFile {
         else {
             return Ok(());
         };
-        kept.written = Some(checkpoint.offset);
         if kept.queue.is_none() {
+            kept.written = Some(checkpoint.offset);
             let Some(boot) = entry.intake.kept.boot() else { return Ok(()) };
             let patch = kept.record.add(checkpoint, Some(boot));
             return entry.intake.kept.write_record(&kept.name, &patch);

@@ -35,6 +35,21 @@ fn append(partial: &mut PartialFile, bytes: &[u8], hasher: Option<&mut Hasher>) 
     partial.checkpoint(hasher);
 }
 
+/// A store that syncs, and what it sends when something is settled.
+fn open_synced(path: &Path) -> (Directory, mpsc::Receiver<()>) {
+    let mut store = Directory::open(path).unwrap();
+    let (sender, woken) = mpsc::channel();
+    store.sync_before_receipts(100, move || sender.send(()).unwrap_or_default()).unwrap();
+    (store, woken)
+}
+
+fn hold(store: &mut Directory, woken: &mpsc::Receiver<()>, partial: &mut PartialFile) {
+    assert!(store.submit(Token(1), Job::Hold(partial)).is_none(), "it takes its time");
+    while store.settled().is_empty() {
+        woken.recv().unwrap();
+    }
+}
+
 /// The names of what is kept, sorted.
 fn kept(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path.join(".intake/kept")).unwrap();
@@ -119,15 +134,8 @@ fn it_continues_from_its_last_mark_with_and_without_a_digest() {
 #[test]
 fn what_was_held_is_found_by_the_next_server_if_this_one_is_killed() {
     let base = tempfile::tempdir().unwrap();
-    let mut store = Directory::open(base.path()).unwrap();
-    let (sender, woken) = mpsc::channel();
-    store.sync_before_receipts(100, move || sender.send(()).unwrap()).unwrap();
-    let hold = |store: &mut Directory, partial: &mut PartialFile| {
-        assert!(store.submit(Token(1), Job::Hold(partial)).is_none(), "it takes its time");
-        while store.settled().is_empty() {
-            woken.recv().unwrap();
-        }
-    };
+    let (mut store, woken) = open_synced(base.path());
+    let hold = |store: &mut Directory, partial: &mut PartialFile| hold(store, &woken, partial);
     let (id, mut partial) = begin(&store, None, Some(9));
     hold(&mut store, &mut partial);
     append(&mut partial, b"one", None);
@@ -139,6 +147,22 @@ fn what_was_held_is_found_by_the_next_server_if_this_one_is_killed() {
     partial.forget();
     let Reopened { partial, terms } = reopen(&next, &id);
     assert_eq!((partial.held(), terms.size), (3, Some(9)));
+}
+
+#[test]
+fn what_was_held_is_kept_without_another_sync() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut store, woken) = open_synced(base.path());
+    let (id, mut partial) = begin(&store, None, Some(9));
+    append(&mut partial, b"one", None);
+    hold(&mut store, &woken, &mut partial);
+    partial.keep();
+    assert!(store.is_idle(), "its state is in the record");
+    let mut partial = reopen(&store, &id).partial;
+    assert_eq!(partial.held(), 3);
+    append(&mut partial, b"two", None);
+    partial.keep();
+    assert!(!store.is_idle(), "this state is not");
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Server {
         if standing.size != Some(standing.offset) {
             return self.receiver.tell(standing, &self.rules);
         }
-        standing.stored = Some((name.clone(), None));
+        standing.stored = Some(name.clone());
         let whole = self.receiver.promise_file(standing.offset).expect("a piece has ended");
         self.transcript.ended += 1;
         self.unsettled.push((whole.ticket, name.clone()));

@@ -541,24 +541,14 @@ proptest! {
     fn promises_survive_any_crash_of_any_day(
         seed in any::<u64>(),
         cut in any::<prop::sample::Index>(),
-        fault in prop::option::of((0..FAILING.len(), 0..20_usize, any::<bool>())),
+        fault in prop::option::of((0..Operation::FAILING.len(), 0..20_usize, any::<bool>())),
     ) {
-        let fault = fault.map(|(operation, nth, is_full)| Fault { operation: FAILING[operation], nth, is_full });
+        let fault = fault.map(|(operation, nth, is_full)| Fault { operation: Operation::FAILING[operation], nth, is_full });
         let plan = Plan { seed, fault, ..HONEST };
         let steps = Day::new(plan).play().disk.steps().len();
         prop_assert_eq!(check_cut(plan, cut.index(steps + 1)), Ok(()));
     }
 }
-
-const FAILING: [Operation; 7] = [
-    Operation::Create,
-    Operation::Append,
-    Operation::StartWriteBack,
-    Operation::SyncData,
-    Operation::Name,
-    Operation::SyncDirectory,
-    Operation::SyncKept,
-];
 
 /// The checks must find this violation on one of these days.
 fn assert_found(mut plans: impl Iterator<Item = Plan>, words: &str) {

@@ -361,16 +361,9 @@ fn an_offset_that_was_told_survives_a_crash_at_any_step() {
 
 #[test]
 fn an_offset_that_was_told_survives_a_crash_of_a_disk_that_fails_or_is_full() {
-    let operations = [
-        Operation::Create,
-        Operation::Append,
-        Operation::StartWriteBack,
-        Operation::SyncData,
-        Operation::Name,
-        Operation::SyncDirectory,
-        Operation::SyncKept,
-    ];
-    for (seed, operation) in operations.into_iter().enumerate().map(|(seed, operation)| (seed as u64, operation)) {
+    for (seed, operation) in
+        Operation::FAILING.into_iter().enumerate().map(|(seed, operation)| (seed as u64, operation))
+    {
         let steps = Day::new(Plan { seed, ..HONEST }).play().disk.steps();
         let count = steps.iter().filter(|step| **step == operation).count();
         for nth in (0..count).step_by(3) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -461,6 +461,19 @@ pub fn line(address: SocketAddr, name: impl AsRef<[u8]>, content: &[u8]) -> io::
     }
     // An `ok` comes before the receipt if this client was delayed for longer than `--ok-grace`.
     Ok(reply.strip_prefix("ok\n").map(Into::into).unwrap_or(reply))
+}
+
+/// A server that calls `serve` for each connection, in a thread of its own. It lives until the test ends.
+pub fn serve_each(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("a listener has an address");
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
 }
 
 /// Resets a connection, as an aborted transfer does.

@@ -41,6 +41,19 @@ pub enum Operation {
     SyncKept,
 }
 
+impl Operation {
+    /// Those that can fail.
+    pub const FAILING: [Self; 7] = [
+        Self::Create,
+        Self::Append,
+        Self::StartWriteBack,
+        Self::SyncData,
+        Self::Name,
+        Self::SyncDirectory,
+        Self::SyncKept,
+    ];
+}
+
 /// The `nth` operation of its kind fails, counted from 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fixture::content;
+use crate::fixture::{content, serve_each};
 use crate::load::{Run, figure};
 use crate::tools::installed;
 
@@ -207,17 +207,9 @@ enum Lie {
 /// Starts a server that stores in `directory`, and answers with a receipt. It lives until the test ends, and never closes
 /// first, although the client asks for it.
 fn receiver(lie: Lie, directory: &Path) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let directory = directory.to_owned();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let directory = directory.clone();
-            // A client may disconnect without failing the test.
-            thread::spawn(move || receive(stream, lie, &directory).unwrap_or_default());
-        }
-    });
-    address
+    // A client may disconnect without failing the test.
+    serve_each(move |stream| receive(stream, lie, &directory).unwrap_or_default())
 }
 
 fn receive(stream: TcpStream, lie: Lie, directory: &Path) -> Option<()> {

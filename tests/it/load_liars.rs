@@ -8,6 +8,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
+use crate::fixture::serve_each;
 use crate::load::{Run, figure};
 
 /// What a receiver does wrong.
@@ -35,17 +36,9 @@ enum Lie {
 
 /// Starts a receiver that stores in `directory`. It lives until the test ends.
 fn receiver(lie: Lie, directory: &Path) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let directory = directory.to_owned();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let directory = directory.clone();
-            // A client may disconnect without failing the test.
-            thread::spawn(move || receive(stream, lie, &directory).unwrap_or_default());
-        }
-    });
-    address
+    // A client may disconnect without failing the test.
+    serve_each(move |stream| receive(stream, lie, &directory).unwrap_or_default())
 }
 
 fn receive(mut stream: TcpStream, lie: Lie, directory: &Path) -> Option<()> {

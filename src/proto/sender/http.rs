@@ -100,7 +100,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::tests::{CONTENT, End, SIZE, pieces, run};
+    use super::super::tests::{CONTENT, End, SIZE, hear, run};
     use super::super::{Step, Stored};
     use super::*;
     use crate::proto::{Algorithm, Dialect, Digest, Hasher, OnExists, Promise, Receipt, Request, Site};
@@ -151,17 +151,7 @@ mod tests {
     fn play(script: &Script, cuts: &[usize]) -> (Option<Outcome>, bool) {
         let mut sender = begun(&script.request);
         run(&mut sender, 100);
-        pieces(script.before, cuts).for_each(|piece| sender.receive(piece));
-        run(&mut sender, 5);
-        for piece in pieces(&script.after, cuts) {
-            sender.receive(piece);
-            run(&mut sender, 5);
-        }
-        match script.end {
-            End::Stream => sender.end_of_stream(),
-            End::Reset => sender.reset(),
-            End::Open => {}
-        }
+        hear(&mut sender, [script.before, &script.after], script.end, cuts);
         let outcome = sender.outcome();
         assert_eq!(sender.outcome(), None, "there is one outcome");
         (outcome, sender.may_begin())

@@ -4,11 +4,10 @@
 //! field or two, say the same to programs. Knows one answer at a time, not when it is said.
 
 use std::fmt::Write;
-use std::time::{Duration, UNIX_EPOCH};
 
 use super::asked::{Asked, Reads};
-use super::status;
-use super::status::phrase;
+use super::date;
+use super::status::{self, phrase};
 use super::target::encode;
 use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
 
@@ -25,12 +24,12 @@ const MISMATCH_TYPE: &str = "https://iana.org/assignments/http-problem-types#dig
 
 /// What a page of an allowed origin may send.
 const MAY_SEND: &str = "Content-Type, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, Authorization, \
-    Upload-Offset, Upload-Length, Upload-Complete, Upload-Metadata, Upload-Defer-Length, Upload-Checksum, \
-    Upload-Draft-Interop-Version, Tus-Resumable, X-HTTP-Method-Override";
+    Upload-Offset, Upload-Length, Upload-Metadata, Upload-Defer-Length, Upload-Checksum, Tus-Resumable, \
+    X-HTTP-Method-Override";
 /// What it may read of an answer.
 const MAY_READ: &str = "Location, Content-Location, Repr-Digest, Retry-After, Upload-Offset, Upload-Length, \
-    Upload-Complete, Upload-Limit, Upload-Expires, Upload-Metadata, Upload-Defer-Length, Tus-Resumable, Tus-Version, \
-    Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm";
+    Upload-Expires, Upload-Metadata, Upload-Defer-Length, Tus-Resumable, Tus-Version, Tus-Extension, \
+    Tus-Max-Size, Tus-Checksum-Algorithm";
 
 /// When an answer is said, and whether it is the last one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,12 +87,11 @@ impl Answer {
         }
         if asked.resumable.is_some() {
             self = self.field("Tus-Resumable", TUS_VERSION);
-            if self.status == status::PRECONDITION {
+            if self.status == Code::PRECONDITION {
                 self = self.field("Tus-Version", TUS_VERSION);
             }
         }
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(saying.now));
-        self = self.field("Date", date).field("Cache-Control", "no-store");
+        self = self.field("Date", date::spell(saying.now)).field("Cache-Control", "no-store");
         // RFC 9110, 8.6: a 204 has none.
         if self.status != Code(204) {
             let length = self.content.len();
@@ -276,6 +274,7 @@ mod tests {
         let codes = [
             Code::BAD_REQUEST,
             Code::FORBIDDEN,
+            Code::UNKNOWN,
             Code::TIMEOUT,
             Code::CONFLICT,
             Code::TOO_LARGE,
@@ -284,6 +283,7 @@ mod tests {
             Code::SHUTTING_DOWN,
             Code::NO_SPACE,
             status::NOT_ALLOWED,
+            status::CHECKSUM,
             status::LENGTH_REQUIRED,
             Code::PRECONDITION,
             status::UNSUPPORTED_CONTENT,

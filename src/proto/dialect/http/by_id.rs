@@ -3,19 +3,18 @@
 //! `/.intake/uploads/ID` is an upload that has begun. No file has such a name, as none begins with a dot. The grammar of the
 //! requests is in [`super::tus`].
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::answer::{Answer, Saying};
 use super::asked::{Asked, Resumable, Verb};
+use super::date;
 use super::framing::Framing;
 use super::head::{Fields, Parsed};
 use super::target::{UPLOADS, encode};
-use super::tus;
+use super::{put, tus};
 use crate::proto::dialect::grammar::Head;
 use crate::proto::dialect::manners::Dialect;
 use crate::proto::dialect::voice::Voice;
 use crate::proto::request::Promise;
-use crate::proto::{ById, Code, Denial, Receipt, Refusal, ResumeId, Rules, Standing, digest_field};
+use crate::proto::{ById, Code, Denial, Receipt, Refusal, ResumeId, Rules, Standing};
 
 /// The methods that an upload takes.
 pub(super) const ALLOWED: &str = "HEAD, PATCH, DELETE, OPTIONS";
@@ -43,7 +42,8 @@ pub(super) fn follow(
     match verb {
         Verb::Append => {
             let (append, checksum) = tus::append(parsed, framing, id)?;
-            piece(ById::Append(Box::new(append)), checksum, parsed, framing, asked).map(Some)
+            let dialect = put::dialect(parsed, framing)?;
+            Ok(Some(piece(ById::Append(Box::new(append)), checksum, dialect, framing, asked)))
         }
         Verb::Remove => Ok(Some(without_piece(ById::Remove(id), framing, asked))),
         Verb::Ask | Verb::Create => Ok(Some(without_piece(ById::Ask(id), framing, asked))),
@@ -59,7 +59,8 @@ pub(super) fn create(parsed: &Parsed, framing: Framing, rules: &Rules, asked: &m
     asked.must_be_new = parsed.fields.one("If-None-Match")?.is_some();
     tus::check_version(&parsed.fields)?;
     let (creation, checksum) = tus::create(parsed, framing, rules.names)?;
-    piece(ById::Create(Box::new(creation)), checksum, parsed, framing, asked)
+    let dialect = creation.request.dialect;
+    Ok(piece(ById::Create(Box::new(creation)), checksum, dialect, framing, asked))
 }
 
 /// Whether a request begins an upload.
@@ -68,15 +69,8 @@ pub(super) fn is_creation(fields: &Fields) -> bool {
 }
 
 /// With a piece, which may be empty.
-fn piece(
-    what: ById,
-    checksum: Option<Promise>,
-    parsed: &Parsed,
-    framing: Framing,
-    asked: &mut Asked,
-) -> Result<Head, Refusal> {
-    let dialect = if super::put::expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http };
-    Ok(Head::ById { what, size: framing.length(), checksum, voice: Voice::http(dialect, std::mem::take(asked)) })
+fn piece(what: ById, checksum: Option<Promise>, dialect: Dialect, framing: Framing, asked: &mut Asked) -> Head {
+    Head::ById { what, size: framing.length(), checksum, voice: Voice::http(dialect, std::mem::take(asked)) }
 }
 
 /// Content that nobody wants is not looked at, so that no request follows it.
@@ -97,12 +91,8 @@ pub(in crate::proto) fn spell(standing: &Standing, asked: &Asked, saying: Saying
     };
     let answer = answer.field("Upload-Offset", standing.offset);
     let answer = match (&standing.stored, standing.expires) {
-        (Some((name, digest)), _) => at(answer, name.as_str(), digest.as_ref().and_then(digest_field::spell)),
-        (None, Some(at)) => {
-            // A time beyond the last date of HTTP is no promise to anybody.
-            let at = Duration::from_secs(at.min(253_402_300_799));
-            answer.field("Upload-Expires", httpdate::fmt_http_date(UNIX_EPOCH + at))
-        }
+        (Some(name), _) => at(answer, name.as_str()),
+        (None, Some(at)) => answer.field("Upload-Expires", date::spell(at)),
         (None, None) => answer,
     };
     answer.spell(asked, saying, out);
@@ -114,8 +104,7 @@ pub(in crate::proto) fn spell_stored(receipt: &Receipt, asked: &Asked, saying: S
         Some(Resumable { verb: Verb::Create, id: Some(id), .. }) => created(id),
         _ => Answer::new(Code(204)),
     };
-    let digest = receipt.digest.as_ref().and_then(digest_field::spell);
-    at(answer.field("Upload-Offset", receipt.size), &receipt.stored_name, digest).spell(asked, saying, out);
+    at(answer.field("Upload-Offset", receipt.size), &receipt.stored_name).spell(asked, saying, out);
 }
 
 fn created(id: &ResumeId) -> Answer {
@@ -123,12 +112,8 @@ fn created(id: &ResumeId) -> Answer {
 }
 
 /// Where the file is stored.
-fn at(answer: Answer, name: &str, digest: Option<String>) -> Answer {
-    let answer = answer.field("Content-Location", format_args!("/{}", encode(name)));
-    match digest {
-        Some(digest) => answer.field("Repr-Digest", digest),
-        None => answer,
-    }
+fn at(answer: Answer, name: &str) -> Answer {
+    answer.field("Content-Location", format_args!("/{}", encode(name)))
 }
 
 /// What the client wants to hear again.

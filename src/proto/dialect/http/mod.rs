@@ -17,6 +17,7 @@ pub(super) mod answer;
 pub(super) mod asked;
 pub(super) mod by_id;
 pub(super) mod client;
+mod date;
 mod framing;
 mod head;
 pub(super) mod multipart;

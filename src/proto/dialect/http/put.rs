@@ -4,8 +4,8 @@
 //! not heed it.
 
 use std::num::NonZeroU64;
-use std::time::UNIX_EPOCH;
 
+use super::date;
 use super::framing::Framing;
 use super::head::{Fields, Parsed, bad};
 use super::status;
@@ -24,7 +24,7 @@ pub(super) fn read(parsed: &Parsed, framing: Framing, name: &[u8], names: NamePo
     let fields = &parsed.fields;
     refuse_codings(fields)?;
     let size = size(framing)?;
-    let dialect = if expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http };
+    let dialect = dialect(parsed, framing)?;
     let on_exists = condition(fields)?;
     let digest = promise(fields, framing)?;
     let mtime = mtime(fields)?;
@@ -62,17 +62,25 @@ pub(super) fn refuse_codings(fields: &Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// How a request with this content is answered.
+pub(super) fn dialect(parsed: &Parsed, framing: Framing) -> Result<Dialect, Refusal> {
+    Ok(if expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http })
+}
+
 /// Whether the client waits for `100 Continue` (RFC 9110, 10.1.1). HTTP/1.0 has none, and without content it waits for
 /// nothing.
 pub(super) fn expects(parsed: &Parsed, framing: Framing) -> Result<bool, Refusal> {
-    let mut expectations = parsed.fields.list("Expect");
     if parsed.is_1_0 {
         return Ok(false);
     }
-    if parsed.fields.list("Expect").any(|expectation| !expectation.eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Refusal::new(status::EXPECTATION_FAILED, "the only expectation that is met is 100-continue"));
+    let mut expects = false;
+    for expectation in parsed.fields.list("Expect") {
+        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::new(status::EXPECTATION_FAILED, "the only expectation that is met is 100-continue"));
+        }
+        expects = true;
     }
-    Ok(framing.has_content() && expectations.next().is_some())
+    Ok(expects && framing.has_content())
 }
 
 pub(super) fn condition(fields: &Fields) -> Result<Option<OnExists>, Refusal> {
@@ -117,9 +125,7 @@ fn promise(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal
 pub(super) fn mtime(fields: &Fields) -> Result<Option<NonZeroU64>, Refusal> {
     let words = || bad("Last-Modified is a date of HTTP, not before 1970: Sun, 06 Nov 1994 08:49:37 GMT");
     let Some(date) = fields.text("Last-Modified")? else { return Ok(None) };
-    let time = httpdate::parse_http_date(date).map_err(|_| words())?;
-    let seconds = time.duration_since(UNIX_EPOCH).map_err(|_| words())?.as_secs();
-    Ok(NonZeroU64::new(seconds))
+    Ok(NonZeroU64::new(date::parse(date).ok_or_else(words)?))
 }
 
 #[cfg(test)]

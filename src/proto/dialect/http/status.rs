@@ -6,10 +6,6 @@ use crate::proto::Code;
 
 /// Nothing but the upload page can be fetched here.
 pub(super) const NOT_ALLOWED: Code = Code(405);
-/// A version of tus that is not ours.
-pub(super) const PRECONDITION: Code = Code::PRECONDITION;
-/// Content that is longer than it may be.
-pub(super) const TOO_LARGE: Code = Code::TOO_LARGE;
 /// The checksum of a piece does not match (tus).
 pub(super) const CHECKSUM: Code = Code(460);
 /// Neither a length nor chunks: where the content would end is not known.

@@ -12,7 +12,7 @@ use super::head::{Fields, Parsed, bad};
 use super::{put, status};
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
-use crate::proto::{Append, Creation, Dialect, Digest, NamePolicy, Refusal, Request, ResumeId};
+use crate::proto::{Append, Code, Creation, Digest, NamePolicy, Refusal, Request, ResumeId};
 
 /// The type of a piece.
 const PIECE: &[u8] = b"application/offset+octet-stream";
@@ -35,10 +35,10 @@ pub(super) fn method<'h>(parsed: &Parsed<'h>) -> Result<&'h str, Refusal> {
 pub(super) fn check_version(fields: &Fields) -> Result<(), Refusal> {
     match fields.one("Tus-Resumable")? {
         Some(version) if version == TUS_VERSION.as_bytes() => Ok(()),
-        Some(_) => Err(Refusal::new(status::PRECONDITION, "the only version of tus that is spoken here is 1.0.0")),
+        Some(_) => Err(Refusal::new(Code::PRECONDITION, "the only version of tus that is spoken here is 1.0.0")),
         None => {
             let words = "a request for a resumable upload says Tus-Resumable: 1.0.0";
-            Err(Refusal::new(status::PRECONDITION, words))
+            Err(Refusal::new(Code::PRECONDITION, words))
         }
     }
 }
@@ -69,15 +69,15 @@ pub(super) fn create(
         return Err(bad("an upload begins with its Upload-Length, or else with Upload-Defer-Length: 1"));
     }
     if size.zip(framing.length()).is_some_and(|(size, length)| length > size) {
-        return Err(Refusal::new(status::TOO_LARGE, "there is more content than Upload-Length says"));
+        return Err(Refusal::new(Code::TOO_LARGE, "there is more content than Upload-Length says"));
     }
     let note = fields.text("Upload-Metadata")?.unwrap_or_default();
     let file_name = file_name(note)?;
     let (on_exists, mtime, checksum) = (put::condition(fields)?, put::mtime(fields)?, checksum(fields)?);
-    let dialect = if put::expects(parsed, framing)? { Dialect::HttpExpect } else { Dialect::Http };
+    let dialect = put::dialect(parsed, framing)?;
     let request =
         Request { on_exists, mtime, size, ..Request::until_end_of_stream(dialect, put::name(&file_name, names)?) };
-    Ok((Creation { request, note: note.into(), is_last: None }, checksum))
+    Ok((Creation { request, note: note.into() }, checksum))
 }
 
 /// Reads a request to continue the upload `id`.
@@ -93,7 +93,7 @@ pub(super) fn append(parsed: &Parsed, framing: Framing, id: ResumeId) -> Result<
     }
     let offset = number(fields, "Upload-Offset")?.ok_or_else(|| bad("a PATCH says its Upload-Offset"))?;
     let size = number(fields, "Upload-Length")?;
-    Ok((Append { id, offset, length: framing.length(), size, is_last: None }, checksum(fields)?))
+    Ok((Append { id, offset, length: framing.length(), size }, checksum(fields)?))
 }
 
 fn number(fields: &Fields, name: &'static str) -> Result<Option<u64>, Refusal> {

@@ -8,19 +8,14 @@ mod answer;
 mod chunked;
 
 use std::fmt::{self, Write as _};
-use std::time::{Duration, UNIX_EPOCH};
 
-use httpdate::fmt_http_date;
-
+use super::date;
 pub(in crate::proto) use super::target::decode;
 use super::target::encode;
 use crate::proto::dialect::Dialect;
 use crate::proto::{Algorithm, Digest, OnExists, Promise, Request, digest_field};
 
 pub(in crate::proto) use answer::{Answer, Answers, Heard};
-
-/// The last second of the year 9999: HTTP's dates have four digits for a year (RFC 9110, 5.6.7).
-const DATE_MAX_SECONDS: u64 = 253_402_300_799;
 
 /// Where a client's requests go in HTTP: a host, and a folder at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +123,8 @@ pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, i
     if let Some(OnExists::Refuse | OnExists::Same) = request.on_exists {
         field("If-None-Match", &"*");
     }
-    if let Some(seconds) = request.mtime.filter(|seconds| seconds.get() <= DATE_MAX_SECONDS) {
-        field("Last-Modified", &fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.get())));
+    if let Some(seconds) = request.mtime.filter(|seconds| date::can_spell(seconds.get())) {
+        field("Last-Modified", &date::spell(seconds.get()));
     }
     if is_asked(request) {
         field("Expect", &"100-continue");
