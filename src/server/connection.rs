@@ -492,9 +492,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// What to log of a whole file. The name is added later.
     fn filed(&self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
-        let peer = story.whom.peer();
+        let (peer, who) = (story.whom.peer(), story.whom.who().cloned());
         let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.stream.end_is_proven());
-        move |asked| Filed { peer, whole, asked, is_alone, is_proven }
+        move |asked| Filed { peer, who, whole, asked, is_alone, is_proven }
     }
 
     /// Does the next piece of work with the disk.

@@ -158,7 +158,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             Ok(stored) => Fact::StoredForNobody { filed, stored },
             Err(error) => Fact::LostForNobody { filed, error },
         };
-        self.ears.hear(&Whom::new(filed.peer, Moment::default()), &fact);
+        let whom = Whom::new(filed.peer, Moment::default()).with_name(filed.who.clone());
+        self.ears.hear(&whom, &fact);
     }
 
     /// Serves the connections that are ready now, once each, within the turn's budget. Those that have waited for room come

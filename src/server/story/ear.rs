@@ -1,8 +1,10 @@
 //! The facts about a connection, and those who listen to them.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use super::ending::{CloseReason, Filed};
+use super::who::{Peer, Who};
 use crate::proto::{Name, Refusal};
 use crate::reactor::Moment;
 use crate::store::StoreError;
@@ -12,6 +14,11 @@ use crate::store::StoreError;
 pub enum Fact<'a> {
     /// It was accepted.
     Accepted,
+    /// The client has proven its name.
+    Named {
+        /// The name.
+        who: &'a Who,
+    },
     /// It resumes an upload.
     Resumed,
     /// Content has arrived.
@@ -76,10 +83,12 @@ pub trait Ear {
     fn hear(&mut self, whom: &Whom, fact: &Fact);
 }
 
-/// The peer of a connection, the time of its accept, and counts of its uploads.
+/// The peer of a connection, the time of its accept, and counts of its uploads. The log names it by its address, and by its
+/// name if it has proven one.
 #[derive(Debug)]
 pub struct Whom {
-    pub(super) peer: SocketAddr,
+    peer: Peer,
+    who: Option<Who>,
     pub(super) accepted: Moment,
     /// The bytes of content of all its uploads.
     pub(super) content_bytes: u64,
@@ -92,12 +101,22 @@ pub struct Whom {
 impl Whom {
     /// The story of a connection that was accepted at `now`.
     pub fn new(peer: SocketAddr, now: Moment) -> Self {
-        Self { peer, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
+        Self { peer: peer.into(), who: None, accepted: now, content_bytes: 0, stored: 0, refused: 0 }
     }
 
     /// The address of the peer.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.peer.into()
+    }
+
+    /// The name that the client has proven.
+    pub fn who(&self) -> Option<&Who> {
+        self.who.as_ref()
+    }
+
+    /// The same with this name.
+    pub fn with_name(self, who: Option<Who>) -> Self {
+        Self { who, ..self }
     }
 
     /// Whether any of its requests has been answered.
@@ -107,10 +126,18 @@ impl Whom {
 
     pub(super) fn note(&mut self, fact: &Fact) {
         match fact {
+            Fact::Named { who } => self.who = Some((*who).clone()),
             Fact::Received { bytes } => self.content_bytes += *bytes as u64,
             Fact::Stored { .. } => self.stored += 1,
             Fact::Refused { .. } | Fact::NotARequest { .. } => self.refused += 1,
             _ => {}
         }
+    }
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.peer())?;
+        self.who.as_ref().map_or(Ok(()), |who| write!(f, " by {who}"))
     }
 }

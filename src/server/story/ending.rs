@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::who::Who;
 use crate::proto::{Name, Refusal, Whole};
 
 /// How a connection ended.
@@ -60,6 +61,8 @@ impl fmt::Display for CloseReason {
 pub struct Filed {
     /// The address of its client.
     pub peer: SocketAddr,
+    /// The name that its client had proven.
+    pub who: Option<Who>,
     /// Its size and digest.
     pub whole: Whole,
     /// The name that the client asked for.

@@ -9,6 +9,7 @@ use crate::proto::{Event, Refusal, Request};
 pub fn object(scene: &Scene) -> Value {
     match scene {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
+        Scene::Named(who) => json!({ "scene": "named", "who": who.as_str() }),
         Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
         Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
         Scene::Spliced { bytes } => json!({ "scene": "spliced", "bytes": bytes }),

@@ -18,23 +18,22 @@ pub struct Line;
 
 impl Ear for Line {
     fn hear(&mut self, whom: &Whom, fact: &Fact) {
-        let peer = whom.peer();
         match *fact {
             Fact::Stored { filed, stored } if !filed.is_alone => {
-                log::info!(target: TARGET, "{peer}: {}", filed.line(stored))
+                log::info!(target: TARGET, "{whom}: {}", filed.line(stored))
             }
             Fact::Refused { refusal, name: Some(name) } => {
-                log::info!(target: TARGET, "{peer}: {}", refused(refusal, Some(name)))
+                log::info!(target: TARGET, "{whom}: {}", refused(refusal, Some(name)))
             }
             Fact::NotARequest { refusal, head } => {
-                log::info!(target: TARGET, "{peer}: {}", not_a_request(refusal, head))
+                log::info!(target: TARGET, "{whom}: {}", not_a_request(refusal, head))
             }
-            Fact::Answered { what } => log::debug!(target: TARGET, "{peer}: asked for {what}"),
+            Fact::Answered { what } => log::debug!(target: TARGET, "{whom}: asked for {what}"),
             Fact::StoredForNobody { filed, stored } => {
-                log::info!(target: TARGET, "{peer}, which has gone: {}", filed.line(stored))
+                log::info!(target: TARGET, "{whom}, which has gone: {}", filed.line(stored))
             }
             Fact::LostForNobody { filed, error } => {
-                log::info!(target: TARGET, "{peer}, which has gone: {:?} not stored: {error}", filed.asked);
+                log::info!(target: TARGET, "{whom}, which has gone: {:?} not stored: {error}", filed.asked);
             }
             Fact::Closed { reason, uploading, now } => {
                 let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
@@ -49,7 +48,7 @@ impl Ear for Line {
 
 /// The line of a whole connection. `uploading`: the name of the upload in progress.
 fn summary(whom: &Whom, reason: &CloseReason, uploading: Option<&Name>, now: Moment) -> String {
-    let Whom { peer, accepted, content_bytes, stored, refused } = whom;
+    let Whom { accepted, content_bytes, stored, refused, .. } = whom;
     let seconds = now.since(*accepted).as_secs_f64();
     let name = uploading.map(|name| format!(" {name:?}")).unwrap_or_default();
     let files = match reason {
@@ -57,7 +56,7 @@ fn summary(whom: &Whom, reason: &CloseReason, uploading: Option<&Name>, now: Mom
         _ if whom.has_answered() => format!("{stored} stored, {refused} refused, "),
         _ => String::new(),
     };
-    format!("{peer}{name}: {files}{content_bytes} bytes in {seconds:.3} s, {reason}")
+    format!("{whom}{name}: {files}{content_bytes} bytes in {seconds:.3} s, {reason}")
 }
 
 #[cfg(test)]
@@ -68,6 +67,7 @@ mod tests {
 
     use super::*;
     use crate::proto::NamePolicy;
+    use crate::server::story::Who;
 
     fn name(name: &str) -> Name {
         Name::parse(name.as_bytes(), NamePolicy::default()).unwrap()
@@ -75,8 +75,14 @@ mod tests {
 
     /// The line of a connection that lasted a second and a half, without the peer.
     fn line(stored: u32, reason: &CloseReason, uploading: Option<&Name>) -> String {
+        line_by(None, stored, reason, uploading)
+    }
+
+    /// As [`line`], of a client that has proven a name.
+    fn line_by(who: Option<Who>, stored: u32, reason: &CloseReason, uploading: Option<&Name>) -> String {
         let (peer, start) = (SocketAddr::from(([192, 0, 2, 1], 9)), Moment::default());
-        let whom = Whom { content_bytes: 7, stored, ..Whom::new(peer, start) };
+        let mut whom = Whom::new(peer, start).with_name(who);
+        (whom.content_bytes, whom.stored) = (7, stored);
         let line = summary(&whom, reason, uploading, start + Duration::from_millis(1500));
         line.strip_prefix("192.0.2.1:9").unwrap().to_owned()
     }
@@ -89,5 +95,12 @@ mod tests {
         assert_eq!(line(2, &CloseReason::Finished, None), ": 2 stored, 0 refused, 7 bytes in 1.500 s, finished");
         let lost = CloseReason::Lost(io::ErrorKind::ConnectionReset.into());
         assert_eq!(line(0, &lost, Some(&name("a"))), " \"a\": 7 bytes in 1.500 s, lost: connection reset");
+    }
+
+    #[test]
+    fn a_client_is_named_by_its_address_and_by_what_it_has_proven() {
+        let by = |name| line_by(Some(Who::new(name)), 1, &CloseReason::Finished, None);
+        assert_eq!(by("alice"), " by alice: 1 stored, 0 refused, 7 bytes in 1.500 s, finished");
+        assert!(by("x: \n192.0.2.1:9: ").starts_with(" by x: \\n192.0.2.1:9: : 1 stored"), "nobody can forge a line");
     }
 }

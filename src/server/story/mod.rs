@@ -10,7 +10,7 @@
 //!              --scene-> Story -----> Tracer  the trace, if there is one
 //! ```
 //!
-//! [`Whom`] owns the peer's address and the time of the accept. Nothing here influences a connection.
+//! [`Whom`] owns the peer's address, its name if it has proven one ([`Who`]), and the time of the accept. Nothing here influences a connection.
 
 mod ear;
 mod ending;
@@ -19,6 +19,7 @@ mod line;
 mod scene;
 mod stats;
 pub mod trace;
+mod who;
 mod words;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use line::Line;
 pub use scene::Scene;
 pub use stats::Stats;
 use trace::Tracer;
+pub use who::Who;
 
 use crate::proto::Awaits;
 use crate::reactor::Id;
@@ -106,6 +108,14 @@ impl Story<'_> {
         self.ears.hear(self.whom, fact);
     }
 
+    /// The client has proven that it is `who`. Told once for each name.
+    pub fn name(&mut self, who: &Who) {
+        if self.whom.who() != Some(who) {
+            self.tell(&Fact::Named { who });
+            self.scene(|| Scene::Named(who));
+        }
+    }
+
     /// Shows a step. Without a trace, `scene` is not even called.
     #[inline]
     pub fn scene<'s>(&mut self, scene: impl FnOnce() -> Scene<'s>) {
@@ -142,6 +152,19 @@ mod tests {
         assert_eq!((content_bytes, stored, refused), (7, 0, 1));
         let stats = ears.stats();
         assert_eq!((stats.content_bytes, stats.refused[&Code::CONFLICT]), (7, 1));
+    }
+
+    #[test]
+    fn a_name_is_told_when_it_changes() {
+        let (mut whom, mut ears) =
+            (Whom::new(SocketAddr::from(([192, 0, 2, 1], 9)), Moment::default()), Ears::default());
+        let id = Slots::default().insert(());
+        let mut story = Story { id, whom: &mut whom, ears: &mut ears };
+        for name in ["alice", "alice", "bob"] {
+            story.name(&Who::new(name));
+            assert_eq!(story.whom.who().map(Who::as_str), Some(name));
+        }
+        assert_eq!(whom.to_string(), "192.0.2.1:9 by bob");
     }
 
     #[test]

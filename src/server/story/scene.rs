@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::ending::CloseReason;
+use super::who::Who;
 use crate::net::Flags;
 use crate::net::diag::Tcp;
 use crate::proto::{Awaits, Event, Farewell, Name};
@@ -23,6 +24,8 @@ pub enum Scene<'a> {
         /// The server's address.
         local: Option<SocketAddr>,
     },
+    /// The client has proven its name.
+    Named(&'a Who),
     /// The poll reported it.
     Event(Flags),
     /// A read returned bytes.

@@ -34,7 +34,7 @@ impl Ear for Stats {
             Fact::Received { bytes } => self.content_bytes += *bytes as u64,
             Fact::Stored { .. } | Fact::StoredForNobody { .. } => self.stored += 1,
             Fact::Refused { refusal, .. } | Fact::NotARequest { refusal, .. } => self.refuse(refusal.code),
-            Fact::LostForNobody { .. } | Fact::Answered { .. } => {}
+            Fact::Named { .. } | Fact::LostForNobody { .. } | Fact::Answered { .. } => {}
             Fact::Closed { reason, .. } => self.close(reason),
         }
     }

@@ -184,6 +184,7 @@ mod tests {
     use crate::proto::{Code, Dialect, Event, Name, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
     use crate::server::pace::Lapse;
+    use crate::server::story::Who;
     use crate::store::StoreError;
 
     const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
@@ -266,6 +267,7 @@ mod tests {
         for kernel in [tcp("CLOSED", None), tcp("TIME_WAIT", None), Err(io::ErrorKind::PermissionDenied.into())] {
             look(Scene::Kernel(&kernel));
         }
+        look(Scene::Named(&Who::new("alice\n")));
         look(Scene::Held { offset: 5, result: &Ok(()) });
         look(Scene::Held { offset: 5, result: &Err(StoreError::Failed) });
         look(Scene::Settled(&Ok(name("a"))));

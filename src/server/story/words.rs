@@ -12,6 +12,7 @@ impl fmt::Display for Scene<'_> {
         match self {
             Self::Accepted { local: Some(local) } => write!(f, "accepted on {local}"),
             Self::Accepted { local: None } => write!(f, "accepted"),
+            Self::Named(who) => write!(f, "the client is {who}"),
             Self::Event(flags) => write!(f, "event: {}", flags.names().collect::<Vec<_>>().join(", ")),
             Self::Read { bytes, room } => write!(f, "read {bytes} bytes, with room for {room}"),
             Self::Spliced { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),
