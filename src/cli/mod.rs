@@ -4,6 +4,8 @@
 //! everything else to standard error.
 
 mod address;
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+mod cert;
 mod doctor;
 mod exit;
 mod interrupt;
@@ -39,6 +41,8 @@ enum Command {
     Ping(ping::Ping),
     Load(load::Load),
     Doctor(doctor::Doctor),
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    Cert(cert::Cert),
 }
 
 /// Runs the subcommand that was typed.
@@ -53,6 +57,8 @@ pub fn run() -> Exit {
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),
         Command::Doctor(doctor) => doctor.run(),
+        #[cfg(any(feature = "tls", feature = "tls-ring"))]
+        Command::Cert(cert) => cert.run(),
     }
 }
 

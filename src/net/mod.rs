@@ -55,10 +55,12 @@ mod stream;
 mod timer;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use rustix::io::Errno;
+use rustix::system::uname;
 use socket2::{Domain, Socket, Type};
 
 pub use crate::reactor::Readiness;
@@ -105,6 +107,23 @@ pub fn is_assignable(mut addr: SocketAddr) -> bool {
 /// The error of if_nametoindex(3): there is no such interface.
 pub fn interface_index(name: &str) -> io::Result<u32> {
     Ok(if_nametoindex(name)?)
+}
+
+/// The name of this host (uname(2)).
+pub fn host_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The IP addresses of this host's interfaces, loopback included. Link-local ones are left out: they need an interface, too.
+/// Empty if the kernel does not tell (getifaddrs(3)).
+pub fn host_addresses() -> Vec<IpAddr> {
+    let found = getifaddrs().into_iter().flatten().filter_map(|interface| interface.address);
+    let ips = found.filter_map(|address| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(IpAddr::from(v4.ip())).filter(|_| !v4.ip().is_link_local()),
+        (_, Some(v6)) => Some(IpAddr::from(v6.ip())).filter(|_| !v6.ip().is_unicast_link_local()),
+        _ => None,
+    });
+    ips.collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
 
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+mod cert;
 mod conversation;
 mod corpus;
 mod crash;
