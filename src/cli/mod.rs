@@ -4,7 +4,7 @@
 //! everything else to standard error.
 
 mod address;
-#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[cfg(feature = "rustls")]
 mod cert;
 mod doctor;
 mod exit;
@@ -41,7 +41,7 @@ enum Command {
     Ping(ping::Ping),
     Load(load::Load),
     Doctor(doctor::Doctor),
-    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    #[cfg(feature = "rustls")]
     Cert(cert::Cert),
 }
 
@@ -57,7 +57,7 @@ pub fn run() -> Exit {
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),
         Command::Doctor(doctor) => doctor.run(),
-        #[cfg(any(feature = "tls", feature = "tls-ring"))]
+        #[cfg(feature = "rustls")]
         Command::Cert(cert) => cert.run(),
     }
 }

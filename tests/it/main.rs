@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
 
-#[cfg(any(feature = "tls", feature = "tls-ring"))]
+#[cfg(feature = "rustls")]
 mod cert;
 mod conversation;
 mod corpus;
