@@ -13,6 +13,7 @@
 //! | [`Stream`] | reports a reset once, and a clean end from then on | the error is taken elsewhere, and a part counts as the whole |
 //! | [`Echo`] | reports the source of a datagram as its sender wrote it | a forged source makes two echoes answer each other without end |
 //! | [`Signals`] | interrupts the program anywhere | a handler that does real work is undefined behaviour |
+//! | `tls` | sends a FIN for a killed program, too | a part counts as the whole, or tickets that nobody reads become a reset |
 //! | [`diag`] | knows state, queues and window of every connection | the usual call needs a descriptor, which is closed when the state gets interesting |
 
 /// Registers a wrapper with mio through the source that it holds.
@@ -53,6 +54,8 @@ mod readiness;
 mod signals;
 mod stream;
 mod timer;
+#[cfg(feature = "rustls")]
+pub mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -28,6 +28,14 @@ pub trait Stream: Read + Write {
     /// The error of getsockname(2).
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// Reads at most `max` bytes to the front of `buffer`. The rest of `buffer` is scratch: TLS needs it.
+    ///
+    /// # Errors
+    /// As of a read. `Interrupted`: bytes came, but all of them were the stream's own.
+    fn receive(&mut self, buffer: &mut [u8], max: usize) -> io::Result<usize> {
+        self.read(&mut buffer[..max])
+    }
+
     /// Moves up to `max` received bytes into `pipe`, without a copy. Only a count above zero is reliable: only a read tells
     /// whether the stream has ended or is drained, since before unread urgent data splice(2) reports either, and neither is
     /// true. A stream without splice moves nothing.
@@ -47,6 +55,12 @@ pub trait Stream: Read + Write {
     /// Whether the peer itself has announced the end that a read has found. The FIN of a plain socket proves nothing: the
     /// kernel of a killed program sends one, too.
     fn end_is_proven(&self) -> bool {
+        false
+    }
+
+    /// Announces the end of our direction to the peer, if the stream has a word for it. Returns whether a flush has to send
+    /// that before [`Stream::shutdown_write`] or a close.
+    fn announce_end(&mut self) -> bool {
         false
     }
 
