@@ -96,7 +96,7 @@ mod sender;
 mod step;
 mod web;
 
-pub use by_id::{Append, ById, Creation, Denial, Standing};
+pub use by_id::{Append, ById, Creation, Denial, Problem, Standing};
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};

@@ -128,8 +128,17 @@ impl Receiver {
         let due = self.due();
         match self.outcomes.unsent() {
             [] => due,
-            _ if reads_on && !self.is_over() && matches!(due, Step::Read(_)) => due,
+            _ if reads_on && self.may_add_to_unsent() && matches!(due, Step::Read(_)) => due,
             unsent => Step::Say(unsent),
+        }
+    }
+
+    /// Whether more input can add to what is to be said. The content of a resumable upload may last for hours, and its client
+    /// has to know at once where the upload is.
+    fn may_add_to_unsent(&self) -> bool {
+        match self.phase {
+            Phase::Content(_) => !self.voice.is_by_id(),
+            _ => !self.is_over(),
         }
     }
 
@@ -212,7 +221,11 @@ impl Receiver {
                     Piece::Content(_) if rules.is_too_large(body.received()) => {
                         Some(self.fail(rules.too_large(), rules))
                     }
-                    Piece::Content(_) if body.is_too_long() => Some(self.fail(Refusal::more_than_its_size(), rules)),
+                    Piece::Content(_) if body.is_too_long() => {
+                        let Denial { refusal, problem } = Denial::more_than_its_size();
+                        self.voice.note_problem(problem);
+                        Some(self.fail(refusal, rules))
+                    }
                     Piece::Content(bytes) if self.voice.refused().is_some() => Some(Event::Discarded(bytes.len())),
                     Piece::Content(bytes) => {
                         self.voice.may_wait_for_ok = false;
@@ -314,7 +327,12 @@ impl Receiver {
     /// `offset` bytes. The upload may have `max_bytes` in all.
     pub fn accept_piece(&mut self, id: ResumeId, offset: u64, max_bytes: u64) {
         let Some(mut body) = self.take_opening() else { return };
-        self.voice.note_upload(Some(id), None);
+        self.voice.note_upload(id);
+        let mut announcement = Vec::new();
+        self.voice.spell_announcement(&mut announcement);
+        if !announcement.is_empty() {
+            self.outcomes.say_spelled(announcement);
+        }
         if self.voice.manners().ok == OkWhen::AtOnce {
             self.say(Reply::Ok(0), Saying::default());
         }
@@ -336,18 +354,21 @@ impl Receiver {
 
     /// Answers [`Event::ById`] or [`Event::EndOfPiece`] with a refusal.
     pub fn deny(&mut self, denial: &Denial, rules: &Rules) {
-        self.voice.note_upload(None, denial.offset);
+        self.voice.note_problem(denial.problem);
         self.refuse(&denial.refusal, Peer::Sending, rules);
     }
 
-    /// Answers [`Event::EndOfPiece`] if that makes the upload whole, of `size` bytes: [`Receiver::settle`] tells the outcome.
-    /// Returns `None` and does nothing if there was no such event.
-    pub fn promise_file(&mut self, size: u64) -> Option<Whole> {
-        if !matches!(self.phase, Phase::Answering) {
-            return None;
+    /// Answers [`Event::EndOfPiece`], or [`Event::ById`] without content, if the upload is whole: [`Receiver::settle`] tells
+    /// the outcome. It has `size` bytes, and this `digest` if one was promised. Returns `None` and does nothing if there was no
+    /// such event.
+    pub fn promise_file(&mut self, size: u64, digest: Option<Digest>) -> Option<Whole> {
+        match &self.phase {
+            Phase::Answering => {}
+            Phase::Opening(body) if self.voice.is_by_id() && body.is_empty() => {}
+            _ => return None,
         }
         self.phase = self.next();
-        Some(self.promise(size, None))
+        Some(self.promise(size, digest))
     }
 
     /// Whether the request in progress could do without its content: the client has told size and digest, and waits for the

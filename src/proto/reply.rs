@@ -69,11 +69,6 @@ impl Refusal {
         Self { code, retry_seconds: None, words: words.into() }
     }
 
-    /// More content comes than the size that was told for the whole upload.
-    pub fn more_than_its_size() -> Self {
-        Self::new(Code::TOO_LARGE, "there is more content than the size of the upload says")
-    }
-
     /// The refusal of a server that is shutting down.
     pub fn shutting_down() -> Self {
         Self::new(Code::SHUTTING_DOWN, "the server is shutting down")

@@ -15,6 +15,8 @@ pub struct Rules {
     pub require_size: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
+    /// How long an upload is kept that nobody resumes, in seconds. 0: clients are not told.
+    pub upload_ttl_seconds: u64,
     /// The visitors that HTTP serves, and the page.
     pub web: Web,
     /// The time of day for HTTP answers, in seconds since the epoch.

@@ -13,7 +13,10 @@
 //! Knows neither the socket nor the conversation.
 
 use super::published::Finished;
-use crate::proto::{Append, ById, Code, Creation, Denial, Name, OnExists, Refusal, ResumeId, Standing, Ticket};
+use crate::proto::{
+    Append, ById, Code, Creation, Denial, Digest, Hasher, Name, OnExists, Promise, Receipt, Refusal, ResumeId,
+    Standing, Ticket,
+};
 use crate::store::{Done, Job, Partial, Reopened, Settled, Store, StoreError, Target, Terms, Token};
 
 /// An upload, during one request for it.
@@ -21,9 +24,13 @@ pub struct Session<P> {
     id: ResumeId,
     partial: P,
     terms: Terms,
+    /// Has taken in all that is there, if a digest of the whole upload is promised.
+    hasher: Option<Hasher>,
     stage: Stage,
     /// The client knows the id, so that it can continue.
     is_known: bool,
+    /// The client has told that no further piece follows.
+    is_last: bool,
     /// It is of no further use.
     is_broken: bool,
 }
@@ -43,12 +50,23 @@ enum Stage {
     },
 }
 
+/// What an upload has when it is whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest, if one was promised.
+    pub digest: Option<Digest>,
+}
+
 /// What a request for an upload has come to.
 pub enum Opened<P> {
     /// The piece may come.
     Writing(Session<P>),
     /// The client is told where the upload is, once the disk has it.
     Holding(Session<P>),
+    /// It is whole, but was not published when its last piece came: the server was killed. [`Session::end_piece`] is next.
+    Whole(Session<P>),
     /// The answer is known.
     Answer(Result<Standing, Denial>),
 }
@@ -62,7 +80,7 @@ impl<P: Partial> Session<P> {
         what: &ById,
         ticket: Ticket,
         on_exists: OnExists,
-        finished: impl FnOnce(&ResumeId) -> Option<Standing>,
+        finished: impl FnOnce(&ResumeId) -> Option<Receipt>,
         store: &S,
     ) -> Result<Opened<P>, StoreError> {
         let id = match what {
@@ -74,25 +92,28 @@ impl<P: Partial> Session<P> {
             return Ok(Opened::Answer(after_the_end(what, finished(id))));
         };
         let stage = Stage::Holding { ticket, held: None, wrong: None };
-        let session = Self { id: id.clone(), partial, terms, stage, is_known: true, is_broken: false };
+        let hasher = hasher_of(&partial, &terms);
+        let id = id.clone();
+        let session = Self { id, partial, terms, hasher, stage, is_known: true, is_last: false, is_broken: false };
         match what {
             ById::Append(append) => session.append_to(append, ticket),
             ById::Remove(_) => {
                 drop(session.partial);
-                Ok(Opened::Answer(Ok(Standing::removed(session.id))))
+                Ok(Opened::Answer(Ok(Standing::default())))
             }
+            ById::Ask(_) if session.terms.size == Some(session.held()) => Ok(Opened::Whole(session)),
             ById::Ask(_) | ById::Create(_) => Ok(Opened::Holding(session)),
         }
     }
 
     fn create<S: Store<Partial = P>>(creation: &Creation, on_exists: OnExists, store: &S) -> Result<Self, StoreError> {
-        let Creation { request, note } = creation;
+        let &Creation { ref request, ref note, is_announced, is_last } = creation;
         let (id, on_exists) = (store.make_id()?, request.on_exists.unwrap_or(on_exists));
         let partial = store.begin(&Target {
             name: &request.name,
             on_exists,
             size: request.size,
-            promise: None,
+            promise: request.digest,
             resume: Some(&id),
             mtime: request.mtime,
             note,
@@ -101,11 +122,12 @@ impl<P: Partial> Session<P> {
             name: request.name.clone(),
             on_exists,
             size: request.size,
-            promise: None,
+            promise: request.digest,
             mtime: request.mtime,
             note: note.clone(),
         };
-        Ok(Self { id, partial, terms, stage: Stage::Writing, is_known: false, is_broken: false })
+        let (hasher, stage) = (hasher_of(&partial, &terms), Stage::Writing);
+        Ok(Self { id, partial, terms, hasher, stage, is_known: is_announced, is_last, is_broken: false })
     }
 
     fn append_to(mut self, append: &Append, ticket: Ticket) -> Result<Opened<P>, StoreError> {
@@ -114,13 +136,13 @@ impl<P: Partial> Session<P> {
             self.stage = Stage::Holding { ticket, held: None, wrong: Some(append.offset) };
             return Ok(Opened::Holding(self));
         }
-        if let Err(refusal) = self.fits(append) {
+        if let Err(denial) = append.check(self.terms.size, self.terms.promise) {
             self.partial.keep();
-            return Ok(Opened::Answer(Err(refusal.into())));
+            return Ok(Opened::Answer(Err(denial)));
         }
         match self.prepare(append) {
             Ok(()) => {
-                self.stage = Stage::Writing;
+                (self.stage, self.is_last) = (Stage::Writing, append.is_last);
                 Ok(Opened::Writing(self))
             }
             Err(error) => {
@@ -128,19 +150,6 @@ impl<P: Partial> Session<P> {
                 Err(error)
             }
         }
-    }
-
-    /// Whether the piece is one of the upload.
-    fn fits(&self, append: &Append) -> Result<(), Refusal> {
-        let size = self.terms.size.or(append.size);
-        if append.size.is_some_and(|told| Some(told) != size) {
-            return Err(Refusal::new(Code::BAD_REQUEST, "the upload was begun with another size"));
-        }
-        let end = append.length.map(|length| length.saturating_add(append.offset));
-        if size.is_some_and(|size| end.unwrap_or(append.offset) > size) {
-            return Err(Refusal::more_than_its_size());
-        }
-        Ok(())
     }
 
     fn prepare(&mut self, append: &Append) -> Result<(), StoreError> {
@@ -181,37 +190,68 @@ impl<P: Partial> Session<P> {
         matches!(self.stage, Stage::Holding { held: Some(_), .. })
     }
 
-    /// Appends content by `append`. `is_checked`: the piece has a checksum, which comes first.
+    /// Whether the content must be seen, for the digest of the whole upload.
+    pub fn looks_at_content(&self) -> bool {
+        self.hasher.is_some()
+    }
+
+    /// Appends content by `append`. `seen`: the content, unless it was spliced. `is_checked`: the piece has a checksum, which
+    /// comes first.
     ///
     /// # Errors
     /// What `append` says.
     pub fn append(
         &mut self,
+        seen: &[u8],
         is_checked: bool,
         append: impl FnOnce(&mut P) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         append(&mut self.partial).inspect_err(|error| self.is_broken = !matches!(error, StoreError::Full(_)))?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(seen);
+        }
         if !is_checked {
-            self.partial.checkpoint(None);
+            self.partial.checkpoint(self.hasher.as_ref());
         }
         Ok(())
     }
 
-    /// The piece has come, and is as it was promised. Returns whether the upload is whole.
-    pub fn end_piece(&mut self) -> bool {
-        self.partial.checkpoint(None);
-        self.terms.size == Some(self.held())
+    /// The piece has come, and is as it was promised. If the upload is whole, returns its digest, where one was promised.
+    ///
+    /// # Errors
+    /// The last piece has come, and the upload has not the size or the digest that was told.
+    pub fn end_piece(&mut self) -> Result<Option<Whole>, Denial> {
+        self.partial.checkpoint(self.hasher.as_ref());
+        let size = self.held();
+        match self.terms.size {
+            Some(told) if told == size => {}
+            Some(_) if self.is_last => {
+                return Err(Denial::inconsistent_length("the last piece does not end at the size of the upload"));
+            }
+            None if self.is_last => {}
+            _ => return Ok(None),
+        }
+        let Some(hasher) = self.hasher.take() else { return Ok(Some(Whole { size, digest: None })) };
+        let computed = hasher.finish();
+        match self.terms.promise {
+            Some(Promise::Known(promised)) if promised != computed => {
+                self.is_broken = true;
+                let words = format!("the upload has {computed}, not {promised} as promised; begin it again");
+                Err(Refusal::new(Code::MISMATCH, words).into())
+            }
+            _ => Ok(Some(Whole { size, digest: Some(computed) })),
+        }
     }
 
     /// The partial file of the whole upload, and what to remember of it once it is published.
     ///
     /// # Errors
     /// Any error of the file system.
-    pub fn into_file(mut self) -> Result<(P, Finished), StoreError> {
+    pub fn into_file(mut self, digest: Option<Digest>) -> Result<(P, Finished), StoreError> {
         if let Some(mtime) = self.terms.mtime {
             self.partial.set_mtime(mtime.get())?;
         }
-        let finished = Finished { id: self.id, size: self.partial.held() };
+        let finished = Finished { id: self.id, size: self.partial.held(), digest };
         Ok((self.partial, finished))
     }
 
@@ -252,7 +292,7 @@ impl<P: Partial> Session<P> {
             Some(told) => Err(Denial::wrong_offset(told, offset)),
             None => {
                 let Terms { size, note, .. } = self.terms;
-                Ok(Standing { id: self.id, offset, size, expires, note, stored: None })
+                Ok(Standing { offset, size, expires, note, stored: None })
             }
         })
     }
@@ -267,18 +307,19 @@ impl<P: Partial> Session<P> {
     }
 }
 
+/// Takes in what follows, if a digest of the whole upload is promised.
+fn hasher_of(partial: &impl Partial, terms: &Terms) -> Option<Hasher> {
+    let promise = terms.promise?;
+    Some(partial.state().map_or_else(|| Hasher::new(promise.algorithm()), |held| held.hasher))
+}
+
 /// The answer where there is no such upload, or not any more.
-fn after_the_end(what: &ById, finished: Option<Standing>) -> Result<Standing, Denial> {
-    let standing = finished.ok_or_else(Denial::unknown)?;
+fn after_the_end(what: &ById, finished: Option<Receipt>) -> Result<Standing, Denial> {
+    let receipt = finished.ok_or_else(Denial::unknown)?;
     match what {
-        ById::Append(append) if append.offset != standing.offset => {
-            Err(Denial::wrong_offset(append.offset, standing.offset))
-        }
-        ById::Append(append) if append.length != Some(0) => {
-            let words = "the upload is whole and stored; nothing can be added to it";
-            Err(Denial { refusal: Refusal::new(Code::CONFLICT, words), offset: Some(standing.offset) })
-        }
+        ById::Append(append) if append.offset != receipt.size => Err(Denial::wrong_offset(append.offset, receipt.size)),
+        ById::Append(append) if append.length != Some(0) => Err(Denial::completed(receipt.size)),
         ById::Remove(_) => Err(Denial::unknown()),
-        _ => Ok(standing),
+        _ => Ok(Standing::stored(receipt)),
     }
 }

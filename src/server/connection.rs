@@ -30,6 +30,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use super::config::Limits;
+use super::jobs::Jobs;
 use super::pace::{Lapse, Pace};
 use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
@@ -37,8 +38,8 @@ use super::visit::{Context, Verdict};
 use super::work::{Answer, Ask, RequestState, Status, Work};
 use crate::net::Stream;
 use crate::proto::{
-    Awaits, Code, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step, Ticket,
-    Whole,
+    Awaits, Code, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step,
+    Ticket, Whole,
 };
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Done, Partial, Store, StoreError};
@@ -222,8 +223,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Looks whether the disk is still busy with the upload that it wants to resume. Returns whether it need not wait any
     /// more.
-    pub fn stop_awaiting(&mut self, store: &D) -> bool {
-        self.work.stop_awaiting(store)
+    pub fn stop_awaiting(&mut self, store: &D, jobs: &Jobs) -> bool {
+        self.work.stop_awaiting(store, jobs)
     }
 
     /// Whether everything has been sent, and the client only gets time to read it.
@@ -342,7 +343,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.pace.received(count, cx.clock.now);
             self.trickle.received(count);
             self.receiver.spliced(count as u64);
-            self.append(count, cx, |partial| partial.append_from(pipe.reader(), count).inspect_err(|_| pipe.discard()));
+            self.append(count, &[], cx, |partial| {
+                partial.append_from(pipe.reader(), count).inspect_err(|_| pipe.discard())
+            });
             self.follow(&[], cx);
         }
         Ok(count > 0)
@@ -428,7 +431,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 let answer = self.work.end_piece(self.receiver.ticket(), &mut cx.disk);
                 self.tell(answer, cx);
             }
-            Event::Content(bytes) => self.append(bytes.len(), cx, |partial| partial.append(&bytes)),
+            Event::Content(bytes) => self.append(bytes.len(), &bytes, cx, |partial| partial.append(&bytes)),
             Event::End(whole) => self.end_upload(whole, cx),
             Event::Failed(refusal) => self.refused(refusal, None, &mut cx.story),
             Event::Refused(refusal, request) => self.refused(refusal, Some(request.name), &mut cx.story),
@@ -462,11 +465,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn append(
         &mut self,
         count: usize,
+        seen: &[u8],
         cx: &mut Context<D>,
         append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
     ) {
         cx.story.tell(&Fact::Received { bytes: count });
-        if let Err(error) = self.work.append(self.receiver.hasher(), append) {
+        if let Err(error) = self.work.append(seen, self.receiver.hasher(), append) {
             self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story);
         }
     }
@@ -481,8 +485,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// The last piece of a resumable upload has come, which now has `size` bytes.
-    fn file(&mut self, size: u64, cx: &mut Context<D>) {
-        let Some(whole) = self.receiver.promise_file(size) else { return };
+    fn file(&mut self, size: u64, digest: Option<Digest>, cx: &mut Context<D>) {
+        let Some(whole) = self.receiver.promise_file(size, digest) else { return };
         let filed = self.filed(whole, &cx.story);
         match self.work.file(filed, &mut cx.disk) {
             Some(answer) => self.tell(answer, cx),
@@ -543,7 +547,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.receiver.deny(&denial, cx.rules);
                 self.refused(denial.refusal, None, &mut cx.story);
             }
-            Answer::Whole(size) => self.file(size, cx),
+            Answer::Whole { size, digest } => self.file(size, digest, cx),
             Answer::Stored { asked, stored } => {
                 if let Some(filed) = self.omit_content(asked, &cx.story) {
                     self.tell_outcome(filed, Ok(stored), cx.rules, &mut cx.story);

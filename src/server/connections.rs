@@ -42,8 +42,6 @@ pub struct Connections<S, D: Store> {
     /// Connections that wait until fewer files wait for the disk, to begin a file. First come, first served.
     waiting_for_room: ReadyQueue,
     jobs: Jobs,
-    /// How long an interrupted upload is kept, in seconds.
-    ttl_seconds: u64,
     /// Connections that wait until the disk is done with the upload that they want to resume.
     awaiting: Vec<Id>,
     buffer: Box<[u8]>,
@@ -72,12 +70,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn new(store: D, config: &Config) -> Self {
         Self {
             store,
-            rules: config.rules.clone(),
+            rules: Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() },
             limits: config.limits.clone(),
             table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
             jobs: Jobs::default(),
-            ttl_seconds: config.partial_ttl.as_secs(),
             awaiting: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
@@ -141,10 +138,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Queues the connections that need not wait for the disk any more.
     fn stop_awaiting(&mut self) {
-        let Self { awaiting, table, store, .. } = self;
+        let Self { awaiting, table, store, jobs, .. } = self;
         awaiting.retain(|id| {
             let Some(seat) = table.get_mut(*id) else { return false };
-            let is_ready = seat.connection.stop_awaiting(store);
+            let is_ready = seat.connection.stop_awaiting(store, jobs);
             if is_ready {
                 table.queue(*id);
             }
@@ -278,7 +275,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 jobs: &mut self.jobs,
                 id,
                 on_exists: self.rules.on_exists,
-                ttl_seconds: self.ttl_seconds,
+                ttl_seconds: self.rules.upload_ttl_seconds,
             },
             rules: &self.rules,
             limits: &self.limits,

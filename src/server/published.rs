@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId, Standing};
+use crate::proto::{Digest, Held, Name, Promise, Receipt, Request, ResumeId};
 use crate::store::Mark;
 
 /// How many uploads are remembered.
@@ -33,6 +33,16 @@ pub enum Memory {
     Finished(Finished),
 }
 
+impl Memory {
+    /// The id of the upload.
+    pub fn id(&self) -> &ResumeId {
+        match self {
+            Self::Claim(claim) => &claim.id,
+            Self::Finished(finished) => &finished.id,
+        }
+    }
+}
+
 /// A published upload over HTTP.
 #[derive(Debug)]
 pub struct Finished {
@@ -40,6 +50,8 @@ pub struct Finished {
     pub id: ResumeId,
     /// Its size in bytes.
     pub size: u64,
+    /// Its digest, if one was promised.
+    pub digest: Option<Digest>,
 }
 
 /// A published upload that was claimed by a client's own id.
@@ -66,10 +78,11 @@ impl Published {
         }
     }
 
-    /// The published upload with this id, over HTTP.
-    pub fn find_by_id(&self, id: &ResumeId) -> Option<Standing> {
+    /// The receipt of the published upload with this id, over HTTP.
+    pub fn find_by_id(&self, id: &ResumeId) -> Option<Receipt> {
         let (finished, stored) = self.finished.iter().rev().find(|(finished, _)| finished.id == *id)?;
-        Some(Standing::stored(id.clone(), finished.size, stored.clone()))
+        let &Finished { size, digest, .. } = finished;
+        Some(Receipt { size, digest, stored_name: stored.as_str().into() })
     }
 
     /// The published upload of the same request: the same id, name, size and, as far as it is known, digest. With the name
@@ -150,10 +163,10 @@ mod tests {
         let mut published = Published::default();
         for number in 0..=FINISHED_MAX {
             let id = ResumeId::made(number as u128);
-            published.remember(Memory::Finished(Finished { id, size: 3 }), &name("a.1"));
+            published.remember(Memory::Finished(Finished { id, size: 3, digest: None }), &name("a.1"));
         }
         let [oldest, last] = [0, FINISHED_MAX as u128].map(ResumeId::made);
         assert_eq!(published.find_by_id(&oldest), None);
-        assert_eq!(published.find_by_id(&last), Some(Standing::stored(last, 3, name("a.1"))));
+        assert_eq!(published.find_by_id(&last), Some(Receipt { size: 3, digest: None, stored_name: "a.1".into() }));
     }
 }

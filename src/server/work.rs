@@ -22,13 +22,13 @@ use std::mem;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::by_id::{Opened, Session};
+use super::by_id::{self, Opened, Session};
 use super::digesting::Digesting;
 use super::jobs::{Jobs, Waiter};
 use super::published::{Claim, Memory};
 use super::story::Filed;
 use crate::proto::{
-    ById, Code, Denial, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
+    ById, Code, Denial, Digest, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
 };
 use crate::reactor::{Budget, Id, Moment};
 use crate::store::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
@@ -174,8 +174,13 @@ pub enum Answer<C> {
     },
     /// What is asked about a resumable upload has this answer.
     ById(Result<Standing, Denial>),
-    /// The resumable upload is whole, with so many bytes: [`Work::file`].
-    Whole(u64),
+    /// The resumable upload is whole: [`Work::file`].
+    Whole {
+        /// Its size in bytes.
+        size: u64,
+        /// Its digest, if one was promised.
+        digest: Option<Digest>,
+    },
     /// The outcome of a whole file.
     Settled(Filed, Result<Name, StoreError>),
 }
@@ -226,7 +231,7 @@ impl<D: Store> Disk<'_, D> {
     }
 
     fn is_busy_with(&self, id: Option<&ResumeId>) -> bool {
-        id.is_some_and(|id| self.store.is_busy_with(id))
+        id.is_some_and(|id| is_busy_with(self.store, self.jobs, id))
     }
 }
 
@@ -377,6 +382,10 @@ impl<D: Store> Work<D> {
                 *self = Self::ById(Box::new(session));
                 Answer::Later
             }
+            Opened::Whole(session) => {
+                *self = Self::ById(Box::new(session));
+                self.end_piece(state.ticket, disk)
+            }
             Opened::Answer(answer) => Answer::ById(answer),
         })
     }
@@ -384,11 +393,14 @@ impl<D: Store> Work<D> {
     /// The piece of a resumable upload has come.
     pub fn end_piece(&mut self, ticket: Ticket, disk: &mut Disk<D>) -> Answer<D::Content> {
         let Self::ById(session) = self else { return Answer::ById(Err(nothing_is_open().into())) };
-        if session.end_piece() {
-            return Answer::Whole(session.held());
+        match session.end_piece() {
+            Ok(Some(by_id::Whole { size, digest })) => Answer::Whole { size, digest },
+            Ok(None) => {
+                session.hold(ticket, disk.token(ticket), disk.store);
+                Answer::Later
+            }
+            Err(denial) => Answer::ById(Err(denial)),
         }
-        session.hold(ticket, disk.token(ticket), disk.store);
-        Answer::Later
     }
 
     /// Publishes the resumable upload, which is whole. `None`: there is none.
@@ -401,7 +413,7 @@ impl<D: Store> Work<D> {
             }
         };
         let filed = filed(session.name().clone());
-        Some(match session.into_file() {
+        Some(match session.into_file(filed.whole.digest) {
             Ok((partial, finished)) => disk.file(filed, Some(Memory::Finished(finished)), Job::Publish(partial)),
             Err(error) => Answer::Settled(filed, Err(error)),
         })
@@ -428,28 +440,30 @@ impl<D: Store> Work<D> {
 
     /// Looks whether the disk is still busy with the upload that the request waits for. Returns whether it need not wait any
     /// more.
-    pub fn stop_awaiting(&mut self, store: &D) -> bool {
+    pub fn stop_awaiting(&mut self, store: &D, jobs: &Jobs) -> bool {
         let Self::Waiting(waiting) = self else { return true };
         let Waiting::Disk(request) = &**waiting else { return true };
-        if request.resume_id().is_some_and(|id| store.is_busy_with(id)) {
+        if request.resume_id().is_some_and(|id| is_busy_with(store, jobs, id)) {
             return false;
         }
         **waiting = Waiting::Rival { request: request.clone(), has_waited: true };
         true
     }
 
-    /// Appends content to the upload by `append`. `hasher` has taken in all of the content so far, where there is one.
+    /// Appends content to the upload by `append`. `seen`: the content, unless it was spliced. `hasher` has taken in all of the
+    /// content so far, where there is one.
     ///
     /// # Errors
     /// What `append` says.
     pub fn append(
         &mut self,
+        seen: &[u8],
         hasher: Option<&Hasher>,
         append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let upload = match self {
             Self::Writing(upload) => upload,
-            Self::ById(session) => return session.append(hasher.is_some(), append),
+            Self::ById(session) => return session.append(seen, hasher.is_some(), append),
             _ => return Err(nothing_begun()),
         };
         append(&mut upload.partial)?;
@@ -607,7 +621,9 @@ impl<D: Store> Work<D> {
     pub fn is_long(&self) -> bool {
         match self {
             Self::Writing(upload) => upload.partial.held() >= SPLICE_AFTER_BYTES,
-            Self::ById(session) => session.is_writing() && session.held() >= SPLICE_AFTER_BYTES,
+            Self::ById(session) => {
+                session.is_writing() && session.held() >= SPLICE_AFTER_BYTES && !session.looks_at_content()
+            }
             _ => false,
         }
     }
@@ -652,6 +668,11 @@ impl<C> Comparison<C> {
             Answer::Settled(filed, Err(StoreError::NOT_THE_SAME))
         }
     }
+}
+
+/// Whether the upload `id` is in progress, or what has become of it is not known yet.
+fn is_busy_with(store: &impl Store, jobs: &Jobs, id: &ResumeId) -> bool {
+    jobs.are_about(id) || store.is_busy_with(id)
 }
 
 /// What to remember of the upload `id` once it is published.

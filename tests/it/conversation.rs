@@ -6,7 +6,7 @@
 
 use intake::proto::{
     Algorithm, Append, Awaits, ById, Code, Denial, Dialect, Event, Farewell, Hasher, Held, Name, Peer, Promise,
-    Receiver, Refusal, Request, ResumeId, Rules, ServerStep, Standing, Ticket, Whole,
+    Receipt, Receiver, Refusal, Request, ResumeId, Rules, ServerStep, Standing, Ticket, Whole,
 };
 
 /// Everything that an observer can tell of a conversation.
@@ -25,6 +25,14 @@ pub struct Transcript {
     pub farewell: Option<Farewell>,
 }
 
+/// A resumable upload of HTTP.
+pub struct ByIdUpload {
+    pub standing: Standing,
+    /// What it was begun with.
+    pub request: Request,
+    pub is_removed: bool,
+}
+
 /// A server that accepts and publishes every file, except that the name `taken` is in use and `same` is stored already.
 pub struct Server {
     pub receiver: Receiver,
@@ -39,10 +47,10 @@ pub struct Server {
     pub late: bool,
     /// Content that needs no look is moved past the conversation.
     pub splices: bool,
-    /// Resumable uploads of HTTP, in the order of their ids, and their names.
-    pub uploads: Vec<(Standing, Name)>,
-    /// Where the piece belongs that comes in, and how much content came before it.
-    pub piece: (usize, usize),
+    /// Resumable uploads of HTTP. The number in an id is the place here.
+    pub uploads: Vec<ByIdUpload>,
+    /// Where the piece belongs that comes in, how much content came before it, and whether it is the last one.
+    pub piece: (usize, usize, bool),
 }
 
 impl Server {
@@ -61,7 +69,7 @@ impl Server {
             late: false,
             splices: false,
             uploads: Vec::new(),
-            piece: (0, 0),
+            piece: (0, 0, false),
         }
     }
 
@@ -159,50 +167,57 @@ impl Server {
 
     /// Answers what is asked about a resumable upload.
     fn by_id(&mut self, what: ById) {
-        let found = self.uploads.iter().position(|(standing, _)| Some(&standing.id) == what.id());
+        let id_of = |index: usize| ResumeId::made(index as u128);
+        let found = (0..self.uploads.len()).find(|index| Some(&id_of(*index)) == what.id());
+        let found = found.filter(|index| !self.uploads[*index].is_removed);
         match (what, found) {
             (ById::Create(creation), _) => {
-                let (id, size) = (ResumeId::made(self.uploads.len() as u128), creation.request.size);
-                let note = creation.note.clone();
-                let standing =
-                    Standing { id: id.clone(), offset: 0, size, expires: Some(784_111_777), note, stored: None };
-                self.piece = (self.uploads.len(), self.transcript.content.len());
-                self.uploads.push((standing, creation.request.name));
-                self.receiver.accept_piece(id, 0, size.unwrap_or(u64::MAX));
+                let (index, size, note) = (self.uploads.len(), creation.request.size, creation.note.clone());
+                let standing = Standing { offset: 0, size, expires: Some(784_111_777), note, stored: None };
+                self.piece = (index, self.transcript.content.len(), creation.is_last);
+                self.uploads.push(ByIdUpload { standing, request: creation.request, is_removed: false });
+                self.receiver.accept_piece(id_of(index), 0, size.unwrap_or(u64::MAX));
             }
             (ById::Append(append), Some(index)) => self.append(&append, index),
-            (ById::Ask(_), Some(index)) => self.receiver.tell(&self.uploads[index].0, &self.rules),
-            (ById::Remove(id), Some(index)) => {
+            (ById::Ask(_), Some(index)) => self.receiver.tell(&self.uploads[index].standing, &self.rules),
+            (ById::Remove(_), Some(index)) => {
                 // Its place stays, as ids are places.
-                self.uploads[index].0.id = ResumeId::made(u128::MAX);
-                self.receiver.tell(&Standing::removed(id), &self.rules);
+                self.uploads[index].is_removed = true;
+                self.receiver.tell(&Standing::default(), &self.rules);
             }
             (_, None) => self.receiver.deny(&Denial::unknown(), &self.rules),
         }
     }
 
     fn append(&mut self, append: &Append, index: usize) {
-        let standing = &mut self.uploads[index].0;
+        let ByIdUpload { standing, request, .. } = &mut self.uploads[index];
         if append.offset != standing.offset {
             let denial = Denial::wrong_offset(append.offset, standing.offset);
             return self.receiver.deny(&denial, &self.rules);
         }
+        if standing.stored.is_some() {
+            return self.receiver.deny(&Denial::completed(standing.offset), &self.rules);
+        }
+        if let Err(denial) = append.check(standing.size, request.digest) {
+            return self.receiver.deny(&denial, &self.rules);
+        }
         standing.size = standing.size.or(append.size);
-        self.piece = (index, self.transcript.content.len());
+        self.piece = (index, self.transcript.content.len(), append.is_last);
         self.receiver.accept_piece(append.id.clone(), standing.offset, standing.size.unwrap_or(u64::MAX));
     }
 
     fn end_piece(&mut self) {
-        let (index, before) = self.piece;
-        let (standing, name) = &mut self.uploads[index];
+        let (index, before, is_last) = self.piece;
+        let ByIdUpload { standing, request, .. } = &mut self.uploads[index];
         standing.offset += (self.transcript.content.len() - before) as u64;
-        if standing.size != Some(standing.offset) {
+        if standing.size != Some(standing.offset) && !is_last {
             return self.receiver.tell(standing, &self.rules);
         }
-        standing.stored = Some(name.clone());
-        let whole = self.receiver.promise_file(standing.offset).expect("a piece has ended");
+        let (size, digest) = (standing.offset, request.known_digest());
+        standing.stored = Some(Receipt { size, digest, stored_name: request.name.to_string() });
+        let whole = self.receiver.promise_file(size, digest).expect("a piece has ended");
         self.transcript.ended += 1;
-        self.unsettled.push((whole.ticket, name.clone()));
+        self.unsettled.push((whole.ticket, request.name.clone()));
     }
 
     /// Publishes the waiting files, the newest first. Outcomes must come in order all the same.

@@ -17,6 +17,7 @@ mod halves;
 mod house;
 mod http;
 mod http_client;
+mod ietf;
 mod interop;
 mod leave_out;
 mod lifecycle;

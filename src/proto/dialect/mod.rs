@@ -89,6 +89,13 @@ impl Voice {
         }
     }
 
+    /// Appends what tells the client of its resumable upload before the answer to `out`, if it has to be told.
+    pub(super) fn spell_announcement(&self, out: &mut Vec<u8>) {
+        if let Some(asked) = self.asked() {
+            http::by_id::announce(asked, out);
+        }
+    }
+
     /// Appends the one answer for all files of a form to `out`.
     pub(super) fn spell_form(&self, replies: &[Reply], saying: Saying, out: &mut Vec<u8>) {
         if let Some(asked) = self.asked() {

@@ -3,9 +3,9 @@
 //! For most requests the dialect is enough. HTTP has to remember more of a request. That is in a box, so that connections in
 //! other dialects, and those that wait for their next request, stay small.
 
-use super::http::asked::Asked;
+use super::http::asked::{Asked, Resumable};
 use super::manners::{Dialect, Manners};
-use crate::proto::{Refusal, ResumeId};
+use crate::proto::{Problem, Refusal, ResumeId};
 
 /// How the reply to one request is spelled.
 #[derive(Debug)]
@@ -70,12 +70,22 @@ impl Voice {
         self.asked().is_some_and(|asked| asked.resumable.is_some())
     }
 
-    /// The upload that is begun has this id, or is at this offset: the answer tells it.
-    pub(in crate::proto) fn note_upload(&mut self, id: Option<ResumeId>, offset: Option<u64>) {
-        if let Some(resumable) = self.rest.as_mut().and_then(|rest| rest.asked.resumable.as_mut()) {
-            resumable.id = id.or(resumable.id.take());
-            resumable.offset = offset;
+    /// The request is about the upload `id`: the answer may tell it.
+    pub(in crate::proto) fn note_upload(&mut self, id: ResumeId) {
+        if let Some(resumable) = self.resumable() {
+            resumable.id = Some(id);
         }
+    }
+
+    /// What is wrong with the request: the refusal tells it.
+    pub(in crate::proto) fn note_problem(&mut self, problem: Option<Problem>) {
+        if let Some(resumable) = self.resumable() {
+            resumable.problem = problem;
+        }
+    }
+
+    fn resumable(&mut self) -> Option<&mut Resumable> {
+        self.rest.as_mut()?.asked.resumable.as_mut()
     }
 
     /// What an HTTP answer has to know of its request.

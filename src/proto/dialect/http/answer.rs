@@ -5,11 +5,11 @@
 
 use std::fmt::Write;
 
-use super::asked::{Asked, Reads};
+use super::asked::{Asked, Draft, Reads};
 use super::date;
 use super::status::{self, phrase};
 use super::target::encode;
-use crate::proto::{Code, Page, Receipt, Refusal, Reply, digest_field};
+use crate::proto::{Code, Page, Problem, Receipt, Refusal, Reply, digest_field};
 
 /// Tells a client that waits for it to send the content. Not an answer: that follows.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -19,16 +19,16 @@ pub(super) const TUS_VERSION: &str = "1.0.0";
 /// What is spoken of it besides its core.
 const TUS_EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination";
 
-/// The type of the problem that a digest did not match (draft-ietf-httpapi-digest-fields-problem-types).
-const MISMATCH_TYPE: &str = "https://iana.org/assignments/http-problem-types#digest-mismatched-values";
+/// Where types of problems are registered (RFC 9457, 4.2).
+const PROBLEM_TYPES: &str = "https://iana.org/assignments/http-problem-types";
 
 /// What a page of an allowed origin may send.
-const MAY_SEND: &str = "Content-Type, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, Authorization, \
-    Upload-Offset, Upload-Length, Upload-Metadata, Upload-Defer-Length, Upload-Checksum, Tus-Resumable, \
-    X-HTTP-Method-Override";
+const MAY_SEND: &str = "Content-Type, Content-Disposition, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, \
+    Authorization, Upload-Offset, Upload-Length, Upload-Complete, Upload-Draft-Interop-Version, Upload-Metadata, \
+    Upload-Defer-Length, Upload-Checksum, Tus-Resumable, X-HTTP-Method-Override";
 /// What it may read of an answer.
 const MAY_READ: &str = "Location, Content-Location, Repr-Digest, Retry-After, Upload-Offset, Upload-Length, \
-    Upload-Expires, Upload-Metadata, Upload-Defer-Length, Tus-Resumable, Tus-Version, Tus-Extension, \
+    Upload-Complete, Upload-Limit, Upload-Expires, Upload-Metadata, Upload-Defer-Length, Tus-Resumable, Tus-Version, Tus-Extension, \
     Tus-Max-Size, Tus-Checksum-Algorithm";
 
 /// When an answer is said, and whether it is the last one.
@@ -44,7 +44,7 @@ pub(in crate::proto) struct Saying {
 pub(in crate::proto) fn spell(reply: &Reply, asked: &Asked, saying: Saying, out: &mut Vec<u8>) {
     match reply {
         Reply::Ok(_) => out.extend_from_slice(CONTINUE),
-        Reply::Done(receipt) => created(receipt, reply).spell(asked, saying, out),
+        Reply::Done(receipt) => created(receipt).spell(asked, saying, out),
         Reply::No(refusal) => refused(refusal, asked).spell(asked, saying, out),
     }
 }
@@ -85,7 +85,7 @@ impl Answer {
             self = self.field("Access-Control-Allow-Origin", origin).field("Vary", "Origin");
             self = self.field("Access-Control-Expose-Headers", MAY_READ);
         }
-        if asked.resumable.is_some() {
+        if asked.is_tus() {
             self = self.field("Tus-Resumable", TUS_VERSION);
             if self.status == Code::PRECONDITION {
                 self = self.field("Tus-Version", TUS_VERSION);
@@ -135,14 +135,15 @@ fn readable(lines: &str, all_is_well: bool) -> String {
     )
 }
 
-fn created(receipt: &Receipt, reply: &Reply) -> Answer {
+/// The file is stored.
+pub(super) fn created(receipt: &Receipt) -> Answer {
     let answer = Answer::new(Code(201)).field("Location", format_args!("/{}", encode(&receipt.stored_name)));
     let answer = match receipt.digest.as_ref().and_then(digest_field::spell) {
         Some(digest) => answer.field("Repr-Digest", digest),
         None => answer,
     };
     let mut line = Vec::new();
-    reply.spell_line(&mut line);
+    Reply::Done(receipt.clone()).spell_line(&mut line);
     answer.content("text/plain; charset=utf-8", line)
 }
 
@@ -150,16 +151,22 @@ fn created(receipt: &Receipt, reply: &Reply) -> Answer {
 pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
     let code = status_of(refusal.code, asked);
     let answer = Answer::new(code);
-    let answer = match asked.resumable.as_ref().and_then(|resumable| resumable.offset) {
+    let problem = asked.resumable.as_ref().and_then(|resumable| resumable.problem);
+    let answer = match problem.and_then(Problem::offset) {
         Some(offset) => answer.field("Upload-Offset", offset),
         None => answer,
+    };
+    let answer = match asked.draft() {
+        Some(draft) if code == Code::TOO_LARGE => answer.field("Upload-Limit", draft.limit(draft.ttl_seconds)),
+        Some(_) if problem.is_some() => answer.field("Upload-Complete", "?0"),
+        _ => answer,
     };
     let answer = match refusal.retry_seconds {
         Some(seconds) => answer.field("Retry-After", seconds),
         None => answer,
     };
-    if asked.reads == Reads::Problems {
-        return answer.content("application/problem+json", problem(code, &refusal.words));
+    if asked.reads == Reads::Problems || asked.draft().is_some() {
+        return answer.content("application/problem+json", details(code, &refusal.words, problem));
     }
     let mut line = Vec::new();
     Reply::No(Refusal { code, ..refusal.clone() }).spell_line(&mut line);
@@ -168,19 +175,30 @@ pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
 
 fn status_of(code: Code, asked: &Asked) -> Code {
     match &asked.resumable {
-        Some(_) if code == Code::MISMATCH => status::CHECKSUM,
-        Some(resumable) if resumable.offset.is_some() => code,
+        Some(_) if code == Code::MISMATCH && asked.is_tus() => status::CHECKSUM,
+        Some(resumable) if resumable.problem.is_some() => code,
         _ if asked.must_be_new && code == Code::CONFLICT => Code::PRECONDITION,
         _ => code,
     }
 }
 
-fn problem(code: Code, words: &str) -> String {
-    let mut problem = serde_json::json!({ "status": code.0, "title": phrase(code), "detail": words });
-    if code == Code::MISMATCH {
-        problem["type"] = MISMATCH_TYPE.into();
-    }
-    problem.to_string()
+/// The details of a problem (RFC 9457).
+fn details(code: Code, words: &str, problem: Option<Problem>) -> String {
+    let mut details = serde_json::json!({ "status": code.0, "title": phrase(code), "detail": words });
+    let kind = match problem {
+        Some(Problem::WrongOffset { told, right }) => {
+            details["expected-offset"] = right.into();
+            details["provided-offset"] = told.into();
+            "mismatching-upload-offset"
+        }
+        Some(Problem::Completed { .. }) => "completed-upload",
+        Some(Problem::InconsistentLength) => "inconsistent-upload-length",
+        // draft-ietf-httpapi-digest-fields-problem-types.
+        None if code == Code::MISMATCH => "digest-mismatched-values",
+        None => return details.to_string(),
+    };
+    details["type"] = format!("{PROBLEM_TYPES}#{kind}").into();
+    details.to_string()
 }
 
 /// The page on which files are dropped.
@@ -195,11 +213,11 @@ pub(super) fn page(page: &Page) -> Answer {
 }
 
 /// What may be asked for, and by a page of an allowed origin (the preflight of the Fetch standard).
-pub(super) fn options(allow: &str, max_size: Option<u64>, asked: &Asked) -> Answer {
+pub(super) fn options(allow: &str, draft: Draft, asked: &Asked) -> Answer {
     let answer = Answer::new(Code(204)).field("Allow", allow).field("Tus-Resumable", TUS_VERSION);
     let answer = answer.field("Tus-Version", TUS_VERSION).field("Tus-Extension", TUS_EXTENSIONS);
-    let answer = answer.field("Tus-Checksum-Algorithm", "sha256");
-    let answer = match max_size {
+    let answer = answer.field("Tus-Checksum-Algorithm", "sha256").field("Upload-Limit", draft.limit(draft.ttl_seconds));
+    let answer = match draft.max_size {
         Some(max) => answer.field("Tus-Max-Size", max),
         None => answer,
     };

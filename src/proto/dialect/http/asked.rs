@@ -1,7 +1,7 @@
 //! What an answer has to know of its request.
 
 use super::head::{Fields, Parsed};
-use crate::proto::ResumeId;
+use crate::proto::{Denial, Problem, Refusal, ResumeId};
 
 /// What an answer has to know of its request. Without one, as after a head that could not be read, the defaults hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,10 +27,41 @@ pub(in crate::proto) struct Asked {
 pub(in crate::proto::dialect) struct Resumable {
     /// What is asked for.
     pub(super) verb: Verb,
-    /// The upload, if it is begun now and has its id.
+    /// How it is asked for.
+    pub(super) protocol: Protocol,
+    /// The upload, once it is known.
     pub(in crate::proto::dialect) id: Option<ResumeId>,
-    /// The offset of the upload, if a refusal tells it.
-    pub(in crate::proto::dialect) offset: Option<u64>,
+    /// What is wrong, if a refusal tells it.
+    pub(in crate::proto::dialect) problem: Option<Problem>,
+}
+
+/// How a resumable upload is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// tus 1.0.0.
+    Tus,
+    /// The draft of the IETF.
+    Ietf(Draft),
+}
+
+/// What an answer by the draft of the IETF tells besides the upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Draft {
+    /// The version that the client speaks, if it is one of ours. Only such a client is told of its upload before the answer.
+    pub(super) version: Option<Interop>,
+    /// The largest file, in bytes.
+    pub(super) max_size: Option<u64>,
+    /// How long an upload is kept that nobody continues, in seconds. 0: that is not told.
+    pub(super) ttl_seconds: u64,
+}
+
+/// The versions of the draft (`Upload-Draft-Interop-Version`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interop {
+    /// draft-ietf-httpbis-resumable-upload-04 and -05.
+    Six,
+    /// -09 and later.
+    Eight,
 }
 
 /// What is asked for.
@@ -46,9 +77,9 @@ pub(super) enum Verb {
     Remove,
 }
 
-impl From<Verb> for Resumable {
-    fn from(verb: Verb) -> Self {
-        Self { verb, id: None, offset: None }
+impl Resumable {
+    pub(super) fn new(verb: Verb, protocol: Protocol) -> Self {
+        Self { verb, protocol, id: None, problem: None }
     }
 }
 
@@ -65,6 +96,27 @@ pub(super) enum Reads {
 }
 
 impl Asked {
+    /// Notes what is wrong, and returns what the client is told of it.
+    pub(super) fn note(&mut self, denial: Denial) -> Refusal {
+        if let Some(resumable) = &mut self.resumable {
+            resumable.problem = denial.problem;
+        }
+        denial.refusal
+    }
+
+    /// Whether the request is one of tus.
+    pub(super) fn is_tus(&self) -> bool {
+        self.resumable.as_ref().is_some_and(|resumable| resumable.protocol == Protocol::Tus)
+    }
+
+    /// What a request by the draft of the IETF is answered with.
+    pub(super) fn draft(&self) -> Option<Draft> {
+        match self.resumable.as_ref()?.protocol {
+            Protocol::Ietf(draft) => Some(draft),
+            Protocol::Tus => None,
+        }
+    }
+
     /// What the head says of it. Who may read the answer is found out later.
     pub(super) fn of(parsed: &Parsed) -> Self {
         let fields = &parsed.fields;

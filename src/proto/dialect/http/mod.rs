@@ -5,10 +5,9 @@
 //!             (scan)   (whether it may be followed)     \---> an answer that is no upload's
 //! ```
 //!
-//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask, and `POST /` is one put for each file of a form, or begins a
-//! resumable upload. What a request says is read in files of their own, one question each; this one asks them in their
-//! order. A first line `METHOD SP /` cannot be a base name, so it needs no
-//! port of its own.
+//! `PUT /NAME` is put, with `Expect: 100-continue` it is ask, and `POST /` is one put for each file of a form. Both begin a
+//! resumable upload if their fields say so. What a request says is read in files of their own, one question each; this one
+//! asks them in their order. A first line `METHOD SP /` cannot be a base name, so it needs no port of its own.
 //!
 //! **A request that is refused is the last one.** Its content, if it has some, is not looked at, and what was sent behind
 //! it is not run: where the one ends and the other begins is just what a wrong request leaves in doubt.
@@ -20,7 +19,10 @@ pub(super) mod client;
 mod date;
 mod framing;
 mod head;
+mod ietf;
+mod metadata;
 pub(super) mod multipart;
+mod parameters;
 mod put;
 mod status;
 mod target;
@@ -28,7 +30,7 @@ mod tus;
 mod visitor;
 
 use answer::{Answer, Saying};
-use asked::Asked;
+use asked::{Asked, Draft};
 use framing::Framing;
 use head::{Parsed, bad};
 use multipart::Splitter;
@@ -79,19 +81,26 @@ fn follow(head: &[u8], rules: &Rules, asked: &mut Asked) -> Result<Head, Refusal
     let is_safe = matches!(parsed.method, "GET" | "HEAD");
     asked.origin = visitor::origin(&parsed.fields, host, is_safe, &rules.web)?.map(Box::from);
     match (parsed.method, &target) {
+        ("PUT", Target::Name(name)) if by_id::is_creation(&parsed)? => {
+            by_id::create(&parsed, framing, Some(name), rules, asked)
+        }
+        ("POST", Target::Root) if by_id::is_creation(&parsed)? => by_id::create(&parsed, framing, None, rules, asked),
         ("PUT", Target::Name(name)) => {
             asked.must_be_new = parsed.fields.one("If-None-Match")?.is_some();
             let request = put::read(&parsed, framing, name, rules.names)?;
             let voice = Voice::http(request.dialect, std::mem::take(asked));
             Ok(Head::Upload(request, voice))
         }
-        ("POST", Target::Root) if by_id::is_creation(&parsed.fields) => by_id::create(&parsed, framing, rules, asked),
         ("OPTIONS", _) => {
-            let answer = answer::options(allowed(&target, rules), rules.max_file_size, asked);
+            let answer = answer::options(allowed(&target, rules), Draft::of(&parsed.fields, rules)?, asked);
+            let answer = match target {
+                Target::Upload(_) => answer.field("Accept-Patch", by_id::PIECES),
+                _ => answer,
+            };
             Ok(said(Ok("the options"), answer, framing, rules, asked))
         }
         (_, Target::Upload(id)) => {
-            let head = by_id::follow(&parsed, framing, id.clone(), asked)?;
+            let head = by_id::follow(&parsed, framing, id.clone(), rules, asked)?;
             Ok(head.unwrap_or_else(|| not_allowed(&target, framing, rules, asked)))
         }
         ("POST", Target::Root) => form(&parsed, framing, asked),

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use memchr::memmem::Finder;
 
 use super::head::{self, bad};
+use super::parameters::Parameters;
 use super::status;
 use crate::proto::Refusal;
 use crate::proto::dialect::scan::Scan;
@@ -80,13 +81,12 @@ impl Splitter {
     /// # Errors
     /// 415 in words where it is no form, 400 where it has no boundary that may be one.
     pub(super) fn new(content_type: &[u8]) -> Result<Self, Refusal> {
-        let (kind, parameters) =
-            content_type.split_at(memchr::memchr(b';', content_type).unwrap_or(content_type.len()));
-        if !kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
+        let (kind, parameters) = Parameters::after(content_type);
+        if !kind.eq_ignore_ascii_case(b"multipart/form-data") {
             let words = "a POST is a form, multipart/form-data (curl: -F file=@FILE); PUT /NAME stores one file";
             return Err(Refusal::new(status::UNSUPPORTED_CONTENT, words));
         }
-        let boundary = Parameters(parameters).find(b"boundary")?;
+        let boundary = parameters.find(b"boundary")?;
         let boundary = boundary.ok_or_else(|| bad("multipart/form-data has a boundary"))?;
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
         let is_one = (1..=BOUNDARY_MAX_BYTES).contains(&boundary.len()) && boundary.iter().all(is_allowed);
@@ -268,15 +268,14 @@ fn file_name(head: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     };
     let value = |name: &str| fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
     let disposition = value("Content-Disposition").ok_or_else(|| bad("a part has a Content-Disposition"))?;
-    let (kind, parameters) = disposition.split_at(memchr::memchr(b';', disposition).unwrap_or(disposition.len()));
-    if !kind.trim_ascii().eq_ignore_ascii_case(b"form-data") {
+    let (kind, parameters) = Parameters::after(disposition);
+    if !kind.eq_ignore_ascii_case(b"form-data") {
         return Err(bad("the Content-Disposition of a part is form-data"));
     }
     let coding = value("Content-Transfer-Encoding").unwrap_or(b"binary");
     if ![&b"binary"[..], b"8bit", b"7bit"].iter().any(|known| coding.eq_ignore_ascii_case(known)) {
         return Err(bad("files are stored as they come, and not decoded: no Content-Transfer-Encoding"));
     }
-    let parameters = Parameters(parameters);
     let name = parameters.find(b"filename")?;
     if name.is_none() && parameters.find(b"filename*")?.is_some() {
         return Err(bad("a form has filename=, in UTF-8, and no filename* (RFC 7578, 4.2)"));
@@ -306,61 +305,6 @@ fn unescape(name: Vec<u8>) -> Vec<u8> {
                 rest = after;
             }
             (_, []) => return unescaped,
-        }
-    }
-}
-
-/// `; name=value; name="value"`, as it follows a media type or a disposition.
-struct Parameters<'a>(&'a [u8]);
-
-impl Parameters<'_> {
-    /// The value of a parameter, without the quotes around it.
-    ///
-    /// # Errors
-    /// 400 where the list is broken, or has the parameter twice.
-    fn find(&self, wanted: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-        let (mut rest, mut found) = (self.0, None);
-        loop {
-            rest = rest.trim_ascii_start();
-            rest = rest.strip_prefix(b";").unwrap_or(rest).trim_ascii_start();
-            if rest.is_empty() {
-                return Ok(found);
-            }
-            let (name, value, after) = parameter(rest)
-                .ok_or_else(|| bad("a parameter is NAME=VALUE or NAME=\"VALUE\", and ; before the next"))?;
-            if name.eq_ignore_ascii_case(wanted) && found.replace(value).is_some() {
-                return Err(bad("a part and a form have each parameter once"));
-            }
-            rest = after;
-        }
-    }
-}
-
-/// The first parameter: its name, its value, and what comes after it, which begins with a `;` or is empty.
-fn parameter(text: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
-    let (name, text) = text.split_at(memchr::memchr(b'=', text)?);
-    let (value, rest) = match &text[1..] {
-        [b'"', quoted @ ..] => unquote(quoted)?,
-        text => {
-            let (value, rest) = text.split_at(memchr::memchr(b';', text).unwrap_or(text.len()));
-            (value.trim_ascii_end().to_vec(), rest)
-        }
-    };
-    let rest = rest.trim_ascii_start();
-    (!name.is_empty() && (rest.is_empty() || rest.starts_with(b";"))).then_some((name, value, rest))
-}
-
-/// Up to the closing quote. A backslash before a quote or another backslash is dropped.
-fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (mut value, mut rest) = (Vec::new(), text);
-    loop {
-        match rest {
-            [b'"', after @ ..] => return Some((value, after)),
-            [b'\\', byte @ (b'"' | b'\\'), after @ ..] | [byte, after @ ..] => {
-                value.push(*byte);
-                rest = after;
-            }
-            [] => return None,
         }
     }
 }

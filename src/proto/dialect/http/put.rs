@@ -98,28 +98,69 @@ pub(super) fn condition(fields: &Fields) -> Result<Option<OnExists>, Refusal> {
 
 /// The digest that is told before the content, or that one follows it.
 fn promise(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal> {
-    let mut told: Option<Digest> = None;
-    let mut is_unknown = false;
-    for name in DIGESTS {
-        let lines: Vec<&[u8]> = fields.all(name).collect();
-        if lines.is_empty() {
-            continue;
+    let [whole, content] = DIGESTS.map(|name| told(fields, name));
+    let (whole, content) = (whole?, content?);
+    match (whole, content) {
+        (Some(Told::Sha256(whole)), Some(Told::Sha256(content))) if whole != content => {
+            Err(bad("Repr-Digest and Content-Digest differ"))
         }
-        match digest_field::parse(&lines.join(&b","[..])) {
-            Some(Told::Sha256(digest)) if told.is_none_or(|earlier| earlier == digest) => told = Some(digest),
-            Some(Told::Sha256(_)) => return Err(bad("Repr-Digest and Content-Digest differ")),
-            Some(Told::OnlyOthers) => is_unknown = true,
-            None => return Err(bad(format!("{name} is sha-256=:BASE64:, of 32 bytes"))),
-        }
+        (Some(Told::Sha256(digest)), _) | (_, Some(Told::Sha256(digest))) => Ok(Some(Promise::Known(digest))),
+        (None, None) => follows(fields, framing, &DIGESTS),
+        _ => follows(fields, framing, &DIGESTS)?.map(Some).ok_or_else(other_algorithm),
     }
-    let follows = DIGESTS.iter().any(|name| fields.lists("Trailer", name));
-    match (told, follows) {
-        (Some(digest), _) => Ok(Some(Promise::Known(digest))),
-        (None, true) if framing != Framing::Chunked => Err(bad("a digest follows the content in chunks only")),
-        (None, true) => Ok(Some(Promise::Trailer(Algorithm::Sha256))),
-        (None, false) if is_unknown => Err(bad("the only digest that is compared is sha-256")),
-        (None, false) => Ok(None),
+}
+
+/// The digest of a whole upload that comes in pieces.
+///
+/// # Errors
+/// What of it cannot be compared. It comes before the content, because that is not the whole file.
+pub(super) fn digest_of_upload(fields: &Fields) -> Result<Option<Digest>, Refusal> {
+    if fields.lists("Trailer", DIGESTS[0]) {
+        return Err(bad(
+            "the Repr-Digest of a resumable upload is told when the upload begins, not behind a piece of it",
+        ));
     }
+    match told(fields, DIGESTS[0])? {
+        None => Ok(None),
+        Some(Told::Sha256(digest)) => Ok(Some(digest)),
+        Some(Told::OnlyOthers) => Err(other_algorithm()),
+    }
+}
+
+/// The digest of one piece of an upload.
+///
+/// # Errors
+/// What of it cannot be compared.
+pub(super) fn digest_of_piece(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal> {
+    match told(fields, DIGESTS[1])? {
+        None => follows(fields, framing, &DIGESTS[1..]),
+        Some(Told::Sha256(digest)) => Ok(Some(Promise::Known(digest))),
+        Some(Told::OnlyOthers) => Err(other_algorithm()),
+    }
+}
+
+fn told(fields: &Fields, name: &str) -> Result<Option<Told>, Refusal> {
+    let lines: Vec<&[u8]> = fields.all(name).collect();
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let told = digest_field::parse(&lines.join(&b","[..]));
+    told.map(Some).ok_or_else(|| bad(format!("{name} is sha-256=:BASE64:, of 32 bytes")))
+}
+
+/// Whether one of the digests `names` follows the content.
+fn follows(fields: &Fields, framing: Framing, names: &[&str]) -> Result<Option<Promise>, Refusal> {
+    if !names.iter().any(|name| fields.lists("Trailer", name)) {
+        return Ok(None);
+    }
+    match framing {
+        Framing::Chunked => Ok(Some(Promise::Trailer(Algorithm::Sha256))),
+        _ => Err(bad("a digest follows the content in chunks only")),
+    }
+}
+
+fn other_algorithm() -> Refusal {
+    bad("the only digest that is compared is sha-256")
 }
 
 pub(super) fn mtime(fields: &Fields) -> Result<Option<NonZeroU64>, Refusal> {

@@ -9,15 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use super::answer::TUS_VERSION;
 use super::framing::Framing;
 use super::head::{Fields, Parsed, bad};
-use super::{put, status};
+use super::{metadata, put, status};
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
 use crate::proto::{Append, Code, Creation, Digest, NamePolicy, Refusal, Request, ResumeId};
 
 /// The type of a piece.
 const PIECE: &[u8] = b"application/offset+octet-stream";
-/// The longest Upload-Metadata, in bytes: a name of 255 bytes takes 340, programs add a type and a path.
-const METADATA_MAX_BYTES: usize = 4096;
 
 /// The method of a request for an upload. A client whose network lets only GET and POST pass names it in a field.
 ///
@@ -30,16 +28,17 @@ pub(super) fn method<'h>(parsed: &Parsed<'h>) -> Result<&'h str, Refusal> {
     }
 }
 
+/// Whether a request is one of tus.
+pub(super) fn is_spoken(fields: &Fields) -> bool {
+    fields.all("Tus-Resumable").next().is_some()
+}
+
 /// # Errors
 /// 412 unless the client speaks our version.
 pub(super) fn check_version(fields: &Fields) -> Result<(), Refusal> {
     match fields.one("Tus-Resumable")? {
         Some(version) if version == TUS_VERSION.as_bytes() => Ok(()),
-        Some(_) => Err(Refusal::new(Code::PRECONDITION, "the only version of tus that is spoken here is 1.0.0")),
-        None => {
-            let words = "a request for a resumable upload says Tus-Resumable: 1.0.0";
-            Err(Refusal::new(Code::PRECONDITION, words))
-        }
+        _ => Err(Refusal::new(Code::PRECONDITION, "the only version of tus that is spoken here is 1.0.0")),
     }
 }
 
@@ -72,12 +71,17 @@ pub(super) fn create(
         return Err(Refusal::new(Code::TOO_LARGE, "there is more content than Upload-Length says"));
     }
     let note = fields.text("Upload-Metadata")?.unwrap_or_default();
-    let file_name = file_name(note)?;
-    let (on_exists, mtime, checksum) = (put::condition(fields)?, put::mtime(fields)?, checksum(fields)?);
-    let dialect = put::dialect(parsed, framing)?;
-    let request =
-        Request { on_exists, mtime, size, ..Request::until_end_of_stream(dialect, put::name(&file_name, names)?) };
-    Ok((Creation { request, note: note.into() }, checksum))
+    let words = "Upload-Metadata has no filename: filename BASE64 says how the file is called";
+    let file_name = metadata::file_name(note)?.ok_or_else(|| bad(words))?;
+    let request = Request {
+        size,
+        digest: put::digest_of_upload(fields)?.map(Promise::Known),
+        on_exists: put::condition(fields)?,
+        mtime: put::mtime(fields)?,
+        ..Request::until_end_of_stream(put::dialect(parsed, framing)?, put::name(&file_name, names)?)
+    };
+    let creation = Creation { request, note: note.into(), is_announced: false, is_last: false };
+    Ok((creation, checksum(fields, framing)?))
 }
 
 /// Reads a request to continue the upload `id`.
@@ -93,7 +97,9 @@ pub(super) fn append(parsed: &Parsed, framing: Framing, id: ResumeId) -> Result<
     }
     let offset = number(fields, "Upload-Offset")?.ok_or_else(|| bad("a PATCH says its Upload-Offset"))?;
     let size = number(fields, "Upload-Length")?;
-    Ok((Append { id, offset, length: framing.length(), size }, checksum(fields)?))
+    let digest = put::digest_of_upload(fields)?;
+    let append = Append { id, offset, length: framing.length(), size, digest, is_last: false };
+    Ok((append, checksum(fields, framing)?))
 }
 
 fn number(fields: &Fields, name: &'static str) -> Result<Option<u64>, Refusal> {
@@ -112,34 +118,13 @@ fn check_type(fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-/// The name of the file, from metadata: `KEY BASE64,KEY BASE64`. Clients call it `filename`, some `name`.
-fn file_name(metadata: &str) -> Result<Vec<u8>, Refusal> {
-    let words = || bad("Upload-Metadata is KEY BASE64,KEY BASE64, of at most 4096 bytes");
-    if metadata.len() > METADATA_MAX_BYTES || metadata.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(words());
-    }
-    let mut found: [Option<Vec<u8>>; 2] = [None, None];
-    for pair in metadata.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once(' ').unwrap_or((pair, ""));
-        let value = STANDARD.decode(value.trim()).map_err(|_| words())?;
-        if let Some(index) = ["filename", "name"].iter().position(|known| *known == key)
-            && found[index].replace(value).is_some()
-        {
-            return Err(words());
-        }
-    }
-    let [file_name, name] = found;
-    file_name
-        .or(name)
-        .ok_or_else(|| bad("Upload-Metadata has no filename: filename BASE64 says how the file is called"))
-}
-
 /// The checksum of the piece.
-fn checksum(fields: &Fields) -> Result<Option<Promise>, Refusal> {
-    if fields.one("Repr-Digest")?.is_some() || fields.one("Content-Digest")?.is_some() {
-        return Err(bad("a piece of an upload is compared with its Upload-Checksum, and with no other digest"));
+fn checksum(fields: &Fields, framing: Framing) -> Result<Option<Promise>, Refusal> {
+    let digest = put::digest_of_piece(fields, framing)?;
+    let Some(value) = fields.text("Upload-Checksum")? else { return Ok(digest) };
+    if digest.is_some() {
+        return Err(bad("a piece of an upload has an Upload-Checksum or a Content-Digest, not both"));
     }
-    let Some(value) = fields.text("Upload-Checksum")? else { return Ok(None) };
     let words = || bad("Upload-Checksum is sha256 and the checksum in base64; no other algorithm is compared");
     let (algorithm, base64) = value.split_once(' ').ok_or_else(words)?;
     let sum = STANDARD.decode(base64).ok().filter(|_| algorithm == "sha256").ok_or_else(words)?;
