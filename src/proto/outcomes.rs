@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use super::dialect::{Saying, Voice};
-use super::{Dialect, Digest, Name, Receipt, Refusal, Reply};
+use super::{Code, Dialect, Digest, Name, Receipt, Refusal, Reply};
 
 /// Identifies a request within its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +28,8 @@ pub struct Whole {
     pub size: u64,
     /// The digest that was compared, if one was promised.
     pub digest: Option<Digest>,
+    /// The code of the refusal if its name is taken.
+    pub code_if_taken: Code,
 }
 
 /// Replies in order, some of them not known yet. An idle connection has none, and uses no memory for them.
@@ -189,7 +191,10 @@ mod tests {
     use crate::proto::{Code, NamePolicy};
 
     fn pending(dialect: Dialect, ticket: u64) -> Pending {
-        Pending { whole: Whole { ticket: Ticket(ticket), size: 0, digest: None }, voice: dialect.into() }
+        Pending {
+            whole: Whole { ticket: Ticket(ticket), size: 0, digest: None, code_if_taken: Code::CONFLICT },
+            voice: dialect.into(),
+        }
     }
 
     fn no(words: &'static str) -> Refusal {

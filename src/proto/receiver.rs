@@ -500,6 +500,11 @@ impl Receiver {
         Ticket(self.requests)
     }
 
+    /// The code with which the request in progress is to be refused if its name is taken.
+    pub fn code_if_taken(&self) -> Code {
+        self.voice.code_if_taken()
+    }
+
     /// Whether the end of the stream is all that will tell the client the outcome of the upload in progress.
     pub fn tells_by_ending(&self) -> bool {
         matches!(self.phase, Phase::Content(_)) && !self.voice.manners().has_receipt
@@ -693,7 +698,7 @@ impl Receiver {
     /// Content of `size` bytes has ended. The next request may follow, unless the content was cut off.
     fn end_of_content(&mut self, size: u64, end: End, rules: &Rules) -> Option<Event<'static>> {
         self.phase = self.next();
-        let saying = Saying { now: rules.now, is_last: false };
+        let (saying, code) = (Saying { now: rules.now, is_last: false }, self.voice.code_if_mismatched());
         match (end, self.voice.refused().cloned()) {
             (End::Broken(_), Some(refused)) => {
                 self.last_word(&refused, Peer::Sending, rules);
@@ -709,6 +714,7 @@ impl Receiver {
             }
             (End::Whole(digest), None) => Some(Event::End(self.promise(size, digest))),
             (End::Mismatch(refusal), None) => {
+                let refusal = Refusal { code, ..refusal };
                 self.say(Reply::No(refusal.clone()), saying);
                 Some(Event::Failed(refusal))
             }
@@ -721,7 +727,7 @@ impl Receiver {
 
     /// Keeps a place for the outcome of a whole file.
     fn promise(&mut self, size: u64, digest: Option<Digest>) -> Whole {
-        let whole = Whole { ticket: self.ticket(), size, digest };
+        let whole = Whole { ticket: self.ticket(), size, digest, code_if_taken: self.code_if_taken() };
         let voice = if self.voice.is_of_form() { Dialect::HttpForm.into() } else { self.forget_request() };
         self.outcomes.promise(Pending { whole, voice });
         whole

@@ -43,7 +43,7 @@ impl Code {
 
     /// Whether the conversation continues after it, if the end of the content is known.
     pub fn keeps_step(self) -> bool {
-        [Self::FORBIDDEN, Self::CONFLICT, Self::MISMATCH, Self::NO_SPACE].contains(&self)
+        [Self::FORBIDDEN, Self::CONFLICT, Self::PRECONDITION, Self::MISMATCH, Self::NO_SPACE].contains(&self)
     }
 
     /// Whether the upload may be resumed after it: neither its content nor the disk is known to be bad.

@@ -471,7 +471,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     ) {
         cx.story.tell(&Fact::Received { bytes: count });
         if let Err(error) = self.work.append(seen, self.receiver.hasher(), append) {
-            self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story);
+            self.refuse(self.refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story);
         }
     }
 
@@ -524,11 +524,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
                         // The file may be whole already.
                         self.follow_kept(cx);
                     }
-                    Err(error) => self.refuse(refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
+                    Err(error) => self.refuse(self.refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story),
                 }
             }
             Answer::Refuse(name, error) => {
-                let refusal = refusal_for(&error);
+                let refusal = self.refusal_for(&error);
                 self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
                 self.refused(refusal, name, &mut cx.story);
             }
@@ -582,7 +582,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, rules: &Rules, story: &mut Story) {
-        let outcome = result.as_ref().map_err(refusal_for);
+        let outcome = result.as_ref().map_err(|error| refusal_for(error, filed.whole.code_if_taken));
         if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied(), rules) {
             // The conversation was abandoned.
             return;
@@ -598,6 +598,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
             }
             Err(refusal) => self.refused(refusal, Some(filed.asked), story),
         }
+    }
+
+    /// The refusal of the request or of the upload in progress for an error of the store.
+    fn refusal_for(&self, error: &StoreError) -> Refusal {
+        refusal_for(error, self.receiver.code_if_taken())
     }
 
     /// Refuses the request or the upload in progress. The conversation knows whether the connection ends with it.
@@ -748,9 +753,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
 }
 
 /// The refusal that a client gets for an error of the store.
-fn refusal_for(error: &StoreError) -> Refusal {
+fn refusal_for(error: &StoreError, code_if_taken: Code) -> Refusal {
     let code = match error {
-        StoreError::Taken(_) | StoreError::Busy(_) => Code::CONFLICT,
+        StoreError::Taken(_) => code_if_taken,
+        StoreError::Busy(_) => Code::CONFLICT,
         StoreError::Full(_) => Code::NO_SPACE,
         StoreError::Io(_) | StoreError::Failed => Code::DISK,
     };

@@ -78,7 +78,7 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Name, NamePolicy, Whole};
+    use crate::proto::{Code, Name, NamePolicy, Whole};
     use crate::reactor::Slots;
     use crate::server::published::Finished;
 
@@ -96,7 +96,7 @@ mod tests {
     fn an_upload_is_in_progress_until_the_result_of_its_job_is_taken() {
         let (mut jobs, id, name) =
             (Jobs::default(), ResumeId::made(1), Name::parse(b"a", NamePolicy::default()).unwrap());
-        let whole = Whole { ticket: Ticket(1), size: 3, digest: None };
+        let whole = Whole { ticket: Ticket(1), size: 3, digest: None, code_if_taken: Code::CONFLICT };
         let filed = Filed {
             peer: ([127, 0, 0, 1], 9).into(),
             who: None,

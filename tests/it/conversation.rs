@@ -121,7 +121,7 @@ impl Server {
         self.transcript.requests.push((request.dialect, request.name.to_string()));
         self.names.push(request.name.clone());
         if request.name.as_str() == "taken" {
-            let refusal = Refusal::new(Code::CONFLICT, "the name is taken");
+            let refusal = Refusal::new(self.receiver.code_if_taken(), "the name is taken");
             self.receiver.refuse(&refusal, Peer::Sending, &self.rules);
         } else if request.name.as_str() == "same"
             && let Some(whole) = self.receiver.needs_no_content()

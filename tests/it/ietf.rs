@@ -8,7 +8,7 @@ use intake::proto::{Algorithm, Hasher, Rules, Web};
 use rustix::process::Signal;
 
 use crate::conversation;
-use crate::fixture::{Server, connect, content};
+use crate::fixture::{Server, await_until, connect, content};
 use crate::tus::{Answer, DIGEST_OF_ABC, await_length};
 
 const PIECE: &str = "Content-Type: application/partial-upload";
@@ -437,13 +437,21 @@ fn an_upload_that_is_whole_is_stored_when_its_client_asks() {
     assert_eq!(fs::read(server.dir().join("a")).unwrap(), b"abc");
 }
 
+/// A taken name is refused at the beginning, or at the end if it is taken meanwhile. What the client hears is in the log.
 #[test]
-fn a_taken_name_is_refused_when_the_upload_begins() {
+fn a_taken_name_is_refused_and_logged_with_the_code_that_the_client_hears() {
     let server = Server::start(&[]);
+    let new = send(&server, "PUT /a", &[MORE, "If-None-Match: *"], b"");
     assert_eq!(send(&server, "PUT /a", &[LAST], b"abc").status, 201);
-    assert_eq!(send(&server, "PUT /a", &[MORE, "If-None-Match: *"], b"").status, 412);
+    for fields in [&[MORE, "If-None-Match: *"][..], &["If-None-Match: *"]] {
+        assert_eq!(send(&server, "PUT /a", fields, b"").status, 412);
+    }
+    let late = append(&server, &new.fields["location"], 0, &[LAST], b"abd");
+    assert_eq!((late.status, asked(&server, &new.fields["location"]).status), (409, 404));
     let second = send(&server, "PUT /a", &[LAST], b"abd");
     assert_eq!((second.status, &*second.fields["location"]), (201, "/a.1"));
+    server.signal(Signal::USR1);
+    await_until("the statistics", || server.log().contains("1 refused with 409, 2 refused with 412"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use intake::proto::{Rules, Web};
+use intake::proto::{Code, Rules, Web};
 use rustix::process::Signal;
 
 use crate::conversation;
@@ -198,6 +198,7 @@ fn a_refusal_without_content_behind_it_is_not_the_last_word() {
     let input = [create("Upload-Length: 3", &[], ""), head(7), patch(0, 2, &[], ""), patch(0, 0, &[SUM_OF_ABC], "abd")];
     let transcript = converse(&[input.concat(), head(0)].concat());
     assert_eq!(statuses(&transcript.said), [201, 404, 409, 460, 200]);
+    assert_eq!(transcript.failed, [Code(460)], "what is logged is what is said");
     assert!(!transcript.said.contains("Connection:"), "{}", transcript.said);
     let transcript = converse(&[&create("Upload-Length: 3", &[], ""), &patch(0, 2, &[], "a"), &*head(0)].concat());
     assert_eq!(statuses(&transcript.said), [201, 409]);

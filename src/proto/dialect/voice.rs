@@ -4,8 +4,9 @@
 //! other dialects, and those that wait for their next request, stay small.
 
 use super::http::asked::{Asked, Resumable};
+use super::http::status::CHECKSUM;
 use super::manners::{Dialect, Manners};
-use crate::proto::{Problem, Refusal, ResumeId};
+use crate::proto::{Code, Problem, Refusal, ResumeId};
 
 /// How the reply to one request is spelled.
 #[derive(Debug)]
@@ -58,6 +59,16 @@ impl Voice {
     /// The row of the dialect.
     pub(in crate::proto) fn manners(&self) -> &'static Manners {
         self.dialect.manners()
+    }
+
+    /// The code of the refusal if the name of the file is taken.
+    pub(in crate::proto) fn code_if_taken(&self) -> Code {
+        if self.asked().is_some_and(|asked| asked.must_be_new) { Code::PRECONDITION } else { Code::CONFLICT }
+    }
+
+    /// The code of the refusal if the content does not have its digest. tus has one of its own.
+    pub(in crate::proto) fn code_if_mismatched(&self) -> Code {
+        if self.asked().is_some_and(Asked::is_tus) { CHECKSUM } else { Code::MISMATCH }
     }
 
     /// Whether no request follows this one.

@@ -253,7 +253,7 @@ mod tests {
         let error = io::Error::from(io::ErrorKind::ConnectionReset);
         let refusal = || Refusal::new(Code::CONFLICT, "the name is taken");
         let request = Request::until_end_of_stream(Dialect::Line, name("a \"b\""));
-        let whole = Whole { ticket: Ticket(1), size: 7, digest: None };
+        let whole = Whole { ticket: Ticket(1), size: 7, digest: None, code_if_taken: Code::CONFLICT };
         let events = [
             Event::Request(request),
             Event::Content(b"content".into()),

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::asked::{Asked, Draft, Reads};
 use super::date;
-use super::status::{self, phrase};
+use super::status::phrase;
 use super::target::encode;
 use crate::proto::{Code, Page, Problem, Receipt, Refusal, Reply, digest_field};
 
@@ -149,7 +149,7 @@ pub(super) fn created(receipt: &Receipt) -> Answer {
 
 /// The answer that a refusal is.
 pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
-    let code = status_of(refusal.code, asked);
+    let code = refusal.code;
     let answer = Answer::new(code);
     let problem = asked.resumable.as_ref().and_then(|resumable| resumable.problem);
     let answer = match problem.and_then(Problem::offset) {
@@ -169,17 +169,8 @@ pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
         return answer.content("application/problem+json", details(code, &refusal.words, problem));
     }
     let mut line = Vec::new();
-    Reply::No(Refusal { code, ..refusal.clone() }).spell_line(&mut line);
+    Reply::No(refusal.clone()).spell_line(&mut line);
     answer.content("text/plain; charset=utf-8", line)
-}
-
-fn status_of(code: Code, asked: &Asked) -> Code {
-    match &asked.resumable {
-        Some(_) if code == Code::MISMATCH && asked.is_tus() => status::CHECKSUM,
-        Some(resumable) if resumable.problem.is_some() => code,
-        _ if asked.must_be_new && code == Code::CONFLICT => Code::PRECONDITION,
-        _ => code,
-    }
 }
 
 /// The details of a problem (RFC 9457).
@@ -262,9 +253,7 @@ mod tests {
         let line = said(&taken, &Asked::default(), true);
         assert!(line.starts_with("HTTP/1.1 409 Conflict\r\nRetry-After: 5\r\n"), "{line}");
         assert!(line.ends_with("\r\nConnection: close\r\n\r\nno 409 retry=5 the name is \"taken\"\n"), "{line}");
-        let new = Asked { must_be_new: true, is_head: true, ..Asked::default() };
-        let line = said(&taken, &new, false);
-        assert!(line.starts_with("HTTP/1.1 412 Precondition Failed\r\n"), "{line}");
+        let line = said(&taken, &Asked { is_head: true, ..Asked::default() }, false);
         assert!(line.ends_with("Content-Length: 35\r\n\r\n"), "a HEAD is told the length and no content: {line}");
         let problems = Asked { reads: Reads::Problems, ..Asked::default() };
         let problem = said(&taken, &problems, false);

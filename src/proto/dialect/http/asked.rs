@@ -9,7 +9,7 @@ pub(in crate::proto) struct Asked {
     /// The answer has no content, only its fields.
     pub(super) is_head: bool,
     /// A taken name is a failed precondition, not a conflict.
-    pub(super) must_be_new: bool,
+    pub(in crate::proto::dialect) must_be_new: bool,
     /// The client sends no further request.
     pub(in crate::proto) is_last: bool,
     /// The client has to be told that a further request may follow.
@@ -105,7 +105,7 @@ impl Asked {
     }
 
     /// Whether the request is one of tus.
-    pub(super) fn is_tus(&self) -> bool {
+    pub(in crate::proto::dialect) fn is_tus(&self) -> bool {
         self.resumable.as_ref().is_some_and(|resumable| resumable.protocol == Protocol::Tus)
     }
 

@@ -24,7 +24,7 @@ mod metadata;
 pub(super) mod multipart;
 mod parameters;
 mod put;
-mod status;
+pub(super) mod status;
 mod target;
 mod tus;
 mod visitor;
