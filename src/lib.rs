@@ -30,6 +30,7 @@
 //! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
 //! | [`reactor`] | moments, slots, ready queue, deadlines, the table of these, budget | sockets, files, clocks |
 //! | [`net`] | listener, stream, echo, signals, readiness | the conversation |
+//! | [`sandbox`] | another user, Landlock, seccomp | who uses which file, and what for |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, each connection, every limit | how sockets and files do their work |
 //! | [`client`] | the sender | the server's insides |
@@ -107,6 +108,7 @@ pub mod load;
 pub mod net;
 pub mod proto;
 pub mod reactor;
+pub mod sandbox;
 pub mod server;
 pub mod store;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
+use intake::sandbox::{Mode, Sandbox, User};
 use intake::server::config::{Config, Durability, Limits, Udp};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError, page};
@@ -130,6 +131,18 @@ pub struct Serve {
     #[arg(value_name = "TIME", default_value_t = Span(Limits::default().name_quiet))]
     name_quiet: Span,
 
+    /// Become this user, if started as root: a name, or a number
+    ///
+    /// Groups and privileges of root are given up for good. A port below 1024 still works. The directory must belong to
+    /// the user, or be one that the user can make.
+    #[arg(long, help_heading = PROCESS, value_name = "NAME")]
+    user: Option<User>,
+    /// Forbid the server itself what it does not need: other files, other programs, new connections
+    ///
+    /// `auto` takes what the kernel offers, and logs what is missing. `require` does not start if anything is missing.
+    #[arg(long, help_heading = PROCESS, value_parser = one_of(SANDBOX), default_value = word_of(SANDBOX, Mode::Auto))]
+    sandbox: Mode,
+
     /// Log only warnings and errors; overrides RUST_LOG
     #[arg(short, long, help_heading = OUTPUT, conflicts_with = "verbose")]
     quiet: bool,
@@ -145,7 +158,10 @@ pub struct Serve {
 const LISTENING: &str = "Listening";
 const FILES: &str = "Files";
 const LIMITS: &str = "Limits";
+const PROCESS: &str = "Process";
 const OUTPUT: &str = "Output";
+
+const SANDBOX: &Words<Mode> = &[("auto", Mode::Auto), ("require", Mode::Require), ("off", Mode::Off)];
 
 const SYNC: &Words<Durability> = &[("full", Durability::Full), ("none", Durability::None)];
 
@@ -206,7 +222,8 @@ impl Serve {
     }
 
     fn serve(self, lines: Lines) -> Result<Exit, String> {
-        let trace = self.trace;
+        // It opens a socket, which the sandbox forbids.
+        let tracer = self.trace.map(|format| Tracer::new(format, Box::new(lines)));
         let mut server = match Server::bind(&self.config()?) {
             Ok(server) => server,
             Err(error @ StartError::Descriptors { .. }) => {
@@ -215,8 +232,8 @@ impl Serve {
             }
             Err(error) => return Err(error.to_string()),
         };
-        if let Some(format) = trace {
-            server.trace_to(Tracer::new(format, Box::new(lines)));
+        if let Some(tracer) = tracer {
+            server.trace_to(tracer);
         }
         // Scripts that use port 0 wait for these lines, and then read the log.
         log::logger().flush();
@@ -263,6 +280,8 @@ impl Serve {
             max_connections: self.max_connections.map(NonZeroUsize::get),
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
+            user: self.user,
+            sandbox: Sandbox { mode: self.sandbox, ..Sandbox::default() },
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
     }
@@ -288,7 +307,8 @@ mod tests {
 
     #[test]
     fn without_options_the_configuration_is_the_default() {
-        assert_eq!(format!("{:?}", config("")), format!("{:?}", Config::default()));
+        let sandbox = Sandbox { mode: Mode::Auto, ..Sandbox::default() };
+        assert_eq!(format!("{:?}", config("")), format!("{:?}", Config { sandbox, ..Config::default() }));
     }
 
     #[test]
@@ -305,14 +325,17 @@ mod tests {
             max_connections,
             shutdown_timeout,
             reuse_port,
+            user,
+            sandbox,
             udp_rate,
         } = config(
             "--listen 127.0.0.1:1 --listen [::1]:2 --udp 127.0.0.2:3 --dir /d --on-exists replace --max-connections 7 \
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
-             --allow-origin https://app.example:19",
+             --allow-origin https://app.example:19 --user 20 --sandbox require",
         );
+        assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         let Web { hosts, origins, page } = rules.web;
         assert_eq!((hosts, origins), (vec!["drop.example".into(), "b".into()], vec!["https://app.example:19".into()]));
         assert!(page.is_none());
@@ -349,7 +372,7 @@ mod tests {
     fn the_help_is_in_sections_and_short_help_is_short() {
         let mut command = Serve::augment_args(clap::Command::new("serve").disable_help_flag(true));
         let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
-        for section in ["Listening:", "Files:", "Limits:", "Output:"] {
+        for section in ["Listening:", "Files:", "Limits:", "Process:", "Output:"] {
             assert!(short.contains(section) && long.contains(section), "{section}\n{short}");
         }
         assert!(!short.contains("Options:") && !long.contains("Options:"), "{long}");

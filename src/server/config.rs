@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::page::page;
 use crate::proto::{Rules, Web};
+use crate::sandbox::{Sandbox, User};
 
 /// Descriptors for everything but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the
 /// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
@@ -68,6 +69,11 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Other servers of the same user may listen on the same addresses. The kernel gives each its own connections.
     pub reuse_port: bool,
+    /// The user that the server becomes if it is started as root.
+    pub user: Option<User>,
+    /// What the whole process gives up once its sockets and its directory are open. Off by default, because the process may
+    /// have other business; the command line has it on.
+    pub sandbox: Sandbox,
     /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 suffice for any probe, and keep
     /// forged datagrams from turning the echo into a flood.
     pub udp_rate: Option<u32>,
@@ -166,6 +172,8 @@ impl Default for Config {
             max_connections: None,
             shutdown_timeout: Duration::from_secs(30),
             reuse_port: false,
+            user: None,
+            sandbox: Sandbox::default(),
             udp_rate: Some(10_000),
         }
     }

@@ -167,7 +167,8 @@ enum Shutdown {
 }
 
 impl Server {
-    /// Opens the directory, binds the sockets, and starts to catch signals.
+    /// Opens the directory, binds the sockets, and starts to catch signals. Then the process gives up all that it does not
+    /// need any more, and only then are threads started: [`crate::sandbox`] says why.
     ///
     /// # Errors
     /// [`StartError`], with a message for the operator.
@@ -175,21 +176,19 @@ impl Server {
         let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
         let max_connections = start::max_connections(config, descriptors, inherited)?;
+        start::change_user(config)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
-        let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
-        directory.tend(config.partial_ttl);
-        if let Some(bytes) = config.min_free {
-            directory.keep_free(bytes);
-        }
-        if config.sync == Durability::Full {
-            let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
-            let wake = move || wake(&waker);
-            let backlog_max = config::sync_backlog(descriptors) as usize;
-            directory.sync_before_receipts(backlog_max, wake).map_err(StartError::SyncThread)?;
-        }
+        let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
+        let directory = start::open_directory(config)?;
         let (listeners, echo) = start::bind(config)?;
         let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);
-        let server = server.map_err(StartError::EventLoop)?;
+        let mut server = server.map_err(StartError::EventLoop)?;
+        start::confine(config, server.connections.store())?;
+        if config.sync == Durability::Full {
+            let backlog_max = config::sync_backlog(descriptors) as usize;
+            let directory = server.connections.store_mut();
+            directory.sync_before_receipts(backlog_max, move || wake(&waker)).map_err(StartError::SyncThread)?;
+        }
         server.log_start(config, max_connections);
         Ok(server)
     }

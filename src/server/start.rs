@@ -1,4 +1,4 @@
-//! What happens before the first turn: limits are checked, sockets are bound.
+//! What happens before the first turn: limits are checked, the directory is opened, sockets are bound, rights are given up.
 //!
 //! What can be known to fail is reported before any client connects: a port that is taken, an address that this machine
 //! does not have, more connections than there are descriptors for.
@@ -6,9 +6,12 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
 use crate::net::{Echo, Listener, Sharing};
+use crate::sandbox::{User, UserError};
+use crate::store::Directory;
 
 /// How many times to look for a port number that is free for both TCP and UDP.
 const PAIR_ATTEMPTS: usize = 16;
@@ -44,6 +47,10 @@ pub enum StartError {
     Directory(io::Error),
     /// The event loop cannot be set up.
     EventLoop(io::Error),
+    /// The process cannot become another user.
+    User(UserError),
+    /// A part of the sandbox does not hold, and all are required. In words.
+    Sandbox(String),
     /// A thread that waits for the disk cannot be started.
     SyncThread(io::Error),
 }
@@ -70,6 +77,11 @@ impl fmt::Display for StartError {
             Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
             Self::Directory(error) => error.fmt(f),
             Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
+            Self::User(error) => error.fmt(f),
+            Self::Sandbox(lack) => {
+                write!(f, "--sandbox require: this system cannot confine the server. {lack}")?;
+                f.write_str(". With --sandbox auto it runs with the parts that hold")
+            }
             Self::SyncThread(error) => write!(f, "cannot start the threads that sync files to the disk: {error}"),
         }
     }
@@ -93,6 +105,45 @@ pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<us
         return Err(StartError::Descriptors { asked, needed, limit, inherited, possible });
     }
     Ok(asked)
+}
+
+/// Becomes the user of the configuration, if there is one.
+///
+/// # Errors
+/// [`StartError::User`].
+pub fn change_user(config: &Config) -> Result<(), StartError> {
+    config.user.as_ref().map_or(Ok(()), User::become_it).map_err(StartError::User)
+}
+
+/// Opens the directory of the configuration, and removes what dead servers left in it.
+///
+/// # Errors
+/// [`StartError::Directory`].
+pub fn open_directory(config: &Config) -> Result<Directory, StartError> {
+    let mut directory = Directory::open(&config.directory).map_err(StartError::Directory)?;
+    directory.tend(config.partial_ttl);
+    if let Some(bytes) = config.min_free {
+        directory.keep_free(bytes);
+    }
+    if config.sync == Durability::Full {
+        directory.sync().map_err(StartError::Directory)?;
+    }
+    Ok(directory)
+}
+
+/// Gives up what a server whose sockets and directory are open does not need any more. To be called before any thread is
+/// started.
+///
+/// # Errors
+/// [`StartError::User`], [`StartError::Sandbox`].
+pub fn confine(config: &Config, directory: &Directory) -> Result<(), StartError> {
+    config.user.as_ref().map_or(Ok(()), User::give_up_ports).map_err(StartError::User)?;
+    let confinement = config.sandbox.enter(directory.as_fd()).map_err(StartError::Sandbox)?;
+    log::info!("sandbox: {confinement}");
+    for lack in confinement.lacks() {
+        log::warn!("the sandbox lacks a part. {lack}");
+    }
+    Ok(())
 }
 
 fn echo_sockets(config: &Config) -> u64 {

@@ -80,14 +80,11 @@ impl Directory {
         Ok(Self { handles, method, committer: None, tending: None, path, was_removed, is_there: Cell::new(false) })
     }
 
-    /// From now on nothing counts as published before it would survive a power cut. The result of [`Store::submit`] then
-    /// comes later: `wake` is called, from another thread, when [`Store::settled`] has something new. At most `backlog_max`
-    /// files wait for that at once.
+    /// Returns when the directory, its entry in its parent and what is in it would survive a power cut: it may be new.
     ///
     /// # Errors
-    /// No thread can be started, or the directory cannot be synced.
-    pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
-        // The directory may be new, and so may be its entry in its parent and what is in it.
+    /// It cannot be synced.
+    pub fn sync(&self) -> io::Result<()> {
         self.handles.intake().sync()?;
         fsync(&self.handles.directory)?;
         match openat(&self.handles.directory, "..", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
@@ -96,6 +93,16 @@ impl Directory {
             Err(Errno::ACCESS) => {}
             Err(errno) => return Err(errno.into()),
         }
+        Ok(())
+    }
+
+    /// From now on nothing counts as published before it would survive a power cut, as far as [`Directory::sync`] was called
+    /// before. The result of [`Store::submit`] then comes later: `wake` is called, from another thread, when
+    /// [`Store::settled`] has something new. At most `backlog_max` files wait for that at once.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
         self.committer = Some(Committer::start(self.handles.clone(), backlog_max, wake)?);
         Ok(())
     }
@@ -204,6 +211,13 @@ impl Directory {
     /// How files are stored here. Files that replace others are always made with a name.
     pub fn method(&self) -> Method {
         self.method
+    }
+}
+
+/// The directory itself.
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handles.directory.as_fd()
     }
 }
 

@@ -13,7 +13,7 @@
 //! which the file system looks up anew, and another file is made.
 
 use std::ffi::CStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,6 +24,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, stat
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::boot::boot_id;
 use super::method::{FILE_MODE, Method, make};
 use super::{Checkpoint, Content, Found, Owned, Owners, Patch, Record, StoreError, Target, Terms, blocks};
 use crate::proto::{Algorithm, Hasher, ResumeId};
@@ -35,10 +36,6 @@ pub(super) const KEPT: &CStr = c"kept";
 const RECORD: &str = ".claim";
 /// How long a record is left after its file has gone. Longer than a sync of a directory takes.
 const RECORD_TTL: Duration = Duration::from_secs(600);
-/// The id of this boot of the system (proc_sys_kernel(5)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The length of such an id, in bytes: a UUID in text.
-const BOOT_ID_BYTES: usize = 36;
 
 const NOT_OURS: &str = "something else has the name of a kept partial file";
 
@@ -53,8 +50,6 @@ type Open<'a> = &'a dyn Fn() -> rustix::io::Result<Option<Locked>>;
 pub(super) struct Kept {
     directory: OwnedFd,
     owners: Owners,
-    /// The id of this boot, if the system has one.
-    boot: Option<String>,
 }
 
 /// A kept file that is ours until it is closed.
@@ -79,13 +74,7 @@ struct Locked {
 
 impl Kept {
     pub(super) fn new(directory: OwnedFd) -> Self {
-        let boot = fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned());
-        Self { directory, owners: Owners::default(), boot: boot.filter(|id| id.len() == BOOT_ID_BYTES) }
-    }
-
-    /// The id of this boot, if the system has one.
-    pub(super) fn boot(&self) -> Option<&str> {
-        self.boot.as_deref()
+        Self { directory, owners: Owners::default() }
     }
 
     /// Whether the file that is kept under `id` is ours.
@@ -101,10 +90,10 @@ impl Kept {
         let name = name_of(id);
         let mut file = self.lock_or_make(&name, make)?;
         let record = self.read_record(&name);
-        let mut found = Record::find(&record, target, content_of(&file.file)?, self.boot());
+        let mut found = Record::find(&record, target, content_of(&file.file)?, boot_id());
         if found.record.is_new() && !file.is_new {
             file = self.replace(&name, file, make)?;
-            found = Record::find(&record, target, content_of(&file.file)?, self.boot());
+            found = Record::find(&record, target, content_of(&file.file)?, boot_id());
         }
         self.own(&name, file.file, found)
     }
@@ -118,7 +107,7 @@ impl Kept {
         let Some(Locked { file, .. }) = self.lock(&name, &|| self.open(&name, OFlags::empty()))? else {
             return Ok(None);
         };
-        let read = Record::read(&self.read_record(&name), content_of(&file)?, self.boot());
+        let read = Record::read(&self.read_record(&name), content_of(&file)?, boot_id());
         let Some((terms, found)) = read.filter(|_| id.is_made()) else { return Ok(None) };
         Ok(Some((self.own(&name, file, found)?, terms)))
     }
@@ -362,6 +351,7 @@ fn is_older(changed: i64, ttl: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
     use std::path::{Path, PathBuf};
 

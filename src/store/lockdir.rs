@@ -24,7 +24,6 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Display};
-use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,6 +34,7 @@ use rustix::fs::{UTIME_NOW, UTIME_OMIT, flock, fstat, futimens, mkdirat, openat,
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use super::boot::boot_id;
 use super::kept::KEPT;
 use super::naming::kind_of;
 
@@ -169,11 +169,8 @@ enum Maker {
 impl Host {
     /// This kernel, and the mount that `intake` is on.
     pub(super) fn of(intake: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot = boot.trim();
-        let is_id = !boot.is_empty() && boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         // Without an id only its own directory counts as this host's.
-        let boot = if is_id { boot.to_owned() } else { format!("{:x}", RandomState::new().hash_one(LOCK)) };
+        let boot = boot_id().map_or_else(|| format!("{:x}", RandomState::new().hash_one(LOCK)), str::to_owned);
         Ok(Self { boot, device: fstat(intake)?.st_dev })
     }
 
@@ -357,7 +354,7 @@ fn is_number(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::path::{Path, PathBuf};
     use std::time::SystemTime;

@@ -43,6 +43,7 @@
 //! ```
 
 mod blocks;
+mod boot;
 mod commit;
 mod committer;
 mod directory;

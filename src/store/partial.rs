@@ -21,6 +21,7 @@ use rustix::path::{Arg, DecInt};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::blocks::Blocks;
+use super::boot::boot_id;
 use super::committer::Queue;
 use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
@@ -166,7 +167,7 @@ impl PartialFile {
         };
         if kept.queue.is_none() {
             kept.written = Some(checkpoint.offset);
-            let Some(boot) = entry.intake.kept.boot() else { return Ok(()) };
+            let Some(boot) = boot_id() else { return Ok(()) };
             let patch = kept.record.add(checkpoint, Some(boot));
             return entry.intake.kept.write_record(&kept.name, &patch);
         }

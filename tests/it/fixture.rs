@@ -304,7 +304,7 @@ impl Drop for Server {
 fn serve(wrapper: &[&str], home: &TempDir, args: &[&str]) -> Command {
     let default: &[&str] = if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
     let intake = [env!("CARGO_BIN_EXE_intake"), "serve", "--dir", "inbox"];
-    let words = [wrapper, &intake, default, args].concat();
+    let words = [wrapper, &intake, default, tools::sandbox(args), args].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(home.path()).env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("reactor", 0),
     ("net", 1),
     ("store", 1),
+    ("sandbox", 1),
     ("server", 2),
     ("client", 2),
     ("load", 2),

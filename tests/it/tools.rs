@@ -13,6 +13,13 @@ use tempfile::NamedTempFile;
 
 pub use crate::leave_out::leave_out;
 
+/// The option that makes a server insist on its whole sandbox, if `INTAKE_REQUIRE_SANDBOX` is set and `args` do not choose.
+/// Without the option it takes the parts that the kernel has.
+pub fn sandbox(args: &[&str]) -> &'static [&'static str] {
+    let is_required = env::var_os("INTAKE_REQUIRE_SANDBOX").is_some() && !args.contains(&"--sandbox");
+    if is_required { &["--sandbox", "require"] } else { &[] }
+}
+
 /// The path of an installed program. `None`: the test is left out.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
