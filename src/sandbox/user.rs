@@ -81,7 +81,7 @@ impl FromStr for User {
 
 impl User {
     /// Becomes this user in its own group, without supplementary groups and without privileges, except that to bind ports
-    /// below 1024 ([`give_up_ports`]). A process of this user already has nothing to do. No other thread may run yet.
+    /// below 1024 ([`User::give_up_ports`]). A process of this user already has nothing to do. No other thread may run yet.
     ///
     /// # Errors
     /// [`UserError`]. The process may then have lost a part of its rights.

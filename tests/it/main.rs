@@ -32,6 +32,7 @@ mod overload;
 mod permissions;
 mod properties;
 mod receiver;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 mod send;
 mod simulation;
