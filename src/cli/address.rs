@@ -1,5 +1,5 @@
 //! Addresses on the command line: `HOST:PORT`, where the host is a name or an IP address, and for senders
-//! `http://HOST:PORT/FOLDER/`.
+//! `http://HOST:PORT/FOLDER/` or `https://…`.
 //!
 //! A name may have several addresses. A client tries them in turn. A server listens on all of them that belong to this
 //! machine.
@@ -41,6 +41,13 @@ impl Address {
             return Err(format!("cannot use {self}: {INTERFACE_MISSING}"));
         }
         Ok(without_doubles(addresses))
+    }
+
+    /// The name or the IP address, without the port and the interface.
+    fn host(&self) -> &str {
+        let host = self.0.rsplit_once(':').map_or(self.0.as_str(), |(host, _)| host);
+        let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        ip.split_once('%').map_or(ip, |(ip, _)| ip)
     }
 
     /// The parts of `[fe80::1%eth0]:9000`. The standard library parses only numbers of interfaces.
@@ -125,7 +132,7 @@ impl FromStr for Address {
 
     fn from_str(typed: &str) -> Result<Self, Self::Err> {
         if typed.contains("://") {
-            return Err("write HOST:PORT; only send and load take an http:// address");
+            return Err("write HOST:PORT; only send and load take a URL");
         }
         let (host, port) =
             typed.rsplit_once(':').ok_or("the port is missing: write HOST:PORT, such as 127.0.0.1:9000")?;
@@ -149,15 +156,36 @@ impl fmt::Display for Address {
     }
 }
 
-/// The destination of files: a receiver, or with `http://` a folder at an HTTP server.
+/// The destination of files: a receiver, or with `http://` or `https://` a folder at an HTTP server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     address: Address,
-    site: Option<Site>,
+    site: Option<(Scheme, Site)>,
 }
 
-/// The port of `http://HOST/` (RFC 9110, 4.2.1).
-const HTTP_PORT: u16 = 80;
+/// The scheme of a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL without one (RFC 9110, 4.2).
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
 
 impl Target {
     /// The addresses of the host, as [`Address::resolve`] finds them.
@@ -168,25 +196,42 @@ impl Target {
         self.address.resolve()
     }
 
-    /// Whether it was typed with `http://`.
-    pub fn is_http(&self) -> bool {
+    /// The name or the IP address of the host.
+    pub fn host(&self) -> &str {
+        self.address.host()
+    }
+
+    /// Whether it is a URL.
+    pub fn is_url(&self) -> bool {
         self.site.is_some()
+    }
+
+    /// Whether it is a URL without TLS.
+    pub fn is_plain_http(&self) -> bool {
+        matches!(self.site, Some((Scheme::Http, _)))
+    }
+
+    /// Whether it is a URL with TLS.
+    pub fn is_https(&self) -> bool {
+        matches!(self.site, Some((Scheme::Https, _)))
     }
 
     /// The site for requests in `dialect`, if that is HTTP. A `dialect` of `None` was not given.
     ///
     /// # Errors
     /// A message, if the dialect and the address contradict one another.
-    pub fn site(&self, dialect: Option<Dialect>) -> Result<Option<Site>, String> {
+    pub fn site(&self, dialect: Option<Dialect>, has_tls: bool) -> Result<Option<Site>, String> {
         match (dialect, &self.site) {
-            (Some(dialect), Some(_)) if !dialect.speaks_http() => Err(format!(
-                "an http:// address is sent to in HTTP: leave out --dialect {}, or write HOST:PORT",
+            (Some(dialect), Some((scheme, _))) if !dialect.speaks_http() => Err(format!(
+                "an {}:// address is sent to in HTTP: leave out --dialect {}, or write HOST:PORT",
+                scheme.word(),
                 dialect.word()
             )),
             (Some(dialect), None) if dialect.speaks_http() => {
-                site_at(&self.address.0, "/").map(Some).map_err(|error| error.to_string())
+                let scheme = if has_tls { Scheme::Https } else { Scheme::Http };
+                site_at(&self.address.0, "/", scheme).map(Some).map_err(|error| error.to_string())
             }
-            (_, site) => Ok(site.clone()),
+            (_, site) => Ok(site.as_ref().map(|(_, site)| site.clone())),
         }
     }
 }
@@ -198,41 +243,32 @@ impl FromStr for Target {
         let Some((scheme, rest)) = typed.split_once("://") else {
             return Ok(Self { address: typed.parse()?, site: None });
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => {
-                return Err(
-                    "TLS is not spoken yet: send to http:// through a tunnel (ssh -L), or in a network that you \
-                            trust"
-                        .into(),
-                );
-            }
-            _ => return Err("write HOST:PORT, or http://HOST:PORT/FOLDER/".into()),
-        }
+        let scheme = [Scheme::Http, Scheme::Https].into_iter().find(|known| scheme.eq_ignore_ascii_case(known.word()));
+        let scheme = scheme.ok_or("write HOST:PORT, http://HOST:PORT/FOLDER/ or https://HOST:PORT/FOLDER/")?;
         let (host, folder) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if host.contains('@') {
             return Err(SiteError::Host.to_string());
         }
         let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
-        let address = if has_port { host.parse()? } else { format!("{host}:{HTTP_PORT}").parse()? };
-        let site = site_at(host, if folder.is_empty() { "/" } else { folder }).map_err(|error| error.to_string())?;
-        Ok(Self { address, site: Some(site) })
+        let address = if has_port { host.parse()? } else { format!("{host}:{}", scheme.port()).parse()? };
+        let site = site_at(host, if folder.is_empty() { "/" } else { folder }, scheme);
+        Ok(Self { address, site: Some((scheme, site.map_err(|error| error.to_string())?)) })
     }
 }
 
 /// The site at `host`, which may have a port. The interface of a link-local address is not the server's business.
-fn site_at(host: &str, folder: &str) -> Result<Site, SiteError> {
+fn site_at(host: &str, folder: &str, scheme: Scheme) -> Result<Site, SiteError> {
     let host = match (host.find('%'), host.find(']')) {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &host[..zone], &host[end..]),
         _ => host.to_owned(),
     };
-    Site::new(host.strip_suffix(":80").unwrap_or(&host), folder)
+    Site::new(host.strip_suffix(&format!(":{}", scheme.port())).unwrap_or(&host), folder)
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.site {
-            Some(site) => site.fmt(f),
+            Some((scheme, site)) => write!(f, "{}://{site}", scheme.word()),
             None => self.address.fmt(f),
         }
     }
@@ -244,7 +280,7 @@ mod tests {
 
     fn target(typed: &str) -> Result<(String, String), String> {
         let target = typed.parse::<Target>()?;
-        Ok((target.address.to_string(), target.site.map(|site| site.to_string()).unwrap_or_default()))
+        Ok((target.address.to_string(), if target.is_url() { target.to_string() } else { String::new() }))
     }
 
     #[test]
@@ -259,6 +295,9 @@ mod tests {
             ("http://[::1]:9000/", "[::1]:9000", "http://[::1]:9000/"),
             ("http://[::1]/", "[::1]:80", "http://[::1]/"),
             ("http://[fe80::1%lo]:9000/x/", "[fe80::1%lo]:9000", "http://[fe80::1]:9000/x/"),
+            ("https://host/", "host:443", "https://host/"),
+            ("https://host:443/", "host:443", "https://host/"),
+            ("HTTPS://host:80/a/", "host:80", "https://host:80/a/"),
         ] {
             assert_eq!(target(typed), Ok((address.into(), site.into())), "{typed}");
         }
@@ -267,8 +306,7 @@ mod tests {
     #[test]
     fn an_impossible_destination_is_an_error_with_its_reason() {
         for (typed, words) in [
-            ("https://host/", "TLS"),
-            ("ftp://host/", "http://"),
+            ("ftp://host/", "https://"),
             ("http://", "host is missing"),
             ("http://host:9000/file.txt", "slash"),
             ("http://host:9000/?x=/", "no ?"),
@@ -285,16 +323,27 @@ mod tests {
     #[test]
     fn a_dialect_that_contradicts_the_address_is_refused() {
         let site = |typed: &str, dialect| {
-            let site = typed.parse::<Target>().unwrap().site(dialect)?;
+            let site = typed.parse::<Target>().unwrap().site(dialect, false)?;
             Ok::<_, String>(site.map(|site| site.to_string()))
         };
-        let of_url = Ok(Some("http://host:9000/a/".into()));
+        let of_url = Ok(Some("host:9000/a/".into()));
         for dialect in [None, Some(Dialect::Http), Some(Dialect::HttpExpect)] {
             assert_eq!(site("http://host:9000/a/", dialect), of_url);
         }
-        assert_eq!(site("host:9000", Some(Dialect::Http)), Ok(Some("http://host:9000/".into())));
+        assert_eq!(site("host:9000", Some(Dialect::Http)), Ok(Some("host:9000/".into())));
+        for (has_tls, host) in [(false, "host:443/"), (true, "host/")] {
+            let site = "host:443".parse::<Target>().unwrap().site(Some(Dialect::Http), has_tls);
+            assert_eq!(site.unwrap().unwrap().to_string(), host);
+        }
         assert_eq!((site("host:9000", None), site("host:9000", Some(Dialect::Put))), (Ok(None), Ok(None)));
         assert!(site("http://host:9000/a/", Some(Dialect::Put)).unwrap_err().contains("--dialect put"));
+    }
+
+    #[test]
+    fn the_host_of_an_address_has_no_port_and_no_interface() {
+        for (typed, host) in [("host:9000", "host"), ("[::1]:9000", "::1"), ("https://[fe80::1%lo]/", "fe80::1")] {
+            assert_eq!(typed.parse::<Target>().unwrap().host(), host);
+        }
     }
 
     fn address(typed: &str) -> Address {

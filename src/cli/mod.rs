@@ -3,6 +3,7 @@
 //! Each subcommand has a file of its own, and what they share is in files beside them. Results go to standard output,
 //! everything else to standard error.
 
+mod access;
 mod address;
 #[cfg(feature = "rustls")]
 mod cert;

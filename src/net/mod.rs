@@ -45,17 +45,25 @@ macro_rules! delegate_source {
     };
 }
 
+mod client_stream;
+#[cfg(feature = "rustls")]
+mod client_tls;
 mod descriptors;
 pub mod diag;
 mod echo;
 mod listener;
+#[cfg(not(feature = "rustls"))]
+mod no_client_tls;
 mod pipe;
 mod readiness;
+#[cfg(feature = "rustls")]
+mod secure;
 mod signals;
 mod stream;
 mod timer;
 #[cfg(feature = "rustls")]
 pub mod tls;
+mod trust;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -67,14 +75,20 @@ use rustix::system::uname;
 use socket2::{Domain, Socket, Type};
 
 pub use crate::reactor::Readiness;
+pub use client_stream::ClientStream;
+#[cfg(feature = "rustls")]
+pub use client_tls::ClientTls;
 pub use descriptors::{inherited_descriptors, raise_descriptor_limit};
 pub use echo::{Echo, EchoStats};
 pub use listener::{Accept, Listener};
+#[cfg(not(feature = "rustls"))]
+pub use no_client_tls::ClientTls;
 pub use pipe::Pipe;
 pub use readiness::Flags;
 pub use signals::{Signal, Signals, unblock_signals};
 pub use stream::Stream;
 pub use timer::{Timer, now, time_of_day};
+pub use trust::{ClientCertificate, Fingerprint, TlsError, Trust};
 
 /// How an address may be shared with other sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

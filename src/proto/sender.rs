@@ -318,11 +318,22 @@ impl Sender {
 
     /// Notes that the server's side of the stream has ended.
     pub fn end_of_stream(&mut self) {
+        self.end_at_end_of_stream(true);
+    }
+
+    /// Notes that the stream has ended, but that the server has not announced it, as it must over TLS: it was killed, or
+    /// somebody in between has cut the connection. What was heard counts, the end itself proves nothing.
+    pub fn cut_off(&mut self) {
+        self.end_at_end_of_stream(false);
+    }
+
+    fn end_at_end_of_stream(&mut self, is_proven: bool) {
         self.recognise_classic();
-        self.end_answers(true);
+        self.end_answers(is_proven);
         let after_last_word = self.last_word_heard;
         self.end(|upload| match upload.end_of_stream() {
             Err(_) if after_last_word => Err(Failure::Unserved),
+            Ok(_) if !is_proven => Err(Failure::Unknown),
             outcome => outcome,
         });
     }

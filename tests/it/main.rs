@@ -5,6 +5,8 @@
 
 #[cfg(feature = "rustls")]
 mod cert;
+#[cfg(feature = "rustls")]
+mod certificates;
 mod conversation;
 mod corpus;
 mod crash;
@@ -38,6 +40,8 @@ mod send;
 mod simulation;
 mod stream;
 mod syllabus;
+#[cfg(feature = "rustls")]
+mod tls_client;
 mod tools;
 mod trace;
 mod trust;

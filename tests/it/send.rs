@@ -18,12 +18,12 @@ use crate::fixture::*;
 use crate::tools::{Strace, leave_out};
 
 /// The directory of the files to send.
-struct Sender {
+pub struct Sender {
     directory: TempDir,
 }
 
 impl Sender {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { directory: tempfile::tempdir().expect("a temporary directory can be made") }
     }
 
@@ -31,19 +31,19 @@ impl Sender {
         self.directory.path()
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.path().join(name), bytes).expect("a file can be written");
     }
 
     /// `intake send --to SERVER ARGS`, in the directory of the files.
-    fn command(&self, to: impl ToString, args: &[&str]) -> Command {
+    pub fn command(&self, to: impl ToString, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
         command.args(["send", "--to", &to.to_string()]).args(args).current_dir(self.path()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn run(&self, to: impl ToString, args: &[&str]) -> Output {
+    pub fn run(&self, to: impl ToString, args: &[&str]) -> Output {
         self.command(to, args).output().expect("intake can be started")
     }
 
@@ -57,28 +57,28 @@ impl Sender {
     }
 }
 
-fn stdout(output: &Output) -> Vec<&str> {
+pub fn stdout(output: &Output) -> Vec<&str> {
     std::str::from_utf8(&output.stdout).expect("words are UTF-8").lines().collect()
 }
 
-fn stderr(output: &Output) -> &str {
+pub fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).expect("words are UTF-8")
 }
 
-fn assert_exit(output: &Output, code: i32) {
+pub fn assert_exit(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
 }
 
 /// Stands between a sender and a server, and breaks their connections.
-struct Proxy {
-    address: SocketAddr,
+pub struct Proxy {
+    pub address: SocketAddr,
     /// The bytes that went from the senders to the server.
-    passed: Arc<AtomicU64>,
+    pub passed: Arc<AtomicU64>,
 }
 
 /// When the proxy breaks a connection.
 #[derive(Clone, Copy)]
-enum Cut {
+pub enum Cut {
     /// After the sender has sent this many bytes.
     Sent(u64),
     /// After this many replies. The next one does not reach the sender.
@@ -88,7 +88,7 @@ enum Cut {
 
 impl Proxy {
     /// Cuts each connection as the next of `cuts` says. Later connections are not cut.
-    fn new(to: SocketAddr, cuts: &'static [Cut]) -> Self {
+    pub fn new(to: SocketAddr, cuts: &'static [Cut]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a proxy can listen");
         let address = listener.local_addr().expect("a listener has an address");
         let passed = Arc::new(AtomicU64::new(0));

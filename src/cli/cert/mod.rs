@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
-use intake::net::{host_addresses, host_name, time_of_day};
-use intake::proto::{Algorithm, Digest, Hasher};
+use intake::net::{Fingerprint, host_addresses, host_name, time_of_day};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
@@ -86,7 +85,7 @@ fn fail(words: &str) -> Exit {
 }
 
 /// A pair for `names`, its fingerprint, and its last day.
-fn make(names: Vec<String>, days: u32) -> Result<(Pair, Digest, String), rcgen::Error> {
+fn make(names: Vec<String>, days: u32) -> Result<(Pair, Fingerprint, String), rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let now = UNIX_EPOCH + Duration::from_secs(time_of_day());
     let common_name =
@@ -100,10 +99,8 @@ fn make(names: Vec<String>, days: u32) -> Result<(Pair, Digest, String), rcgen::
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.self_signed(&key)?;
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    hasher.update(certificate.der());
     let pair = Pair { certificate: certificate.pem(), key: key.serialize_pem() };
-    Ok((pair, hasher.finish(), params.not_after.date().to_string()))
+    Ok((pair, Fingerprint::of(certificate.der()), params.not_after.date().to_string()))
 }
 
 /// A certificate can be valid for a host name, an IP address, and all names in a domain (`*.example.org`).

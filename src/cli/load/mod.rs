@@ -17,6 +17,7 @@ use intake::load::tell::{Report, json_of, json_of_verification};
 use self::live::View;
 pub use self::options::Load;
 use self::outcome::fail;
+use crate::cli::access::Connect;
 use crate::cli::exit::Exit;
 use crate::cli::interrupt::stop_on_interrupt;
 use crate::cli::output::complain;
@@ -28,9 +29,10 @@ impl Load {
         if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
             return usage_error::<Self>("load", format_args!("{directory:?} is not a directory"));
         }
-        if let Err(words) = self.check_dialect() {
-            return usage_error::<Self>("load", words);
-        }
+        let connect = match self.connect() {
+            Ok(connect) => connect,
+            Err(words) => return usage_error::<Self>("load", words),
+        };
         if let Some(directory) = &self.verify_only {
             return self.only_verify(&self.workload(), directory);
         }
@@ -39,7 +41,7 @@ impl Load {
                 Ok(plan) => udp::send(&plan, &found, &stop_on_interrupt(), &self),
                 Err(words) => usage_error::<Self>("load", words),
             },
-            Ok(found) => self.send(&found),
+            Ok(found) => self.send(&found, &connect),
             Err(words) => {
                 complain(words);
                 Exit::Unreachable
@@ -48,8 +50,8 @@ impl Load {
     }
 
     /// Puts the first of `targets` that accepts a connection under load.
-    fn send(&self, targets: &[SocketAddr]) -> Exit {
-        let plans: Vec<Plan> = targets.iter().map(|target| self.plan(*target)).collect();
+    fn send(&self, targets: &[SocketAddr], connect: &Connect) -> Exit {
+        let plans: Vec<Plan> = targets.iter().map(|target| self.plan(*target, connect)).collect();
         let verification = self.verify.as_ref().map(|_| Verification::default());
         let nothing = Report { plan: &plans[0], finished: &Finished::default(), verification: verification.as_ref() };
         if let Err(words) = self.check_conditions(&json_of(&nothing)) {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +11,7 @@ use intake::load::tell::Condition;
 use intake::proto::Dialect;
 
 use super::typed::{parse_mix, parse_rate, parse_sizes, parse_some_time};
+use crate::cli::access::{Access, Connect};
 use crate::cli::address::Target;
 use crate::cli::seed::any_seed;
 use crate::cli::units::Span;
@@ -40,7 +40,8 @@ Misbehaviour, each with the default of its parameter:
   dup-name=2%          uses the name of the file before it
 A misbehaving upload that ends as its kind should is not a failure. Latencies are those of the well-behaved clients.")]
 pub struct Load {
-    /// Address of the receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`
+    /// Address of the receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`, or
+    /// https://
     #[arg(value_name = "ADDR|URL", default_value_t)]
     pub address: Target,
     /// Connections open at once, at most
@@ -107,6 +108,8 @@ pub struct Load {
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
@@ -119,15 +122,22 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 impl Load {
-    /// Refuses options that the dialect does not have.
+    /// How to speak to the receiver. Refuses options that the dialect does not have.
     ///
     /// # Errors
     /// A message that says what is wrong.
-    pub fn check_dialect(&self) -> Result<(), String> {
-        if self.udp && self.address.is_http() {
-            return Err("datagrams are sent to HOST:PORT, not to an http:// address".into());
+    pub fn connect(&self) -> Result<Connect, String> {
+        if self.udp && self.address.is_url() {
+            return Err("datagrams are sent to HOST:PORT, not to a URL".into());
         }
-        self.address.site(self.dialect)?;
+        if self.udp && self.access.wants_tls() {
+            return Err("TLS is for files, not for datagrams".into());
+        }
+        self.check_dialect()?;
+        self.access.connect(&self.address, self.dialect)
+    }
+
+    fn check_dialect(&self) -> Result<(), String> {
         if self.dialect().is_framed() {
             return Ok(());
         }
@@ -145,7 +155,7 @@ impl Load {
 
     /// The dialect that was given, or else the default for the address.
     pub fn dialect(&self) -> Dialect {
-        self.dialect.unwrap_or(if self.address.is_http() { Dialect::Http } else { Dialect::Put })
+        self.dialect.unwrap_or(if self.address.is_url() { Dialect::Http } else { Dialect::Put })
     }
 
     /// The seed that was given, or else a random one, which differs at each call.
@@ -163,7 +173,7 @@ impl Load {
     }
 
     /// The plan for a run against `target`.
-    pub fn plan(&self, target: SocketAddr) -> Plan {
+    pub fn plan(&self, target: SocketAddr, connect: &Connect) -> Plan {
         let duration = match (self.files, self.duration) {
             (None, None) => Some(DEFAULT_DURATION),
             (_, duration) => duration.map(|Span(duration)| duration),
@@ -171,7 +181,8 @@ impl Load {
         Plan {
             target,
             dialect: self.dialect(),
-            site: self.address.site(self.dialect).ok().flatten().map(Arc::new),
+            site: connect.site.clone(),
+            tls: connect.tls.clone(),
             clients: self.clients.get(),
             per_connection: self.per_connection.get(),
             pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),
@@ -197,7 +208,8 @@ mod tests {
     }
 
     fn plan(typed: &str) -> Plan {
-        parse(typed).unwrap().plan("192.0.2.1:9".parse().unwrap())
+        let load = parse(typed).unwrap();
+        load.plan("192.0.2.1:9".parse().unwrap(), &load.connect().unwrap())
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use clap::Args;
 use intake::client::send::{Event, Plan, Source, Upload, send};
@@ -24,6 +24,7 @@ use self::list::STDIN;
 use self::manifest::Manifest;
 use self::progress::{Progress, Shown};
 use self::report::Teller;
+use crate::cli::access::{Access, Connect};
 use crate::cli::address::Target;
 use crate::cli::exit::Exit;
 use crate::cli::interrupt::exit_on_interrupt;
@@ -51,7 +52,7 @@ pub struct Send {
     /// A file with the paths to send, one a line, or each ended by NUL (`find -print0`); `-` is standard input
     #[arg(long, value_name = "FILE")]
     files_from: Option<PathBuf>,
-    /// The receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`
+    /// The receiver, or a folder at any HTTP server that takes PUT: `http://HOST:PORT/FOLDER/`, or https://
     #[arg(long, value_name = "HOST:PORT|URL", default_value_t)]
     to: Target,
     /// The dialect to use [default: put, and ask for files of 8 MiB and more, which can be resumed; for http:// http, and
@@ -82,6 +83,8 @@ pub struct Send {
     /// FILE as it was. FILE must not be one of the files to send.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// More connections would be no faster, and the server would have fewer left for others.
@@ -100,9 +103,10 @@ struct Checked {
 impl Send {
     /// Checks every file, then sends those that can be sent.
     pub fn run(mut self) -> Exit {
-        if let Err(words) = self.to.site(self.dialect) {
-            return usage_error::<Self>("send", words);
-        }
+        let connect = match self.access.connect(&self.to, self.dialect) {
+            Ok(connect) => connect,
+            Err(words) => return usage_error::<Self>("send", words),
+        };
         if self.manifest.is_some() && self.dialect.is_some_and(|dialect| !dialect.is_framed()) {
             return usage_error::<Self>(
                 "send",
@@ -127,7 +131,7 @@ impl Send {
             return Exit::Usage;
         }
         exit_on_interrupt();
-        self.send(self.check_all())
+        self.send(connect, self.check_all())
     }
 
     /// Whether `path` leads to a file to send, or to the list of files.
@@ -183,9 +187,8 @@ impl Send {
         Ok((Upload { source, name }, size))
     }
 
-    fn send(&self, Checked { uploads, sizes, rejected }: Checked) -> Exit {
-        let site = self.to.site(self.dialect).expect("the site was checked before");
-        let may_be_classic = site.is_none() && self.dialect.is_none_or(Dialect::is_framed);
+    fn send(&self, connect: Connect, Checked { uploads, sizes, rejected }: Checked) -> Exit {
+        let may_be_classic = connect.site.is_none() && self.dialect.is_none_or(Dialect::is_framed);
         let mut teller = Teller::new(&uploads, self.json, may_be_classic);
         for (file, words) in &rejected {
             teller.reject(file, words);
@@ -209,7 +212,8 @@ impl Send {
         let plan = Plan {
             to,
             dialect: self.dialect,
-            site: site.map(Arc::new),
+            site: connect.site,
+            tls: connect.tls,
             algorithm: self.manifest.as_ref().map_or(default.algorithm, |_| Manifest::ALGORITHM),
             jobs: self.jobs.into(),
             retries: self.retry,

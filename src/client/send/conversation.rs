@@ -5,14 +5,17 @@
 //! never looks like one that has finished: in the classic and line dialects, only a clean end distinguishes a whole file
 //! from half of one.
 //!
+//! Over TLS the end of the stream is announced, in both directions, and an end that the server has not announced proves nothing.
+//!
 //! This module does not know where uploads come from, or whether failed ones are tried again: its [`Work`] does.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{self, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
@@ -20,6 +23,7 @@ use super::content::{CHUNK_BYTES, Content, SourceError};
 use super::error::SendError;
 use super::pending::Pending;
 use super::plan::{Plan, Sent};
+use crate::net::{ClientStream, Stream, TlsError};
 use crate::proto::{Code, Failure, Outcome, Refusal, Request, Sender, Step, Stored};
 
 /// How long each address has to accept the connection. A lost SYN is sent again after 1, 3 and 7 s.
@@ -29,6 +33,8 @@ const IN_FLIGHT_MAX: usize = 128;
 /// How long the rest of a reply may take, or HTTP's `100 Continue`. Servers write a reply in one piece, and say `100` at once
 /// if they say it.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
+/// How a server that speaks TLS answers anything else: a fatal alert (RFC 8446, 5.1).
+const TLS_ALERT: [u8; 2] = [0x15, 3];
 
 /// The source of a conversation's uploads, which also takes their results.
 pub(super) trait Work {
@@ -44,7 +50,7 @@ pub(super) trait Work {
 
 /// One connection and its uploads.
 pub(super) struct Conversation {
-    stream: TcpStream,
+    stream: ClientStream,
     sender: Sender,
     /// How long the server may neither send nor read anything.
     patience: Duration,
@@ -78,11 +84,12 @@ struct Flight {
 }
 
 /// Why a connection can no longer be used, apart from an answer of the server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Trouble {
     /// The server was silent for this long.
     Silence(Duration),
     Network(ErrorKind),
+    Tls(TlsError),
 }
 
 /// Connects to the first address that accepts.
@@ -92,7 +99,7 @@ enum Trouble {
 pub(super) fn connect(to: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut refused = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in to {
-        match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
+        match net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
             Ok(stream) => return configure(stream),
             Err(error) => refused = error,
         }
@@ -100,19 +107,19 @@ pub(super) fn connect(to: &[SocketAddr]) -> io::Result<TcpStream> {
     Err(refused)
 }
 
-fn configure(stream: TcpStream) -> io::Result<TcpStream> {
+fn configure(stream: net::TcpStream) -> io::Result<TcpStream> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     // Each write has everything that there is to send. Holding back its end (Nagle) would only delay the receipt.
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
-    Ok(stream)
+    Ok(TcpStream::from_std(stream))
 }
 
 impl Conversation {
     /// A conversation over a connection of [`connect`].
     pub(super) fn new(stream: TcpStream, plan: &Plan) -> Self {
         Self {
-            stream,
+            stream: ClientStream::new(stream, plan.tls.as_ref()),
             sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
             patience: plan.patience,
             flights: VecDeque::new(),
@@ -152,13 +159,16 @@ impl Conversation {
         }
         match self.sender.step() {
             Step::Over => true,
-            Step::Idle if self.flights.is_empty() && self.out.is_empty() && !heard => {
-                // Fails only for a connection that has ended anyway.
-                let _ = SockRef::from(&self.stream).set_linger(None);
-                true
-            }
+            Step::Idle if self.flights.is_empty() && self.out.is_empty() && !heard => self.leave(),
             _ => false,
         }
+    }
+
+    /// Ends the connection in order, after every outcome is known. Returns whether that is done.
+    fn leave(&mut self) -> bool {
+        let left = self.stream.reset_on_close(false).and_then(|()| self.stream.shutdown_write());
+        // Another error than `WouldBlock` means that the connection has ended anyway.
+        !left.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Reads once, and passes the bytes to the sender. Returns whether there were any.
@@ -171,7 +181,8 @@ impl Conversation {
                 ErrorKind::WouldBlock => return false,
                 ErrorKind::Interrupted => {}
                 ErrorKind::ConnectionReset => self.sender.reset(),
-                kind => self.break_off(Trouble::Network(kind)),
+                ErrorKind::UnexpectedEof => self.sender.cut_off(),
+                _ => self.break_off(trouble(&error)),
             },
         }
         true
@@ -184,6 +195,10 @@ impl Conversation {
     }
 
     fn break_off(&mut self, trouble: Trouble) {
+        if matches!(trouble, Trouble::Tls(TlsError { is_refusal: true, .. })) {
+            // The server is told why, and as no content was sent, a clean end can mislead nobody.
+            let _ = self.stream.reset_on_close(false).and_then(|()| self.stream.flush());
+        }
         self.trouble = Some(trouble);
         self.sender.reset();
     }
@@ -214,16 +229,20 @@ impl Conversation {
             Err(failure) => failure,
         };
         let may_be_stored = failure.may_be_stored();
-        Err(match (failure, self.trouble) {
+        Err(match (failure, &self.trouble) {
+            _ if self.said.starts_with(&TLS_ALERT) => SendError::OnlyTls,
             (Failure::Foreign, _) => SendError::Foreign(first_line(&self.said)),
             (Failure::Refused(refusal @ Refusal { code: Code::TIMEOUT, .. }), _) if self.awaits_source => {
                 SendError::SlowSource(refusal)
             }
             (Failure::Reset | Failure::Unknown, Some(Trouble::Silence(patience))) => {
-                SendError::Silence { patience, may_be_stored }
+                SendError::Silence { patience: *patience, may_be_stored }
             }
             (Failure::Reset | Failure::Unknown, Some(Trouble::Network(kind))) => {
-                SendError::Network { kind, may_be_stored }
+                SendError::Network { kind: *kind, may_be_stored }
+            }
+            (Failure::Reset | Failure::Unknown, Some(Trouble::Tls(error))) => {
+                SendError::Tls { error: error.clone(), may_be_stored: may_be_stored && !error.is_refusal }
             }
             (failure, _) => SendError::Failed(failure),
         })
@@ -301,8 +320,11 @@ impl Conversation {
 
     /// Sends as much as the socket takes. Returns whether it sent anything.
     fn flush(&mut self) -> bool {
+        if self.out.is_empty() && self.sender.step() == Step::HalfClose {
+            return self.half_close();
+        }
         if self.out.is_empty() {
-            return self.sender.step() == Step::HalfClose && self.half_close();
+            return self.stream.owes() && self.flush_stream();
         }
         match self.stream.write(&self.out[self.written..]) {
             Ok(length) => {
@@ -322,10 +344,22 @@ impl Conversation {
         true
     }
 
+    /// Sends what TLS holds. Returns whether all of it is sent.
+    fn flush_stream(&mut self) -> bool {
+        match self.stream.flush() {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => {
+                self.hear_last_words(error.kind());
+                true
+            }
+        }
+    }
+
     fn half_close(&mut self) -> bool {
-        let closed = SockRef::from(&self.stream).set_linger(None).and_then(|()| self.stream.shutdown(Shutdown::Write));
-        match closed {
+        match self.stream.reset_on_close(false).and_then(|()| self.stream.shutdown_write()) {
             Ok(()) => self.sender.half_closed(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => self.hear_last_words(error.kind()),
         }
         true
@@ -335,8 +369,13 @@ impl Conversation {
     /// because the kernel reports a reset only once.
     fn hear_last_words(&mut self, error: ErrorKind) {
         let mut said = [0; 4096];
-        while let Ok(length @ 1..) = self.stream.read(&mut said) {
-            self.take_in(&said[..length]);
+        loop {
+            match self.stream.read(&mut said) {
+                Ok(length @ 1..) => self.take_in(&said[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if TlsError::of(&error).is_some() => return self.break_off(trouble(&error)),
+                _ => break,
+            }
         }
         match error {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.sender.reset(),
@@ -347,8 +386,10 @@ impl Conversation {
     /// Waits until something can be done, or until the server has been silent for too long.
     fn wait(&mut self) {
         let patience = self.patience;
-        let writable = if self.out.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let mut descriptors = vec![PollFd::new(&self.stream, PollFlags::IN | writable)];
+        // During the handshake TLS takes a little content, and then no more, however much the socket would.
+        let is_waiting = !self.out.is_empty() && !self.stream.is_handshaking();
+        let writable = if is_waiting || self.stream.owes() { PollFlags::OUT } else { PollFlags::empty() };
+        let mut descriptors = vec![PollFd::new(self.stream.socket(), PollFlags::IN | writable)];
         let mut timeout = Some(patience.saturating_sub(self.moved.elapsed()));
         self.awaits_source = self.sender.step() == Step::Supply && self.out.is_empty();
         if let (true, Some(content)) = (self.awaits_source, &self.content) {
@@ -369,6 +410,10 @@ impl Conversation {
             self.moved = Instant::now();
         }
     }
+}
+
+fn trouble(error: &io::Error) -> Trouble {
+    TlsError::of(error).map_or(Trouble::Network(error.kind()), |error| Trouble::Tls(error.clone()))
 }
 
 /// The start of the first line, enough for a person to recognise the server.

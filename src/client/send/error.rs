@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::content::SourceError;
+use crate::net::TlsError;
 use crate::proto::{Code, Failure, Refusal};
 
 /// Why an upload failed.
@@ -31,6 +32,13 @@ pub enum SendError {
         /// Whether everything was sent.
         may_be_stored: bool,
     },
+    /// TLS failed.
+    Tls {
+        /// Why.
+        error: TlsError,
+        /// Whether everything was sent, and the server may have understood it.
+        may_be_stored: bool,
+    },
     /// The conversation ended in a failure.
     Failed(Failure),
     /// The name is taken, perhaps by this very file: an earlier attempt, whose outcome is not known, may have stored it.
@@ -40,6 +48,8 @@ pub enum SendError {
     SlowSource(Refusal),
     /// The server does not speak this protocol. The start of its answer.
     Foreign(String),
+    /// The server speaks TLS, and the connection is plain.
+    OnlyTls,
     /// The content cannot be read, or not to its end.
     Source(SourceError),
 }
@@ -62,13 +72,19 @@ pub(super) enum Retry {
 impl SendError {
     /// Whether, as far as is known, there is no server.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Silence { .. })
+        match self {
+            Self::Connect { .. } | Self::Silence { .. } => true,
+            Self::Tls { error, .. } => error.is_refusal,
+            _ => false,
+        }
     }
 
     /// Whether the server may have stored the file all the same.
     pub fn may_be_stored(&self) -> bool {
         match self {
-            Self::Silence { may_be_stored, .. } | Self::Network { may_be_stored, .. } => *may_be_stored,
+            Self::Silence { may_be_stored, .. }
+            | Self::Network { may_be_stored, .. }
+            | Self::Tls { may_be_stored, .. } => *may_be_stored,
             // Another connection has the same upload open, and may finish it.
             Self::Failed(Failure::Refused(Refusal { code: Code::CONFLICT, retry_seconds, .. })) => {
                 retry_seconds.is_some()
@@ -76,13 +92,15 @@ impl SendError {
             Self::Failed(Failure::Refused(refusal)) => is_of_proxy(refusal.code),
             Self::Failed(failure) => failure.may_be_stored(),
             Self::TakenMeanwhile(_) => true,
-            Self::Connect { .. } | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => false,
+            Self::Connect { .. } | Self::SlowSource(_) | Self::Foreign(_) | Self::OnlyTls | Self::Source(_) => false,
         }
     }
 
     /// Whether every other upload would fail like this one.
     pub(super) fn is_hopeless(&self) -> bool {
-        self.is_unreachable() || matches!(self, Self::Foreign(_) | Self::Failed(Failure::OnlyClassic))
+        let is_told = matches!(self, Self::Failed(Failure::Refused(Refusal { code: Code(426), .. })));
+        let is_foreign = matches!(self, Self::Foreign(_) | Self::OnlyTls | Self::Failed(Failure::OnlyClassic));
+        self.is_unreachable() || is_told || is_foreign
     }
 
     /// Whether another attempt can help, and what it costs.
@@ -91,7 +109,8 @@ impl SendError {
             // EINVAL: no connection to this address is possible.
             Self::Connect { kind: ErrorKind::InvalidInput, .. } => Retry::Never,
             Self::Connect { worked_before: true, .. } => Retry::Restart,
-            Self::Connect { .. } | Self::Silence { .. } | Self::Network { .. } => Retry::Counted,
+            Self::Tls { error: TlsError { is_refusal: true, .. }, .. } => Retry::Never,
+            Self::Connect { .. } | Self::Silence { .. } | Self::Network { .. } | Self::Tls { .. } => Retry::Counted,
             Self::Failed(Failure::Unserved) => Retry::Free,
             Self::Failed(Failure::Refused(refusal)) => match refusal.code {
                 _ if refusal.retry_seconds.is_some() => Retry::Busy,
@@ -104,7 +123,9 @@ impl SendError {
             },
             Self::Failed(Failure::OnlyClassic | Failure::Foreign | Failure::WrongReceipt(_)) => Retry::Never,
             Self::Failed(_) => Retry::Counted,
-            Self::TakenMeanwhile(_) | Self::SlowSource(_) | Self::Foreign(_) | Self::Source(_) => Retry::Never,
+            Self::TakenMeanwhile(_) | Self::SlowSource(_) | Self::Foreign(_) | Self::OnlyTls | Self::Source(_) => {
+                Retry::Never
+            }
         }
     }
 
@@ -146,6 +167,8 @@ impl fmt::Display for SendError {
                 write!(f, "the server was silent for {} s; {}", patience.as_secs_f64(), self.fate())
             }
             Self::Network { kind, .. } => write!(f, "the connection failed: {kind}; {}", self.fate()),
+            Self::Tls { error: TlsError { words, is_refusal: true }, .. } => write!(f, "cannot connect: {words}"),
+            Self::Tls { error, .. } => write!(f, "the connection failed: {error}; {}", self.fate()),
             Self::Failed(failure) => failure.fmt(f),
             Self::TakenMeanwhile(refusal) => write!(
                 f,
@@ -160,6 +183,10 @@ impl fmt::Display for SendError {
                 Failure::Refused(refusal.clone())
             ),
             Self::Foreign(said) => write!(f, "{}; it said {said:?}", Failure::Foreign),
+            Self::OnlyTls => f.write_str(
+                "the server speaks TLS, and this connection is plain: the file is not stored; connect with --tls, or by \
+                 https://",
+            ),
             Self::Source(error) => error.fmt(f),
         }
     }

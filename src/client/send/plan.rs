@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::content::Source;
 use super::error::SendError;
+use crate::net::ClientTls;
 use crate::proto::{Algorithm, Dialect, Name, Site, Stored};
 
 /// How to send.
@@ -18,6 +19,8 @@ pub struct Plan {
     pub dialect: Option<Dialect>,
     /// The site that is sent to, if the dialect is HTTP.
     pub site: Option<Arc<Site>>,
+    /// TLS to the server. `None`: the connection is plain.
+    pub tls: Option<ClientTls>,
     /// The digest with which the server checks the content, in put and ask. HTTP sends only SHA-256.
     pub algorithm: Algorithm,
     /// The most connections at once.
@@ -116,6 +119,7 @@ impl Default for Plan {
             to: Vec::new(),
             dialect: None,
             site: None,
+            tls: None,
             algorithm: Algorithm::Crc32c,
             jobs: 2,
             retries: 3,

@@ -31,6 +31,8 @@ pub struct Moments {
     pub intended: Moment,
     /// When the connection was established; `None` for uploads on an open connection.
     pub connected: Option<Moment>,
+    /// When TLS was established; `None` without TLS, and for uploads on an open connection.
+    pub secured: Option<Moment>,
     /// When the server's first reply came.
     pub replied: Option<Moment>,
 }
@@ -53,6 +55,8 @@ pub enum Ending {
 pub enum Trouble {
     /// There was no connection.
     Connect(io::ErrorKind),
+    /// TLS failed, for this reason.
+    Tls(String),
     /// The conversation ended in a failure.
     Upload(Failure),
     /// The server neither read nor answered until the timeout.
@@ -165,6 +169,7 @@ impl fmt::Display for Trouble {
         match self {
             Self::Connect(io::ErrorKind::AddrNotAvailable) => f.write_str("no source port was free on this host"),
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Tls(words) => f.write_str(words),
             Self::Silence => f.write_str("the server was silent"),
             Self::Network(error) => write!(f, "the connection failed: {error}"),
             Self::Interrupted => f.write_str("the run was ended"),

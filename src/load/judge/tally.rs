@@ -38,8 +38,10 @@ pub struct Tally {
     pub reasons: BTreeMap<String, Failed>,
     /// For each kind of misbehaviour, how many uploads had a right ending and how many a wrong one.
     pub misbehaved: BTreeMap<&'static str, (u64, u64)>,
-    /// From the intended start to the connection. Honest clients only, as in the next two.
+    /// From the intended start to the connection. Honest clients only, as in the next three.
     pub connect: Latency,
+    /// From the connection to the end of the handshake of TLS.
+    pub handshake: Latency,
     /// From the intended start to the server's first reply.
     pub first_reply: Latency,
     /// From the intended start to the confirmation.
@@ -120,6 +122,9 @@ impl Tally {
         ] {
             at.map(since).inspect(|took| latency.record(*took));
         }
+        if let (Some(connected), Some(secured)) = (moments.connected, moments.secured) {
+            self.handshake.record(secured.since(connected));
+        }
     }
 }
 
@@ -130,7 +135,7 @@ mod tests {
 
     fn end(tally: &mut Tally, number: u64, conduct: Conduct, ending: Ending) {
         let start = Moment::default();
-        let moments = Moments { intended: start, connected: Some(start), replied: None };
+        let moments = Moments { intended: start, connected: Some(start), secured: None, replied: None };
         let expected = ending.expected(true);
         tally.started += 1;
         let file = File { number, named: number, size: 1, conduct, is_contested: false };

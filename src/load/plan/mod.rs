@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::ClientTls;
 use crate::proto::{Dialect, Site};
 
 pub use conduct::{Allowance, Conduct, Mix, MixError};
@@ -29,6 +30,8 @@ pub struct Plan {
     pub dialect: Dialect,
     /// The site that is sent to, if the dialect is HTTP.
     pub site: Option<Arc<Site>>,
+    /// TLS to the receiver. `None`: connections are plain.
+    pub tls: Option<ClientTls>,
     /// Connections open at once, at most. At least 1.
     pub clients: usize,
     /// Files that each connection carries, at least 1. Just 1 in a dialect that ends a file with the stream.

@@ -341,6 +341,7 @@ mod tests {
                 target,
                 dialect,
                 site: None,
+                tls: None,
                 clients: 10,
                 per_connection: 1,
                 pace,

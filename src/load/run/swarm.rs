@@ -233,7 +233,7 @@ impl<'a> Swarm<'a> {
             }
             Err(error) => {
                 let ending = Ending::Failed(Trouble::Connect(error.kind()));
-                let moments = Moments { intended, connected: None, replied: None };
+                let moments = Moments { intended, connected: None, secured: None, replied: None };
                 self.ended.push(Ended { file, expected: ending.expected(false), ending, is_whole: false, moments });
                 self.count_ended();
             }

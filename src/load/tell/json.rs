@@ -19,6 +19,7 @@ pub fn json_of(report: &Report<'_>) -> Value {
         "schema": SCHEMA,
         "target": plan.target.to_string(),
         "dialect": plan.dialect.word(),
+        "tls": plan.tls.is_some(),
         "seed": plan.workload.seed,
         "clients": plan.clients,
         "per_connection": plan.per_connection,

@@ -28,10 +28,12 @@ impl Report<'_> {
         self.finished.tally.sent_bytes as f64 / self.seconds()
     }
 
-    /// The three latencies, by name.
-    pub fn latencies(&self) -> [(&'static str, &Latency); 3] {
+    /// The latencies by name: three, and with TLS that of its handshake.
+    pub fn latencies(&self) -> Vec<(&'static str, &Latency)> {
         let tally = &self.finished.tally;
-        [("connect", &tally.connect), ("first_reply", &tally.first_reply), ("stored", &tally.stored)]
+        let handshake = self.plan.tls.as_ref().map(|_| ("handshake", &tally.handshake));
+        let others = [("first_reply", &tally.first_reply), ("stored", &tally.stored)];
+        [("connect", &tally.connect)].into_iter().chain(handshake).chain(others).collect()
     }
 
     fn seconds(&self) -> f64 {
@@ -39,10 +41,10 @@ impl Report<'_> {
     }
 
     fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { target, dialect, clients, pace, workload, .. } = self.plan;
+        let Plan { target, dialect, tls, clients, pace, workload, .. } = self.plan;
         let tally = &self.finished.tally;
         write!(f, "{} files to {target} in {:.3} s", tally.started, self.finished.elapsed.as_secs_f64())?;
-        write!(f, ", {}, ", dialect.word())?;
+        write!(f, ", {}{}, ", dialect.word(), if tls.is_some() { " over TLS" } else { "" })?;
         match pace {
             Loop::Closed => write!(f, "closed loop of {clients} clients")?,
             Loop::Open { rate, .. } => write!(f, "open loop, {rate}/s by at most {clients} clients")?,
@@ -163,6 +165,7 @@ mod tests {
             target: "127.0.0.1:9000".parse().unwrap(),
             dialect: Dialect::Line,
             site: None,
+            tls: None,
             clients: 4,
             per_connection: 1,
             pace: Loop::Closed,

@@ -57,6 +57,11 @@ impl<S: Stream> Tls<S> {
     }
 
     /// The stream below.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream below.
     pub fn stream_mut(&mut self) -> &mut S {
         &mut self.stream
     }

@@ -1,9 +1,9 @@
 //! One simulated client: a connection, the client's half of the conversation over it, and the conduct of its uploads.
 //!
 //! ```text
-//! Connecting --> Open --> Leaving (/bye is sent) --> closed
-//!                 |  ^
-//!                 +--+  begin, send, receive: as proto::Sender asks, when the conduct allows
+//! Connecting --> (Securing) --> Open --> Leaving (/bye is sent) --> closed
+//!                                |  ^
+//!                                +--+  begin, send, receive: as proto::Sender asks, when the conduct allows
 //! ```
 //!
 //! Makes as much progress as it can, and tells the swarm in a [`Served`] what to do next. Reads no clock, knows no other
@@ -12,15 +12,15 @@
 mod sending;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
 
 use crate::load::judge::{Ended, Ending, Moments, Trouble};
-use crate::load::plan::{Conduct, File, Plan};
-use crate::net::Stream;
+use crate::load::plan::{Closer, Conduct, File, Plan};
+use crate::net::{ClientStream, Stream, TlsError};
 use crate::proto::{Failure, Sender, Step};
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 
@@ -71,7 +71,7 @@ pub enum State {
 /// One connection and its uploads.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: ClientStream,
     sender: Sender,
     phase: Phase,
     /// Uploads without an outcome, in the order of their requests. The last one may still be sending.
@@ -97,6 +97,8 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Connecting,
+    /// TLS is in its handshake.
+    Securing,
     Open,
     Leaving,
 }
@@ -126,7 +128,7 @@ enum Next {
 
 impl Flight {
     fn new(file: File, intended: Moment) -> Self {
-        let moments = Moments { intended, connected: None, replied: None };
+        let moments = Moments { intended, connected: None, secured: None, replied: None };
         Self { file, moments, header_due: None, content_began: None, sent: 0, is_begun: false }
     }
 
@@ -150,7 +152,7 @@ impl Client {
     /// A client for `file`, which is due at `intended`. Its connection is in the handshake.
     pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
-            stream,
+            stream: ClientStream::new(stream, plan.tls.as_ref()),
             sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
             phase: Phase::Connecting,
             flights: VecDeque::new(),
@@ -171,7 +173,10 @@ impl Client {
         while !budget.is_spent() {
             match self.step(cx, budget) {
                 Next::Again => {}
-                Next::Wait(own_will) => return self.wait(own_will, cx),
+                Next::Wait(own_will) => match self.flush() {
+                    Ok(()) => return self.wait(own_will, cx),
+                    Err(error) => self.fail_send(error),
+                },
                 Next::End(ending) => return Served::End(ending),
             }
         }
@@ -185,14 +190,17 @@ impl Client {
         if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
             // Fails only if the connection was never established.
             let _ = self.stream.reset_on_close(true);
+        } else if plan.closer != Closer::Reset && self.stream.announce_end() {
+            // The server knows the outcome all the same.
+            let _ = self.stream.flush();
         }
         flights.extend(self.held.take());
         flights.into_iter().map(|flight| self.ended(flight, ending.clone(), plan)).collect()
     }
 
-    /// Whether the connection was ever established.
+    /// Whether the connection was ever established, with TLS if that was planned.
     pub fn is_connected(&self) -> bool {
-        self.connected.is_some()
+        self.connected.is_some() && self.phase != Phase::Securing
     }
 
     /// How much content the kernel took, in bytes.
@@ -203,7 +211,7 @@ impl Client {
     /// What the client is doing.
     pub fn state(&self) -> State {
         match self.phase {
-            Phase::Connecting => State::Connecting,
+            Phase::Connecting | Phase::Securing => State::Connecting,
             Phase::Open
                 if self.held.is_some() || self.flights.back().is_some_and(|flight| !flight.has_all_content()) =>
             {
@@ -222,6 +230,7 @@ impl Client {
         }
         match self.send_error {
             Some(error) => Next::End(Ending::Failed(Trouble::Network(error))),
+            None if self.phase == Phase::Securing => self.finish_handshake(cx.now),
             None if self.phase == Phase::Leaving => Next::Wait(None),
             None => self.send_on(cx, budget),
         }
@@ -257,15 +266,15 @@ impl Client {
         if self.readiness == Readiness::default() {
             return Next::Wait(None);
         }
-        if let Err(error) | Ok(Some(error)) = self.stream.take_error() {
+        if let Err(error) | Ok(Some(error)) = self.stream.socket().take_error() {
             return cannot_connect(&error);
         }
-        match self.stream.peer_addr() {
+        match self.stream.socket().peer_addr() {
             Ok(_) => {
                 self.connected = Some(now);
                 self.held.iter_mut().for_each(|flight| flight.moments.connected = Some(now));
                 self.moved = now;
-                self.phase = Phase::Open;
+                self.phase = if self.stream.is_handshaking() { Phase::Securing } else { Phase::Open };
                 Next::Again
             }
             Err(error) if is_still_connecting(&error) => {
@@ -274,6 +283,27 @@ impl Client {
             }
             Err(error) => cannot_connect(&error),
         }
+    }
+
+    fn finish_handshake(&mut self, now: Moment) -> Next {
+        if self.stream.is_handshaking() {
+            return Next::Wait(None);
+        }
+        self.held.iter_mut().for_each(|flight| flight.moments.secured = Some(now));
+        self.phase = Phase::Open;
+        Next::Again
+    }
+
+    /// Sends what TLS holds, as far as the socket takes it.
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        if !self.stream.owes() || !self.readiness.writable {
+            return Ok(());
+        }
+        match self.stream.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readiness.writable = false,
+            flushed => flushed.map_err(|error| error.kind())?,
+        }
+        Ok(())
     }
 
     fn is_listening(&self, now: Moment) -> bool {
@@ -287,10 +317,11 @@ impl Client {
 
     /// Reads once, and hands the bytes to the conversation.
     fn listen(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
-        let said = &mut cx.buffer[..REPLY_BYTES];
-        match self.stream.read(said) {
+        let said = &mut *cx.buffer;
+        match self.stream.receive(said, REPLY_BYTES) {
             // The kernel reports a reset once, and the failed send took that report: this is not a clean end.
             Ok(0) if self.send_error.is_some() => self.sender.reset(),
+            Ok(0) if self.phase == Phase::Securing => return cannot_connect(&ErrorKind::UnexpectedEof.into()),
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) => {
                 self.moved = cx.now;
@@ -301,8 +332,15 @@ impl Client {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => self.readiness.readable = false,
                 ErrorKind::Interrupted => {}
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if self.phase == Phase::Securing => {
+                    return cannot_connect(&error);
+                }
                 ErrorKind::ConnectionReset => self.sender.reset(),
-                kind => return Next::End(Ending::Failed(Trouble::Network(kind))),
+                ErrorKind::UnexpectedEof => self.sender.cut_off(),
+                kind => {
+                    let tls = TlsError::of(&error).map(|error| Trouble::Tls(error.words.clone()));
+                    return Next::End(Ending::Failed(tls.unwrap_or(Trouble::Network(kind))));
+                }
             },
         }
         self.settle(cx);

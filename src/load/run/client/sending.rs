@@ -1,8 +1,6 @@
 //! The sending half of a client: what it sends next, and how its conduct changes that.
 
-use std::io::{self, ErrorKind};
-
-use rustix::net::{SendFlags, send};
+use std::io::ErrorKind;
 
 use super::{Client, Context, Flight, Next, Phase, over};
 use crate::load::judge::{Ending, Trouble};
@@ -29,7 +27,7 @@ impl Client {
             Step::Send(_) => self.send_content(cx, budget),
             Step::Idle => self.advance(cx),
             Step::HalfClose => self.half_close(cx),
-            Step::Listen => self.await_reply(cx),
+            Step::Listen => self.await_reply(cx, budget),
             Step::Over => over(),
             Step::Digest(_) | Step::Supply => unreachable!("sizes are known, and nothing is resumed"),
         }
@@ -95,13 +93,20 @@ impl Client {
     }
 
     fn half_close(&mut self, cx: &Context<'_>) -> Next {
+        let ended = self.stream.shutdown_write();
+        if let Err(error) = &ended
+            && error.kind() == ErrorKind::WouldBlock
+        {
+            self.readiness.writable = false;
+            return Next::Wait(None);
+        }
         self.half_closed = true;
         self.finished = Some(cx.now);
         if !cx.plan.dialect.is_framed() && cx.plan.closer == Closer::Client {
             return Next::End(Ending::Unheard);
         }
         self.sender.half_closed();
-        if let Err(error) = self.stream.shutdown_write() {
+        if let Err(error) = ended {
             self.fail_send(error.kind());
         }
         Next::Again
@@ -168,9 +173,14 @@ impl Client {
         }
     }
 
-    fn await_reply(&mut self, cx: &mut Context<'_>) -> Next {
+    fn await_reply(&mut self, cx: &mut Context<'_>, budget: &mut Budget) -> Next {
         let (conduct, now) = (self.last_conduct(), cx.now);
         match self.finished {
+            // Over TLS nothing can be read and left there.
+            None if conduct == Conduct::NeverRead && cx.plan.tls.is_some() => match self.readiness.readable {
+                true => self.listen(cx, budget),
+                false => Next::Wait(None),
+            },
             None if conduct == Conduct::NeverRead => self.peek(cx),
             Some(_) if conduct == Conduct::NeverRead => self.leave_unheard(now),
             Some(at) if now < at + conduct.deaf_for() => Next::Wait(Some(at + conduct.deaf_for())),
@@ -195,7 +205,7 @@ impl Client {
             Dialect::HttpExpect => said.ends_with(b"\r\n\r\n"),
             _ => said.ends_with(b"\n"),
         };
-        match self.stream.peek(&mut said) {
+        match self.stream.socket().peek(&mut said) {
             Ok(0) => self.sender.end_of_stream(),
             Ok(length) if is_whole(&said[..length]) => self.sender.receive(&said[..length]),
             // An event will report the rest.
@@ -208,12 +218,11 @@ impl Client {
     }
 
     /// Sends some of `bytes`. Returns how many, or what to do instead. `more` tells the kernel that more follows at once,
-    /// so that it does not send a short end as a segment of its own (send(2)): that would cost the server three reads for
+    /// so that it does not send a short end as a segment of its own: that would cost the server three reads for
     /// each small file.
     fn send(&mut self, bytes: &[u8], more: bool, now: Moment) -> Result<usize, Next> {
         let is_steady = matches!(self.last_conduct(), Conduct::Honest | Conduct::DupName);
-        let flags = if more && is_steady { SendFlags::MORE } else { SendFlags::empty() };
-        match send(&self.stream, bytes, flags | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+        match self.stream.send(bytes, more && is_steady) {
             Ok(length) => {
                 self.moved = now;
                 Ok(length)
@@ -233,7 +242,7 @@ impl Client {
     }
 
     /// Stops sending, and reads the replies that have arrived.
-    fn fail_send(&mut self, error: ErrorKind) {
+    pub(super) fn fail_send(&mut self, error: ErrorKind) {
         self.send_error = Some(error);
         self.readiness.readable = true;
     }

@@ -36,7 +36,7 @@ pub enum SiteError {
 }
 
 impl Site {
-    /// `host` as the `Host` field tells it, with the port unless that is 80; `folder` begins and ends with a slash. What
+    /// `host` as the `Host` field tells it, with the port unless that is the scheme's own; `folder` begins and ends with a slash. What
     /// must be percent-encoded in it and is not, is encoded here.
     ///
     /// # Errors
@@ -54,19 +54,19 @@ impl Site {
     }
 }
 
-/// As a URL.
+/// As a URL, without its scheme: the site does not know whether TLS is below.
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.host, self.folder)
+        write!(f, "{}{}", self.host, self.folder)
     }
 }
 
 impl fmt::Display for SiteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Host => "the host of an http:// address is a name or an IP address, and no user is named before it",
+            Self::Host => "the host of a URL is a name or an IP address, and no user is named before it",
             Self::Slash => "end the folder with a slash, such as http://HOST:PORT/folder/; --name sets the name in it",
-            Self::Folder => "an http:// address has no ?, no #, and no % without two hexadecimal digits behind it",
+            Self::Folder => "a URL has no ?, no #, and no % without two hexadecimal digits behind it",
         })
     }
 }
@@ -209,7 +209,7 @@ mod tests {
         ] {
             assert_eq!(Site::new(host, folder), Err(error), "{host} {folder}");
         }
-        assert_eq!(Site::new("[::1]:80", "/a\r\nb/").unwrap().to_string(), "http://[::1]:80/a%0D%0Ab/");
+        assert_eq!(Site::new("[::1]:80", "/a\r\nb/").unwrap().to_string(), "[::1]:80/a%0D%0Ab/");
     }
 
     #[test]
