@@ -20,15 +20,17 @@
 //!   ------------------------------------------------------------------------------------
 //!   drives       server   client   load     the turn; the sender; the load tester and ping
 //!   ------------------------------------------------------------------------------------
-//!   the system   net      store             sockets; files
+//!   the system   net      store    access   sandbox   sockets; files; who may write; what the process gives up
 //!   ------------------------------------------------------------------------------------
-//!   the ground   proto    reactor           the wire as values; the parts of a turn
+//!   the ground   proto    reactor  units    the wire as values; the parts of a turn; sizes and durations
 //! ```
 //!
 //! | room | content | must not know |
 //! |---|---|---|
 //! | [`proto`] | both halves of the conversation: bytes in, events and bytes out | sockets, files, clocks |
-//! | [`reactor`] | moments, slots, ready queue, deadlines, the table of these, budget | sockets, files, clocks |
+//! | [`reactor`] | moments, slots, ready queue, deadlines, the table of these, budget; counts by source | sockets, files, clocks |
+//! | [`units`] | sizes and durations, as people type them | everything else |
+//! | [`access`] | who may write, and how much | sockets, files, clocks, the conversation's state |
 //! | [`net`] | listener, stream, echo, signals, readiness | the conversation |
 //! | [`sandbox`] | another user, Landlock, seccomp | who uses which file, and what for |
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
@@ -101,6 +103,7 @@
 //!    `work`, what the disk does for a connection.
 //! 5. An upload of your own: `intake serve --trace`, with `docs/one-upload.md` beside it.
 
+pub mod access;
 #[allow(clippy::disallowed_methods, reason = "it may block: only its own user waits for it")]
 pub mod client;
 #[allow(clippy::disallowed_methods, reason = "it measures time, and asks its own sockets for the error of a connect")]
@@ -111,6 +114,7 @@ pub mod reactor;
 pub mod sandbox;
 pub mod server;
 pub mod store;
+pub mod units;
 
 #[cfg(test)]
 #[path = "../tests/it/leave_out.rs"]

@@ -17,12 +17,13 @@ mod ping;
 mod seed;
 mod send;
 mod serve;
-mod units;
+mod token;
 mod usage;
 mod words;
 
 use clap::{Parser, Subcommand};
 use intake::net::unblock_signals;
+use intake::units;
 
 use exit::Exit;
 use output::complain;
@@ -42,6 +43,7 @@ enum Command {
     Ping(ping::Ping),
     Load(load::Load),
     Doctor(doctor::Doctor),
+    Token(token::Token),
     #[cfg(feature = "rustls")]
     Cert(cert::Cert),
 }
@@ -58,6 +60,7 @@ pub fn run() -> Exit {
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Token(token) => token.run(),
         #[cfg(feature = "rustls")]
         Command::Cert(cert) => cert.run(),
     }

@@ -1,9 +1,10 @@
 //! `intake serve`: turns the options into the [`Config`] of a server, and runs it.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::Args;
+use intake::access::{Network, Networks, Policy, Quota};
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::sandbox::{Mode, Sandbox, User};
 use intake::server::config::{Config, Durability, Limits, Udp};
@@ -89,6 +90,28 @@ pub struct Serve {
     #[arg(value_name = "TIME", default_value_t = Span(Config::default().partial_ttl))]
     partial_ttl: Span,
 
+    /// File with the tokens of which a client has to show one
+    ///
+    /// A line is NAME SHA256-HEX, and then max-file-size=SIZE, per-day=SIZE or uploads-per-day=N. `intake token NAME`
+    /// makes a token and its line.
+    #[arg(long, help_heading = ACCESS, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Take tokens also on connections from elsewhere that are not encrypted
+    #[arg(long, help_heading = ACCESS, hide_short_help = true, requires = "token_file")]
+    plain_tokens: bool,
+    /// Network that clients may come from; can be given several times [default: all]
+    #[arg(long, help_heading = ACCESS, value_name = "CIDR")]
+    allow: Vec<Network>,
+    /// Connections of one source at once: of an IPv4 address, or of a /64 of IPv6
+    #[arg(long, help_heading = ACCESS, value_name = "N")]
+    per_source: Option<NonZeroU32>,
+    /// Bytes of files that one source may store in a day
+    #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "SIZE")]
+    per_source_day: Option<Size>,
+    /// Files that one source may store in a day
+    #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "N")]
+    per_source_uploads: Option<NonZeroU32>,
+
     /// Connections at once; further ones wait in the kernel [default: half of the descriptor limit]
     #[arg(long, help_heading = LIMITS, value_name = "N")]
     max_connections: Option<NonZeroUsize>,
@@ -157,6 +180,7 @@ pub struct Serve {
 
 const LISTENING: &str = "Listening";
 const FILES: &str = "Files";
+const ACCESS: &str = "Who may write";
 const LIMITS: &str = "Limits";
 const PROCESS: &str = "Process";
 const OUTPUT: &str = "Output";
@@ -276,12 +300,22 @@ impl Serve {
                 web: Web { hosts: self.http_host, origins: self.allow_origin, page: (!self.no_page).then(page) },
                 ..Rules::default()
             },
+            policy: Policy {
+                allow: Networks::new(self.allow),
+                per_source: self.per_source.map(NonZeroU32::get),
+                source_quota: Quota {
+                    bytes: self.per_source_day.map(|Size(bytes)| bytes),
+                    uploads: self.per_source_uploads.map(NonZeroU32::get),
+                },
+                plain_tokens: self.plain_tokens,
+            },
+            token_file: self.token_file.clone(),
             limits,
             max_connections: self.max_connections.map(NonZeroUsize::get),
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
             user: self.user,
-            sandbox: Sandbox { mode: self.sandbox, ..Sandbox::default() },
+            sandbox: Sandbox { mode: self.sandbox, reread: self.token_file.into_iter().collect() },
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
     }
@@ -321,6 +355,8 @@ mod tests {
             min_free,
             partial_ttl,
             rules,
+            policy,
+            token_file,
             limits,
             max_connections,
             shutdown_timeout,
@@ -333,9 +369,15 @@ mod tests {
              --max-file-size 8M --header-timeout 9s --idle-timeout 10m --min-rate 11k --linger-timeout 12s \
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
-             --allow-origin https://app.example:19 --user 20 --sandbox require",
+             --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
+             --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require",
         );
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
+        assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
+        assert_eq!((policy.per_source, policy.source_quota.uploads), (Some(20), Some(22)));
+        assert_eq!(policy.source_quota.bytes, Some(21 << 10));
+        let allows = |ip: &str| policy.allow.allows(ip.parse().unwrap());
+        assert_eq!(["192.0.2.9", "::1", "127.0.0.1"].map(allows), [true, true, false]);
         let Web { hosts, origins, page } = rules.web;
         assert_eq!((hosts, origins), (vec!["drop.example".into(), "b".into()], vec!["https://app.example:19".into()]));
         assert!(page.is_none());

@@ -52,6 +52,11 @@ pub trait Stream: Read + Write {
         false
     }
 
+    /// Whether nobody can read along, so that a client may show a token. On a plain socket anybody on the way can.
+    fn is_secure(&self) -> bool {
+        false
+    }
+
     /// Whether the peer itself has announced the end that a read has found. The FIN of a plain socket proves nothing: the
     /// kernel of a killed program sends one, too.
     fn end_is_proven(&self) -> bool {

@@ -30,6 +30,8 @@ pub struct Creation {
     pub is_announced: bool,
     /// The first piece is also the last one.
     pub is_last: bool,
+    /// The name of the token that was shown, to which the upload belongs.
+    pub owner: Option<Box<str>>,
 }
 
 /// A further piece of an upload.
@@ -78,6 +80,19 @@ impl ById {
             Self::Create(_) => None,
             Self::Ask(id) | Self::Remove(id) => Some(id),
             Self::Append(append) => Some(&append.id),
+        }
+    }
+
+    /// The same for an upload of the client whose token has the name `owner`.
+    pub fn owned_by(self, owner: &str) -> Self {
+        match self {
+            Self::Create(creation) => Self::Create(Box::new(Creation { owner: Some(owner.into()), ..*creation })),
+            Self::Ask(id) => Self::Ask(id.owned_by(owner)),
+            Self::Append(append) => {
+                let id = append.id.clone().owned_by(owner);
+                Self::Append(Box::new(Append { id, ..*append }))
+            }
+            Self::Remove(id) => Self::Remove(id.owned_by(owner)),
         }
     }
 

@@ -82,6 +82,7 @@
 
 mod body;
 mod by_id;
+mod credential;
 mod dialect;
 mod digest;
 mod digest_field;
@@ -97,6 +98,7 @@ mod step;
 mod web;
 
 pub use by_id::{Append, ById, Creation, Denial, Problem, Standing};
+pub use credential::Credential;
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};

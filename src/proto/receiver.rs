@@ -84,6 +84,8 @@ pub struct Receiver {
 enum Phase {
     /// The head of a request is coming in.
     Head(HeadBuffer),
+    /// A request waits to be judged. With what is quoted of it.
+    Judging(Box<(Head, Vec<u8>)>),
     /// A request waits for its answer. Its content is to come.
     Opening(Body),
     Content(Body),
@@ -158,7 +160,7 @@ impl Receiver {
             Phase::Head(buffer) => {
                 Step::Read(Reading { awaits: self.awaits_of(buffer), max_bytes: Self::LOOK_BYTES, content_bytes: 0 })
             }
-            Phase::Opening(_) | Phase::Answering => Step::Answer,
+            Phase::Judging(_) | Phase::Opening(_) | Phase::Answering => Step::Answer,
             Phase::Form(_) if self.owes_too_much() => Step::Settle,
             Phase::Content(body) | Phase::Form(body) => Step::Read(Reading {
                 awaits: if self.voice.may_wait_for_ok { Awaits::FirstContent } else { Awaits::Content },
@@ -203,7 +205,7 @@ impl Receiver {
                     let line = buffer.take_line(after);
                     self.begin(head, line, rules)
                 }
-                Phase::Opening(_) | Phase::Answering => return None,
+                Phase::Judging(_) | Phase::Opening(_) | Phase::Answering => return None,
                 Phase::Form(_) if !may_begin => return None,
                 Phase::Form(body) => match body.receive(input)? {
                     Piece::File(name) => {
@@ -262,7 +264,7 @@ impl Receiver {
     pub fn end_of_stream(&mut self, rules: &Rules) -> Option<Event<'static>> {
         let after = self.after();
         let event = match &mut self.phase {
-            Phase::Opening(_) | Phase::Answering => return None,
+            Phase::Judging(_) | Phase::Opening(_) | Phase::Answering => return None,
             Phase::Head(buffer) if buffer.is_empty() => None,
             Phase::Head(buffer) => {
                 let (words, voice) = (buffer.cut_off(after), buffer.speaks(after).into());
@@ -417,6 +419,10 @@ impl Receiver {
             Phase::Answering => self.no_piece(refusal, rules),
             Phase::Opening(body) if continues => self.skip(body, refusal.clone(), rules),
             Phase::Content(body) if continues => self.discard(body, refusal.clone()),
+            Phase::Judging(judged) => {
+                self.voice = judged.0.into_voice();
+                self.last_word(refusal, peer, rules);
+            }
             Phase::Opening(_) | Phase::Content(_) | Phase::Form(_) => self.last_word(refusal, peer, rules),
             Phase::Head(buffer) => {
                 self.voice = buffer.speaks(self.after()).into();
@@ -550,14 +556,60 @@ impl Receiver {
     }
 
     /// A head is whole, or can no longer become one. `line` is what is quoted of it.
-    fn begin(&mut self, head: Head, line: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
+    fn begin(&mut self, mut head: Head, line: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
+        if rules.is_draining && !matches!(head, Head::Bye) {
+            return Some(self.not_a_request(Refusal::shutting_down(), head.into_voice(), line, rules));
+        }
+        match head.voice_of_write() {
+            Some(voice) if rules.needs_token => {
+                let credential = voice.take_credential();
+                self.phase = Phase::Judging(Box::new((head, line)));
+                Some(Event::Judge(credential))
+            }
+            _ => self.follow(head, line, rules),
+        }
+    }
+
+    /// Answers [`Event::Judge`]: the client may write. Returns what it asks for.
+    pub fn admit(&mut self, rules: &Rules) -> Option<Event<'static>> {
+        let (head, line) = self.take_judged()?;
+        self.follow(head, line, rules)
+    }
+
+    /// Answers [`Event::Judge`]: the client may not write. This is the last word.
+    pub fn turn_away(&mut self, refusal: &Refusal, rules: &Rules) -> Option<Name> {
+        let (head, _) = self.take_judged()?;
+        let name = head.name().cloned();
+        self.count(head.into_voice());
+        self.last_word(refusal, Peer::Sending, rules);
+        name
+    }
+
+    /// The dialect of the request that waits to be judged.
+    pub fn dialect(&mut self) -> Dialect {
+        match &mut self.phase {
+            Phase::Judging(judged) => judged.0.voice_of_write().map_or(self.voice.dialect, |voice| voice.dialect),
+            _ => self.voice.dialect,
+        }
+    }
+
+    fn take_judged(&mut self) -> Option<(Head, Vec<u8>)> {
+        match mem::take(&mut self.phase) {
+            Phase::Judging(judged) => Some(*judged),
+            phase => {
+                debug_assert!(false, "{phase:?} is no request that waits to be judged");
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// The client may ask for what `head` says.
+    fn follow(&mut self, head: Head, line: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
         match head {
             Head::Bye => {
                 self.phase = Phase::Over(Farewell::Linger);
                 None
-            }
-            head if rules.is_draining => {
-                Some(self.not_a_request(Refusal::shutting_down(), head.into_voice(), line, rules))
             }
             Head::Upload(request, voice) => Some(self.request(request, voice, rules)),
             Head::ById { what, size, checksum, voice } => Some(self.by_id(what, size, checksum, voice, rules)),

@@ -20,6 +20,8 @@ pub struct Code(pub u16);
 impl Code {
     /// The grammar is broken, or content was cut short.
     pub const BAD_REQUEST: Self = Self(400);
+    /// The client has shown no token, or one that the server does not know.
+    pub const UNAUTHORIZED: Self = Self(401);
     /// The name is not allowed, or the server's policy forbids the upload.
     pub const FORBIDDEN: Self = Self(403);
     /// There is no such upload.
@@ -34,6 +36,10 @@ impl Code {
     pub const TOO_LARGE: Self = Self(413);
     /// The content does not have the promised digest.
     pub const MISMATCH: Self = Self(422);
+    /// As above, of a piece of a resumable upload (tus).
+    pub const CHECKSUM: Self = Self(460);
+    /// The client has too many connections, has shown too many wrong tokens, or has sent enough for today.
+    pub const TOO_MANY: Self = Self(429);
     /// The disk failed.
     pub const DISK: Self = Self(500);
     /// The server is shutting down.
@@ -48,7 +54,7 @@ impl Code {
 
     /// Whether the upload may be resumed after it: neither its content nor the disk is known to be bad.
     pub fn keeps_partial(self) -> bool {
-        [Self::BAD_REQUEST, Self::TIMEOUT, Self::CONFLICT, Self::SHUTTING_DOWN].contains(&self)
+        [Self::BAD_REQUEST, Self::TIMEOUT, Self::CONFLICT, Self::TOO_MANY, Self::SHUTTING_DOWN].contains(&self)
     }
 }
 
@@ -67,6 +73,13 @@ impl Refusal {
     /// A refusal without a time to try again.
     pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
         Self { code, retry_seconds: None, words: words.into() }
+    }
+
+    /// Its line, LF included.
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        Reply::No(self.clone()).spell_line(&mut line);
+        line
     }
 
     /// The refusal of a server that is shutting down.

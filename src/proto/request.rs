@@ -37,6 +37,17 @@ pub struct Request {
 /// assert_eq!(ResumeId::parse_made(&made.as_str()[1..]), Some(made.clone()));
 /// assert_eq!(ResumeId::parse(made.as_str()), None);
 /// ```
+/// Where clients show tokens, an upload belongs to its token. Under another token the same id is another one.
+///
+/// ```
+/// use intake::proto::ResumeId;
+///
+/// let id = ResumeId::parse("x").unwrap();
+/// let of_alice = id.clone().owned_by("alice");
+/// assert_ne!(of_alice, id);
+/// assert_ne!(of_alice, id.owned_by("bob"));
+/// assert_eq!(of_alice.told(), "x");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeId(Box<str>);
 
@@ -63,7 +74,17 @@ impl ResumeId {
         self.0.starts_with('/')
     }
 
+    /// The same id, of a client whose token has the name `owner`. An id never holds an `@`.
+    pub fn owned_by(self, owner: &str) -> Self {
+        Self(format!("{}@{owner}", self.told()).into())
+    }
+
     /// A client's id as the wire spells it; a server's with its `/`, as it ends the path of a URL.
+    pub fn told(&self) -> &str {
+        self.0.split('@').next().unwrap_or_default()
+    }
+
+    /// As [`ResumeId::told`], and with its owner: different for different ids.
     pub fn as_str(&self) -> &str {
         &self.0
     }

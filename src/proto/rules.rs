@@ -13,6 +13,8 @@ pub struct Rules {
     pub on_exists: OnExists,
     /// Accept only uploads whose end differs from a broken connection.
     pub require_size: bool,
+    /// Each request that would write is judged before anything else is done about it ([`super::Event::Judge`]).
+    pub needs_token: bool,
     /// The largest file, in bytes.
     pub max_file_size: Option<u64>,
     /// How long an upload is kept that nobody resumes, in seconds. 0: clients are not told.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{ById, Hasher, Refusal, Request, Whole};
+use super::{ById, Credential, Hasher, Refusal, Request, Whole};
 
 /// What the driver of a [`super::Receiver`] does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub enum Farewell {
 /// What the input means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
+    /// Before anything else about a request: may this client write, which has shown this token or none? Answer with
+    /// [`super::Receiver::admit`] or [`super::Receiver::turn_away`]. Comes only if [`super::Rules::needs_token`].
+    Judge(Option<Credential>),
     /// The client asks for an upload. Make a place to write, then [`super::Receiver::accept`] or [`super::Receiver::refuse`].
     Request(Request),
     /// Something is asked about a resumable upload of HTTP. Answer with [`super::Receiver::accept_piece`] if it has content,

@@ -1,4 +1,5 @@
-//! The parts of an event loop's turn: slots, a ready queue, moments and deadlines, a table of them, and a budget.
+//! The parts of an event loop's turn: slots, a ready queue, moments and deadlines, a table of them, and a budget. And a table of
+//! fixed size for what is counted of each source.
 //!
 //! ```text
 //!   event ---> Slots: whose is it? a stale event finds nothing
@@ -23,6 +24,7 @@ mod moment;
 mod readiness;
 mod ready;
 mod slots;
+mod sources;
 mod table;
 
 pub use budget::Budget;
@@ -31,4 +33,5 @@ pub use moment::Moment;
 pub use readiness::Readiness;
 pub use ready::ReadyQueue;
 pub use slots::{Id, Slots};
+pub use sources::{Source, Sources};
 pub use table::{Guest, Table};

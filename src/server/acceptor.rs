@@ -1,4 +1,4 @@
-//! Accepts new connections, as long as there is room for them.
+//! Accepts new connections, as long as there is room for them, and turns away clients that may not connect.
 //!
 //! The kernel reports a listener's readiness once, so it is remembered here until `accept` says `WouldBlock`. A client that
 //! cannot be accepted yet, at the connection limit or for lack of descriptors, waits in the kernel's backlog. No new edge
@@ -13,7 +13,8 @@
 //!                          +- paused
 //! ```
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -21,11 +22,17 @@ use mio::{Interest, Registry, Token};
 
 use super::Connections;
 use crate::net::{Accept, Listener};
+use crate::proto::Refusal;
 use crate::reactor::Moment;
 use crate::store::Store;
 
 /// Accepted in one turn and from one listener, so that many new connections at once do not delay the others.
 const ACCEPTS_PER_TURN: usize = 128;
+/// How many clients are turned away in the time of one accept: they cost a few system calls, and those behind them should not
+/// wait for them.
+const TURNED_AWAY_PER_ACCEPT: usize = 4;
+/// How much of what a client has sent is discarded before it is turned away, in bytes: more than the first packets hold.
+const DISCARDED_BYTES: usize = 64 << 10;
 /// How long nothing is accepted after the system ran out of descriptors or memory, unless a connection ends earlier.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,14 +85,13 @@ impl Acceptor {
         self.pause.as_ref().filter(|_| self.somebody_waits()).map(|pause| pause.until)
     }
 
-    /// Accepts a bounded number of connections.
+    /// Accepts a bounded number of connections, and turns away a bounded number.
     pub fn accept<D: Store>(&mut self, connections: &mut Connections<TcpStream, D>, registry: &Registry, now: Moment) {
         for index in 0..self.doors.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                if !self.doors[index].ready || !self.is_ready(connections.len(), now) {
-                    break;
-                }
-                self.accept_one(index, connections, registry, now);
+            let mut left = ACCEPTS_PER_TURN * TURNED_AWAY_PER_ACCEPT;
+            while left > 0 && self.doors[index].ready && self.is_ready(connections.len(), now) {
+                let is_turned_away = self.accept_one(index, connections, registry, now);
+                left = left.saturating_sub(if is_turned_away { 1 } else { TURNED_AWAY_PER_ACCEPT });
             }
         }
     }
@@ -95,16 +101,21 @@ impl Acceptor {
         self.doors.clear();
     }
 
+    /// Returns whether a client was turned away.
     fn accept_one<D: Store>(
         &mut self,
         index: usize,
         connections: &mut Connections<TcpStream, D>,
         registry: &Registry,
         now: Moment,
-    ) {
+    ) -> bool {
         let door = &mut self.doors[index];
         match door.listener.accept() {
             Accept::Connection(mut stream, peer) => {
+                if let Err(refusal) = connections.screen(peer, now) {
+                    turn_away(stream, &refusal);
+                    return true;
+                }
                 let admitted = connections.admit(peer, now, |id| {
                     let token = Token(id.to_bits() as usize);
                     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -119,6 +130,7 @@ impl Acceptor {
             Accept::PeerGone(error) => log::debug!("a client went before it was accepted: {error}"),
             Accept::Exhausted(error) => self.pause(&error, connections.len(), now),
         }
+        false
     }
 
     fn pause(&mut self, error: &io::Error, held: usize, now: Moment) {
@@ -134,5 +146,15 @@ impl Acceptor {
 
     fn is_paused(&self, held: usize, now: Moment) -> bool {
         self.pause.as_ref().is_some_and(|pause| now < pause.until && held >= pause.held)
+    }
+}
+
+/// Says the refusal as a line, whatever the client speaks, since nothing of it was read; and closes. A linger would keep a
+/// descriptor for each client that is not wanted. So if more comes after the close, the line may be lost to the reset that
+/// answers it. What has come already is discarded, so that it does not cause one.
+fn turn_away(mut stream: TcpStream, refusal: &Refusal) {
+    let said = stream.write(&refusal.to_line());
+    if said.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+        let _ = stream.read(&mut [0; DISCARDED_BYTES]);
     }
 }

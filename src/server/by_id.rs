@@ -107,8 +107,10 @@ impl<P: Partial> Session<P> {
     }
 
     fn create<S: Store<Partial = P>>(creation: &Creation, on_exists: OnExists, store: &S) -> Result<Self, StoreError> {
-        let &Creation { ref request, ref note, is_announced, is_last } = creation;
-        let (id, on_exists) = (store.make_id()?, request.on_exists.unwrap_or(on_exists));
+        let &Creation { ref request, ref note, is_announced, is_last, ref owner } = creation;
+        let id = store.make_id()?;
+        let id = owner.as_ref().map_or(id.clone(), |owner| id.owned_by(owner));
+        let on_exists = request.on_exists.unwrap_or(on_exists);
         let partial = store.begin(&Target {
             name: &request.name,
             on_exists,
@@ -163,6 +165,11 @@ impl<P: Partial> Session<P> {
     /// The id of the upload.
     pub fn id(&self) -> &ResumeId {
         &self.id
+    }
+
+    /// Whether its content stays when a request is cut off: the client can continue it.
+    pub fn keeps_content(&self) -> bool {
+        self.is_known && !self.is_broken
     }
 
     /// Its name.
@@ -300,7 +307,7 @@ impl<P: Partial> Session<P> {
     /// The request is over before its time. The upload is kept if the client can continue it.
     pub fn give_up(self) -> Name {
         let name = self.partial.name().clone();
-        if self.is_known && !self.is_broken {
+        if self.keeps_content() {
             self.partial.keep();
         }
         name

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::page::page;
+use crate::access::Policy;
 use crate::proto::{Rules, Web};
 use crate::sandbox::{Sandbox, User};
 
@@ -61,6 +62,10 @@ pub struct Config {
     pub partial_ttl: Duration,
     /// Which requests are accepted.
     pub rules: Rules,
+    /// Who may write, and how much.
+    pub policy: Policy,
+    /// The file with the tokens of which a client has to show one. `None`: no token is needed.
+    pub token_file: Option<PathBuf>,
     /// How much of the server each connection may use.
     pub limits: Limits,
     /// The most connections at once; `None` is what the descriptor limit allows.
@@ -168,6 +173,8 @@ impl Default for Config {
                 web: Web { page: Some(page()), ..Web::default() },
                 ..Rules::default()
             },
+            policy: Policy::default(),
+            token_file: None,
             limits: Limits::default(),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(30),

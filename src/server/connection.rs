@@ -27,6 +27,7 @@
 
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Limits;
@@ -36,10 +37,11 @@ use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
 use super::work::{Answer, Ask, RequestState, Status, Work};
+use crate::access::{Caller, Charge, Token};
 use crate::net::Stream;
 use crate::proto::{
-    Awaits, Code, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step,
-    Ticket, Whole,
+    Awaits, ById, Code, Credential, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Request,
+    Rules, ServerStep as Step, Ticket, Whole,
 };
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Done, Partial, Store, StoreError};
@@ -86,6 +88,12 @@ struct Rare {
     input: Box<[u8]>,
     /// Why the connection will be closed, as soon as that is known.
     ending: Option<CloseReason>,
+    /// The token that the client has shown with its last request.
+    token: Option<Arc<Token>>,
+    /// What the upload in progress was charged for.
+    charge: Option<Box<Charge>>,
+    /// What uploads were charged for that have failed.
+    failed: Vec<Charge>,
 }
 
 impl<S: Stream, D: Store> Guest for Connection<S, D> {
@@ -203,7 +211,13 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Call it before the drop: keeps the upload in progress, to be resumed.
     pub fn keep_upload(&mut self) {
+        self.fail_charge(false);
         self.work.give_up(true);
+    }
+
+    /// What uploads were charged for that have failed since the last call.
+    pub fn failed_charges(&mut self) -> Vec<Charge> {
+        self.rare.as_mut().map_or_else(Vec::new, |rare| std::mem::take(&mut rare.failed))
     }
 
     /// When to [`Connection::expire`] it, if nothing happens before. Any other call may change it.
@@ -425,10 +439,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn act(&mut self, event: Event, cx: &mut Context<D>) {
         cx.story.scene(|| Scene::Heard(&event));
         match event {
-            Event::Request(request) => self.ask(Ask::Upload(request), cx),
-            Event::ById(what) => self.ask(Ask::ById(what), cx),
+            Event::Judge(shown) => self.judge(shown, cx),
+            Event::Request(request) => self.begin_upload(request, cx),
+            Event::ById(what) => self.begin_by_id(what, cx),
             Event::EndOfPiece => {
                 let answer = self.work.end_piece(self.receiver.ticket(), &mut cx.disk);
+                if matches!(answer, Answer::Later) {
+                    // The piece stays, whatever happens to the upload.
+                    self.take_charge();
+                }
                 self.tell(answer, cx);
             }
             Event::Content(bytes) => self.append(bytes.len(), &bytes, cx, |partial| partial.append(&bytes)),
@@ -447,6 +466,101 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::Discarded(_) => {}
             Event::Answered(what) => cx.story.tell(&Fact::Answered { what }),
         }
+    }
+
+    /// A request would write: asks whether its client may.
+    fn judge(&mut self, shown: Option<Credential>, cx: &mut Context<D>) {
+        let caller = Caller {
+            address: cx.story.whom.peer().ip(),
+            is_secure: self.stream.is_secure(),
+            can_show: self.receiver.dialect().is_framed(),
+        };
+        match cx.access.judge(&caller, shown.as_ref(), cx.clock.now) {
+            Ok(token) => {
+                if let Some(token) = &token {
+                    cx.story.name(token.who());
+                }
+                self.rare.get_or_insert_default().token = token;
+                let event = self.receiver.admit(cx.rules);
+                self.act_on(event, cx);
+            }
+            Err(refusal) => {
+                let name = self.receiver.turn_away(&refusal, cx.rules);
+                self.refused(refusal, name, &mut cx.story);
+            }
+        }
+    }
+
+    /// Charges an upload, and begins it. It belongs to the token that was shown.
+    fn begin_upload(&mut self, mut request: Request, cx: &mut Context<D>) {
+        let (token, address) = (self.token(), cx.story.whom.peer().ip());
+        match cx.access.begin(token.as_ref(), address, request.size, cx.clock.now) {
+            Ok(charge) => self.charge(charge),
+            Err(refusal) => {
+                self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
+                return self.refused(refusal, Some(request.name), &mut cx.story);
+            }
+        }
+        if let Some(token) = token {
+            request.resume = request.resume.map(|id| id.owned_by(token.who().as_str()));
+        }
+        self.ask(Ask::Upload(request), cx);
+    }
+
+    /// As [`Connection::begin_upload`], for a resumable upload of HTTP.
+    fn begin_by_id(&mut self, what: ById, cx: &mut Context<D>) {
+        let (token, address) = (self.token(), cx.story.whom.peer().ip());
+        let charge = match &what {
+            ById::Create(creation) => {
+                cx.access.begin_pieces(token.as_ref(), address, creation.request.size, cx.clock.now)
+            }
+            ById::Append(_) => Ok(cx.access.begin_piece(token.as_ref(), address)),
+            ById::Ask(_) | ById::Remove(_) => Ok(None),
+        };
+        match charge {
+            Ok(charge) => self.charge(charge),
+            Err(refusal) => return self.refuse(refusal, Peer::Sending, cx.rules, &mut cx.story),
+        }
+        let what = match token {
+            Some(token) => what.owned_by(token.who().as_str()),
+            None => what,
+        };
+        self.ask(Ask::ById(what), cx);
+    }
+
+    fn token(&self) -> Option<Arc<Token>> {
+        self.rare.as_ref()?.token.clone()
+    }
+
+    fn charge(&mut self, charge: Option<Box<Charge>>) {
+        if charge.is_some() {
+            self.rare.get_or_insert_default().charge = charge;
+        }
+    }
+
+    fn take_charge(&mut self) -> Option<Box<Charge>> {
+        self.rare.as_mut()?.charge.take()
+    }
+
+    /// The upload in progress has failed, or was not needed: what it was charged for is given back. Not so what came of a
+    /// resumable upload of HTTP and stays, unless it `is_damaged`.
+    fn fail_charge(&mut self, is_damaged: bool) {
+        let stays = self.work.keeps_content() && !is_damaged;
+        if let Some(charge) = self.take_charge()
+            && !stays
+        {
+            self.give_back(*charge);
+        }
+    }
+
+    fn give_back(&mut self, charge: Charge) {
+        self.rare.get_or_insert_default().failed.push(charge);
+    }
+
+    /// Charges `count` bytes of content, if its size was not known before.
+    fn charge_content(&mut self, count: usize, cx: &mut Context<D>) -> Result<(), Refusal> {
+        let charge = self.rare.as_mut().and_then(|rare| rare.charge.as_mut()).filter(|charge| charge.grows());
+        charge.map_or(Ok(()), |charge| cx.access.grow(charge, count as u64, cx.clock.now))
     }
 
     fn ask(&mut self, request: Ask, cx: &mut Context<D>) {
@@ -470,6 +584,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         append: impl FnOnce(&mut D::Partial) -> Result<(), StoreError>,
     ) {
         cx.story.tell(&Fact::Received { bytes: count });
+        if let Err(refusal) = self.charge_content(count, cx) {
+            return self.refuse(refusal, Peer::Sending, cx.rules, &mut cx.story);
+        }
         if let Err(error) = self.work.append(seen, self.receiver.hasher(), append) {
             self.refuse(self.refusal_for(&error), Peer::Sending, cx.rules, &mut cx.story);
         }
@@ -495,10 +612,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// What to log of a whole file. The name is added later.
-    fn filed(&self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
+    fn filed(&mut self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
+        let charge = self.take_charge();
         let (peer, who) = (story.whom.peer(), story.whom.who().cloned());
         let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.stream.end_is_proven());
-        move |asked| Filed { peer, who, whole, asked, is_alone, is_proven }
+        move |asked| Filed { peer, who, whole, charge, asked, is_alone, is_proven }
     }
 
     /// Does the next piece of work with the disk.
@@ -528,6 +646,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 }
             }
             Answer::Refuse(name, error) => {
+                self.fail_charge(false);
                 let refusal = self.refusal_for(&error);
                 self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
                 self.refused(refusal, name, &mut cx.story);
@@ -535,6 +654,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Answer::Piece { id, offset, max_bytes } => {
                 if offset > 0 {
                     cx.story.tell(&Fact::Resumed);
+                }
+                if let Some(charge) = self.rare.as_mut().and_then(|rare| rare.charge.as_mut()) {
+                    charge.continue_at(offset);
                 }
                 self.receiver.accept_piece(id, offset, max_bytes);
                 self.pace = Pace::begin(cx.clock.now);
@@ -565,6 +687,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     fn omit_content(&mut self, asked: Name, story: &Story) -> Option<Filed> {
         let whole = self.receiver.needs_no_content()?;
+        self.fail_charge(false);
         Some(self.filed(whole, story)(asked))
     }
 
@@ -581,7 +704,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.pace = Pace::begin(cx.clock.now);
     }
 
-    fn tell_outcome(&mut self, filed: Filed, result: Result<Name, StoreError>, rules: &Rules, story: &mut Story) {
+    fn tell_outcome(&mut self, mut filed: Filed, result: Result<Name, StoreError>, rules: &Rules, story: &mut Story) {
+        if let (Some(charge), Err(_)) = (filed.charge.take(), &result) {
+            self.give_back(*charge);
+        }
         let outcome = result.as_ref().map_err(|error| refusal_for(error, filed.whole.code_if_taken));
         if !self.receiver.settle(filed.whole.ticket, outcome.as_ref().copied(), rules) {
             // The conversation was abandoned.
@@ -616,7 +742,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn refused(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
         let is_over = self.receiver.is_over();
         // An upload that follows a refused file in a conversation that is over is not continued either.
-        let given_up = if name.is_none() || is_over { self.work.give_up(refusal.code.keeps_partial()) } else { None };
+        let gives_up = name.is_none() || is_over;
+        if gives_up {
+            self.fail_charge([Code::MISMATCH, Code::CHECKSUM].contains(&refusal.code));
+        }
+        let given_up = if gives_up { self.work.give_up(refusal.code.keeps_partial()) } else { None };
         let name = name.or(given_up);
         if is_over && self.rare.as_ref().is_none_or(|rare| rare.ending.is_none()) {
             self.end(CloseReason::Refused(refusal, name));
@@ -636,7 +766,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             CloseReason::Silent if self.receiver.has_been_asked() => CloseReason::Finished,
             otherwise => otherwise,
         };
-        Verdict::Close(self.rare.take().and_then(|rare| rare.ending).unwrap_or(otherwise))
+        Verdict::Close(self.rare.as_mut().and_then(|rare| rare.ending.take()).unwrap_or(otherwise))
     }
 
     /// A peer that resets the connection before it sent anything is a probe, not a loss.

@@ -14,8 +14,9 @@ use super::story::trace::Tracer;
 use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use super::visit::{Context, Verdict};
 use super::work::Disk;
+use crate::access::{Access, Tokens};
 use crate::net::{Pipe, Stream};
-use crate::proto::{Name, Rules};
+use crate::proto::{Name, Refusal, Rules};
 use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
 use crate::store::{Done, Store, StoreError};
 
@@ -36,6 +37,7 @@ type Act<S, D> = fn(&mut Connection<S, D>, &mut Context<'_, D>, &mut Budget) -> 
 /// The connection table and what it takes to serve it.
 pub struct Connections<S, D: Store> {
     store: D,
+    access: Access,
     rules: Rules,
     limits: Limits,
     table: Table<Seat<S, D>>,
@@ -70,6 +72,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     pub fn new(store: D, config: &Config) -> Self {
         Self {
             store,
+            access: Access::new(config.policy.clone()),
             rules: Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() },
             limits: config.limits.clone(),
             table: Table::default(),
@@ -92,6 +95,22 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.scene(id, scene);
     }
 
+    /// Clients need one of these tokens from now on. What their connections have begun they may finish.
+    pub fn replace_tokens(&mut self, tokens: Tokens) {
+        self.access.replace_tokens(tokens);
+        self.rules.needs_token = true;
+    }
+
+    /// Whether a client at `peer` may connect. If so, [`Connections::admit`] follows.
+    ///
+    /// # Errors
+    /// The reason why it is turned away.
+    pub fn screen(&mut self, peer: SocketAddr, now: Moment) -> Result<(), Refusal> {
+        self.access.enter(peer.ip()).inspect_err(|refusal| {
+            self.ears.hear(&Whom::new(peer, now), &Fact::TurnedAway { refusal });
+        })
+    }
+
     /// Takes on a new connection; `register` makes the poll report it under the [`Id`] that it is given.
     ///
     /// # Errors
@@ -103,7 +122,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
         let id = self.table.next_id();
-        let stream = register(id)?;
+        let stream = register(id).inspect_err(|_| self.access.leave(peer.ip()))?;
         let whom = Whom::new(peer, now);
         self.ears.accepted(id, || stream.local_addr().ok(), &whom);
         self.table.admit(Seat { connection: Connection::new(stream, now), whom });
@@ -128,9 +147,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
             if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
                 let mut story = Story { id, whom, ears: &mut self.ears };
                 connection.settle(ticket, filed, settled.done, &self.rules, &mut story);
+                give_back(connection, &mut self.access);
                 self.table.queue(id);
             } else if let (Some(filed), Done::Stored(result)) = (filed, settled.done) {
-                self.settle_orphan(&filed, &result);
+                self.settle_orphan(filed, &result);
             }
         }
         self.stop_awaiting();
@@ -150,13 +170,16 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// Reports the outcome of a file whose connection has ended.
-    fn settle_orphan(&mut self, filed: &Filed, result: &Result<Name, StoreError>) {
+    fn settle_orphan(&mut self, filed: Filed, result: &Result<Name, StoreError>) {
         let fact = match result {
-            Ok(stored) => Fact::StoredForNobody { filed, stored },
-            Err(error) => Fact::LostForNobody { filed, error },
+            Ok(stored) => Fact::StoredForNobody { filed: &filed, stored },
+            Err(error) => Fact::LostForNobody { filed: &filed, error },
         };
         let whom = Whom::new(filed.peer, Moment::default()).with_name(filed.who.clone());
         self.ears.hear(&whom, &fact);
+        if let (Some(charge), Err(_)) = (filed.charge, result) {
+            self.access.give_back(*charge);
+        }
     }
 
     /// Serves the connections that are ready now, once each, within the turn's budget. Those that have waited for room come
@@ -277,6 +300,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 on_exists: self.rules.on_exists,
                 ttl_seconds: self.rules.upload_ttl_seconds,
             },
+            access: &mut self.access,
             rules: &self.rules,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
@@ -286,6 +310,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             story: Story { id, whom, ears: &mut self.ears },
         };
         let verdict = act(connection, &mut cx, &mut budget);
+        give_back(connection, cx.access);
         match verdict {
             Verdict::Wait | Verdict::Room => {
                 let deadline = connection.deadline(&self.limits).unwrap_or(Moment::NEVER);
@@ -334,10 +359,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
         connection.keep_upload();
+        give_back(&mut connection, &mut self.access);
+        self.access.leave(whom.peer().ip());
         self.ears.closing(id);
         drop(connection);
         self.ears.closed(id, reason);
     }
+}
+
+/// What uploads were charged that have failed counts no more.
+fn give_back<S: Stream, D: Store>(connection: &mut Connection<S, D>, access: &mut Access) {
+    connection.failed_charges().into_iter().for_each(|charge| access.give_back(charge));
 }
 
 /// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.

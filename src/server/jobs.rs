@@ -100,6 +100,7 @@ mod tests {
         let filed = Filed {
             peer: ([127, 0, 0, 1], 9).into(),
             who: None,
+            charge: None,
             whole,
             asked: name.clone(),
             is_alone: false,

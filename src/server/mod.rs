@@ -176,6 +176,7 @@ impl Server {
         let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
         let max_connections = start::max_connections(config, descriptors, inherited)?;
+        let tokens = config.token_file.as_deref().map(start::read_tokens).transpose().map_err(StartError::TokenFile)?;
         start::change_user(config)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
@@ -183,6 +184,9 @@ impl Server {
         let (listeners, echo) = start::bind(config)?;
         let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);
         let mut server = server.map_err(StartError::EventLoop)?;
+        if let Some(tokens) = tokens {
+            server.connections.replace_tokens(tokens);
+        }
         start::confine(config, server.connections.store())?;
         if config.sync == Durability::Full {
             let backlog_max = config::sync_backlog(descriptors) as usize;

@@ -6,6 +6,7 @@ use super::config::Limits;
 use super::pace::Clock;
 use super::story::{CloseReason, Story};
 use super::work::Disk;
+use crate::access::Access;
 use crate::net::Pipe;
 use crate::proto::Rules;
 
@@ -13,6 +14,8 @@ use crate::proto::Rules;
 pub struct Context<'a, D> {
     /// Where files go.
     pub disk: Disk<'a, D>,
+    /// Who may write, and how much.
+    pub access: &'a mut Access,
     /// The rules of every conversation.
     pub rules: &'a Rules,
     /// How long to wait for the client, and for how much.

@@ -601,6 +601,11 @@ impl<D: Store> Work<D> {
         }
     }
 
+    /// Whether the content that came stays when the request is cut off, as it does of a resumable upload of HTTP.
+    pub fn keeps_content(&self) -> bool {
+        matches!(self, Self::ById(session) if session.keeps_content())
+    }
+
     /// The name of the upload in progress.
     pub fn name(&self) -> Option<&Name> {
         match self {

@@ -5,13 +5,15 @@
 //! the last word.
 
 use intake::proto::{
-    Algorithm, Append, Awaits, ById, Code, Denial, Dialect, Event, Farewell, Hasher, Held, Name, Peer, Promise,
-    Receipt, Receiver, Refusal, Request, ResumeId, Rules, ServerStep, Standing, Ticket, Whole,
+    Algorithm, Append, Awaits, ById, Code, Credential, Denial, Dialect, Event, Farewell, Hasher, Held, Name, Peer,
+    Promise, Receipt, Receiver, Refusal, Request, ResumeId, Rules, ServerStep, Standing, Ticket, Whole,
 };
 
 /// Everything that an observer can tell of a conversation.
 #[derive(Debug, Default, PartialEq)]
 pub struct Transcript {
+    /// What each request has shown, if the server judges them.
+    pub shown: Vec<Option<Credential>>,
     pub requests: Vec<(Dialect, String)>,
     /// The content of all uploads, one after the other.
     pub content: Vec<u8>,
@@ -141,6 +143,12 @@ impl Server {
         }
         let transcript = &mut self.transcript;
         match event {
+            Event::Judge(shown) => {
+                transcript.shown.push(shown);
+                if let Some(event) = self.receiver.admit(&self.rules) {
+                    return self.act(event);
+                }
+            }
             Event::Request(request) => self.answer(request),
             Event::ById(what) => {
                 transcript.answered.push(what.what());

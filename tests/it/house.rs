@@ -12,6 +12,8 @@ use source::{File, Tree};
 const ROOMS: &[(&str, u8)] = &[
     ("proto", 0),
     ("reactor", 0),
+    ("units", 0),
+    ("access", 1),
     ("net", 1),
     ("store", 1),
     ("sandbox", 1),

@@ -20,6 +20,7 @@ mod voice;
 
 use std::mem;
 
+use super::credential::mask_tokens;
 use super::{Code, Digest, Refusal, Reply, Request, Rules, Standing};
 pub(super) use grammar::Head;
 use grammar::{Grammar, Shape};
@@ -158,13 +159,14 @@ impl HeadBuffer {
         self.grammar(after).cut_off
     }
 
-    /// Its first line, as far as it has come, for the log. The lines behind it may be long, or secret.
+    /// Its first line, as far as it has come, for the log, without tokens. The lines behind it may be long, or secret.
     pub(super) fn take_line(&mut self, after: Option<Dialect>) -> Vec<u8> {
         let has_lines = matches!(self.grammar(after).shape, Shape::Lines { .. });
         let mut line = mem::take(&mut self.0);
         if has_lines {
             line.truncate(memchr::memchr(b'\r', &line).unwrap_or(line.len()));
         }
+        mask_tokens(&mut line);
         line
     }
 

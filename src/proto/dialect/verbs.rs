@@ -9,9 +9,12 @@ use std::num::NonZeroU64;
 
 use super::grammar::{Grammar, Head, Shape};
 use super::manners::Dialect;
+use super::voice::Voice;
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
-use crate::proto::{Algorithm, Code, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId, Rules};
+use crate::proto::{
+    Algorithm, Code, Credential, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId, Rules,
+};
 
 /// A base name cannot begin with `/`, so that one byte tells a request from a name.
 pub(super) const GRAMMAR: Grammar = Grammar {
@@ -58,7 +61,7 @@ fn parse(line: &[u8], names: NamePolicy) -> Result<Head, &'static str> {
         attributes.set(word)?;
         rest = after;
     }
-    let Attributes { size, digest, on_exists, resume, mtime } = attributes;
+    let Attributes { size, digest, on_exists, resume, mtime, token } = attributes;
     let size = size.ok_or("size=BYTES is missing (size=- for chunks)")?;
     if on_exists == Some(OnExists::Same) && digest.is_none() {
         return Err("on-exists=same needs crc32c or sha256, to tell what is the same");
@@ -68,11 +71,12 @@ fn parse(line: &[u8], names: NamePolicy) -> Result<Head, &'static str> {
         return Err("resume needs /ask, a size, and crc32c or sha256 (hex or trailer)");
     }
     let mtime = mtime.and_then(NonZeroU64::new);
+    let voice = Voice::from(dialect).show(token);
     Ok(match Name::parse(rest.strip_prefix(b"./").unwrap_or(rest), names) {
-        Ok(name) => Head::Upload(Request { dialect, name, size, digest, on_exists, resume, mtime }, dialect.into()),
+        Ok(name) => Head::Upload(Request { dialect, name, size, digest, on_exists, resume, mtime }, voice),
         Err(error) => {
             let refusal = Refusal::new(Code::FORBIDDEN, error.to_string());
-            Head::BadName { voice: dialect.into(), size, digest, refusal }
+            Head::BadName { voice, size, digest, refusal }
         }
     })
 }
@@ -90,7 +94,7 @@ pub(super) fn spell_request(dialect: Dialect, request: &Request, out: &mut Vec<u
         attribute("on-exists", on_exists.as_str());
     }
     if let Some(resume) = &request.resume {
-        attribute("resume", resume.as_str());
+        attribute("resume", resume.told());
     }
     if let Some(mtime) = request.mtime {
         attribute("mtime", &mtime.to_string());
@@ -115,6 +119,7 @@ struct Attributes {
     on_exists: Option<OnExists>,
     resume: Option<ResumeId>,
     mtime: Option<u64>,
+    token: Option<Credential>,
 }
 
 impl Attributes {
@@ -131,7 +136,8 @@ impl Attributes {
             }
             "resume" => set(&mut self.resume, ResumeId::parse(value), "resume is 1 to 64 of A-Za-z0-9._-, once"),
             "mtime" => set(&mut self.mtime, parse_number(value), "mtime is seconds since the epoch, once"),
-            _ => Err("the keys are size, crc32c, sha256, on-exists, resume and mtime; ./ before a name with ="),
+            "token" => set(&mut self.token, Some(Credential::of(value.as_bytes())), "token is there once"),
+            _ => Err("the keys are size, crc32c, sha256, on-exists, resume, mtime and token; ./ before a name with ="),
         }
     }
 }

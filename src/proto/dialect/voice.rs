@@ -6,7 +6,7 @@
 use super::http::asked::{Asked, Resumable};
 use super::http::status::CHECKSUM;
 use super::manners::{Dialect, Manners};
-use crate::proto::{Code, Problem, Refusal, ResumeId};
+use crate::proto::{Code, Credential, Problem, Refusal, ResumeId};
 
 /// How the reply to one request is spelled.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(in crate::proto) struct Voice {
 struct Rest {
     asked: Asked,
     refused: Option<Refusal>,
+    credential: Option<Credential>,
 }
 
 impl From<Dialect> for Voice {
@@ -32,8 +33,22 @@ impl From<Dialect> for Voice {
 
 impl Voice {
     /// For a request in HTTP.
-    pub(super) fn http(dialect: Dialect, asked: Asked) -> Self {
-        Self { rest: Some(Box::new(Rest { asked, refused: None })), ..dialect.into() }
+    pub(super) fn http(dialect: Dialect, mut asked: Asked) -> Self {
+        let credential = asked.credential.take();
+        Self { rest: Some(Box::new(Rest { asked, refused: None, credential })), ..dialect.into() }
+    }
+
+    /// The client has shown this token.
+    pub(super) fn show(mut self, credential: Option<Credential>) -> Self {
+        if credential.is_some() {
+            self.rest.get_or_insert_default().credential = credential;
+        }
+        self
+    }
+
+    /// Takes out the token that the client has shown.
+    pub(in crate::proto) fn take_credential(&mut self) -> Option<Credential> {
+        self.rest.as_mut()?.credential.take()
     }
 
     /// The upload is refused. Its content is discarded, and then the refusal is sent.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::ending::{CloseReason, Filed};
-use super::who::{Peer, Who};
+use super::peer::Peer;
+use crate::access::Who;
 use crate::proto::{Name, Refusal};
 use crate::reactor::Moment;
 use crate::store::StoreError;
@@ -14,6 +15,11 @@ use crate::store::StoreError;
 pub enum Fact<'a> {
     /// It was accepted.
     Accepted,
+    /// It was closed at once, before anything of it was read.
+    TurnedAway {
+        /// The reason.
+        refusal: &'a Refusal,
+    },
     /// The client has proven its name.
     Named {
         /// The name.

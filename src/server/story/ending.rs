@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::who::Who;
+use crate::access::{Charge, Who};
 use crate::proto::{Name, Refusal, Whole};
 
 /// How a connection ended.
@@ -65,6 +65,8 @@ pub struct Filed {
     pub who: Option<Who>,
     /// Its size and digest.
     pub whole: Whole,
+    /// What it was charged for, to be given back if it is not stored.
+    pub charge: Option<Box<Charge>>,
     /// The name that the client asked for.
     pub asked: Name,
     /// The connection carries no other file: one log line serves for both.

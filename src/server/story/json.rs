@@ -52,6 +52,7 @@ fn heard(event: &Event) -> Value {
         Event::Request(Request { dialect, name, size, .. }) => {
             json!({ "scene": "request", "dialect": dialect.word(), "name": name.as_str(), "size": size })
         }
+        Event::Judge(shown) => json!({ "scene": "judge", "has_token": shown.is_some() }),
         Event::Content(bytes) => json!({ "scene": "content", "bytes": bytes.len() }),
         Event::ById(what) => json!({ "scene": "by_id", "what": what.what() }),
         Event::EndOfPiece => json!({ "scene": "end_of_piece" }),

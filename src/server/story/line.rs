@@ -22,6 +22,9 @@ impl Ear for Line {
             Fact::Stored { filed, stored } if !filed.is_alone => {
                 log::info!(target: TARGET, "{whom}: {}", filed.line(stored))
             }
+            Fact::TurnedAway { refusal } => {
+                log::debug!(target: TARGET, "{whom}: turned away, {}", refused(refusal, None))
+            }
             Fact::Refused { refusal, name: Some(name) } => {
                 log::info!(target: TARGET, "{whom}: {}", refused(refusal, Some(name)))
             }

@@ -16,10 +16,10 @@ mod ear;
 mod ending;
 mod json;
 mod line;
+mod peer;
 mod scene;
 mod stats;
 pub mod trace;
-mod who;
 mod words;
 
 use std::net::SocketAddr;
@@ -30,7 +30,8 @@ use line::Line;
 pub use scene::Scene;
 pub use stats::Stats;
 use trace::Tracer;
-pub use who::Who;
+
+pub use crate::access::Who;
 
 use crate::proto::Awaits;
 use crate::reactor::Id;

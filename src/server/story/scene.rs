@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::ending::CloseReason;
-use super::who::Who;
+use crate::access::Who;
 use crate::net::Flags;
 use crate::net::diag::Tcp;
 use crate::proto::{Awaits, Event, Farewell, Name};

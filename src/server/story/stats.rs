@@ -33,6 +33,7 @@ impl Ear for Stats {
             Fact::Resumed => self.resumed += 1,
             Fact::Received { bytes } => self.content_bytes += *bytes as u64,
             Fact::Stored { .. } | Fact::StoredForNobody { .. } => self.stored += 1,
+            Fact::TurnedAway { refusal } => self.refuse(refusal.code),
             Fact::Refused { refusal, .. } | Fact::NotARequest { refusal, .. } => self.refuse(refusal.code),
             Fact::Named { .. } | Fact::LostForNobody { .. } | Fact::Answered { .. } => {}
             Fact::Closed { reason, .. } => self.close(reason),

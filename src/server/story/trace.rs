@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::net::Flags;
     use crate::net::diag::Tcp;
-    use crate::proto::{Code, Dialect, Event, Name, NamePolicy, Refusal, Request, Ticket, Whole};
+    use crate::proto::{Code, Credential, Dialect, Event, Name, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
     use crate::server::pace::Lapse;
     use crate::server::story::Who;
@@ -258,6 +258,8 @@ mod tests {
             Event::Request(request),
             Event::Content(b"content".into()),
             Event::End(whole),
+            Event::Judge(None),
+            Event::Judge(Some(Credential::of(b"secret"))),
             Event::Failed(refusal()),
             Event::NotARequest(refusal(), (*b"/no").into()),
             Event::Discarded(3),

@@ -59,6 +59,8 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "request, {}: {name:?}", dialect.word())?;
             size.map_or(Ok(()), |size| write!(f, ", {size} bytes"))
         }
+        Event::Judge(Some(_)) => write!(f, "a request, and a token"),
+        Event::Judge(None) => write!(f, "a request, and no token"),
         Event::Content(bytes) => write!(f, "{} bytes of content", bytes.len()),
         Event::ById(what) => write!(f, "asked to {}", what.what()),
         Event::EndOfPiece => write!(f, "the piece has come"),

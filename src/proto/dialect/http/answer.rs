@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::asked::{Asked, Draft, Reads};
+use super::authorization;
 use super::date;
 use super::status::phrase;
 use super::target::encode;
@@ -67,6 +68,18 @@ impl Answer {
         self
     }
 
+    /// When to come back, and how to show a token.
+    fn with_advice(self, refusal: &Refusal) -> Self {
+        let answer = match refusal.retry_seconds {
+            Some(seconds) => self.field("Retry-After", seconds),
+            None => self,
+        };
+        match refusal.code {
+            Code::UNAUTHORIZED => answer.field("WWW-Authenticate", authorization::CHALLENGES),
+            _ => answer,
+        }
+    }
+
     pub(super) fn content(self, kind: &str, content: impl Into<Vec<u8>>) -> Self {
         Self { content: content.into(), ..self.field("Content-Type", kind) }
     }
@@ -112,7 +125,10 @@ pub(in crate::proto) fn spell_form(replies: &[Reply], asked: &Asked, saying: Say
         Reply::Ok(_) | Reply::Done(_) => None,
     });
     let is_last = saying.is_last || replies.iter().any(|reply| matches!(reply, Reply::No(no) if !no.code.keeps_step()));
-    let answer = Answer::new(failed.map_or(Code(201), |refusal| refusal.code));
+    let answer = match failed {
+        Some(refusal) => Answer::new(refusal.code).with_advice(refusal),
+        None => Answer::new(Code(201)),
+    };
     let mut lines = Vec::new();
     replies.iter().for_each(|reply| reply.spell_line(&mut lines));
     let answer = match asked.reads {
@@ -161,10 +177,7 @@ pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
         Some(_) if problem.is_some() => answer.field("Upload-Complete", "?0"),
         _ => answer,
     };
-    let answer = match refusal.retry_seconds {
-        Some(seconds) => answer.field("Retry-After", seconds),
-        None => answer,
-    };
+    let answer = answer.with_advice(refusal);
     if asked.reads == Reads::Problems || asked.draft().is_some() {
         return answer.content("application/problem+json", details(code, &refusal.words, problem));
     }
@@ -280,6 +293,8 @@ mod tests {
     fn every_code_has_its_phrase() {
         let codes = [
             Code::BAD_REQUEST,
+            Code::UNAUTHORIZED,
+            Code::TOO_MANY,
             Code::FORBIDDEN,
             Code::UNKNOWN,
             Code::TIMEOUT,

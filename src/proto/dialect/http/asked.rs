@@ -1,7 +1,8 @@
 //! What an answer has to know of its request.
 
+use super::authorization;
 use super::head::{Fields, Parsed};
-use crate::proto::{Denial, Problem, Refusal, ResumeId};
+use crate::proto::{Credential, Denial, Problem, Refusal, ResumeId};
 
 /// What an answer has to know of its request. Without one, as after a head that could not be read, the defaults hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(in crate::proto) struct Asked {
     pub(super) reads: Reads,
     /// The origin of a page that may read the answer.
     pub(super) origin: Option<Box<str>>,
+    /// The token that the client has shown.
+    pub(in crate::proto::dialect) credential: Option<Credential>,
     /// It is about a resumable upload.
     pub(in crate::proto::dialect) resumable: Option<Resumable>,
 }
@@ -128,6 +131,7 @@ impl Asked {
             is_1_0: parsed.is_1_0,
             reads: Reads::of(fields),
             origin: None,
+            credential: authorization::read(fields),
             resumable: None,
         }
     }

@@ -181,7 +181,7 @@ fn offset(answer: Answer, offset: u64) -> Answer {
 
 fn located(answer: Answer, resumable: &Resumable) -> Answer {
     match &resumable.id {
-        Some(id) => answer.field("Location", format_args!("{UPLOADS}{}", id.as_str())),
+        Some(id) => answer.field("Location", format_args!("{UPLOADS}{}", id.told())),
         None => answer,
     }
 }

@@ -125,7 +125,10 @@ pub(super) fn create(
         ..Request::until_end_of_stream(put::dialect(parsed, framing)?, name)
     };
     let is_announced = draft.version.is_some() && !parsed.is_1_0;
-    Ok((Creation { request, note: note.into(), is_announced, is_last }, put::digest_of_piece(fields, framing)?))
+    Ok((
+        Creation { request, note: note.into(), is_announced, is_last, owner: None },
+        put::digest_of_piece(fields, framing)?,
+    ))
 }
 
 /// Reads a request to continue the upload `id`.
@@ -186,7 +189,7 @@ fn extended(value: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn announce(id: &ResumeId, draft: Draft, out: &mut Vec<u8>) {
     let Some(version) = draft.version else { return };
     let mut text = String::from("HTTP/1.1 104 Upload Resumption Supported\r\n");
-    let (version, id, limit) = (version.as_str(), id.as_str(), draft.limit(draft.ttl_seconds));
+    let (version, id, limit) = (version.as_str(), id.told(), draft.limit(draft.ttl_seconds));
     write!(text, "Upload-Draft-Interop-Version: {version}\r\nLocation: {UPLOADS}{id}\r\nUpload-Limit: {limit}\r\n\r\n")
         .expect("writing to a String cannot fail");
     out.extend_from_slice(text.as_bytes());
@@ -202,9 +205,7 @@ pub(super) fn told(resumable: &Resumable, draft: Draft, standing: &Standing, now
     };
     let answer = Answer::new(status);
     let answer = match &resumable.id {
-        Some(id) if resumable.verb == Verb::Create => {
-            answer.field("Location", format_args!("{UPLOADS}{}", id.as_str()))
-        }
+        Some(id) if resumable.verb == Verb::Create => answer.field("Location", format_args!("{UPLOADS}{}", id.told())),
         _ => answer,
     };
     let answer = state(answer, standing.offset, standing.stored.is_some());

@@ -14,6 +14,7 @@
 
 pub(super) mod answer;
 pub(super) mod asked;
+mod authorization;
 pub(super) mod by_id;
 pub(super) mod client;
 mod date;

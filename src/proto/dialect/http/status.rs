@@ -7,7 +7,7 @@ use crate::proto::Code;
 /// Nothing but the upload page can be fetched here.
 pub(super) const NOT_ALLOWED: Code = Code(405);
 /// The checksum of a piece does not match (tus).
-pub(in crate::proto::dialect) const CHECKSUM: Code = Code(460);
+pub(in crate::proto::dialect) const CHECKSUM: Code = Code::CHECKSUM;
 /// Neither a length nor chunks: where the content would end is not known.
 pub(super) const LENGTH_REQUIRED: Code = Code(411);
 /// Content that would have to be decoded.

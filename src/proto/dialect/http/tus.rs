@@ -80,7 +80,7 @@ pub(super) fn create(
         mtime: put::mtime(fields)?,
         ..Request::until_end_of_stream(put::dialect(parsed, framing)?, put::name(&file_name, names)?)
     };
-    let creation = Creation { request, note: note.into(), is_announced: false, is_last: false };
+    let creation = Creation { request, note: note.into(), is_announced: false, is_last: false, owner: None };
     Ok((creation, checksum(fields, framing)?))
 }
 
