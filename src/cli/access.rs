@@ -1,15 +1,21 @@
-//! What a client needs of its server besides the address: the site of HTTP, and TLS.
+//! What a client needs of its server besides the address: the site of HTTP, TLS, and a token.
 
+use std::env;
+use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use intake::net::{ClientCertificate, ClientTls, Fingerprint, Trust};
-use intake::proto::{Dialect, Site};
+use intake::proto::{Dialect, Secret, Site};
 
 use super::address::Target;
 
-/// The options of TLS. Each of them asks for it.
+/// The environment variable with the token.
+const VARIABLE: &str = "INTAKE_TOKEN";
+
+/// The options of TLS, each of which asks for it, and of the token.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct Access {
@@ -30,7 +36,17 @@ pub struct Access {
     /// The key of --tls-cert, in a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// File with the token that the server asks for [default: the token in the environment variable INTAKE_TOKEN]
+    ///
+    /// There is no option for the token itself: other users of this machine can see the command line.
+    #[arg(long, value_name = "FILE", help_heading = TOKEN)]
+    token_file: Option<PathBuf>,
+    /// Show the token to another machine also on a connection that is not encrypted
+    #[arg(long, help_heading = TOKEN)]
+    plain_tokens: bool,
 }
+
+const TOKEN: &str = "Token";
 
 /// How to speak to a server.
 #[derive(Clone, Debug)]
@@ -39,6 +55,26 @@ pub struct Connect {
     pub site: Option<Arc<Site>>,
     /// TLS, unless the connection is plain.
     pub tls: Option<ClientTls>,
+    /// The token to be shown.
+    pub token: Option<Secret>,
+    /// It may be shown in clear.
+    is_plain_allowed: bool,
+}
+
+impl Connect {
+    /// Whether the token may be shown to the server at `to`.
+    ///
+    /// # Errors
+    /// A message, if others could read it.
+    pub fn check_token(&self, to: &[SocketAddr]) -> Result<(), String> {
+        let is_near = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+        if self.token.is_none() || self.tls.is_some() || self.is_plain_allowed || to.iter().all(is_near) {
+            return Ok(());
+        }
+        Err("a token is not shown to another machine in clear: use TLS (--tls, https://), or --plain-tokens on a network \
+             that is encrypted already"
+            .into())
+    }
 }
 
 impl Access {
@@ -54,12 +90,32 @@ impl Access {
         let site = target.site(dialect, has_tls)?.map(Arc::new);
         let tls =
             has_tls.then(|| ClientTls::new(target.host(), site.is_some(), &self.trust(), self.identity().as_ref()));
-        Ok(Connect { tls: tls.transpose()?, site })
+        let token = self.token(dialect)?;
+        Ok(Connect { tls: tls.transpose()?, site, token, is_plain_allowed: self.plain_tokens })
     }
 
     /// Whether an option of TLS was given.
     pub fn wants_tls(&self) -> bool {
         self.tls || self.tls_ca.is_some() || self.tls_pin.is_some() || self.tls_cert.is_some()
+    }
+
+    /// The token of the file, or else of the environment.
+    fn token(&self, dialect: Option<Dialect>) -> Result<Option<Secret>, String> {
+        let can_show = dialect.is_none_or(Dialect::is_framed);
+        if let Some(file) = &self.token_file {
+            if !can_show {
+                return Err("the classic and line dialects cannot show a token; leave out --dialect".into());
+            }
+            let text = fs::read_to_string(file).map_err(|error| format!("the token file {file:?}: {error}"))?;
+            return Secret::parse(&text).map(Some).map_err(|words| format!("the token file {file:?}: {words}"));
+        }
+        match env::var(VARIABLE) {
+            Ok(text) if can_show && !text.is_empty() => {
+                Secret::parse(&text).map(Some).map_err(|words| format!("{VARIABLE}: {words}"))
+            }
+            Err(env::VarError::NotUnicode(_)) if can_show => Err(format!("{VARIABLE} is not text")),
+            _ => Ok(None),
+        }
     }
 
     fn trust(&self) -> Trust {
@@ -89,6 +145,25 @@ mod tests {
         assert!(error(&access, "http://host/").contains("https://"));
         let access = Access { tls_ca: Some("/missing".into()), ..Access::default() };
         assert!(error(&access, "http://host/").contains("https://"));
+    }
+
+    #[test]
+    fn a_token_is_read_from_its_file_and_not_shown_in_clear_to_others() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let access = Access { token_file: Some(file.path().into()), ..Access::default() };
+        assert!(error(&access, "host:9000").contains("a token is one word"));
+        fs::write(file.path(), "abc\n").unwrap();
+        let connect = access.connect(&Target::default(), None).unwrap();
+        assert_eq!(connect.token.as_ref().map(Secret::as_str), Some("abc"));
+        let check = |connect: &Connect, to: &str| connect.check_token(&[to.parse().unwrap()]);
+        assert!(check(&connect, "127.0.0.2:1").is_ok() && check(&connect, "[::1]:1").is_ok());
+        assert!(check(&connect, "192.0.2.1:1").unwrap_err().contains("--plain-tokens"));
+        let plain = Access { plain_tokens: true, ..access.clone() }.connect(&Target::default(), None).unwrap();
+        assert!(check(&plain, "192.0.2.1:1").is_ok());
+        let words = access.connect(&Target::default(), Some(Dialect::Classic)).map(drop).unwrap_err();
+        assert!(words.contains("cannot show a token"), "{words}");
+        let missing = Access { token_file: Some("/missing".into()), ..Access::default() };
+        assert!(error(&missing, "host:9000").contains("\"/missing\""));
     }
 
     #[test]

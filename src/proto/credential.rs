@@ -1,8 +1,49 @@
-//! What a client shows to prove that it may write.
+//! What a client shows to prove that it may write: the token, and what a server keeps of it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+/// The longest token that a client shows, in bytes: beside it a request line has room for the longest name.
+const SECRET_MAX_BYTES: usize = 1024;
+
+/// A token, as a client has it. Not printed by `Debug`.
+///
+/// ```
+/// use intake::proto::Secret;
+///
+/// let secret = Secret::parse(" c2VjcmV0\n").unwrap();
+/// assert_eq!((secret.as_str(), format!("{secret:?}").as_str()), ("c2VjcmV0", "Secret(…)"));
+/// assert!(Secret::parse("two words").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// The token in this text, without the white space around it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that do not quote it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let token = text.trim_ascii();
+        if !(1..=SECRET_MAX_BYTES).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a token is one word of letters, digits and signs, as `intake token` prints it");
+        }
+        Ok(Self(token.into()))
+    }
+
+    /// The token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
 
 /// The digest of a token that was shown. The token itself is forgotten at once, so that nothing can print it.
 #[derive(Clone, Copy, PartialEq, Eq)]

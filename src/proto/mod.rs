@@ -98,7 +98,7 @@ mod step;
 mod web;
 
 pub use by_id::{Append, ById, Creation, Denial, Problem, Standing};
-pub use credential::Credential;
+pub use credential::{Credential, Secret};
 pub use dialect::{Dialect, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};

@@ -25,10 +25,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::dialect::{Answers, Ok as Leave, Site, is_asked, is_chunked};
+use super::dialect::{Answers, Ok as Leave, Place, Site, is_asked, is_chunked};
 use super::reply::REPLY_MAX_BYTES;
 use super::request::Promise;
-use super::{Algorithm, Dialect, Digest, Hasher, Name, Receipt, Refusal, Reply, Request};
+use super::{Algorithm, Dialect, Digest, Hasher, Name, Receipt, Refusal, Reply, Request, Secret};
 
 /// The client's half of one conversation.
 ///
@@ -66,6 +66,8 @@ pub struct Sender {
     outcomes: VecDeque<Outcome>,
     /// The site of the requests, in HTTP.
     site: Option<Arc<Site>>,
+    /// The token that each request shows.
+    token: Option<Secret>,
     answers: Answers,
     /// The server was told that no other request follows, so it closes after its answer.
     is_last_begun: bool,
@@ -193,6 +195,11 @@ impl Sender {
         Self { site: Some(site), ..Self::default() }
     }
 
+    /// The same, with requests that show `token`. Not in the classic and line dialects, which cannot.
+    pub fn showing(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
+    }
+
     /// Whether another upload can begin. HTTP's pipelining is not used, because few servers support it.
     pub fn may_begin(&self) -> bool {
         let is_turn = self.site.is_none() || self.uploads.is_empty();
@@ -221,7 +228,8 @@ impl Sender {
         let is_http = request.dialect.speaks_http();
         assert!(self.may_begin(), "an upload is begun only when none is being sent");
         assert_eq!(is_http, self.site.is_some(), "a conversation is in HTTP or not");
-        request.dialect.spell_request(request, self.site.as_deref(), is_last, &mut self.unsent);
+        let place = Place { site: self.site.as_deref(), token: self.token.as_ref() };
+        request.dialect.spell_request(request, place, is_last, &mut self.unsent);
         self.is_last_begun = is_last && is_http;
         self.uploads.push_back(Upload::new(request));
         self.begin_content();
@@ -949,7 +957,7 @@ mod tests {
         ] {
             let mut sender = begun(request);
             let mut line = Vec::new();
-            request.dialect.spell_request(request, None, false, &mut line);
+            request.dialect.spell_request(request, Place::default(), false, &mut line);
             assert_eq!(run(&mut sender, 5).into_bytes(), line);
             assert_eq!(sender.step(), Step::Listen);
             let (last, first) = ok.as_bytes().split_last().unwrap();

@@ -417,6 +417,49 @@ fn one_hostile_source_keeps_no_other_out() {
     assert_eq!(server.files().len(), 50);
 }
 
+/// `intake` in the home of these keys, with a token in the file `mine` and another one in the environment.
+fn intake_with(keys: &Keys, in_file: &str, in_environment: Option<&str>, args: &[&str]) -> Output {
+    fs::write(keys.home.path().join("mine"), in_file).expect("a file can be written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intake"));
+    command.args(args).current_dir(keys.home.path()).env_remove("INTAKE_TOKEN");
+    in_environment.map(|token| command.env("INTAKE_TOKEN", token));
+    command.output().expect("it can be started")
+}
+
+#[test]
+fn send_and_load_show_their_token_in_each_dialect() {
+    let keys = Keys::of(&[&["alice"]]);
+    let server = keys.server(&["--trace"]);
+    let (address, token) = (server.tcp().to_string(), format!("{}\n", keys.tokens[0]));
+    let url = format!("http://{address}/");
+    let (small, large) = (content(1000, 1), content(9 << 20, 2));
+    fs::write(keys.home.path().join("small"), &small).expect("a file can be written");
+    fs::write(keys.home.path().join("large"), &large).expect("a file can be written");
+    for to in [&address, &url] {
+        let output =
+            intake_with(&keys, &token, Some("wrong"), &["send", "small", "large", "--to", to, "--token-file", "mine"]);
+        assert!(output.status.success(), "{output:?}");
+        let output = intake_with(&keys, "wrong", Some(&token), &["send", "small", "--to", to]);
+        assert!(output.status.success(), "{output:?}");
+        let output = intake_with(&keys, "wrong", None, &["send", "small", "large", "--to", to, "--token-file", "mine"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(words.contains("the token is not one of this server's") && !words.contains("trying again"), "{words}");
+        server.remove_files();
+        let run = ["--files", "20", "--clients", "4", "--size", "2k", "--per-connection", "5", "--verify", "inbox"];
+        let load = [&["load", to], &run[..], &["--token-file", "mine"]].concat();
+        let output = intake_with(&keys, &token, None, &load);
+        assert!(output.status.success(), "{output:?}");
+        server.remove_files();
+    }
+    let output = intake_with(&keys, &token, None, &["send", "small", "--to", "192.0.2.1:9", "--token-file", "mine"]);
+    assert!(
+        output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("in clear"),
+        "{output:?}"
+    );
+    assert!(!server.log().contains(token.trim()));
+}
+
 #[test]
 fn a_token_file_that_is_wrong_is_refused_at_the_start_with_its_line() {
     let keys = Keys::of(&[]);

@@ -41,7 +41,10 @@ impl Load {
                 Ok(plan) => udp::send(&plan, &found, &stop_on_interrupt(), &self),
                 Err(words) => usage_error::<Self>("load", words),
             },
-            Ok(found) => self.send(&found, &connect),
+            Ok(found) => match connect.check_token(&found) {
+                Ok(()) => self.send(&found, &connect),
+                Err(words) => usage_error::<Self>("load", words),
+            },
             Err(words) => {
                 complain(words);
                 Exit::Unreachable

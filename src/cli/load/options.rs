@@ -183,6 +183,7 @@ impl Load {
             dialect: self.dialect(),
             site: connect.site.clone(),
             tls: connect.tls.clone(),
+            token: connect.token.clone(),
             clients: self.clients.get(),
             per_connection: self.per_connection.get(),
             pace: self.rate.map_or(Loop::Closed, |rate| Loop::Open { rate, arrivals: self.arrivals }),

@@ -208,12 +208,18 @@ impl Send {
                 return Exit::Unreachable;
             }
         };
+        if let Err(words) = connect.check_token(&to) {
+            complain(words);
+            teller.finish();
+            return Exit::Usage;
+        }
         let default = Plan::default();
         let plan = Plan {
             to,
             dialect: self.dialect,
             site: connect.site,
             tls: connect.tls,
+            token: connect.token,
             algorithm: self.manifest.as_ref().map_or(default.algorithm, |_| Manifest::ALGORITHM),
             jobs: self.jobs.into(),
             retries: self.retry,

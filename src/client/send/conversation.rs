@@ -120,7 +120,7 @@ impl Conversation {
     pub(super) fn new(stream: TcpStream, plan: &Plan) -> Self {
         Self {
             stream: ClientStream::new(stream, plan.tls.as_ref()),
-            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
+            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http).showing(plan.token.clone()),
             patience: plan.patience,
             flights: VecDeque::new(),
             content: None,

@@ -98,7 +98,8 @@ impl SendError {
 
     /// Whether every other upload would fail like this one.
     pub(super) fn is_hopeless(&self) -> bool {
-        let is_told = matches!(self, Self::Failed(Failure::Refused(Refusal { code: Code(426), .. })));
+        let is_told =
+            matches!(self, Self::Failed(Failure::Refused(Refusal { code: Code::UNAUTHORIZED | Code(426), .. })));
         let is_foreign = matches!(self, Self::Foreign(_) | Self::OnlyTls | Self::Failed(Failure::OnlyClassic));
         self.is_unreachable() || is_told || is_foreign
     }
@@ -230,6 +231,13 @@ mod tests {
             assert_eq!(error.retry(), Retry::Never);
             assert!(error.to_string().contains("%INTERFACE"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_refused_is_refused_for_every_file() {
+        let error = refused(Code::UNAUTHORIZED, None);
+        assert!(error.is_hopeless() && error.retry() == Retry::Never);
+        assert!(!refused(Code::FORBIDDEN, None).is_hopeless(), "that may be the name");
     }
 
     #[test]

@@ -69,7 +69,10 @@ impl Pending {
             Retry::Never => false,
             Retry::Free => true,
             Retry::Counted => self.failures < plan.retries,
-            Retry::Busy => plan.retries > 0 && self.busy < plan.busy_limit,
+            Retry::Busy => {
+                let pause = error.retry_after();
+                plan.retries > 0 && self.busy < plan.busy_limit && self.busy + pause <= plan.busy_limit
+            }
             Retry::Restart => plan.retries > 0 && self.gone < plan.restart_limit,
         }
     }
@@ -167,6 +170,13 @@ mod tests {
         assert_eq!(try_on(&mut pending, &plan, &busy(5)), (120, plan.busy_limit));
         assert_eq!(pending.failures, 0);
         assert!(pending.may_try_again(&plan, &SendError::Failed(Failure::Reset)));
+    }
+
+    #[test]
+    fn a_server_that_asks_to_come_back_tomorrow_is_not_waited_for() {
+        let (pending, plan) = (Pending::new(0), Plan::default());
+        assert!(pending.may_try_again(&plan, &busy(600)));
+        assert!(!pending.may_try_again(&plan, &busy(601)));
     }
 
     #[test]

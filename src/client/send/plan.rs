@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::content::Source;
 use super::error::SendError;
 use crate::net::ClientTls;
-use crate::proto::{Algorithm, Dialect, Name, Site, Stored};
+use crate::proto::{Algorithm, Dialect, Name, Secret, Site, Stored};
 
 /// How to send.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Plan {
     pub site: Option<Arc<Site>>,
     /// TLS to the server. `None`: the connection is plain.
     pub tls: Option<ClientTls>,
+    /// The token that each request shows.
+    pub token: Option<Secret>,
     /// The digest with which the server checks the content, in put and ask. HTTP sends only SHA-256.
     pub algorithm: Algorithm,
     /// The most connections at once.
@@ -120,6 +122,7 @@ impl Default for Plan {
             dialect: None,
             site: None,
             tls: None,
+            token: None,
             algorithm: Algorithm::Crc32c,
             jobs: 2,
             retries: 3,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::ClientTls;
-use crate::proto::{Dialect, Site};
+use crate::proto::{Dialect, Secret, Site};
 
 pub use conduct::{Allowance, Conduct, Mix, MixError};
 pub use datagrams::{EchoPlan, NUMBER_BYTES, Pace, SIZE_MAX_BYTES, SIZE_MIN_BYTES};
@@ -32,6 +32,8 @@ pub struct Plan {
     pub site: Option<Arc<Site>>,
     /// TLS to the receiver. `None`: connections are plain.
     pub tls: Option<ClientTls>,
+    /// The token that each request shows.
+    pub token: Option<Secret>,
     /// Connections open at once, at most. At least 1.
     pub clients: usize,
     /// Files that each connection carries, at least 1. Just 1 in a dialect that ends a file with the stream.

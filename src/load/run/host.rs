@@ -342,6 +342,7 @@ mod tests {
                 dialect,
                 site: None,
                 tls: None,
+                token: None,
                 clients: 10,
                 per_connection: 1,
                 pace,

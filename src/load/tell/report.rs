@@ -166,6 +166,7 @@ mod tests {
             dialect: Dialect::Line,
             site: None,
             tls: None,
+            token: None,
             clients: 4,
             per_connection: 1,
             pace: Loop::Closed,

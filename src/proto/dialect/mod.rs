@@ -21,7 +21,7 @@ mod voice;
 use std::mem;
 
 use super::credential::mask_tokens;
-use super::{Code, Digest, Refusal, Reply, Request, Rules, Standing};
+use super::{Code, Digest, Refusal, Reply, Request, Rules, Secret, Standing};
 pub(super) use grammar::Head;
 use grammar::{Grammar, Shape};
 pub(super) use http::answer::Saying;
@@ -35,13 +35,15 @@ use scan::Scan;
 pub(super) use voice::Voice;
 
 impl Dialect {
-    /// Appends `request` to `out` as a client sends it to `site`, which only HTTP names. `is_last`: it is the last one on
-    /// this connection.
-    pub(super) fn spell_request(self, request: &Request, site: Option<&Site>, is_last: bool, out: &mut Vec<u8>) {
+    /// Appends `request` to `out` as a client sends it, whose place is `from`. `is_last`: it is the last one on this connection.
+    pub(super) fn spell_request(self, request: &Request, from: Place<'_>, is_last: bool, out: &mut Vec<u8>) {
+        let Place { site, token } = from;
         match (self, site) {
             (Self::Classic | Self::Line, _) => bare::spell_request(self, request, out),
-            (Self::Put | Self::Ask, _) => verbs::spell_request(self, request, out),
-            (Self::Http | Self::HttpExpect, Some(site)) => http::client::spell_request(request, site, is_last, out),
+            (Self::Put | Self::Ask, _) => verbs::spell_request(self, request, token, out),
+            (Self::Http | Self::HttpExpect, Some(site)) => {
+                http::client::spell_request(request, site, token, is_last, out)
+            }
             (Self::Http | Self::HttpExpect, None) => panic!("a request in HTTP is made to a site"),
             (Self::HttpForm, _) => panic!("no client here sends forms"),
         }
@@ -103,6 +105,15 @@ impl Voice {
             http::answer::spell_form(replies, asked, saying, out);
         }
     }
+}
+
+/// What a client's requests have in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place<'a> {
+    /// The site that is sent to. Only HTTP names it.
+    pub(super) site: Option<&'a Site>,
+    /// The token that is shown. Classic and line cannot.
+    pub(super) token: Option<&'a Secret>,
 }
 
 /// The first grammar that reads the beginning of a head reads all of it.

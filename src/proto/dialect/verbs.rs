@@ -13,7 +13,7 @@ use super::voice::Voice;
 use crate::proto::number::parse_number;
 use crate::proto::request::Promise;
 use crate::proto::{
-    Algorithm, Code, Credential, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId, Rules,
+    Algorithm, Code, Credential, Digest, Name, NamePolicy, OnExists, Refusal, Request, ResumeId, Rules, Secret,
 };
 
 /// A base name cannot begin with `/`, so that one byte tells a request from a name.
@@ -81,7 +81,7 @@ fn parse(line: &[u8], names: NamePolicy) -> Result<Head, &'static str> {
     })
 }
 
-pub(super) fn spell_request(dialect: Dialect, request: &Request, out: &mut Vec<u8>) {
+pub(super) fn spell_request(dialect: Dialect, request: &Request, token: Option<&Secret>, out: &mut Vec<u8>) {
     let mut line = String::from(if dialect == Dialect::Ask { "/ask" } else { "/put" });
     let mut attribute = |key: &str, value: &str| line.extend([" ", key, "=", value]);
     attribute("size", &request.size.map_or("-".to_owned(), |size| size.to_string()));
@@ -98,6 +98,9 @@ pub(super) fn spell_request(dialect: Dialect, request: &Request, out: &mut Vec<u
     }
     if let Some(mtime) = request.mtime {
         attribute("mtime", &mtime.to_string());
+    }
+    if let Some(token) = token {
+        attribute("token", token.as_str());
     }
     // Without "./" a first word with "=" would be read as an attribute, and a "./" of the name's own be dropped.
     line.extend([" ./", request.name.as_str(), "\n"]);
@@ -221,7 +224,7 @@ mod tests {
         ];
         for request in requests {
             let mut line = Vec::new();
-            spell_request(request.dialect, &request, &mut line);
+            spell_request(request.dialect, &request, None, &mut line);
             let line = String::from_utf8(line).unwrap();
             assert_eq!(parse(line.strip_suffix('\n').unwrap()), Ok(request), "{line}");
         }

@@ -153,7 +153,7 @@ impl Client {
     pub fn new(stream: TcpStream, plan: &Plan, file: File, intended: Moment, now: Moment) -> Self {
         Self {
             stream: ClientStream::new(stream, plan.tls.as_ref()),
-            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http),
+            sender: plan.site.clone().map_or_else(Sender::new, Sender::over_http).showing(plan.token.clone()),
             phase: Phase::Connecting,
             flights: VecDeque::new(),
             held: Some(Flight::new(file, intended)),

@@ -13,7 +13,7 @@ use super::date;
 pub(in crate::proto) use super::target::decode;
 use super::target::encode;
 use crate::proto::dialect::Dialect;
-use crate::proto::{Algorithm, Digest, OnExists, Promise, Request, digest_field};
+use crate::proto::{Algorithm, Digest, OnExists, Promise, Request, Secret, digest_field};
 
 pub(in crate::proto) use answer::{Answer, Answers, Heard};
 
@@ -103,13 +103,22 @@ pub(in crate::proto) fn is_asked(request: &Request) -> bool {
 }
 
 /// `is_last`: no other request follows on this connection.
-pub(in crate::proto::dialect) fn spell_request(request: &Request, site: &Site, is_last: bool, out: &mut Vec<u8>) {
+pub(in crate::proto::dialect) fn spell_request(
+    request: &Request,
+    site: &Site,
+    token: Option<&Secret>,
+    is_last: bool,
+    out: &mut Vec<u8>,
+) {
     let mut head = format!("PUT {}{} HTTP/1.1\r\n", site.folder, encode(request.name.as_str()));
     let mut field = |name: &str, value: &dyn fmt::Display| {
         write!(head, "{name}: {value}\r\n").expect("writing to a String cannot fail");
     };
     field("Host", &site.host);
     field("User-Agent", &concat!("intake/", env!("CARGO_PKG_VERSION")));
+    if let Some(token) = token {
+        field("Authorization", &format_args!("Bearer {}", token.as_str()));
+    }
     match request.size {
         Some(size) if !is_chunked(request) => field("Content-Length", &size),
         _ => field("Transfer-Encoding", &"chunked"),
@@ -170,7 +179,7 @@ mod tests {
 
     fn spelled(request: &Request, folder: &str) -> String {
         let mut out = Vec::new();
-        spell_request(request, &Site::new("host:9000", folder).unwrap(), false, &mut out);
+        spell_request(request, &Site::new("host:9000", folder).unwrap(), None, false, &mut out);
         String::from_utf8(out).unwrap()
     }
 
