@@ -100,6 +100,14 @@ pub enum Promise {
 }
 
 impl Promise {
+    /// The digest, if it is given before the content.
+    pub fn known(&self) -> Option<Digest> {
+        match self {
+            Self::Known(digest) => Some(*digest),
+            Self::Trailer(_) => None,
+        }
+    }
+
     /// The algorithm of the digest.
     pub fn algorithm(&self) -> Algorithm {
         match self {
@@ -120,10 +128,7 @@ impl Request {
 
     /// The digest, if it is given before the content.
     pub fn known_digest(&self) -> Option<Digest> {
-        match self.digest? {
-            Promise::Known(digest) => Some(digest),
-            Promise::Trailer(_) => None,
-        }
+        self.digest?.known()
     }
 }
 

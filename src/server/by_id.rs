@@ -12,7 +12,6 @@
 //!
 //! Knows neither the socket nor the conversation.
 
-use super::published::Finished;
 use crate::proto::{
     Append, ById, Code, Creation, Denial, Digest, Hasher, Name, OnExists, Promise, Receipt, Refusal, ResumeId,
     Standing, Ticket,
@@ -80,7 +79,6 @@ impl<P: Partial> Session<P> {
         what: &ById,
         ticket: Ticket,
         on_exists: OnExists,
-        finished: impl FnOnce(&ResumeId) -> Option<Receipt>,
         store: &S,
     ) -> Result<Opened<P>, StoreError> {
         let id = match what {
@@ -89,7 +87,7 @@ impl<P: Partial> Session<P> {
             ById::Append(append) => &append.id,
         };
         let Some(Reopened { partial, terms }) = store.reopen(id)? else {
-            return Ok(Opened::Answer(after_the_end(what, finished(id))));
+            return Ok(Opened::Answer(after_the_end(what, store.receipt(id))));
         };
         let stage = Stage::Holding { ticket, held: None, wrong: None };
         let hasher = hasher_of(&partial, &terms);
@@ -250,16 +248,15 @@ impl<P: Partial> Session<P> {
         }
     }
 
-    /// The partial file of the whole upload, and what to remember of it once it is published.
+    /// The partial file of the whole upload, and its id.
     ///
     /// # Errors
     /// Any error of the file system.
-    pub fn into_file(mut self, digest: Option<Digest>) -> Result<(P, Finished), StoreError> {
+    pub fn into_file(mut self) -> Result<(P, ResumeId), StoreError> {
         if let Some(mtime) = self.terms.mtime {
             self.partial.set_mtime(mtime.get())?;
         }
-        let finished = Finished { id: self.id, size: self.partial.held(), digest };
-        Ok((self.partial, finished))
+        Ok((self.partial, self.id))
     }
 
     /// Has the disk keep what is there, for the request `ticket`.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::published::{Memory, Published};
+use super::published::{Claim, Published};
 use super::story::Filed;
 use crate::proto::{ResumeId, Ticket};
 use crate::reactor::Id;
@@ -36,30 +36,39 @@ impl Waiter {
 /// The jobs of the disk that are about whole files, and the last published uploads.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    /// What to log of each file, and what to remember once it is published.
-    files: BTreeMap<Token, (Filed, Option<Box<Memory>>)>,
-    /// The uploads among them that can be resumed. The store may have published one already, and not told so yet: nothing is
-    /// kept of it then, and nothing is remembered.
+    files: BTreeMap<Token, File>,
+    /// The uploads among them that can be resumed. The store may have published one already, and not told so yet: then
+    /// nothing is kept of it, and its receipt is not durable.
     resumable: HashSet<ResumeId>,
     published: Published,
 }
 
+/// A whole file.
+#[derive(Debug)]
+struct File {
+    /// What to log of it.
+    filed: Filed,
+    /// Its id, if it can be resumed. Boxed with the next, as most have neither.
+    resumable: Option<Box<(ResumeId, Option<Claim>)>>,
+}
+
 impl Jobs {
-    /// Notes a job for the whole file `filed`. `memory`: what to remember once it is published.
-    pub fn file(&mut self, token: Token, filed: Filed, memory: Option<Memory>) {
-        self.resumable.extend(memory.as_ref().map(|memory| memory.id().clone()));
-        self.files.insert(token, (filed, memory.map(Box::new)));
+    /// Notes a job for the whole file `filed`. `id`: of the upload, if it can be resumed. `claim`: what to remember once it is
+    /// published.
+    pub fn file(&mut self, token: Token, filed: Filed, id: Option<ResumeId>, claim: Option<Claim>) {
+        self.resumable.extend(id.clone());
+        self.files.insert(token, File { filed, resumable: id.map(|id| Box::new((id, claim))) });
     }
 
     /// Takes the result of a job. Returns what was noted with it, if the job was for a whole file.
     pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
-        let (filed, memory) = self.files.remove(&settled.token)?;
-        if let Some(memory) = &memory {
-            self.resumable.remove(memory.id());
-        }
-        if let (Ok(stored), Some(memory)) = (result, memory) {
-            self.published.remember(*memory, stored);
+        let File { filed, resumable } = self.files.remove(&settled.token)?;
+        if let Some((id, claim)) = resumable.map(|resumable| *resumable) {
+            self.resumable.remove(&id);
+            if let (Ok(stored), Some(claim)) = (result, claim) {
+                self.published.remember(claim, stored);
+            }
         }
         Some(filed)
     }
@@ -80,7 +89,6 @@ mod tests {
     use super::*;
     use crate::proto::{Code, Name, NamePolicy, Whole};
     use crate::reactor::Slots;
-    use crate::server::published::Finished;
 
     #[test]
     fn a_token_tells_who_waits() {
@@ -106,10 +114,9 @@ mod tests {
             is_alone: false,
             is_proven: true,
         };
-        let memory = Memory::Finished(Finished { id: id.clone(), size: 3, digest: None });
-        jobs.file(Token(7), filed, Some(memory));
-        assert!(jobs.are_about(&id) && jobs.published().find_by_id(&id).is_none());
+        jobs.file(Token(7), filed, Some(id.clone()), None);
+        assert!(jobs.are_about(&id));
         jobs.settle(&Settled { token: Token(7), done: Done::Stored(Ok(name)) }).unwrap();
-        assert!(!jobs.are_about(&id) && jobs.published().find_by_id(&id).is_some());
+        assert!(!jobs.are_about(&id));
     }
 }

@@ -1,57 +1,22 @@
 //! The last published uploads with a resume id, for clients that ask again because their receipt was lost.
 //!
 //! Such a client asks for the same upload on another connection. By then the upload may be published, and nothing is left
-//! to resume. If the client sent it again, the file would be stored twice. So the server remembers the last uploads. Those
-//! of HTTP are found by their id alone, also after the file was taken away: the client only has to know that it may stop.
-//! Knows the requests of clients, but no files.
+//! to resume. If the client sent it again, the file would be stored twice. So the server remembers the last uploads. (The
+//! store remembers those of HTTP, which are found by their id alone.) Knows the requests of clients, but no files.
 
 use std::collections::VecDeque;
 
-use crate::proto::{Digest, Held, Name, Promise, Receipt, Request, ResumeId};
+use crate::proto::{Digest, Held, Name, Promise, Request, ResumeId};
 use crate::store::Mark;
 
 /// How many uploads are remembered.
 const REMEMBERED_MAX: usize = 256;
-/// How many uploads over HTTP are remembered: several pages may send a thousand files each. One takes some 200 bytes.
-const FINISHED_MAX: usize = 4096;
 
 /// The last published uploads that could be resumed.
 #[derive(Debug, Default)]
 pub struct Published {
     /// With the names under which they are stored, the oldest first.
     claims: VecDeque<(Claim, Name)>,
-    /// As above, those of HTTP.
-    finished: VecDeque<(Finished, Name)>,
-}
-
-/// What is to be remembered of an upload.
-#[derive(Debug)]
-pub enum Memory {
-    /// Its client tells all of its claim again.
-    Claim(Claim),
-    /// Its client knows the id.
-    Finished(Finished),
-}
-
-impl Memory {
-    /// The id of the upload.
-    pub fn id(&self) -> &ResumeId {
-        match self {
-            Self::Claim(claim) => &claim.id,
-            Self::Finished(finished) => &finished.id,
-        }
-    }
-}
-
-/// A published upload over HTTP.
-#[derive(Debug)]
-pub struct Finished {
-    /// Its id.
-    pub id: ResumeId,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its digest, if one was promised.
-    pub digest: Option<Digest>,
 }
 
 /// A published upload that was claimed by a client's own id.
@@ -71,18 +36,11 @@ pub struct Claim {
 
 impl Published {
     /// Remembers an upload that was published as `stored`, and forgets the oldest one if there are too many.
-    pub fn remember(&mut self, memory: Memory, stored: &Name) {
-        match memory {
-            Memory::Claim(claim) => push(&mut self.claims, REMEMBERED_MAX, (claim, stored.clone())),
-            Memory::Finished(finished) => push(&mut self.finished, FINISHED_MAX, (finished, stored.clone())),
+    pub fn remember(&mut self, claim: Claim, stored: &Name) {
+        if self.claims.len() == REMEMBERED_MAX {
+            self.claims.pop_front();
         }
-    }
-
-    /// The receipt of the published upload with this id, over HTTP.
-    pub fn find_by_id(&self, id: &ResumeId) -> Option<Receipt> {
-        let (finished, stored) = self.finished.iter().rev().find(|(finished, _)| finished.id == *id)?;
-        let &Finished { size, digest, .. } = finished;
-        Some(Receipt { size, digest, stored_name: stored.as_str().into() })
+        self.claims.push_back((claim, stored.clone()));
     }
 
     /// The published upload of the same request: the same id, name, size and, as far as it is known, digest. With the name
@@ -99,13 +57,6 @@ impl Published {
                 })
         })
     }
-}
-
-fn push<T>(queue: &mut VecDeque<T>, max: usize, item: T) {
-    if queue.len() == max {
-        queue.pop_front();
-    }
-    queue.push_back(item);
 }
 
 #[cfg(test)]
@@ -132,7 +83,7 @@ mod tests {
     fn only_the_same_request_finds_a_published_upload() {
         let mut published = Published::default();
         let known = Promise::Known(Digest::Crc32c(7));
-        published.remember(Memory::Claim(claim("x")), &name("a.1"));
+        published.remember(claim("x"), &name("a.1"));
         for promise in [known, Promise::Trailer(Algorithm::Crc32c)] {
             let (_, stored) = published.find(&request("x", "a", 3, promise)).unwrap();
             assert_eq!(*stored, name("a.1"));
@@ -152,21 +103,9 @@ mod tests {
     fn the_oldest_are_forgotten() {
         let mut published = Published::default();
         for number in 0..=REMEMBERED_MAX {
-            published.remember(Memory::Claim(claim(&number.to_string())), &name("a"));
+            published.remember(claim(&number.to_string()), &name("a"));
         }
         let finds = |id: &str| published.find(&request(id, "a", 3, Promise::Known(Digest::Crc32c(7)))).is_some();
         assert_eq!((finds("0"), finds("1")), (false, true));
-    }
-
-    #[test]
-    fn an_upload_over_http_is_found_by_its_id() {
-        let mut published = Published::default();
-        for number in 0..=FINISHED_MAX {
-            let id = ResumeId::made(number as u128);
-            published.remember(Memory::Finished(Finished { id, size: 3, digest: None }), &name("a.1"));
-        }
-        let [oldest, last] = [0, FINISHED_MAX as u128].map(ResumeId::made);
-        assert_eq!(published.find_by_id(&oldest), None);
-        assert_eq!(published.find_by_id(&last), Some(Receipt { size: 3, digest: None, stored_name: "a.1".into() }));
     }
 }

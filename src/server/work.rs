@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::by_id::{self, Opened, Session};
 use super::digesting::Digesting;
 use super::jobs::{Jobs, Waiter};
-use super::published::{Claim, Memory};
+use super::published::Claim;
 use super::story::Filed;
 use crate::proto::{
     ById, Code, Denial, Digest, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
@@ -219,10 +219,11 @@ impl<D: Store> Disk<'_, D> {
         Waiter { id: self.id, ticket }.token()
     }
 
-    /// Hands a whole file to the store. `memory`: what to remember of it once it is published.
-    fn file(&mut self, filed: Filed, memory: Option<Memory>, job: Job<D>) -> Answer<D::Content> {
+    /// Hands a whole file to the store. `id`: of the upload, if it can be resumed. `claim`: what to remember of it once it is
+    /// published.
+    fn file(&mut self, filed: Filed, id: Option<ResumeId>, claim: Option<Claim>, job: Job<D>) -> Answer<D::Content> {
         let token = self.token(filed.whole.ticket);
-        self.jobs.file(token, filed, memory);
+        self.jobs.file(token, filed, id, claim);
         let Some(settled) = self.store.submit(token, job) else { return Answer::Later };
         match (self.jobs.settle(&settled), settled.done) {
             (Some(filed), Done::Stored(result)) => Answer::Settled(filed, result),
@@ -370,8 +371,7 @@ impl<D: Store> Work<D> {
         state: RequestState,
         disk: &mut Disk<D>,
     ) -> Result<Answer<D::Content>, StoreError> {
-        let finished = |id: &ResumeId| disk.jobs.published().find_by_id(id);
-        Ok(match Session::open(what, state.ticket, disk.on_exists, finished, disk.store)? {
+        Ok(match Session::open(what, state.ticket, disk.on_exists, disk.store)? {
             Opened::Writing(session) => {
                 let (id, offset, max_bytes) = (session.id().clone(), session.held(), session.max_bytes());
                 *self = Self::ById(Box::new(session));
@@ -413,8 +413,8 @@ impl<D: Store> Work<D> {
             }
         };
         let filed = filed(session.name().clone());
-        Some(match session.into_file(filed.whole.digest) {
-            Ok((partial, finished)) => disk.file(filed, Some(Memory::Finished(finished)), Job::Publish(partial)),
+        Some(match session.into_file() {
+            Ok((partial, id)) => disk.file(filed, Some(id), None, Job::Publish(partial)),
             Err(error) => Answer::Settled(filed, Err(error)),
         })
     }
@@ -488,8 +488,8 @@ impl<D: Store> Work<D> {
         Some(match found.and_then(|found| set_mtime(&mut partial).map(|()| found)) {
             Ok(Some(content)) => self.compare(filed, content),
             Ok(None) => {
-                let memory = resume.and_then(|id| to_remember(id, &filed.whole, &mut partial));
-                disk.file(filed, memory, Job::Publish(partial))
+                let claim = resume.clone().and_then(|id| to_remember(id, &filed.whole, &mut partial));
+                disk.file(filed, resume, claim, Job::Publish(partial))
             }
             Err(error) => Answer::Settled(filed, Err(error)),
         })
@@ -668,7 +668,7 @@ impl<C> Comparison<C> {
     fn end<D: Store<Content = C>>(self, disk: &mut Disk<D>) -> Answer<C> {
         let Self { filed, content, digesting, .. } = self;
         if Some(digesting.into_hasher().finish()) == filed.whole.digest {
-            disk.file(filed, None, Job::Confirm(content))
+            disk.file(filed, None, None, Job::Confirm(content))
         } else {
             Answer::Settled(filed, Err(StoreError::NOT_THE_SAME))
         }
@@ -681,9 +681,9 @@ fn is_busy_with(store: &impl Store, jobs: &Jobs, id: &ResumeId) -> bool {
 }
 
 /// What to remember of the upload `id` once it is published.
-fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<Memory> {
+fn to_remember(id: ResumeId, whole: &Whole, partial: &mut impl Partial) -> Option<Claim> {
     let (held, digest, mark) = (partial.state()?, whole.digest?, partial.mark()?);
-    Some(Memory::Claim(Claim { id, name: partial.name().clone(), held, digest, mark }))
+    Some(Claim { id, name: partial.name().clone(), held, digest, mark })
 }
 
 fn refuse<C>(request: Ask, error: StoreError) -> Answer<C> {

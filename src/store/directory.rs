@@ -31,7 +31,7 @@ use super::permissions;
 use super::{
     Done, Job, Mark, Partial, Patch, Record, Reopened, Settled, Store, StoreError, Stored, Target, Token, cannot,
 };
-use crate::proto::{Name, OnExists, ResumeId};
+use crate::proto::{Name, OnExists, Receipt, ResumeId};
 
 /// How often to call [`Directory::tend`]. After ten times as long without a call, other hosts take the server for dead.
 pub const TEND_EVERY: Duration = Duration::from_secs(60);
@@ -253,6 +253,10 @@ impl Store for Directory {
         let target = Target { size: terms.size, promise: terms.promise, ..Target::new(&terms.name, terms.on_exists) };
         let partial = self.kept(id, intake, kept, &target, None);
         Ok(Some(Reopened { partial, terms }))
+    }
+
+    fn receipt(&self, id: &ResumeId) -> Option<Receipt> {
+        self.handles.intake().kept.receipt(id)
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Stored>, StoreError> {

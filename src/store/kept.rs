@@ -27,7 +27,7 @@ use rustix::process::geteuid;
 use super::boot::boot_id;
 use super::method::{FILE_MODE, Method, make};
 use super::{Checkpoint, Content, Found, Owned, Owners, Patch, Record, StoreError, Target, Terms, blocks};
-use crate::proto::{Algorithm, Hasher, ResumeId};
+use crate::proto::{Algorithm, Hasher, Receipt, ResumeId};
 
 /// The directory of kept files, in `.intake`.
 pub(super) const KEPT: &CStr = c"kept";
@@ -36,6 +36,9 @@ pub(super) const KEPT: &CStr = c"kept";
 const RECORD: &str = ".claim";
 /// How long a record is left after its file has gone. Longer than a sync of a directory takes.
 const RECORD_TTL: Duration = Duration::from_secs(600);
+/// How many records are left after their files have gone, once they are as old as that: several pages may send a thousand
+/// files each. One takes 8 KiB at most.
+const RECEIPTS_MAX: usize = 4096;
 
 const NOT_OURS: &str = "something else has the name of a kept partial file";
 
@@ -70,6 +73,16 @@ struct Locked {
     file: File,
     /// It was made by this call.
     is_new: bool,
+}
+
+/// What is left of an upload that may have been abandoned, and when it was last written to, in seconds since the epoch.
+enum Abandoned {
+    /// Its file.
+    File(i64),
+    /// Only its record.
+    Record(i64),
+    /// Nothing, or nothing that can be read.
+    No,
 }
 
 impl Kept {
@@ -112,6 +125,14 @@ impl Kept {
         Ok(Some((self.own(&name, file, found)?, terms)))
     }
 
+    /// The receipt of the upload that was published under `id`, which the server has made.
+    pub(super) fn receipt(&self, id: &ResumeId) -> Option<Receipt> {
+        let name = name_of(id);
+        let receipt = Record::read_end(&self.read_record(&name)).filter(|_| id.is_made())?;
+        let has_gone = matches!(statat(&self.directory, &*name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
+        has_gone.then_some(receipt)
+    }
+
     /// Cuts off what no checkpoint covers, and notes that the file, which is locked, is ours.
     fn own(
         &self,
@@ -142,22 +163,32 @@ impl Kept {
         self.unlink(&record_of(name));
     }
 
-    /// Removes the files, with their records, that have no owner and were not written to for `ttl`. Also removes records
-    /// without a file.
+    /// Removes the files, with their records, that have no owner and were not written to for `ttl`. Also removes the records
+    /// without a file that are as old, and of the others the oldest beyond [`RECEIPTS_MAX`].
     ///
     /// # Errors
     /// The directory cannot be read.
     pub(super) fn expire(&self, ttl: Duration) -> io::Result<()> {
-        let mut removed = 0;
+        let (mut removed, mut receipts) = (0, Vec::new());
         for entry in Dir::read_from(&self.directory)? {
-            if let Some(name) = file_of(entry?.file_name())
-                && self.may_be_abandoned(name, ttl)
-                && let Ok(Locked { file, is_new }) = self.lock_or_make(name, &make_plainly)
-                && (is_new || file.metadata().is_ok_and(|meta| is_older(meta.mtime(), ttl)))
-            {
-                self.remove(name);
-                removed += 1;
+            let entry = entry?;
+            let Some(name) = file_of(entry.file_name()) else { continue };
+            match self.abandoned_since(name) {
+                Abandoned::File(since) if is_older(since, ttl) => {
+                    removed += u32::from(self.remove_abandoned(name, ttl))
+                }
+                Abandoned::Record(since) if is_older(since, ttl.max(RECORD_TTL)) => {
+                    self.remove_abandoned(name, ttl);
+                }
+                Abandoned::Record(since) => receipts.push((since, name.to_owned())),
+                Abandoned::File(_) | Abandoned::No => {}
             }
+        }
+        receipts.sort_unstable();
+        let most = receipts.len().saturating_sub(RECEIPTS_MAX);
+        let too_many = receipts.iter().take(most).filter(|(since, _)| is_older(*since, RECORD_TTL));
+        for (_, name) in too_many {
+            self.remove_abandoned(name, ttl);
         }
         if removed > 0 {
             log::info!("removed {removed} partial files that nobody has resumed for {ttl:?}");
@@ -183,26 +214,34 @@ impl Kept {
         Ok(())
     }
 
-    fn unlink(&self, name: &str) {
+    /// Removes this name only.
+    pub(super) fn unlink(&self, name: &str) {
         match unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => log::warn!("{name} cannot be removed from what is kept: {errno}"),
         }
     }
 
-    /// Whether `name` may have expired. To be sure, it has to be locked.
-    fn may_be_abandoned(&self, name: &str, ttl: Duration) -> bool {
+    /// Since when nobody has written to the file `name`, or else to its record. To be sure, it has to be locked.
+    fn abandoned_since(&self, name: &str) -> Abandoned {
         match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => is_older(stat.st_mtime, ttl),
-            Err(Errno::NOENT) => self.has_old_record(name),
-            Err(_) => false,
+            Ok(stat) => Abandoned::File(stat.st_mtime),
+            Err(Errno::NOENT) => match statat(&self.directory, record_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Abandoned::Record(stat.st_mtime),
+                Err(_) => Abandoned::No,
+            },
+            Err(_) => Abandoned::No,
         }
     }
 
-    /// Whether the record of `name` is so old that the removal of its file must be durable.
-    fn has_old_record(&self, name: &str) -> bool {
-        let record = statat(&self.directory, record_of(name), AtFlags::SYMLINK_NOFOLLOW);
-        record.is_ok_and(|stat| is_older(stat.st_mtime, RECORD_TTL))
+    /// Removes `name`, unless it has an owner or was written to meanwhile. Returns whether it has.
+    fn remove_abandoned(&self, name: &str, ttl: Duration) -> bool {
+        let Ok(Locked { file, is_new }) = self.lock_or_make(name, &make_plainly) else { return false };
+        let is_abandoned = is_new || file.metadata().is_ok_and(|meta| is_older(meta.mtime(), ttl));
+        if is_abandoned {
+            self.remove(name);
+        }
+        is_abandoned
     }
 
     fn lock_or_make(&self, name: &str, make: Make) -> Result<Locked, StoreError> {

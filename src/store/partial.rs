@@ -27,7 +27,7 @@ use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
 use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
 use super::{Checkpoint, Hold, Mark, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
-use crate::proto::{Hasher, Held, Name, OnExists, Promise};
+use crate::proto::{Hasher, Held, Name, OnExists, Promise, Receipt};
 
 /// A partial file in a [`super::Directory`].
 #[derive(Debug)]
@@ -333,7 +333,7 @@ impl Partial for PartialFile {
                 // Some file systems (NFS, FUSE) report a failed write only at close(2). It must be known before the file
                 // gets its name.
                 nix::unistd::close(file).map_err(io::Error::from)?;
-                entry.publish(name, on_exists)
+                entry.publish(name, on_exists, size)
             }
         }
     }
@@ -482,7 +482,8 @@ impl Entry {
         }
     }
 
-    fn publish(mut self, name: Name, on_exists: OnExists) -> Result<Name, StoreError> {
+    /// Publishes the file, which has `size` bytes.
+    fn publish(mut self, name: Name, on_exists: OnExists, size: u64) -> Result<Name, StoreError> {
         let handles = self.handles.clone();
         let directory = handles.directory.as_fd();
         if on_exists == OnExists::Replace {
@@ -496,10 +497,23 @@ impl Entry {
             // crash leaves the kept file with its record or the final name. `Kept::expire` removes it.
             self.intake.kept.remove_record(&kept.name);
         }
-        naming::assign(directory, name, on_exists, |name| match on_exists {
-            OnExists::Replace => self.replace(directory, name.as_str()),
-            OnExists::Refuse | OnExists::Rename | OnExists::Same => self.rename(directory, name.as_str()),
+        naming::assign(directory, name, on_exists, |name| {
+            self.note_end(name, size);
+            match on_exists {
+                OnExists::Replace => self.replace(directory, name.as_str()),
+                OnExists::Refuse | OnExists::Rename | OnExists::Same => self.rename(directory, name.as_str()),
+            }
         })
+    }
+
+    /// Notes in the record of an upload whose id the server has made that its file, of `size` bytes, gets this name.
+    fn note_end(&self, name: &Name, size: u64) {
+        let Place::Kept(kept @ KeptAs { is_made: true, .. }) = &self.place else { return };
+        let digest = kept.promise.as_ref().and_then(Promise::known);
+        let end = Record::end(&Receipt { size, digest, stored_name: name.as_str().into() });
+        if let Err(error) = self.intake.kept.write_record(&kept.name, &end) {
+            log::warn!("{name:?} is stored, but a client that loses its receipt may send it again: {error}");
+        }
     }
 
     /// Fails with `EEXIST` if `name` is taken.
@@ -507,7 +521,15 @@ impl Entry {
         let (from, own_name) = self.path();
         match renameat_with(from, &own_name, &to, name, RenameFlags::NOREPLACE) {
             // The file system or the kernel does not know the flag. The drop removes the old name then.
-            Err(Errno::INVAL | Errno::NOSYS) => linkat(from, &own_name, &to, name, AtFlags::empty()),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                linkat(from, &own_name, &to, name, AtFlags::empty())?;
+                if let Place::Kept(KeptAs { name, is_made: true, .. }) = &self.place {
+                    // The drop would remove the record too.
+                    self.intake.kept.unlink(name);
+                    self.released = true;
+                }
+                Ok(())
+            }
             result => {
                 self.released = result.is_ok();
                 result
@@ -536,7 +558,13 @@ impl Drop for Entry {
     fn drop(&mut self) {
         match &self.place {
             _ if self.released => {}
-            Place::Kept(kept) => self.intake.kept.remove(&kept.name),
+            Place::Kept(kept) => {
+                if kept.is_made {
+                    // A record without a file must not look as if the file were published.
+                    let _ = self.intake.kept.write_record(&kept.name, &Record::no_end());
+                }
+                self.intake.kept.remove(&kept.name);
+            }
             Place::LockDir(number) => match unlinkat(&self.intake.lockdir, DecInt::new(*number), AtFlags::empty()) {
                 Err(errno) if !is_gone(errno) => log::warn!("a partial file is left in the lock directory: {errno}"),
                 _ => {}

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, read, retry_on_intr};
 
 use super::Mark;
-use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId};
+use crate::proto::{Hasher, Held, Name, OnExists, Promise, Receipt, ResumeId};
 
 /// A place that uploads are stored in.
 ///
@@ -45,8 +45,8 @@ use crate::proto::{Hasher, Held, Name, OnExists, Promise, ResumeId};
 /// [`Partial::checkpoint`] does not count yet. So if the checksum of a piece comes at its end, the checkpoint is made after
 /// the comparison; if the checksum is wrong, `keep` forgets the piece, and the offset is what it was.
 ///
-/// The id of an upload that is published or removed is unknown from then on. A caller that must answer for a published one
-/// remembers it.
+/// The id of an upload that is published or removed is unknown from then on. For a published one there is its receipt, for a
+/// while ([`Store::receipt`]).
 pub trait Store: Sized {
     /// What an upload is written to until it is whole.
     type Partial: Partial;
@@ -73,6 +73,10 @@ pub trait Store: Sized {
     /// # Errors
     /// [`StoreError::Busy`] while another request has the upload, and any error of the file system.
     fn reopen(&self, id: &ResumeId) -> Result<Option<Reopened<Self::Partial>>, StoreError>;
+
+    /// The receipt of the upload that was published under `id`, which the server has made. `None`: there was none, it was
+    /// removed, or that is too long ago. A crash may leave it before the caller has heard of the result.
+    fn receipt(&self, id: &ResumeId) -> Option<Receipt>;
 
     /// Opens the stored file `name`, which must have `size` bytes. `None`: there is no such name.
     ///

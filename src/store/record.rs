@@ -1,8 +1,8 @@
 //! The record beside a kept file: what the file is to become, and up to where it can be resumed.
 //!
 //! ```text
-//!   byte 0      1024     1536     2048     2560     3072
-//!     | claims  | state  | state  | state  | state  | terms |
+//!   byte 0      1024     1536     2048     2560     3072    7232
+//!     | claims  | state  | state  | state  | state  | terms | end |
 //! ```
 //!
 //! **Claims** are lines, of which the last whole one counts: `SIZE DIGEST NAME LF`. Size and digest are `-` until they are
@@ -17,6 +17,10 @@
 //! **Terms** belong to an upload whose id the server has made. Its later requests have only the id, so the record has the
 //! rest: `ON-EXISTS ALGORITHM MTIME NOTE LF`.
 //!
+//! The **end** is the receipt of such an upload: `SIZE DIGEST SEAL NAME LF`. It is written before the file gets that name, so
+//! the upload is stored when the record has an end and its file has gone. Until the record expires it answers a client that
+//! has not heard the receipt, whichever server that client asks.
+//!
 //! Each state is a sector of its own with a checksum, the seal, so that a torn one is recognized. The seal also covers the
 //! first claim, the terms and the identity of the file: after a power cut a record may be older than the file beside it, and
 //! a state must not be taken for one of another upload, or of an earlier file of this one. So an upload that begins anew
@@ -28,7 +32,7 @@
 use std::num::NonZeroU64;
 
 use super::{Checkpoint, Target, Terms};
-use crate::proto::{Algorithm, Digest, Hasher, Name, NamePolicy, OnExists, Promise, ResumeId};
+use crate::proto::{Algorithm, Digest, Hasher, Name, NamePolicy, OnExists, Promise, Receipt, ResumeId};
 
 /// [`Record::CLAIMS_BYTES`], where its reason stands.
 const CLAIMS_BYTES: usize = Record::CLAIMS_BYTES;
@@ -40,6 +44,10 @@ const STATES: usize = 4;
 const TERMS_AT: usize = CLAIMS_BYTES + STATES * STATE_BYTES;
 /// More than the longest terms take, in bytes.
 const TERMS_MAX_BYTES: usize = Record::NOTE_MAX_BYTES + 64;
+/// Where the end begins, in bytes.
+const END_AT: usize = TERMS_AT + TERMS_MAX_BYTES;
+/// More than the longest end takes, in bytes: a size, a digest, a seal and a name.
+const END_BYTES: usize = 512;
 /// For a boot: the content is synced. For anything else: there is none, or it is not known yet.
 const NONE: &str = "-";
 
@@ -89,7 +97,7 @@ impl Record {
     /// What the claims take, in bytes: more than two of the longest name.
     pub const CLAIMS_BYTES: usize = 1024;
     /// The most that a record takes, in bytes.
-    pub const MAX_BYTES: usize = TERMS_AT + TERMS_MAX_BYTES;
+    pub const MAX_BYTES: usize = END_AT + END_BYTES;
     /// What one state takes, in bytes: a sector, which is written as a whole.
     pub const STATE_BYTES: usize = 512;
     /// The longest [`Target::note`], in bytes: metadata of several names of a file, in base64.
@@ -126,7 +134,9 @@ impl Record {
     pub fn read(bytes: &[u8], content: Content, boot: Option<&str>) -> Option<(Terms, Found)> {
         let claims = claims_in(bytes);
         let told = whole_lines(bytes.get(TERMS_AT..)?);
-        let terms = parse_terms(claims, told)?;
+        let mut terms = parse_terms(claims, told)?;
+        // The server was killed before the file had its name.
+        terms.size = terms.size.or(Self::read_end(bytes).map(|receipt| receipt.size));
         let owner_sum = owner_sum(content, claims, told);
         let length = content.length.min(terms.size.unwrap_or(u64::MAX));
         let states = states_in(bytes, owner_sum, terms.promise, boot);
@@ -182,6 +192,37 @@ impl Record {
         self.claims_bytes += line.len();
         Patch { at: at as u64, bytes: padded(&line, room) }
     }
+}
+
+impl Record {
+    /// Writes the end, before the file gets the name in `receipt`.
+    pub fn end(receipt: &Receipt) -> Patch {
+        let Receipt { size, digest, stored_name } = receipt;
+        let state = format!("{size} {}", word(*digest));
+        let line = format!("{state} {:08x} {stored_name}\n", seal_of_end(&state, stored_name));
+        Patch { at: END_AT as u64, bytes: padded(&line, END_BYTES) }
+    }
+
+    /// Takes the end back: the file gets no name.
+    pub fn no_end() -> Patch {
+        Patch { at: END_AT as u64, bytes: vec![0; END_BYTES] }
+    }
+
+    /// The receipt of the upload with the record `bytes`. It counts if the file has gone.
+    pub fn read_end(bytes: &[u8]) -> Option<Receipt> {
+        let line = whole_lines(bytes.get(END_AT..)?).lines().next()?;
+        let mut words = line.splitn(4, ' ');
+        let (size, digest, seal, name) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        if u32::from_str_radix(seal, 16) != Ok(seal_of_end(&format!("{size} {digest}"), name)) {
+            return None;
+        }
+        let (size, digest) = (size.parse().ok()?, parse_word(digest, parse_digest)?);
+        Some(Receipt { size, digest, stored_name: name.into() })
+    }
+}
+
+fn seal_of_end(state: &str, name: &str) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(state.as_bytes()), name.as_bytes())
 }
 
 /// The states that are whole, belong to this file and this kind of digest, and whose content has lasted.
@@ -247,10 +288,7 @@ fn whole_lines(bytes: &[u8]) -> &str {
 }
 
 fn known_digest(promise: Option<Promise>) -> Option<Digest> {
-    match promise? {
-        Promise::Known(digest) => Some(digest),
-        Promise::Trailer(_) => None,
-    }
+    promise?.known()
 }
 
 /// The word for something that may not be known.

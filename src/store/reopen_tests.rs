@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::proto::{Algorithm, Digest, Hasher, Name, NamePolicy, OnExists, Promise, ResumeId};
+use crate::proto::{Algorithm, Digest, Hasher, Name, NamePolicy, OnExists, Promise, Receipt, ResumeId};
 
 fn name(name: &str) -> Name {
     Name::parse(name.as_bytes(), NamePolicy::default()).unwrap()
@@ -266,6 +267,71 @@ fn it_expires_when_nobody_has_written_to_it_and_what_was_published_leaves_nothin
     fs::File::open(&record).unwrap().set_modified(ago(4000)).unwrap();
     store.tend(hour);
     assert!(kept(base.path()).is_empty());
+}
+
+#[test]
+fn a_published_upload_has_its_receipt_until_it_expires_whichever_server_is_asked() {
+    let base = tempfile::tempdir().unwrap();
+    let digest = Digest::Sha256([7; 32]);
+    let mut store = Directory::open(base.path()).unwrap();
+    for (promise, stored_name) in [(Some(Promise::Known(digest)), "a"), (None, "a.1")] {
+        let (id, mut partial) = begin(&store, promise, None);
+        let mut hasher = promise.map(|promise| Hasher::new(promise.algorithm()));
+        append(&mut partial, b"one", hasher.as_mut());
+        assert_eq!(store.receipt(&id), None);
+        store.submit(Token(1), Job::Publish(partial)).unwrap();
+        let receipt = Receipt { size: 3, digest: promise.map(|_| digest), stored_name: stored_name.into() };
+        for server in [&store, &Directory::open(base.path()).unwrap()] {
+            assert_eq!(server.receipt(&id), Some(receipt.clone()));
+            assert!(server.reopen(&id).unwrap().is_none());
+        }
+        let record = base.path().join(".intake/kept").join(&kept(base.path())[0]);
+        fs::File::open(&record).unwrap().set_modified(ago(4000)).unwrap();
+        store.tend(Duration::from_secs(3600));
+        assert_eq!(store.receipt(&id), None);
+    }
+}
+
+#[test]
+fn an_upload_that_gets_no_name_has_no_receipt() {
+    let base = tempfile::tempdir().unwrap();
+    let mut store = Directory::open(base.path()).unwrap();
+    let (name, id) = (name("a"), store.make_id().unwrap());
+    let partial = store.begin(&Target { resume: Some(&id), ..Target::new(&name, OnExists::Refuse) }).unwrap();
+    fs::write(base.path().join("a"), "another").unwrap();
+    let settled = store.submit(Token(1), Job::Publish(partial)).unwrap();
+    assert!(matches!(settled.done, Done::Stored(Err(StoreError::Taken(_)))));
+    assert_eq!((store.receipt(&id), kept(base.path()).len()), (None, 0));
+}
+
+/// A server that is killed between the two leaves the end in the record and the file without its name.
+#[test]
+fn an_end_counts_only_when_the_file_has_gone() {
+    let base = tempfile::tempdir().unwrap();
+    let store = Directory::open(base.path()).unwrap();
+    let (id, mut partial) = begin(&store, None, None);
+    append(&mut partial, b"one", None);
+    partial.keep();
+    let record = kept(base.path()).into_iter().find(|name| name.ends_with(".claim")).unwrap();
+    let record = fs::File::options().write(true).open(base.path().join(".intake/kept").join(record)).unwrap();
+    let end = Record::end(&Receipt { size: 3, digest: None, stored_name: "a".into() });
+    record.write_all_at(&end.bytes, end.at).unwrap();
+    assert_eq!(store.receipt(&id), None);
+    let Reopened { partial, terms } = reopen(&store, &id);
+    assert_eq!((partial.held(), terms.size), (3, Some(3)), "the size is known from then on");
+}
+
+#[test]
+fn of_many_receipts_the_oldest_are_removed() {
+    let base = tempfile::tempdir().unwrap();
+    let mut store = Directory::open(base.path()).unwrap();
+    let path = |number: u64| base.path().join(".intake/kept").join(format!("{number:064x}.claim"));
+    for number in 0..4100 {
+        fs::File::create(path(number)).unwrap().set_modified(ago(3000 - number / 2)).unwrap();
+    }
+    store.tend(Duration::from_secs(3600));
+    assert_eq!(kept(base.path()).len(), 4096);
+    assert!(!path(0).exists() && !path(1).exists() && path(4).exists() && path(4099).exists());
 }
 
 #[test]

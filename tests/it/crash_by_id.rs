@@ -7,6 +7,7 @@
 //! - each upload whose id was told is published, or found by its id with the promised offset and size;
 //! - its content up to the offset is right, and so is the state of its digest;
 //! - every file with a receipt is stored, and every final name belongs to a whole upload;
+//! - a client that asks for a stored upload hears its receipt after a kill, and never hears one of a file that is not stored;
 //! - the next server completes all of them.
 //!
 //! Each [`Mistake`] is planted once, and the same checks must find it.
@@ -198,6 +199,21 @@ impl Client {
         self.id.as_ref().is_some_and(|id| disk.has_ended(id.as_str()))
     }
 
+    /// Checks what a client hears that has missed its receipt. `is_kill`: the power was not cut, only the server is gone.
+    fn check_receipt(&self, disk: &ForgetfulDisk, state: &State, is_kill: bool) -> Result<(), String> {
+        let Some(id) = self.id.as_ref().filter(|id| self.told.offset.is_some() && !disk.has_ended(id.as_str())) else {
+            return Ok(());
+        };
+        let name = self.upload.name.as_str();
+        let is_stored = |name: &str| state.content(Place::Uploads, name) == Some(&self.upload.content);
+        match state.receipt(id) {
+            Some(receipt) if receipt.size == self.upload.size() && is_stored(&receipt.stored_name) => Ok(()),
+            Some(receipt) => Err(format!("{name} has a receipt that is not true: {receipt:?}")),
+            None if is_kill && is_stored(name) => Err(format!("{name} is stored, and its client does not hear so")),
+            None => Ok(()),
+        }
+    }
+
     /// Checks the promises on `state`, which survived of `disk`.
     fn check(&self, disk: &ForgetfulDisk, state: &State) -> Result<(), String> {
         let (upload, name) = (&*self.upload, &self.upload.name);
@@ -310,8 +326,9 @@ fn check_cut(plan: Plan, cut: usize) -> Result<(), String> {
     let day = Day::new(plan);
     day.disk.cut_power_at(cut);
     let day = day.play();
-    for state in remains(&day.disk) {
+    for (number, state) in remains(&day.disk).enumerate() {
         day.check(&state)?;
+        day.clients.iter().try_for_each(|client| client.check_receipt(&day.disk, &state, number == 0))?;
     }
     // A server that was killed, and one that lost its power.
     [0, 4].into_iter().filter_map(|number| remains(&day.disk).nth(number)).try_for_each(|state| {
@@ -399,6 +416,11 @@ fn a_state_before_its_content_is_found() {
 #[test]
 fn content_that_counts_before_its_checksum_was_compared_is_found() {
     assert_found(Mistake::CheckpointBeforeChecksum, "wrong content");
+}
+
+#[test]
+fn an_end_that_is_noted_after_the_publish_is_found() {
+    assert_found(Mistake::EndAfterPublish, "does not hear so");
 }
 
 #[test]

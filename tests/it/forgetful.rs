@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, ResumeId};
+use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, Receipt, ResumeId};
 use intake::store::{
     Checkpoint, Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Mark, Owned, Owners, Partial, Patch, Record,
     Reopened, Settled, Store, StoreError, Synced, Target, Terms, Token, Work,
@@ -107,6 +107,8 @@ pub enum Mistake {
     ReplacedCountsAsStored,
     /// The record of an upload that is found by its id is removed before the file has its final name.
     RecordRemovedFirst,
+    /// The name of an upload that is found by its id is noted after the file has got it.
+    EndAfterPublish,
     /// The client is told an offset before it is synced.
     OffsetBeforeHold,
     /// Content counts before its checksum has been compared.
@@ -297,6 +299,12 @@ impl State {
         let record = self.content(Place::Kept, &record_of(id.as_str()))?;
         let (terms, found) = Record::read(record, self.identify(inode), None)?;
         Some((inode, terms, found))
+    }
+
+    /// The receipt of the upload that was published under this id, which the server has made.
+    pub fn receipt(&self, id: &ResumeId) -> Option<Receipt> {
+        let receipt = Record::read_end(self.content(Place::Kept, &record_of(id.as_str()))?);
+        receipt.filter(|_| !self.names.contains_key(&(Place::Kept, id.as_str().to_owned())))
     }
 
     /// All final names.
@@ -663,6 +671,14 @@ impl ForgetfulPartial {
         }
     }
 
+    /// Notes that the file gets this name.
+    fn note_end(&self, name: &Name) -> Result<(), StoreError> {
+        let Some((id, _)) = self.resume.as_ref().filter(|(id, _)| id.is_made()) else { return Ok(()) };
+        let digest = self.promise.as_ref().and_then(Promise::known);
+        let receipt = Receipt { size: self.held(), digest, stored_name: name.to_string() };
+        Ok(self.file.disk.write_record(id.as_str(), &Record::end(&receipt))?)
+    }
+
     fn check_lost(&self) -> Result<(), StoreError> {
         match &self.owned {
             Some(owned) if owned.has_lost() => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
@@ -761,10 +777,16 @@ impl Partial for ForgetfulPartial {
             change.push(((Place::Kept, id.as_str().to_owned()), None));
         }
         let name = self.choose()?;
+        if disk.mistake != Some(Mistake::EndAfterPublish) {
+            self.note_end(&name)?;
+        }
         change.push(((Place::Uploads, name.to_string()), Some(self.file.inode)));
         disk.step(Operation::Name)?;
         disk.state.borrow_mut().change(change);
         self.released = true;
+        if disk.mistake == Some(Mistake::EndAfterPublish) {
+            self.note_end(&name)?;
+        }
         Ok(name)
     }
 }
@@ -921,6 +943,10 @@ impl Store for ForgetfulStore {
         let target = Target { promise: terms.promise, ..Target::new(&terms.name, terms.on_exists) };
         let partial = self.partial(inode, &target, Some((id.clone(), record)), checkpoint);
         Ok(Some(Reopened { partial, terms }))
+    }
+
+    fn receipt(&self, id: &ResumeId) -> Option<Receipt> {
+        self.disk.state().receipt(id)
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<ForgetfulFile>, StoreError> {

@@ -347,6 +347,31 @@ fn digest_field(file: &[u8]) -> String {
     format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
+/// The last answer may be lost, and the server may be killed before its client asks again.
+#[test]
+fn a_stored_upload_is_known_after_the_server_was_killed() {
+    for sync in ["full", "none"] {
+        let home = Server::home();
+        let mut server = Server::start_in(&home, &["--sync", sync]);
+        assert_eq!(send(&server, "PUT /a", &[], b"other").status, 201);
+        let begun = send(&server, "PUT /a", &[MORE, REPR_DIGEST_OF_ABC], b"ab");
+        let place = &begun.fields["location"];
+        assert_eq!(append(&server, place, 2, &[LAST], b"c").status, 201);
+        server.signal(Signal::KILL);
+        server.wait();
+        let server = Server::start_in(&home, &["--sync", sync]);
+        let told = asked(&server, place);
+        assert_eq!((told.status, told.offset(), &*told.fields["upload-complete"]), (204, 3, "?1"), "--sync {sync}");
+        assert_eq!(told.fields["content-location"], "/a.1");
+        assert_eq!(format!("Repr-Digest: {}", told.fields["repr-digest"]), REPR_DIGEST_OF_ABC);
+        let again = append(&server, place, 3, &[LAST], b"");
+        assert!(again.status == 201 && again.content.ends_with(" a.1\n"), "{}", again.content);
+        assert_eq!(append(&server, place, 2, &[LAST], b"c").status, 409);
+        assert_eq!(append(&server, place, 3, &[LAST], b"d").status, 400);
+        assert_eq!(server.files().len(), 2);
+    }
+}
+
 /// The file comes in one PUT that is cut off, then in a PATCH during which the server is killed.
 #[test]
 fn an_upload_survives_broken_connections_and_a_killed_server() {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use intake::net::Readiness;
-use intake::proto::{Algorithm, Digest, Hasher, Held, Name, OnExists, ResumeId};
+use intake::proto::{Algorithm, Digest, Hasher, Held, Name, OnExists, Promise, Receipt, ResumeId};
 use intake::reactor::{Id, Moment};
 use intake::server::config::{Config, Limits};
 use intake::server::story::trace::{Format, Tracer};
@@ -83,6 +83,8 @@ struct SimDisk {
     owners: Owners,
     /// How many bytes under each resume id would survive a power cut.
     lasting: RefCell<BTreeMap<String, u64>>,
+    /// Of published uploads whose ids the server has made.
+    receipts: RefCell<BTreeMap<String, Receipt>>,
 }
 
 struct Kept {
@@ -167,6 +169,10 @@ impl Store for SimStore {
             let partial = self.partial(terms.clone(), Some(id), bytes, Some(checkpoint));
             Reopened { partial, terms }
         }))
+    }
+
+    fn receipt(&self, id: &ResumeId) -> Option<Receipt> {
+        self.disk.receipts.borrow().get(id.as_str()).cloned()
     }
 
     fn find(&self, name: &Name, size: u64) -> Result<Option<Self::Content>, StoreError> {
@@ -342,6 +348,12 @@ impl Partial for SimPartial {
         }
         let before = self.disk.published.borrow_mut().insert(name.to_string(), std::mem::take(&mut self.bytes));
         assert_eq!(before, None, "a name is published once");
+        if let Some(id) = self.resume.as_ref().filter(|id| id.is_made()) {
+            let size = self.disk.published.borrow()[name.as_str()].len() as u64;
+            let digest = self.terms.promise.as_ref().and_then(Promise::known);
+            let receipt = Receipt { size, digest, stored_name: name.to_string() };
+            self.disk.receipts.borrow_mut().insert(id.as_str().to_owned(), receipt);
+        }
         Ok(name)
     }
 }
