@@ -237,6 +237,11 @@ impl Access {
         self.charge(charge, bytes, 0, now)
     }
 
+    /// What the source at `address` has used of its day: bytes and uploads. Nothing, if the policy has no limit for it.
+    pub fn used(&self, address: IpAddr) -> (u64, u32) {
+        self.days_of_sources.get(Source::of(address)).map_or((0, 0), Day::used)
+    }
+
     /// The upload has failed: it does not count.
     pub fn give_back(&mut self, charge: Charge) {
         let who = charge.token.as_ref().map(|token| token.who());

@@ -48,9 +48,14 @@ impl Day {
         now.since(self.begun) >= DAY
     }
 
+    /// Bytes and uploads.
+    pub(super) fn used(&self) -> (u64, u32) {
+        (self.bytes, self.uploads)
+    }
+
     /// Whether nothing was sent, or all of it was given back.
     pub(super) fn is_unused(&self) -> bool {
-        (self.bytes, self.uploads) == (0, 0)
+        self.used() == (0, 0)
     }
 
     /// Whether so much more may be sent at `now`. Begins a new day if that is due.

@@ -212,6 +212,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Call it before the drop: keeps the upload in progress, to be resumed.
     pub fn keep_upload(&mut self) {
         self.fail_charge(false);
+        if let Some(charge) = self.work.take_charge() {
+            self.give_back(*charge);
+        }
         self.work.give_up(true);
     }
 

@@ -271,6 +271,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.is_empty()
     }
 
+    /// Who may write, and what was counted.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Where files go.
     pub fn store(&self) -> &D {
         &self.store

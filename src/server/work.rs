@@ -27,6 +27,7 @@ use super::digesting::Digesting;
 use super::jobs::{Jobs, Waiter};
 use super::published::Claim;
 use super::story::Filed;
+use crate::access::Charge;
 use crate::proto::{
     ById, Code, Denial, Digest, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
 };
@@ -604,6 +605,14 @@ impl<D: Store> Work<D> {
     /// Whether the content that came stays when the request is cut off, as it does of a resumable upload of HTTP.
     pub fn keeps_content(&self) -> bool {
         matches!(self, Self::ById(session) if session.keeps_content())
+    }
+
+    /// What a file was charged for that is still compared.
+    pub fn take_charge(&mut self) -> Option<Box<Charge>> {
+        match self {
+            Self::Comparing(comparison) => comparison.filed.charge.take(),
+            _ => None,
+        }
     }
 
     /// The name of the upload in progress.

@@ -8,20 +8,21 @@
 //! - clients that reset, fell silent, trickled or met a failing disk have none;
 //! - every client hears what its dialect promises, and nothing else;
 //! - an interrupted upload is resumed from what is durable, without a gap or an overlap, and under its newest request;
-//! - in the end no connection, no partial file and no deadline is left.
+//! - in the end no connection, no partial file and no deadline is left, and just the stored files are charged.
 //!
 //! A failing seed is printed. `INTAKE_SEED=N cargo test simulation` runs that one alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use intake::access::{Policy, Quota};
 use intake::net::Readiness;
 use intake::proto::{Algorithm, Digest, Hasher, Held, Name, OnExists, Promise, Receipt, ResumeId};
 use intake::reactor::{Id, Moment};
@@ -35,6 +36,9 @@ use intake::store::{
 use crate::wire::{Chance, SimStream, Wire};
 
 const SEEDS: u64 = 300;
+
+/// Where all clients connect from.
+const SOURCE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 #[test]
 fn every_seed_keeps_the_promises() {
@@ -988,7 +992,11 @@ impl World {
         let disk = SimStore { disk: Rc::default(), chance: chance.clone(), syncs: chance.one_in(2) };
         let resumed = chance.below(5);
         clients.extend((0..resumed).flat_map(|number| Client::attempts(number, &chance, clock, &disk.disk)));
-        let mut connections = Connections::new(disk.clone(), &Config { limits, ..Config::default() });
+        // More than all clients send, so that it is counted and refuses nobody.
+        let plenty = Quota { bytes: Some(u64::MAX), uploads: Some(u32::MAX) };
+        let source_quota = if seed.is_multiple_of(2) { plenty } else { Quota::default() };
+        let policy = Policy { source_quota, ..Policy::default() };
+        let mut connections = Connections::new(disk.clone(), &Config { limits, policy, ..Config::default() });
         if seed.is_multiple_of(8) {
             // Tracing must not change what happens.
             connections.trace_to(Tracer::new(Format::Json, Box::new(io::sink())));
@@ -1074,7 +1082,7 @@ impl World {
             if client.next_at > self.clock && client.wire.borrow().inbound.is_empty() {
                 continue;
             }
-            let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
+            let peer = SocketAddr::from((SOURCE, 40_000));
             let (wire, chance) = (client.wire.clone(), self.chance.clone());
             let id = &mut client.id;
             let register = |given| {
@@ -1096,6 +1104,16 @@ impl World {
         assert!(published.keys().all(|name| names.contains(name)));
         assert!(self.disk.disk.kept.borrow().is_empty(), "no finished upload is still kept");
         assert!(self.disk.disk.owners.is_empty());
+        let (bytes, uploads) = self.connections.access().used(SOURCE.into());
+        if uploads > 0 {
+            let stored: usize = published.values().map(Vec::len).sum();
+            assert_eq!(
+                u64::from(uploads),
+                self.connections.stats().stored,
+                "a failed upload counts, or a stored one does not"
+            );
+            assert!(bytes >= stored as u64, "{bytes} bytes are charged, and {stored} are stored");
+        }
     }
 }
 
