@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use intake::access::{Network, Networks, Policy, Quota};
+use intake::net::tls::Asks;
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::sandbox::{Mode, Sandbox, User};
-use intake::server::config::{Config, Durability, Limits, Udp};
+use intake::server::config::{Config, Durability, Limits, Tls, Udp};
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Outcome, Server, StartError, page};
 use log::LevelFilter;
@@ -61,6 +62,34 @@ pub struct Serve {
     #[arg(long, help_heading = LISTENING, hide_short_help = true)]
     #[arg(value_name = "https://HOST[:PORT]", value_parser = parse_origin)]
     allow_origin: Vec<String>,
+
+    /// Speak TLS too, with the certificate in this file (PEM); needs --tls-key
+    ///
+    /// The first byte of a connection tells TLS from a connection in clear. SIGHUP reads both files again. `intake cert`
+    /// makes a pair for a first try.
+    #[arg(long, help_heading = TLS, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM)
+    #[arg(long, help_heading = TLS, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Take connections in clear too (also), TLS only (required), or no TLS (off) [default: also, or required if clients need
+    /// a certificate]
+    #[arg(long = "tls", help_heading = TLS, requires = "tls_cert", value_parser = one_of(TLS_USE))]
+    #[arg(value_name = "WHEN")]
+    tls_use: Option<TlsUse>,
+    /// Take clients with a certificate of an issuer in this file only (PEM)
+    ///
+    /// The name in the certificate is in the log.
+    #[arg(long, help_heading = TLS, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Whether a client needs a certificate (require), or is named if it has one (optional)
+    #[arg(long, help_heading = TLS, hide_short_help = true, requires = "tls_client_ca", value_parser = one_of(TLS_CLIENT))]
+    #[arg(value_name = "WHETHER", default_value = word_of(TLS_CLIENT, Asks::default()))]
+    tls_client: Asks,
+    /// TLS handshakes that wait for their clients at once; further ones wait for these
+    #[arg(long, help_heading = TLS, hide_short_help = true)]
+    #[arg(value_name = "N", default_value = "256")]
+    max_handshakes: NonZeroUsize,
 
     /// Directory to store files in; created if it is missing
     #[arg(short, long, help_heading = FILES, default_value_os_t = Config::default().directory)]
@@ -179,6 +208,7 @@ pub struct Serve {
 }
 
 const LISTENING: &str = "Listening";
+const TLS: &str = "TLS";
 const FILES: &str = "Files";
 const ACCESS: &str = "Who may write";
 const LIMITS: &str = "Limits";
@@ -188,6 +218,18 @@ const OUTPUT: &str = "Output";
 const SANDBOX: &Words<Mode> = &[("auto", Mode::Auto), ("require", Mode::Require), ("off", Mode::Off)];
 
 const SYNC: &Words<Durability> = &[("full", Durability::Full), ("none", Durability::None)];
+
+const TLS_USE: &Words<TlsUse> = &[("also", TlsUse::Also), ("required", TlsUse::Required), ("off", TlsUse::Off)];
+
+const TLS_CLIENT: &Words<Asks> = &[("require", Asks::Requires), ("optional", Asks::Takes)];
+
+/// The value of `--tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TlsUse {
+    Also,
+    Required,
+    Off,
+}
 
 const ON_EXISTS: &Words<OnExists> =
     &[("refuse", OnExists::Refuse), ("rename", OnExists::Rename), ("replace", OnExists::Replace)];
@@ -271,7 +313,25 @@ impl Serve {
         }
     }
 
+    /// How to speak TLS, if a certificate is given.
+    fn tls(&self) -> Result<Option<Tls>, String> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
+        let clients = self.tls_client_ca.clone().map(|file| (file, self.tls_client));
+        let need_certificate = matches!(clients, Some((_, Asks::Requires)));
+        if need_certificate && self.tls_use == Some(TlsUse::Also) {
+            let words =
+                "--tls also lets clients in that have no certificate: choose --tls required or --tls-client optional";
+            return Err(words.into());
+        }
+        let is_required = need_certificate || self.tls_use == Some(TlsUse::Required);
+        let (certificate, key, max_handshakes) = (certificate.clone(), key.clone(), self.max_handshakes.get());
+        let tls = Tls { certificate, key, clients, is_required, max_handshakes };
+        Ok((self.tls_use != Some(TlsUse::Off)).then_some(tls))
+    }
+
     fn config(self) -> Result<Config, String> {
+        let tls = self.tls()?;
+        let reread = self.token_file.iter().cloned().chain(tls.iter().flat_map(Tls::files)).collect();
         let udp = match self.udp {
             None => Udp::FollowTcp,
             Some(Echo::Off) => Udp::Off,
@@ -315,7 +375,8 @@ impl Serve {
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
             user: self.user,
-            sandbox: Sandbox { mode: self.sandbox, reread: self.token_file.into_iter().collect() },
+            sandbox: Sandbox { mode: self.sandbox, reread },
+            tls,
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
     }
@@ -354,6 +415,7 @@ mod tests {
             sync,
             min_free,
             partial_ttl,
+            tls,
             rules,
             policy,
             token_file,
@@ -370,7 +432,8 @@ mod tests {
              --shutdown-timeout 13s --ok-grace 14ms --name-quiet 15ms --udp-rate 16 --portable-names --require-size --sync none \
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
-             --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require",
+             --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
+             --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20",
         );
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
@@ -378,6 +441,9 @@ mod tests {
         assert_eq!(policy.source_quota.bytes, Some(21 << 10));
         let allows = |ip: &str| policy.allow.allows(ip.parse().unwrap());
         assert_eq!(["192.0.2.9", "::1", "127.0.0.1"].map(allows), [true, true, false]);
+        let clients = Some(("/ca".into(), Asks::Takes));
+        let (certificate, key) = ("/c".into(), "/k".into());
+        assert_eq!(tls, Some(Tls { certificate, key, clients, is_required: true, max_handshakes: 20 }));
         let Web { hosts, origins, page } = rules.web;
         assert_eq!((hosts, origins), (vec!["drop.example".into(), "b".into()], vec!["https://app.example:19".into()]));
         assert!(page.is_none());
@@ -392,6 +458,22 @@ mod tests {
         assert_eq!(limits.idle_timeout, Some(Duration::from_secs(600)));
         assert_eq!(limits.linger_timeout, Duration::from_secs(12));
         assert_eq!((limits.ok_grace, limits.name_quiet), (Some(Duration::from_millis(14)), Duration::from_millis(15)));
+    }
+
+    #[test]
+    fn tls_is_spoken_where_there_is_a_certificate_and_needed_where_clients_need_one() {
+        let tls = |typed: &str| config(&format!("--tls-cert c --tls-key k {typed}")).tls;
+        assert_eq!(tls("--tls off"), None);
+        let required = |typed| tls(typed).map(|tls| (tls.is_required, tls.clients.map(|(_, asks)| asks)));
+        assert_eq!(required(""), Some((false, None)));
+        assert_eq!(required("--tls required"), Some((true, None)));
+        assert_eq!(required("--tls-client-ca ca"), Some((true, Some(Asks::Requires))));
+        assert_eq!(required("--tls-client-ca ca --tls-client optional"), Some((false, Some(Asks::Takes))));
+        let words = parse("--tls-cert c --tls-key k --tls also --tls-client-ca ca").unwrap().config().unwrap_err();
+        assert!(words.contains("--tls required"), "{words}");
+        for typed in ["--tls-cert c", "--tls-key k", "--tls required", "--tls-client-ca ca"] {
+            assert_eq!(parse(typed).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{typed}");
+        }
     }
 
     #[test]
@@ -414,7 +496,7 @@ mod tests {
     fn the_help_is_in_sections_and_short_help_is_short() {
         let mut command = Serve::augment_args(clap::Command::new("serve").disable_help_flag(true));
         let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
-        for section in ["Listening:", "Files:", "Limits:", "Process:", "Output:"] {
+        for section in ["Listening:", "TLS:", "Files:", "Limits:", "Process:", "Output:"] {
             assert!(short.contains(section) && long.contains(section), "{section}\n{short}");
         }
         assert!(!short.contains("Options:") && !long.contains("Options:"), "{long}");

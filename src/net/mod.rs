@@ -63,6 +63,10 @@ mod stream;
 mod timer;
 #[cfg(feature = "rustls")]
 pub mod tls;
+#[cfg(not(feature = "rustls"))]
+#[path = "no_tls.rs"]
+pub mod tls;
+mod tls_terms;
 mod trust;
 
 use std::io;

@@ -441,6 +441,12 @@ impl Receiver {
         }
     }
 
+    /// Ends the conversation without a word: the client could not understand any.
+    pub fn hang_up(&mut self) {
+        self.outcomes.forget_owed();
+        self.phase = Phase::Over(Farewell::Linger);
+    }
+
     /// The client is owed outcomes that will never be known. They may be good or bad, so it is told neither: this ends the
     /// conversation, and the connection with a reset.
     pub fn abandon(&mut self) {
@@ -531,6 +537,11 @@ impl Receiver {
         self.requests > 0
     }
 
+    /// Whether the end of the stream would be the end of the file, and nothing else says whether the file is whole.
+    pub fn trusts_the_end(&self) -> bool {
+        matches!(self.phase, Phase::Content(_)) && !self.voice.dialect.is_framed()
+    }
+
     /// Whether the client has ended the stream, so that nothing more can be asked.
     pub fn has_ended_with_stream(&self) -> bool {
         matches!(self.phase, Phase::Over(Farewell::Close))
@@ -607,6 +618,10 @@ impl Receiver {
     /// The client may ask for what `head` says.
     fn follow(&mut self, head: Head, line: Vec<u8>, rules: &Rules) -> Option<Event<'static>> {
         match head {
+            head if rules.only_http && !head.speaks_http() => {
+                let words = "this connection was agreed to be HTTP (ALPN http/1.1)";
+                Some(self.not_a_request(Refusal::new(Code::BAD_REQUEST, words), head.into_voice(), line, rules))
+            }
             Head::Bye => {
                 self.phase = Phase::Over(Farewell::Linger);
                 None

@@ -40,6 +40,8 @@ impl Code {
     pub const CHECKSUM: Self = Self(460);
     /// The client has too many connections, has shown too many wrong tokens, or has sent enough for today.
     pub const TOO_MANY: Self = Self(429);
+    /// This port speaks TLS only.
+    pub const TLS_REQUIRED: Self = Self(426);
     /// The disk failed.
     pub const DISK: Self = Self(500);
     /// The server is shutting down.

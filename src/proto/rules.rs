@@ -21,6 +21,8 @@ pub struct Rules {
     pub upload_ttl_seconds: u64,
     /// The visitors that HTTP serves, and the page.
     pub web: Web,
+    /// The two sides have agreed on HTTP (ALPN), so nothing else may be said.
+    pub only_http: bool,
     /// The time of day for HTTP answers, in seconds since the epoch.
     pub now: u64,
     /// The server is shutting down: running uploads finish, and further requests are refused.

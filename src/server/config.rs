@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::page::page;
 use crate::access::Policy;
+use crate::net::tls::Asks;
 use crate::proto::{Rules, Web};
 use crate::sandbox::{Sandbox, User};
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub min_free: Option<u64>,
     /// How long an interrupted upload is kept so that it can be resumed. A day outlives a night.
     pub partial_ttl: Duration,
+    /// TLS, if the server speaks it.
+    pub tls: Option<Tls>,
     /// Which requests are accepted.
     pub rules: Rules,
     /// Who may write, and how much.
@@ -82,6 +85,30 @@ pub struct Config {
     /// Datagrams a second that the echo answers to one peer; `None` is no limit. 10,000 suffice for any probe, and keep
     /// forged datagrams from turning the echo into a flood.
     pub udp_rate: Option<u32>,
+}
+
+/// How the server speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The file of its certificate, in PEM, followed by those that lead to a known issuer.
+    pub certificate: PathBuf,
+    /// The file of the key, in PEM.
+    pub key: PathBuf,
+    /// The file of the issuers whose clients are let in, in PEM, and whether a client needs a certificate of theirs.
+    pub clients: Option<(PathBuf, Asks)>,
+    /// Refuse connections in clear. Otherwise the first byte decides.
+    pub is_required: bool,
+    /// The most handshakes that wait for their clients. Each holds some tens of kilobytes, and lasts a round trip: 256 are
+    /// thousands a second.
+    pub max_handshakes: usize,
+}
+
+impl Tls {
+    /// Its files, which SIGHUP reads again.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let clients = self.clients.as_ref().map(|(file, _)| file);
+        [&self.certificate, &self.key].into_iter().chain(clients).cloned().collect()
+    }
 }
 
 /// Whether and where the UDP echo listens.
@@ -167,6 +194,7 @@ impl Default for Config {
             sync: Durability::default(),
             min_free: None,
             partial_ttl: Duration::from_secs(24 * 3600),
+            tls: None,
             // Enough for the disk images of small machines, and an end for a stream that has none.
             rules: Rules {
                 max_file_size: Some(10 << 30),

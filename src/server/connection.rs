@@ -9,6 +9,7 @@
 //!                  +---------------------+-- Yield    its budget is spent, others come first
 //!                  +---------------------+-- Contend  once the connection in its way is ended
 //!                  +---------------------+-- Room     once fewer files wait for the disk
+//!                  +---------------------+-- Handshake  once few enough TLS handshakes are under way
 //!                                        |
 //!   a deadline ---------------> expire --+-- Close    to the one place that closes, with the reason
 //! ```
@@ -20,6 +21,9 @@
 //!
 //! **The first error is the last.** The kernel reports a reset once, and a clean end from then on. So nothing is read after
 //! an error, and an end of the stream counts only if no error came before it.
+//!
+//! **TLS** is found by the first byte. Its session reads and writes from then on, and the conversation begins anew inside it.
+//! The end of a stream counts only if the client has announced it.
 //!
 //! The conversation ([`Receiver`]) and the [`Work`] do not know each other: this file passes events to the one and answers
 //! to the other. It returns a [`Verdict`] and leaves the rest to the loop. Knows neither the poll nor the other connections,
@@ -33,12 +37,15 @@ use std::time::Duration;
 use super::config::Limits;
 use super::jobs::Jobs;
 use super::pace::{Lapse, Pace};
-use super::story::{CloseReason, Fact, Filed, Scene, Story};
+use super::rulebook::Kind;
+use super::story::{CloseReason, Fact, Filed, Scene, Story, Who};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
+use super::wire::Wire;
 use super::work::{Answer, Ask, RequestState, Status, Work};
 use crate::access::{Caller, Charge, Token};
 use crate::net::Stream;
+use crate::net::tls::{FIRST_BYTE, Session};
 use crate::proto::{
     Awaits, ById, Code, Credential, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Request,
     Rules, ServerStep as Step, Ticket, Whole,
@@ -81,9 +88,11 @@ pub struct Connection<S, D: Store> {
     rare: Option<Box<Rare>>,
 }
 
-/// What few connections have, and for a short time only.
+/// What few connections have, most of it for a short time only.
 #[derive(Default)]
 struct Rare {
+    /// TLS on the stream.
+    session: Option<Session>,
     /// Input that was read, and cannot be processed before an answer of the disk.
     input: Box<[u8]>,
     /// Why the connection will be closed, as soon as that is known.
@@ -169,6 +178,20 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Verdict::Yield
     }
 
+    /// Begins the TLS handshake that it has waited for.
+    pub fn shake_hands(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
+        if let (Some(session), Some(identity)) = (self.session_mut(), &cx.security.identity) {
+            identity.answer(session);
+        }
+        self.serve(cx, budget)
+    }
+
+    /// Gives up a TLS handshake: its client does not answer, and others wait.
+    pub fn make_room(&mut self, _: &mut Context<D>, _: &mut Budget) -> Verdict {
+        let words = "the client took too long for the TLS handshake, while others waited";
+        self.ended(CloseReason::Lost(io::Error::new(io::ErrorKind::TimedOut, words)))
+    }
+
     /// Gives up its upload: another connection resumes it. After a silent loss of the network this one may only seem to be
     /// alive.
     pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
@@ -195,7 +218,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
         match self.serve(cx, budget) {
             Verdict::Close(reason) => Verdict::Close(reason),
-            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room => self.ended(CloseReason::Silent),
+            Verdict::Wait | Verdict::Yield | Verdict::Contend | Verdict::Room | Verdict::Handshake => {
+                self.ended(CloseReason::Silent)
+            }
         }
     }
 
@@ -233,6 +258,20 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.work.name().is_some() || self.receiver.owes()
     }
 
+    /// How it is carried, which decides on the rules for it.
+    pub fn kind(&self) -> Kind {
+        match self.session() {
+            None => Kind::Plain,
+            Some(session) if session.is_http() => Kind::TlsHttp,
+            Some(_) => Kind::Tls,
+        }
+    }
+
+    /// Whether the client has to answer for the TLS handshake to end.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.session().is_some_and(|session| session.is_handshaking() && session.has_begun())
+    }
+
     /// Its work with the disk.
     pub fn work(&self) -> &Work<D> {
         &self.work
@@ -252,6 +291,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// What it can do now. `is_last`: the visit ends here, so replies are sent even if more may be added to them.
     fn next(&self, is_last: bool) -> Next {
         let status = self.work.status();
+        if self.awaits_handshake() {
+            return Next::Wait;
+        }
         let has_input = self.readiness.readable || self.has_kept_input();
         let can_send = self.readiness.writable;
         let reads_on = has_input && can_send && status == Status::Idle && !is_last;
@@ -275,6 +317,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             cx.story.state(|| self.receiver.awaits());
             match self.next(budget.is_spent()) {
                 Next::Send => self.send(cx)?,
+                Next::Part(farewell) if farewell != Farewell::Reset && self.announces_end(cx) => {}
                 Next::Part(Farewell::Linger) => self.begin_linger(cx)?,
                 Next::Part(farewell) => return self.part(farewell, cx),
                 Next::Wait if cx.rules.is_draining && self.leaves(cx) => {}
@@ -289,7 +332,39 @@ impl<S: Stream, D: Store> Connection<S, D> {
 
     /// Whether the stream has bytes of its own to send. After the last word they do not matter.
     fn stream_owes(&self) -> bool {
-        !self.receiver.is_lingering() && self.stream.owes()
+        !self.receiver.is_lingering() && self.session().map_or_else(|| self.stream.owes(), Session::owes)
+    }
+
+    fn end_is_proven(&self) -> bool {
+        self.session().map_or_else(|| self.stream.end_is_proven(), Session::end_is_proven)
+    }
+
+    fn session(&self) -> Option<&Session> {
+        self.rare.as_ref()?.session.as_ref()
+    }
+
+    fn session_mut(&mut self) -> Option<&mut Session> {
+        self.rare.as_mut()?.session.as_mut()
+    }
+
+    /// The stream, in clear or with TLS on it.
+    fn wire(&mut self) -> Wire<'_, S> {
+        let session = self.rare.as_mut().and_then(|rare| rare.session.as_mut());
+        Wire { stream: &mut self.stream, session }
+    }
+
+    /// Announces our end. Returns whether that has to be sent first; the client gets its time to take it.
+    fn announces_end(&mut self, cx: &Context<D>) -> bool {
+        let is_new = self.wire().announce_end();
+        if is_new {
+            self.pace = Pace::begin(cx.clock.now);
+        }
+        is_new
+    }
+
+    /// Whether the first message of its TLS handshake is whole, and waits for the answer.
+    fn awaits_handshake(&self) -> bool {
+        self.session().is_some_and(Session::is_greeted) && !self.receiver.is_over()
     }
 
     /// Whether the client has to read before anything else happens. The stream's own bytes count only if they are the last.
@@ -307,7 +382,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Step::Say(unsent) => unsent,
             _ => &[],
         };
-        let outcome = if unsent.is_empty() { self.stream.flush().map(|()| 0) } else { self.stream.write(unsent) };
+        let session = self.rare.as_mut().and_then(|rare| rare.session.as_mut());
+        let wire = Wire { stream: &mut self.stream, session };
+        let outcome = if unsent.is_empty() { wire.flush().map(|()| 0) } else { wire.send(unsent) };
         match outcome {
             Ok(0) => {}
             Ok(sent) => {
@@ -349,7 +426,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if spliceable == 0 {
             return Ok(false);
         }
-        let count = match self.stream.splice(pipe, spliceable.min(cx.buffer.len())) {
+        let count = match self.wire().splice(pipe, spliceable.min(cx.buffer.len())) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
@@ -376,7 +453,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         budget: &mut Budget,
     ) -> io::Result<()> {
         let room = usize::try_from(reading.max_bytes).unwrap_or(usize::MAX).min(buffer.len());
-        match self.stream.read(&mut buffer[..room]) {
+        let was_handshaking = self.session().is_some_and(Session::is_handshaking);
+        let outcome = self.wire().receive(buffer, room);
+        if was_handshaking {
+            self.secured(cx);
+        }
+        match outcome {
             Ok(0) => {
                 cx.story.scene(|| Scene::ReadEnd);
                 let event = self.receiver.end_of_stream(cx.rules);
@@ -385,13 +467,30 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Ok(count) => {
                 cx.story.scene(|| Scene::Read { bytes: count, room });
                 budget.spend(count);
+                if reading.awaits == Awaits::Header && self.is_not_plain(&buffer[..count], cx) {
+                    return Ok(());
+                }
                 self.pace.received(count, cx.clock.now);
                 if reading.content_bytes > 0 {
                     self.trickle.received(count);
                 }
                 self.follow(&buffer[..count], cx);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) => self.read_failed(error, room, cx, budget)?,
+        }
+        Ok(())
+    }
+
+    /// Acts on a read that has brought nothing.
+    fn read_failed(
+        &mut self,
+        error: io::Error,
+        room: usize,
+        cx: &mut Context<D>,
+        budget: &mut Budget,
+    ) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 cx.story.scene(|| Scene::ReadWouldBlock);
                 self.readiness.readable = false;
                 if cx.limits.name_quiet.is_zero() {
@@ -399,9 +498,70 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     self.act_on(event, cx);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            // What TLS has for itself may cost as much as a whole read, and no client can send it without end.
+            io::ErrorKind::Interrupted => budget.spend(room),
+            io::ErrorKind::UnexpectedEof => self.end_unproven(cx),
+            _ if self.session().is_some_and(Session::is_broken) => self.fail_session(error, cx)?,
+            _ => return Err(error),
         }
+        Ok(())
+    }
+
+    /// Whether the first bytes of the connection are not for the conversation: they begin TLS, or lack it.
+    fn is_not_plain(&mut self, first: &[u8], cx: &mut Context<D>) -> bool {
+        if self.session().is_some() {
+            return false;
+        }
+        match &cx.security.identity {
+            Some(identity) if first[0] == FIRST_BYTE => {
+                let mut session = identity.session();
+                session.begin_with(first);
+                self.rare.get_or_insert_default().session = Some(session);
+                cx.becomes(self.kind());
+                true
+            }
+            Some(_) if cx.security.is_required => {
+                let refusal = Refusal::new(Code::TLS_REQUIRED, "this port speaks TLS");
+                self.refuse(refusal, Peer::Sending, cx.rules, &mut cx.story);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells who the client is and what was agreed on, if the handshake is over.
+    fn secured(&mut self, cx: &mut Context<D>) {
+        let Some(agreed) = self.session().and_then(Session::agreed) else { return };
+        cx.story.scene(|| Scene::Secured(&agreed));
+        if let Some(name) = self.session().and_then(Session::peer_name) {
+            cx.story.name(&Who::new(&name));
+        }
+        cx.becomes(self.kind());
+    }
+
+    /// The stream has ended, and the client has not announced that. A size or chunks may still say whether the file is
+    /// whole.
+    fn end_unproven(&mut self, cx: &mut Context<D>) {
+        cx.story.scene(|| Scene::ReadEnd);
+        if self.receiver.trusts_the_end() {
+            let words =
+                "TLS ended without close_notify, so the file may be cut off; end TLS in order, or send the size first";
+            return self.refuse(Refusal::new(Code::BAD_REQUEST, words), Peer::Silent, cx.rules, &mut cx.story);
+        }
+        let event = self.receiver.end_of_stream(cx.rules);
+        self.act_on(event, cx);
+    }
+
+    /// The session has failed. If that was in the handshake, the client gets time to read the alert that says why.
+    fn fail_session(&mut self, error: io::Error, cx: &mut Context<D>) -> io::Result<()> {
+        if self.receiver.has_been_asked() {
+            // Best effort: the upload is lost anyway.
+            let _ = self.wire().flush();
+            return Err(error);
+        }
+        cx.story.scene(|| Scene::Failed(&error));
+        self.end(CloseReason::Lost(error));
+        self.receiver.hang_up();
         Ok(())
     }
 
@@ -475,7 +635,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn judge(&mut self, shown: Option<Credential>, cx: &mut Context<D>) {
         let caller = Caller {
             address: cx.story.whom.peer().ip(),
-            is_secure: self.stream.is_secure(),
+            is_secure: self.session().is_some() || self.stream.is_secure(),
             can_show: self.receiver.dialect().is_framed(),
         };
         match cx.access.judge(&caller, shown.as_ref(), cx.clock.now) {
@@ -618,7 +778,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn filed(&mut self, whole: Whole, story: &Story) -> impl FnOnce(Name) -> Filed + use<S, D> {
         let charge = self.take_charge();
         let (peer, who) = (story.whom.peer(), story.whom.who().cloned());
-        let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.stream.end_is_proven());
+        let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.end_is_proven());
         move |asked| Filed { peer, who, whole, charge, asked, is_alone, is_proven }
     }
 
@@ -783,11 +943,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Step::Read(reading) => reading.content_bytes,
             _ => 0,
         };
-        if let Some(bytes) = self.trickle.mark(content_left) {
+        if self.session().is_none()
+            && let Some(bytes) = self.trickle.mark(content_left)
+        {
             self.stream.set_low_water(bytes);
             cx.story.scene(|| Scene::LowWater { bytes });
         }
-        if self.work.status() == Status::WaitsForRoom { Verdict::Room } else { Verdict::Wait }
+        match self.work.status() {
+            _ if self.awaits_handshake() => Verdict::Handshake,
+            Status::WaitsForRoom => Verdict::Room,
+            _ => Verdict::Wait,
+        }
     }
 
     /// Reads what may have come below the low-water mark, which no event reports. Returns the verdict, unless there is
@@ -820,8 +986,19 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Lapse::Grace => self.receiver.grace_elapsed(),
             Lapse::Disk => self.work.read_again(),
             Lapse::Linger => return Break(()),
+            // The client does not take the announcement of our end. Its files are stored all the same, so this is no reset.
+            Lapse::Idle if matches!(self.receiver.step(false), Step::Part(Farewell::Close | Farewell::Linger)) => {
+                let _ = self.reset_on_close(false);
+                return Break(());
+            }
             // The client does not read its replies, or it is owed none.
             Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),
+            Lapse::Header if self.session().is_some_and(Session::is_handshaking) => {
+                let words =
+                    format!("the TLS handshake did not end within {:?}", cx.limits.header_timeout.unwrap_or_default());
+                self.end(CloseReason::Lost(io::Error::new(io::ErrorKind::TimedOut, words)));
+                return Break(());
+            }
             Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx),
             Lapse::Header if awaits == Awaits::Header => {
                 self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx);
@@ -849,7 +1026,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn begin_linger(&mut self, cx: &mut Context<D>) -> io::Result<()> {
         self.receiver.half_closed();
         self.pace = Pace::begin(cx.clock.now);
-        self.stream.shutdown_write()?;
+        self.wire().shutdown_write()?;
         cx.story.scene(|| Scene::Parting(Farewell::Linger));
         Ok(())
     }

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 
 use super::config::{Config, Limits};
 use super::connection::Connection;
+use super::handshakes::{ANSWERS_PER_TURN, Handshakes};
 use super::jobs::{Jobs, Waiter};
 use super::pace::Clock;
+use super::reload::Security;
+use super::rulebook::{Kind, RuleBook};
 use super::story::trace::Tracer;
 use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use super::visit::{Context, Verdict};
@@ -38,8 +41,10 @@ type Act<S, D> = fn(&mut Connection<S, D>, &mut Context<'_, D>, &mut Budget) -> 
 pub struct Connections<S, D: Store> {
     store: D,
     access: Access,
-    rules: Rules,
+    book: RuleBook,
     limits: Limits,
+    security: Security,
+    handshakes: Handshakes,
     table: Table<Seat<S, D>>,
     /// Connections that wait until fewer files wait for the disk, to begin a file. First come, first served.
     waiting_for_room: ReadyQueue,
@@ -73,8 +78,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
         Self {
             store,
             access: Access::new(config.policy.clone()),
-            rules: Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() },
+            book: RuleBook::new(Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() }),
             limits: config.limits.clone(),
+            security: Security::default(),
+            handshakes: Handshakes::new(config.tls.as_ref().map_or(0, |tls| tls.max_handshakes)),
             table: Table::default(),
             waiting_for_room: ReadyQueue::default(),
             jobs: Jobs::default(),
@@ -90,6 +97,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.trace_to(tracer);
     }
 
+    /// From now on new connections are served with this certificate. Others keep theirs.
+    pub fn secure(&mut self, security: Security) {
+        self.security = security;
+    }
+
     /// Shows a step of `id` in the trace.
     pub fn scene<'s>(&mut self, id: Id, scene: impl FnOnce() -> Scene<'s>) {
         self.ears.scene(id, scene);
@@ -98,7 +110,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Clients need one of these tokens from now on. What their connections have begun they may finish.
     pub fn replace_tokens(&mut self, tokens: Tokens) {
         self.access.replace_tokens(tokens);
-        self.rules.needs_token = true;
+        self.book.need_token();
     }
 
     /// Whether a client at `peer` may connect. If so, [`Connections::admit`] follows.
@@ -136,7 +148,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// Sets the time of day, in seconds since the epoch. Only HTTP answers use it.
     pub fn tell_time(&mut self, now: u64) {
-        self.rules.now = now;
+        self.book.tell_time(now);
     }
 
     /// Passes the results of the disk on to the connections that wait for them.
@@ -146,7 +158,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             let filed = self.jobs.settle(&settled);
             if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
                 let mut story = Story { id, whom, ears: &mut self.ears };
-                connection.settle(ticket, filed, settled.done, &self.rules, &mut story);
+                connection.settle(ticket, filed, settled.done, self.book.of(connection.kind()), &mut story);
                 give_back(connection, &mut self.access);
                 self.table.queue(id);
             } else if let (Some(filed), Done::Stored(result)) = (filed, settled.done) {
@@ -203,6 +215,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
+    /// Begins TLS handshakes that have waited, a few in each turn.
+    pub fn shake_hands(&mut self, clock: Clock) {
+        for _ in 0..ANSWERS_PER_TURN {
+            if let Some(slowest) = self.handshakes.slowest(clock.now) {
+                self.visit(slowest, clock, Connection::make_room);
+            }
+            let Some(id) = self.handshakes.next() else { break };
+            self.visit(id, clock, Connection::shake_hands);
+        }
+    }
+
     /// Whether a connection waits for room to begin a file, and there is room.
     fn may_begin_one(&self) -> bool {
         !self.waiting_for_room.is_empty() && !self.store.is_congested()
@@ -223,7 +246,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Begins the shutdown: further requests are refused, and running uploads continue. A connection between two requests is
     /// closed when everything that its client has sent by now has been read.
     pub fn drain(&mut self) {
-        self.rules.is_draining = true;
+        self.book.drain();
         // What has come since the last event counts as sent before.
         let look = Readiness { readable: true, writable: false };
         for id in self.table.ids() {
@@ -253,12 +276,13 @@ impl<S: Stream, D: Store> Connections<S, D> {
 
     /// The earliest deadline of a connection.
     pub fn first_deadline(&self) -> Option<Moment> {
-        self.table.first_deadline()
+        let deadlines = [self.table.first_deadline(), self.handshakes.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether a connection can be served at once.
     pub fn has_ready(&self) -> bool {
-        self.table.ready() > 0 || self.may_begin_one()
+        self.table.ready() > 0 || self.may_begin_one() || self.handshakes.has_next()
     }
 
     /// The number of connections.
@@ -302,11 +326,13 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 store: &mut self.store,
                 jobs: &mut self.jobs,
                 id,
-                on_exists: self.rules.on_exists,
-                ttl_seconds: self.rules.upload_ttl_seconds,
+                on_exists: self.book.of(Kind::Plain).on_exists,
+                ttl_seconds: self.book.of(Kind::Plain).upload_ttl_seconds,
             },
             access: &mut self.access,
-            rules: &self.rules,
+            rules: self.book.of(connection.kind()),
+            book: &self.book,
+            security: &self.security,
             limits: &self.limits,
             buffer: &mut self.buffer[..share],
             pipe: self.pipe.as_ref(),
@@ -314,14 +340,18 @@ impl<S: Stream, D: Store> Connections<S, D> {
             others_wait: !self.waiting_for_room.is_empty(),
             story: Story { id, whom, ears: &mut self.ears },
         };
+        let was_shaking_hands = connection.is_shaking_hands();
         let verdict = act(connection, &mut cx, &mut budget);
         give_back(connection, cx.access);
+        self.handshakes.note(id, was_shaking_hands, connection.is_shaking_hands(), clock.now);
         match verdict {
-            Verdict::Wait | Verdict::Room => {
+            Verdict::Wait | Verdict::Room | Verdict::Handshake => {
                 let deadline = connection.deadline(&self.limits).unwrap_or(Moment::NEVER);
                 self.table.wait(id, deadline, clock.now);
-                if matches!(verdict, Verdict::Room) {
-                    self.waiting_for_room.push(id);
+                match verdict {
+                    Verdict::Room => self.waiting_for_room.push(id),
+                    Verdict::Handshake => self.handshakes.wait(id),
+                    _ => {}
                 }
             }
             Verdict::Yield => {
@@ -362,6 +392,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// The one place that closes: removes the connection from all tables, and counts and logs its end.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
         let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
+        self.handshakes.note(id, connection.is_shaking_hands(), false, now);
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
         connection.keep_upload();
         give_back(&mut connection, &mut self.access);

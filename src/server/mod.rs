@@ -4,6 +4,7 @@
 //!   +--> poll     sleeps until an event, but not while a connection is ready
 //!   |    absorb   events set flags; connections that could make progress --> into the ready queue
 //!   |    settle   results of the disk; connections that have a reply ------> into the ready queue
+//!   |    shake    a few TLS handshakes that waited for their turn
 //!   |    serve    connections that waited for room to begin a file, if there is some; then
 //!   |             those in the ready queue, once each --> wait, yield (back into it), close
 //!   |    expire   connections that were late before the poll, and are not ready --> the same
@@ -49,14 +50,18 @@ pub mod config;
 mod connection;
 mod connections;
 mod digesting;
+mod handshakes;
 mod jobs;
 mod pace;
 mod page;
 mod published;
+mod reload;
+mod rulebook;
 mod start;
 pub mod story;
 mod trickle;
 mod visit;
+mod wire;
 mod work;
 
 use std::fmt;
@@ -69,6 +74,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
 use config::{Config, Durability};
+use reload::Files;
 use story::Scene;
 use story::trace::Tracer;
 
@@ -150,10 +156,10 @@ pub struct Server {
     echo_is_ready: bool,
     signals: Signals,
     timer: Timer,
-    partial_ttl: Duration,
     /// When the store must tend its own files again.
     tend_at: Moment,
-    shutdown_timeout: Duration,
+    /// To read its files again.
+    config: Config,
     shutdown: Shutdown,
     /// The clock, as read by the last turn.
     clock: Clock,
@@ -176,17 +182,16 @@ impl Server {
         let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
         let max_connections = start::max_connections(config, descriptors, inherited)?;
-        let tokens = config.token_file.as_deref().map(start::read_tokens).transpose().map_err(StartError::TokenFile)?;
         start::change_user(config)?;
+        // As that user, who must be able to read them again.
+        let files = reload::read(config, net::time_of_day()).map_err(StartError::File)?;
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
         let directory = start::open_directory(config)?;
         let (listeners, echo) = start::bind(config)?;
         let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);
         let mut server = server.map_err(StartError::EventLoop)?;
-        if let Some(tokens) = tokens {
-            server.connections.replace_tokens(tokens);
-        }
+        server.use_files(files);
         start::confine(config, server.connections.store())?;
         if config.sync == Durability::Full {
             let backlog_max = config::sync_backlog(descriptors) as usize;
@@ -230,9 +235,8 @@ impl Server {
             echo_is_ready: false,
             signals,
             timer,
-            partial_ttl: config.partial_ttl,
             tend_at: now + TEND_EVERY,
-            shutdown_timeout: config.shutdown_timeout,
+            config: config.clone(),
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
         })
@@ -276,6 +280,7 @@ impl Server {
         self.connections.tell_time(net::time_of_day());
         self.absorb();
         self.connections.settle();
+        self.connections.shake_hands(self.clock);
         self.connections.serve(self.clock);
         self.connections.expire(self.clock);
         self.tend();
@@ -336,9 +341,30 @@ impl Server {
             match signal {
                 Signal::Stop => self.stop(),
                 Signal::Statistics => self.log_statistics(),
-                Signal::Hangup => log::info!("SIGHUP is ignored: there is no configuration to read again"),
+                Signal::Hangup => self.reload(),
             }
         }
+    }
+
+    /// Reads the files of the operator again: all of them count from now on, or none.
+    fn reload(&mut self) {
+        if self.config.tls.is_none() && self.config.token_file.is_none() {
+            return log::info!("SIGHUP is ignored: there is no file to read again");
+        }
+        match reload::read(&self.config, net::time_of_day()) {
+            Ok(files) => {
+                self.use_files(files);
+                log::info!("SIGHUP: all files were read again");
+            }
+            Err(words) => log::error!("SIGHUP: what was read before stays in use: {words}"),
+        }
+    }
+
+    fn use_files(&mut self, files: Files) {
+        if let Some(tokens) = files.tokens {
+            self.connections.replace_tokens(tokens);
+        }
+        self.connections.secure(files.security);
     }
 
     /// The first signal stops accepting and lets running uploads finish. The second one ends the server at once.
@@ -348,7 +374,7 @@ impl Server {
                 self.log_shutdown();
                 self.acceptor.close();
                 self.connections.drain();
-                Shutdown::By(self.clock.now + self.shutdown_timeout)
+                Shutdown::By(self.clock.now + self.config.shutdown_timeout)
             }
             Shutdown::By(_) | Shutdown::AtOnce => Shutdown::AtOnce,
         };
@@ -357,7 +383,7 @@ impl Server {
     fn tend(&mut self) {
         if self.tend_at <= self.clock.now {
             self.tend_at = self.clock.now + TEND_EVERY;
-            self.connections.store_mut().tend(self.partial_ttl);
+            self.connections.store_mut().tend(self.config.partial_ttl);
         }
     }
 
@@ -397,11 +423,11 @@ impl Server {
             0 => log::info!("shutting down: no upload has to be finished"),
             1 => log::info!(
                 "shutting down: 1 upload has {:?} to finish; a second signal ends it at once",
-                self.shutdown_timeout
+                self.config.shutdown_timeout
             ),
             uploads => log::info!(
                 "shutting down: {uploads} uploads have {:?} to finish; a second signal ends them at once",
-                self.shutdown_timeout
+                self.config.shutdown_timeout
             ),
         }
     }

@@ -4,14 +4,11 @@
 //! does not have, more connections than there are descriptors for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
-use crate::access::{TOKEN_FILE_MAX_BYTES, TokenFileError, Tokens};
 use crate::net::{Echo, Listener, Sharing};
 use crate::sandbox::{User, UserError};
 use crate::store::Directory;
@@ -48,8 +45,8 @@ pub enum StartError {
     },
     /// The directory cannot be used.
     Directory(io::Error),
-    /// The token file cannot be used. With what is wrong with it.
-    TokenFile(String),
+    /// A file of the operator cannot be used: the tokens, the certificate or its key. With what is wrong with it.
+    File(String),
     /// The event loop cannot be set up.
     EventLoop(io::Error),
     /// The process cannot become another user.
@@ -81,7 +78,7 @@ impl fmt::Display for StartError {
             Self::NoAddress => f.write_str("there is no address to listen on: name at least one"),
             Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
             Self::Directory(error) => error.fmt(f),
-            Self::TokenFile(words) => f.write_str(words),
+            Self::File(words) => f.write_str(words),
             Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
             Self::User(error) => error.fmt(f),
             Self::Sandbox(lack) => {
@@ -94,21 +91,6 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// Reads a token file.
-///
-/// # Errors
-/// What is wrong with it, for the operator.
-pub fn read_tokens(path: &Path) -> Result<Tokens, String> {
-    let failed = |words: &dyn fmt::Display| format!("cannot use the token file {}: {words}", path.display());
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    file.take(TOKEN_FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
-    if text.len() as u64 > TOKEN_FILE_MAX_BYTES {
-        return Err(failed(&"it is larger than 1 MiB"));
-    }
-    text.parse().map_err(|error: TokenFileError| failed(&error))
-}
 
 /// How many connections there may be, given a `limit` on the descriptors of the process, `inherited` of which were open when
 /// it started.

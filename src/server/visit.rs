@@ -4,6 +4,8 @@
 
 use super::config::Limits;
 use super::pace::Clock;
+use super::reload::Security;
+use super::rulebook::{Kind, RuleBook};
 use super::story::{CloseReason, Story};
 use super::work::Disk;
 use crate::access::Access;
@@ -16,8 +18,12 @@ pub struct Context<'a, D> {
     pub disk: Disk<'a, D>,
     /// Who may write, and how much.
     pub access: &'a mut Access,
-    /// The rules of every conversation.
+    /// The rules of this conversation.
     pub rules: &'a Rules,
+    /// Those of every kind of connection.
+    pub book: &'a RuleBook,
+    /// How the server proves who it is, and whether it must.
+    pub security: &'a Security,
     /// How long to wait for the client, and for how much.
     pub limits: &'a Limits,
     /// One buffer for all connections. Nothing stays in it after the visit. One read takes at most its length.
@@ -32,6 +38,13 @@ pub struct Context<'a, D> {
     pub story: Story<'a>,
 }
 
+impl<D> Context<'_, D> {
+    /// The connection has become another kind.
+    pub fn becomes(&mut self, kind: Kind) {
+        self.rules = self.book.of(kind);
+    }
+}
+
 /// What the loop is to do with a connection that it has served.
 #[derive(Debug)]
 pub enum Verdict {
@@ -43,6 +56,8 @@ pub enum Verdict {
     Contend,
     /// It is about to begin a file: wait until fewer files wait for the disk, then visit it with `begin_now`.
     Room,
+    /// It is about to begin a TLS handshake: wait until that may begin, then visit it with `shake_hands`.
+    Handshake,
     /// Close it.
     Close(CloseReason),
 }

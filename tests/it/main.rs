@@ -33,6 +33,8 @@ mod one_upload;
 mod order;
 mod overload;
 mod permissions;
+#[cfg(feature = "rustls")]
+mod pki;
 mod properties;
 mod receiver;
 #[cfg(feature = "sandbox")]
@@ -41,6 +43,8 @@ mod send;
 mod simulation;
 mod stream;
 mod syllabus;
+#[cfg(feature = "rustls")]
+mod tls;
 #[cfg(feature = "rustls")]
 mod tls_client;
 mod tools;

@@ -2,7 +2,8 @@
 //!
 //! Each seed is one day of a server: honest clients, clients that reset, fall silent or trickle, a disk that fails, a process
 //! that is stopped for longer than every timeout. The wires are edge-triggered: an event is reported once, reads are short,
-//! send buffers are full. On every seed:
+//! send buffers are full. One in three is like TLS: it has bytes of its own to send, and holds bytes of which no event tells.
+//! On every seed:
 //!
 //! - every final name belongs to a whole upload, byte for byte, and the upload of every honest client has one;
 //! - clients that reset, fell silent, trickled or met a failing disk have none;
@@ -650,6 +651,10 @@ impl Client {
             Errand::Bare { is_line, content, name, fate } => {
                 check_bare(*is_line, content, name, *fate, published, &said);
                 assert!(
+                    *fate != Fate::Stored || wire.has_announced || !wire.is_chatty,
+                    "{name} is stored, but the end of the stream was not announced"
+                );
+                assert!(
                     *fate != Fate::Stored || !wire.was_reset_by_server,
                     "{name} is stored, but the connection was reset"
                 );
@@ -992,6 +997,9 @@ impl World {
         let disk = SimStore { disk: Rc::default(), chance: chance.clone(), syncs: chance.one_in(2) };
         let resumed = chance.below(5);
         clients.extend((0..resumed).flat_map(|number| Client::attempts(number, &chance, clock, &disk.disk)));
+        for client in &clients {
+            client.wire.borrow_mut().is_chatty = chance.one_in(3);
+        }
         // More than all clients send, so that it is counted and refuses nobody.
         let plenty = Quota { bytes: Some(u64::MAX), uploads: Some(u32::MAX) };
         let source_quota = if seed.is_multiple_of(2) { plenty } else { Quota::default() };
@@ -1324,10 +1332,37 @@ fn a_handshake_continues_while_the_conversation_has_nothing_to_send() {
         server.connections = Connections::new(server.disk.clone(), &Config::default());
         let client = server.connect(b"");
         server.clients[client].1.borrow_mut().is_chatty = true;
+        server.clients[client].1.borrow_mut().handshake_may_block = true;
         server.settle_down(Duration::ZERO);
         server.send(client, b"/put size=1 a\nx/bye\n");
         // An event reports each time that the send buffer has room or that the client has answered.
         (0..20).for_each(|_| server.settle_down(Duration::ZERO));
         assert_eq!(server.heard(client), "done 1 - a\n", "{seed}");
+    }
+}
+
+/// The kernel of a killed client ends the stream, but only the client itself can announce its end.
+#[test]
+fn an_end_that_is_not_announced_ends_only_what_has_a_size() {
+    for seed in 0..40 {
+        for (sent, is_stored) in [(&b"a\nx"[..], false), (b"a", false), (b"/put size=1 a\nx", true)] {
+            let mut server = StalledServer::new();
+            server.disk = SimStore { disk: Rc::default(), chance: Chance::new(seed), syncs: false };
+            server.connections = Connections::new(server.disk.clone(), &Config::default());
+            let client = server.connect(b"");
+            server.clients[client].1.borrow_mut().is_chatty = true;
+            server.settle_down(Duration::ZERO);
+            server.send(client, sent);
+            (0..20).for_each(|_| server.settle_down(Duration::ZERO));
+            {
+                let mut wire = server.clients[client].1.borrow_mut();
+                (wire.fin, wire.ends_unannounced, wire.edge) = (true, true, true);
+            }
+            (0..20).for_each(|_| server.settle_down(Duration::ZERO));
+            let heard = server.heard(client);
+            assert_eq!(server.disk.disk.published.borrow().contains_key("a"), is_stored, "{seed}: {heard}");
+            let wire = server.clients[client].1.borrow();
+            assert!(wire.closed && wire.was_reset_by_server == (sent == b"a"), "{seed}: {heard}");
+        }
     }
 }

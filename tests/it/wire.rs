@@ -67,11 +67,20 @@ pub struct Wire {
     pub closed: bool,
     /// Fewer unread bytes than this cause no event before the end of the stream.
     low_water: usize,
-    /// The stream starts with a handshake: it has bytes of its own to send, and the client continues when it has them.
+    /// The stream is like TLS. It starts with a handshake: it has bytes of its own to send, and the client continues when it
+    /// has them. It holds bytes that the kernel does not have any more, and its end has to be announced.
     pub is_chatty: bool,
+    /// The send buffer may be full for a moment in the handshake. A server that is stopped just then finds its client late.
+    pub handshake_may_block: bool,
     has_begun: bool,
     /// How many of the stream's own bytes wait to be sent.
     own: usize,
+    /// Bytes that the stream holds, of which no event tells.
+    held: VecDeque<u8>,
+    /// The client ends without an announcement, as a program that is killed.
+    pub ends_unannounced: bool,
+    /// The server has announced its end.
+    pub has_announced: bool,
 }
 
 impl Wire {
@@ -119,6 +128,15 @@ impl Read for SimStream {
         if wire.own > 0 && !wire.reset {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        if wire.is_chatty && wire.held.is_empty() {
+            // A record at a time.
+            let record = (1 + self.chance.below(3000)).min(wire.inbound.len());
+            wire.held = wire.inbound.drain(..record).collect();
+        }
+        if !wire.held.is_empty() {
+            let count = buffer.len().min(1 + self.chance.below(2000));
+            return wire.held.read(&mut buffer[..count]);
+        }
         if !wire.inbound.is_empty() {
             let short = if self.chance.one_in(3) { 1 + self.chance.below(40) } else { usize::MAX };
             let count = wire.inbound.len().min(buffer.len()).min(short);
@@ -127,6 +145,9 @@ impl Read for SimStream {
         if wire.reset && !wire.error_was_reported {
             wire.error_was_reported = true;
             return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if wire.fin && wire.ends_unannounced {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if wire.fin || wire.reset { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
@@ -161,7 +182,7 @@ impl Write for SimStream {
         }
         // Either the buffer is full for a moment, or the bytes leave and the client continues. An event reports both.
         wire.edge = true;
-        if self.chance.one_in(3) {
+        if self.chance.one_in(3) && (wire.has_announced || wire.handshake_may_block) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         wire.own = 0;
@@ -178,12 +199,24 @@ impl Stream for SimStream {
         self.wire.borrow().is_chatty
     }
 
+    fn announce_end(&mut self) -> bool {
+        let mut wire = self.wire.borrow_mut();
+        if wire.is_chatty && !wire.has_announced {
+            wire.has_announced = true;
+            wire.own += 1;
+        }
+        wire.own > 0
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from(([127, 0, 0, 1], 9000)))
     }
 
     /// Returns as little as the kernel: 0 can mean anything but an error, and an error is reported once.
     fn splice(&mut self, pipe: &Pipe, max: usize) -> io::Result<usize> {
+        if self.wire.borrow().is_chatty {
+            return Ok(0);
+        }
         if self.wire.borrow().inbound.is_empty() && !self.wire.borrow().reset || self.chance.one_in(10) {
             return if self.chance.one_in(2) { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
@@ -198,6 +231,9 @@ impl Stream for SimStream {
 
     fn set_low_water(&mut self, bytes: usize) {
         let mut wire = self.wire.borrow_mut();
+        if wire.is_chatty {
+            return;
+        }
         wire.low_water = bytes;
         wire.edge |= wire.causes_event();
     }
@@ -205,6 +241,7 @@ impl Stream for SimStream {
     fn shutdown_write(&mut self) -> io::Result<()> {
         let mut wire = self.wire.borrow_mut();
         assert_eq!(wire.own, 0, "the stream has sent its own bytes first");
+        assert!(wire.has_announced || !wire.is_chatty, "an end is announced");
         wire.write_was_shut_down = true;
         Ok(())
     }

@@ -63,7 +63,9 @@ fn fault(error: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet; compare the clocks".into()
         }
-        CertificateError::UnknownIssuer => "is from an issuer that is not trusted here".into(),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is from an issuer that is not trusted here".into()
+        }
         CertificateError::Revoked => "was revoked".into(),
         other => format!("is refused: {other}"),
     }

@@ -17,7 +17,9 @@
 //!
 //! Knows no conversation, no files and no limits on handshakes.
 
+mod certificate;
 mod failure;
+mod identity;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -29,12 +31,11 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use failure::Failure;
-pub use session::{Agreed, PROTOCOLS, Session};
+pub use identity::Identity;
+pub use session::{PROTOCOLS, Session};
 
 use super::Stream;
-
-/// The first byte of a ClientHello (RFC 8446, 5.1). It begins no name and no request.
-pub const FIRST_BYTE: u8 = 0x16;
+pub use super::tls_terms::{Agreed, Asks, FIRST_BYTE, Pem};
 
 /// The cryptography that this program was built with.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -101,6 +102,10 @@ impl<S: Stream> Stream for Tls<S> {
         self.session.owes()
     }
 
+    fn is_secure(&self) -> bool {
+        true
+    }
+
     fn end_is_proven(&self) -> bool {
         self.session.end_is_proven()
     }
@@ -116,6 +121,7 @@ impl<S: Stream> Stream for Tls<S> {
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.session.announce_end();
         self.session.flush(&mut self.stream)?;
+        self.session.shut_down();
         self.stream.shutdown_write()
     }
 

@@ -14,7 +14,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig};
 
+use super::certificate;
 use super::failure::Failure;
+use crate::net::tls_terms::Agreed;
 
 /// What the two sides may agree to speak (ALPN, RFC 7301): HTTP, or any dialect.
 pub const PROTOCOLS: [&[u8]; 2] = [HTTP, b"intake/1"];
@@ -37,6 +39,8 @@ pub struct Session {
     broken: Option<Broken>,
     /// The peer's `close_notify` was read.
     has_ended: bool,
+    /// Our direction of the stream is shut down.
+    is_shut: bool,
 }
 
 enum State {
@@ -56,17 +60,6 @@ struct Broken {
     is_told: bool,
 }
 
-/// What the two sides have agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agreed {
-    /// The version of TLS: `TLSv1_3`.
-    pub version: String,
-    /// The cipher suite: `TLS13_AES_256_GCM_SHA384`.
-    pub cipher: String,
-    /// The protocol inside, if the client named any.
-    pub protocol: Option<String>,
-}
-
 impl Session {
     /// The server's end, before the first byte.
     pub fn server() -> Self {
@@ -83,7 +76,7 @@ impl Session {
     }
 
     fn of(state: State) -> Self {
-        Self { state, unread: Vec::new(), broken: None, has_ended: false }
+        Self { state, unread: Vec::new(), broken: None, has_ended: false, is_shut: false }
     }
 
     /// Takes bytes that were read from the stream before it was known to speak TLS.
@@ -96,7 +89,7 @@ impl Session {
         matches!(self.state, State::Greeted(_))
     }
 
-    /// Answers the client's first message, as `config` says. This computes two signatures or so, far more than anything else.
+    /// Answers the client's first message. Signing that costs more than anything else that a client can ask for.
     pub fn begin(&mut self, config: &Arc<ServerConfig>) {
         match std::mem::replace(&mut self.state, State::Void) {
             State::Greeted(accepted) => match accepted.into_connection(config.clone()) {
@@ -119,6 +112,11 @@ impl Session {
         }
     }
 
+    /// Whether it has answered the client's first message.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
     /// Whether it has failed. Nothing more is read or written but the alert that says why.
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
@@ -127,8 +125,11 @@ impl Session {
     /// What was agreed on, once the handshake is over.
     pub fn agreed(&self) -> Option<Agreed> {
         let State::Open(connection) = &self.state else { return None };
+        if self.is_broken() || connection.is_handshaking() {
+            return None;
+        }
         Some(Agreed {
-            version: format!("{:?}", connection.protocol_version().filter(|_| !self.is_handshaking())?),
+            version: format!("{:?}", connection.protocol_version()?),
             cipher: format!("{:?}", connection.negotiated_cipher_suite()?.suite()),
             protocol: connection.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into()),
         })
@@ -137,6 +138,11 @@ impl Session {
     /// Whether the two sides agreed on HTTP, so that nothing else may follow.
     pub fn is_http(&self) -> bool {
         matches!(&self.state, State::Open(connection) if connection.alpn_protocol() == Some(HTTP))
+    }
+
+    /// The name of the client, if it has proven one by a certificate.
+    pub fn peer_name(&self) -> Option<String> {
+        self.peer_certificate().and_then(|certificate| certificate::name(certificate))
     }
 
     /// The peer's certificate, if it has sent one. It has been checked.
@@ -341,6 +347,7 @@ impl Session {
     /// Whether the session holds bytes that [`Session::flush`] sends.
     pub fn owes(&self) -> bool {
         match &self.state {
+            _ if self.is_shut => false,
             State::Open(connection) => connection.wants_write(),
             State::Refused(alert) => alert.is_some(),
             State::Hello(_) | State::Greeted(_) | State::Void => false,
@@ -355,11 +362,16 @@ impl Session {
     /// Announces that we send no more (`close_notify`). Returns whether that is to be flushed.
     pub fn announce_end(&mut self) -> bool {
         match &mut self.state {
-            State::Open(connection) => {
+            State::Open(connection) if !self.is_shut => {
                 connection.send_close_notify();
                 connection.wants_write()
             }
             _ => self.owes(),
         }
+    }
+
+    /// Our direction of the stream is shut down: nothing is owed any more.
+    pub fn shut_down(&mut self) {
+        self.is_shut = true;
     }
 }

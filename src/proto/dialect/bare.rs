@@ -19,7 +19,10 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 /// The refusal of a head that cannot become a name.
 fn refuse_early(head: &[u8]) -> Option<Refusal> {
     if head.starts_with(TLS_HANDSHAKE) {
-        return Some(Refusal::new(Code::FORBIDDEN, "TLS is not spoken here; send the base name"));
+        return Some(Refusal::new(
+            Code::BAD_REQUEST,
+            "TLS is not spoken here; send in clear, or start the server with --tls-cert",
+        ));
     }
     // The CR of a CR LF is not part of the name.
     let name = head.strip_suffix(b"\r").unwrap_or(head);

@@ -46,6 +46,17 @@ impl Head {
         }
     }
 
+    /// Whether it is HTTP, or was meant to be.
+    pub(in crate::proto) fn speaks_http(&self) -> bool {
+        match self {
+            Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => {
+                voice.dialect.speaks_http()
+            }
+            Self::ById { voice, .. } | Self::Asked { voice, .. } | Self::Bad(_, voice) => voice.dialect.speaks_http(),
+            Self::Bye => false,
+        }
+    }
+
     /// How the reply is spelled.
     pub(in crate::proto) fn into_voice(self) -> Voice {
         match self {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::scene::{Scene, Side, excerpt};
+use crate::net::tls::Agreed;
 use crate::proto::{Event, Refusal, Request};
 
 /// The scene as an object.
@@ -10,6 +11,9 @@ pub fn object(scene: &Scene) -> Value {
     match scene {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
         Scene::Named(who) => json!({ "scene": "named", "who": who.as_str() }),
+        Scene::Secured(Agreed { version, cipher, protocol }) => {
+            json!({ "scene": "secured", "version": version, "cipher": cipher, "protocol": protocol })
+        }
         Scene::Event(flags) => json!({ "scene": "event", "flags": flags.names().collect::<Vec<_>>() }),
         Scene::Read { bytes, room } => json!({ "scene": "read", "bytes": bytes, "room": room }),
         Scene::Spliced { bytes } => json!({ "scene": "spliced", "bytes": bytes }),

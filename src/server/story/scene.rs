@@ -9,6 +9,7 @@ use super::ending::CloseReason;
 use crate::access::Who;
 use crate::net::Flags;
 use crate::net::diag::Tcp;
+use crate::net::tls::Agreed;
 use crate::proto::{Awaits, Event, Farewell, Name};
 use crate::server::pace::Lapse;
 use crate::store::StoreError;
@@ -26,6 +27,8 @@ pub enum Scene<'a> {
     },
     /// The client has proven its name.
     Named(&'a Who),
+    /// The TLS handshake is over.
+    Secured(&'a Agreed),
     /// The poll reported it.
     Event(Flags),
     /// A read returned bytes.

@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::net::Flags;
     use crate::net::diag::Tcp;
+    use crate::net::tls::Agreed;
     use crate::proto::{Code, Credential, Dialect, Event, Name, NamePolicy, Refusal, Request, Ticket, Whole};
     use crate::reactor::Slots;
     use crate::server::pace::Lapse;
@@ -279,6 +280,9 @@ mod tests {
         look(Scene::Failed(&error));
         look(Scene::Event(Flags { readable: true, read_closed: true, ..Flags::default() }));
         look(Scene::State { from: Awaits::Header, to: Awaits::Content });
+        let (version, cipher, protocol) =
+            ("TLSv1_3".into(), "TLS13_AES_256_GCM_SHA384".into(), Some("intake/1".into()));
+        look(Scene::Secured(&Agreed { version, cipher, protocol }));
         for scene in [
             Scene::Accepted { local: Some(PEER) },
             Scene::Accepted { local: None },

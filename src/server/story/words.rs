@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::scene::{Scene, Side, excerpt};
 use crate::net::diag::Tcp;
+use crate::net::tls::Agreed;
 use crate::proto::{Awaits, Event, Farewell, Refusal, Request};
 use crate::server::pace::Lapse;
 
@@ -13,6 +14,10 @@ impl fmt::Display for Scene<'_> {
             Self::Accepted { local: Some(local) } => write!(f, "accepted on {local}"),
             Self::Accepted { local: None } => write!(f, "accepted"),
             Self::Named(who) => write!(f, "the client is {who}"),
+            Self::Secured(Agreed { version, cipher, protocol }) => {
+                write!(f, "TLS: {version}, {cipher}")?;
+                protocol.as_ref().map_or(Ok(()), |protocol| write!(f, ", for {protocol}"))
+            }
             Self::Event(flags) => write!(f, "event: {}", flags.names().collect::<Vec<_>>().join(", ")),
             Self::Read { bytes, room } => write!(f, "read {bytes} bytes, with room for {room}"),
             Self::Spliced { bytes } => write!(f, "spliced {bytes} bytes of content, unseen"),

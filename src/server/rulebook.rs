@@ -1,0 +1,49 @@
+//! The rules for each kind of connection. They differ in little, and each visit gets those of its connection.
+//!
+//! Values only.
+
+use crate::proto::Rules;
+
+/// How a connection is carried, and what may be said on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// In clear.
+    Plain,
+    /// By TLS.
+    Tls,
+    /// By TLS, and both sides have agreed on HTTP.
+    TlsHttp,
+}
+
+/// The rules of a server, by the kind of connection.
+pub struct RuleBook([Rules; 3]);
+
+impl RuleBook {
+    /// The rules that follow from those for connections in clear.
+    pub fn new(plain: Rules) -> Self {
+        // The end of a stream proves itself in TLS, so a file needs no size.
+        let tls = Rules { require_size: false, ..plain.clone() };
+        let http = Rules { only_http: true, ..tls.clone() };
+        Self([plain, tls, http])
+    }
+
+    /// The rules for connections of this kind.
+    pub fn of(&self, kind: Kind) -> &Rules {
+        &self.0[kind as usize]
+    }
+
+    /// Sets the time of day, in seconds since the epoch.
+    pub fn tell_time(&mut self, now: u64) {
+        self.0.iter_mut().for_each(|rules| rules.now = now);
+    }
+
+    /// From now on clients need a token.
+    pub fn need_token(&mut self) {
+        self.0.iter_mut().for_each(|rules| rules.needs_token = true);
+    }
+
+    /// The server begins to shut down.
+    pub fn drain(&mut self) {
+        self.0.iter_mut().for_each(|rules| rules.is_draining = true);
+    }
+}
