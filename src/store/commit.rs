@@ -30,6 +30,9 @@ pub trait Disk {
     /// The file that holds an upload's content.
     fn file(partial: &Self::Partial) -> &Self::File;
 
+    /// Starts to write the content of `file` to the disk, and does not wait.
+    fn start_write_back(&self, file: &Self::File);
+
     /// Returns when the content of `file` would survive a power cut.
     ///
     /// # Errors
@@ -196,11 +199,6 @@ impl<D: Disk> Lineup<D> {
         self.waiting.len() + self.syncing.len()
     }
 
-    /// Whether a job is being synced.
-    pub fn is_syncing(&self) -> bool {
-        !self.syncing.is_empty()
-    }
-
     /// Whether there is no job.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.syncing.is_empty() && self.synced.is_empty()
@@ -224,6 +222,11 @@ impl<D: Disk> Lineup<D> {
     /// Whether a job can be finished now.
     pub fn has_ready(&self) -> bool {
         self.synced.values().any(|synced| synced.is_ready(&self.syncing))
+    }
+
+    /// How many jobs can be finished now.
+    pub fn ready(&self) -> usize {
+        self.synced.values().filter(|synced| synced.is_ready(&self.syncing)).count()
     }
 
     /// All jobs that can be finished now. Give them to [`Commit::finish`].
@@ -259,6 +262,11 @@ impl<D: Disk> Commit<D> {
     /// Starts no further sync and gives no further name: the server ends, and nobody hears of a result.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts to write the content of a job to the disk, and does not wait: the sync takes less time then.
+    pub fn start_write_back(&self, taken: &Taken<D>) {
+        self.disk.start_write_back(taken.job.work.content());
     }
 
     /// Syncs the content of a job. Waits for the disk; any number of threads may call it at once.

@@ -27,16 +27,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::commit::{Commit, Disk, Lineup, Synced, Taken, Work};
+use super::rounds::{Begun, Rounds};
 use super::{Settled, Token};
 
 /// The most threads that sync at once. On a disk whose flush takes 5 ms more threads gain little; on a fast one there is
 /// never work for so many.
-const SYNCING_MAX: usize = 32;
-/// Before it syncs the directory, the committer waits for syncs in progress: this share of the time that the last sync of
-/// the directory took. One flush of the disk ends many syncs at once, and their threads need a moment to report it.
-const PATIENCE_SHARE: u32 = 8;
-/// The longest such wait: after a disk has stalled, a long wait gains nothing.
-const PATIENCE_MAX: Duration = Duration::from_millis(5);
+const SYNCING_MAX: usize = 128;
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server that ends waits for the disk. A disk that works needs less.
@@ -73,13 +69,13 @@ where
                 lineup: Lineup::default(),
                 syncing: 0,
                 threads: Vec::new(),
-                gather: Duration::ZERO,
-                begin_at: Instant::now(),
+                rounds: Rounds::default(),
                 end: End::NotYet,
             }),
             pending: AtomicUsize::new(0),
             backlog_max,
             to_sync: Condvar::new(),
+            to_begin: Condvar::new(),
             to_finish: Condvar::new(),
         });
         let committer = Self { shared: shared.clone(), reports };
@@ -186,6 +182,8 @@ struct Shared<D: Disk> {
     backlog_max: usize,
     /// A job waits, or the server ends.
     to_sync: Condvar,
+    /// A round has begun, or the server ends.
+    to_begin: Condvar,
     /// A sync has returned, or the server ends.
     to_finish: Condvar,
 }
@@ -195,10 +193,7 @@ struct State<D: Disk> {
     /// Syncing threads.
     syncing: usize,
     threads: Vec<JoinHandle<()>>,
-    /// How long the first sync after a pause waits for others.
-    gather: Duration,
-    /// When it begins.
-    begin_at: Instant,
+    rounds: Rounds,
     end: End,
 }
 
@@ -222,38 +217,41 @@ impl<D: Disk> Shared<D> {
 
     fn wake_all(&self) {
         self.to_sync.notify_all();
+        self.to_begin.notify_all();
         self.to_finish.notify_all();
     }
 
     /// The committer's thread.
     fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
-        let mut patience = Duration::ZERO;
         while self.wait_until_ready() {
-            let mut files = 0;
-            let until = Instant::now() + patience;
-            let mut asked = Instant::now();
+            let until = Instant::now() + self.state().rounds.patience();
+            let (mut jobs, mut files, mut asked) = (0, 0, until);
             let settled = self.commit.finish(|| {
-                let ready = self.take_ready(until);
+                let ready = self.take_ready(jobs, until);
+                jobs += ready.len();
                 files += ready.iter().map(Synced::files).sum::<usize>();
                 asked = Instant::now();
                 ready
             });
-            patience = (asked.elapsed() / PATIENCE_SHARE).min(PATIENCE_MAX);
-            self.state().gather = if settled.len() > 1 { patience } else { Duration::ZERO };
+            let sync_time = asked.elapsed();
             // At the end of the server nobody receives it.
             let _ = reports.send((files, settled));
             wake();
+            if self.state().rounds.finished(jobs, sync_time) {
+                self.to_begin.notify_all();
+            }
         }
     }
 
-    /// All jobs that can be finished now. If there are none, waits for those that are syncing, `until` then at most.
-    fn take_ready(&self, until: Instant) -> Vec<Synced<D>> {
+    /// All jobs that can be finished now. If they are few of a round, waits for more, `until` then at most. `named` jobs of
+    /// the batch have their names already.
+    fn take_ready(&self, named: usize, until: Instant) -> Vec<Synced<D>> {
         let mut state = self.state();
         loop {
-            let ready = state.lineup.take_ready();
             let left = until.saturating_duration_since(Instant::now());
-            if !ready.is_empty() || !state.lineup.is_syncing() || left.is_zero() || state.end != End::NotYet {
-                return ready;
+            let is_small = state.rounds.has_more_than_twice(named + state.lineup.ready());
+            if !is_small || left.is_zero() || state.end != End::NotYet {
+                return state.lineup.take_ready();
             }
             state = self.to_finish.wait_timeout(state, left).expect("no thread panics with the lock").0;
         }
@@ -293,27 +291,41 @@ where
 
     /// A syncing thread.
     fn sync_all(&self) {
-        while let Some((taken, begin_at)) = self.take() {
-            thread::sleep(begin_at.saturating_duration_since(Instant::now()));
+        while let Some(taken) = self.take() {
+            self.wait_for_round(&taken);
             let synced = self.commit.sync(taken);
             self.state().lineup.put_back(synced);
             self.to_finish.notify_one();
         }
     }
 
-    /// Waits for the next job. Returns when to begin its sync, too. `None`: this thread is not needed any more.
-    ///
-    /// The first sync after a pause would begin a flush of its own, and jobs that come a moment later would wait for the
-    /// next flush. So if the last batch had several jobs, the first one waits for the others.
-    fn take(&self) -> Option<(Taken<D>, Instant)> {
+    /// Waits until the sync of a job is to begin. Its write-back begins before: then the files of a round share one commit
+    /// of the journal, and not only those whose sync begins first.
+    fn wait_for_round(&self, taken: &Taken<D>) {
+        if self.state().rounds.begins_alone() {
+            return;
+        }
+        self.commit.start_write_back(taken);
+        let mut state = self.state();
+        let round = state.rounds.join();
+        while state.end == End::NotYet {
+            let now = Instant::now();
+            match state.rounds.try_begin(round, SYNCING_MAX, now) {
+                Begun::Now => return self.to_begin.notify_all(),
+                Begun::Before => return,
+                Begun::At(until) => {
+                    state = self.to_begin.wait_timeout(state, until - now).expect("no thread panics with the lock").0;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next job. `None`: this thread is not needed any more.
+    fn take(&self) -> Option<Taken<D>> {
         let mut state = self.state();
         while state.end == End::NotYet {
-            let is_first = !state.lineup.is_syncing();
             if let Some(taken) = state.lineup.take() {
-                if is_first {
-                    state.begin_at = Instant::now() + state.gather;
-                }
-                return Some((taken, state.begin_at));
+                return Some(taken);
             }
             let waited = self.to_sync.wait_timeout(state, IDLE_TIMEOUT).expect("no thread panics with the lock");
             state = waited.0;

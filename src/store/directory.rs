@@ -340,6 +340,10 @@ impl Disk for Arc<Handles> {
         partial.file()
     }
 
+    fn start_write_back(&self, file: &File) {
+        partial::start_write_back(file);
+    }
+
     fn sync_data(&self, file: &File) -> io::Result<()> {
         // If a signal interrupts a sync, it has not failed: this function repeats it, as do those below.
         file.sync_data()

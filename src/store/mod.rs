@@ -58,6 +58,7 @@ mod partial;
 mod permissions;
 mod port;
 mod record;
+mod rounds;
 mod space;
 mod stored;
 

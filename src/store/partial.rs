@@ -209,7 +209,7 @@ impl PartialFile {
 
 /// Starts the write-back of dirty pages, and does not wait. Of the calls that safe code can make, `POSIX_FADV_DONTNEED` is
 /// the one that does so (posix_fadvise(2)). Clean pages leave the page cache.
-fn start_write_back(file: &File) {
+pub(super) fn start_write_back(file: &File) {
     // Only a hint: the sync decides.
     let _ = fadvise(file, 0, None, Advice::DontNeed);
 }

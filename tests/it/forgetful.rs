@@ -556,6 +556,9 @@ impl Disk for Mistaken {
         &partial.file
     }
 
+    /// A power cut may keep any part of what is not synced, so this changes nothing.
+    fn start_write_back(&self, _: &ForgetfulFile) {}
+
     fn sync_data(&self, file: &ForgetfulFile) -> io::Result<()> {
         match self.disk.mistake {
             Some(Mistake::NoClaimSync) if self.disk.is_kept(file.inode, |name| name.ends_with(".claim")) => {}

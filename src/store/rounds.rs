@@ -1,0 +1,237 @@
+//! When the syncs of jobs begin.
+//!
+//! A flush of the disk takes the same time for one file as for a hundred, so jobs share flushes: their syncs begin in
+//! rounds. A job that comes during a round waits for its end. Then the clients of that round send their next files, so the
+//! next round waits until as many jobs are here as can be expected. No job waits for long: a round may have one large file,
+//! and clients may go.
+//!
+//! Knows no thread and no clock: the time is passed in.
+
+use std::time::{Duration, Instant};
+
+/// How long a job waits for the end of a round: so many times as long as the last sync of the directory took. A round takes
+/// two or three times as long.
+const ROUND: u32 = 4;
+/// The longest such wait. A disk that has stalled may work again.
+const ROUND_MAX: Duration = Duration::from_millis(100);
+/// How long a round waits for expected jobs: this share of the time that the last sync of the directory took.
+const GATHER_SHARE: u32 = 3;
+/// The longest such wait.
+const GATHER_MAX: Duration = Duration::from_millis(10);
+
+/// Decides when syncs begin.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// How many rounds have begun.
+    begun: u64,
+    /// Jobs of the last one that are not finished, if an older job does not finish in their place.
+    current: usize,
+    /// How many jobs it had.
+    size: usize,
+    /// Jobs that have begun and are not finished, of all rounds.
+    under_way: usize,
+    /// Jobs that wait for the next round.
+    waiting: usize,
+    /// How many jobs that round is to have.
+    expected: usize,
+    /// When it begins at the latest.
+    until: Option<Instant>,
+    /// How long the last sync of the directory took.
+    sync_time: Duration,
+}
+
+/// Whether a round has begun.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Now. The other jobs of the round are to be told.
+    Now,
+    /// Before.
+    Before,
+    /// Not yet. It begins then at the latest.
+    At(Instant),
+}
+
+impl Rounds {
+    /// Begins a job at once, if no other is expected.
+    pub(super) fn begins_alone(&mut self) -> bool {
+        let is_alone = self.current == 0 && self.waiting == 0 && self.expected <= 1;
+        if is_alone {
+            self.waiting = 1;
+            self.begin();
+        }
+        is_alone
+    }
+
+    /// A job waits. Returns the number of its round.
+    pub(super) fn join(&mut self) -> u64 {
+        self.waiting += 1;
+        self.begun + 1
+    }
+
+    /// Begins round number `round`, if it is time. No more than `max` jobs can be under way or wait.
+    pub(super) fn try_begin(&mut self, round: u64, max: usize, now: Instant) -> Begun {
+        if self.begun >= round {
+            return Begun::Before;
+        }
+        let is_full = self.waiting + self.under_way >= max;
+        let (is_complete, patience) = match self.current {
+            0 => (self.waiting >= self.expected, (self.sync_time / GATHER_SHARE).min(GATHER_MAX)),
+            _ => (false, (self.sync_time * ROUND).min(ROUND_MAX)),
+        };
+        let until = *self.until.get_or_insert(now + patience);
+        if !is_complete && !is_full && now < until {
+            return Begun::At(until);
+        }
+        self.begin();
+        Begun::Now
+    }
+
+    fn begin(&mut self) {
+        self.begun += 1;
+        self.size = self.waiting;
+        self.current = self.waiting;
+        self.under_way += self.waiting;
+        self.waiting = 0;
+        self.until = None;
+    }
+
+    /// `jobs` are finished, and the sync of the directory took `sync_time`. Returns whether those that wait are to try
+    /// again.
+    pub(super) fn finished(&mut self, jobs: usize, sync_time: Duration) -> bool {
+        self.sync_time = sync_time;
+        self.under_way -= jobs;
+        let was_over = self.current == 0;
+        self.current = self.current.saturating_sub(jobs);
+        if self.current > 0 || was_over {
+            return false;
+        }
+        self.expected = self.size + self.waiting;
+        self.until = None;
+        self.waiting > 0
+    }
+
+    /// Whether `synced` jobs are less than half of the round, so that a sync of the directory should wait for more.
+    pub(super) fn has_more_than_twice(&self, synced: usize) -> bool {
+        2 * synced < self.current
+    }
+
+    /// How long the sync of the directory should wait for more jobs.
+    pub(super) fn patience(&self) -> Duration {
+        self.sync_time.min(ROUND_MAX)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 100;
+    const SYNC: Duration = Duration::from_millis(9);
+
+    fn join(rounds: &mut Rounds, jobs: usize) {
+        for _ in 0..jobs {
+            rounds.join();
+        }
+    }
+
+    /// Rounds after one of `jobs` jobs.
+    fn after_a_round_of(jobs: usize, now: Instant) -> Rounds {
+        let mut rounds = Rounds::default();
+        join(&mut rounds, jobs);
+        assert_eq!(rounds.try_begin(1, MAX, now), Begun::Now);
+        assert!(!rounds.finished(jobs, SYNC), "none waits");
+        rounds
+    }
+
+    #[test]
+    fn one_client_never_waits() {
+        let mut rounds = Rounds::default();
+        for _ in 0..3 {
+            assert!(rounds.begins_alone());
+            assert!(!rounds.finished(1, SYNC));
+        }
+    }
+
+    #[test]
+    fn a_round_begins_with_the_last_expected_job() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(3, now);
+        for _ in 0..2 {
+            assert!(!rounds.begins_alone());
+            assert_eq!(rounds.join(), 2);
+            assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 3));
+        }
+        rounds.join();
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Before);
+    }
+
+    #[test]
+    fn a_round_does_not_wait_long_for_clients_that_are_gone() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(3, now);
+        rounds.join();
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 3));
+        assert_eq!(rounds.try_begin(2, MAX, now + SYNC / 3), Begun::Now);
+        rounds.finished(1, SYNC);
+        assert!(rounds.begins_alone(), "one is expected now");
+    }
+
+    #[test]
+    fn who_comes_during_a_round_joins_its_jobs_in_the_next() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(3, now);
+        join(&mut rounds, 3);
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
+        assert_eq!(rounds.join(), 3);
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC * 4));
+        assert!(!rounds.finished(2, SYNC), "one of the round is missing");
+        assert!(rounds.finished(1, SYNC), "the one that waits is to look again");
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC / 3), "four are expected");
+        join(&mut rounds, 3);
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::Now);
+    }
+
+    #[test]
+    fn one_large_file_delays_the_others_once() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(1, now);
+        // The large file.
+        assert!(rounds.begins_alone());
+        rounds.join();
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC * 4));
+        assert_eq!(rounds.try_begin(3, MAX, now + SYNC * 4), Begun::Now);
+        for round in 4..7 {
+            assert!(!rounds.finished(1, SYNC));
+            assert!(rounds.begins_alone(), "round {round}");
+        }
+        // The large file, and the last small one.
+        rounds.finished(2, SYNC);
+        assert_eq!(rounds.under_way, 0);
+    }
+
+    #[test]
+    fn a_round_begins_when_every_thread_has_a_job() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(3, now);
+        rounds.join();
+        assert_eq!(rounds.try_begin(2, 2, now), Begun::At(now + SYNC / 3));
+        rounds.join();
+        assert_eq!(rounds.try_begin(2, 2, now), Begun::Now);
+    }
+
+    #[test]
+    fn a_stalled_disk_does_not_delay_the_jobs_after_it_for_long() {
+        let now = Instant::now();
+        let mut rounds = after_a_round_of(2, now);
+        join(&mut rounds, 2);
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
+        rounds.finished(2, Duration::from_secs(60));
+        rounds.join();
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + GATHER_MAX));
+        assert_eq!(rounds.try_begin(3, MAX, now + GATHER_MAX), Begun::Now);
+        rounds.join();
+        assert_eq!(rounds.try_begin(4, MAX, now), Begun::At(now + ROUND_MAX));
+    }
+}
