@@ -125,12 +125,16 @@ impl<D: Disk> Work<D> {
 pub struct Taken<D: Disk> {
     job: Job<D>,
     number: u64,
+    /// The round of syncs that it belongs to.
+    pub(super) round: u64,
 }
 
 /// A job whose sync has returned. Only [`Commit::sync`] makes one, so nothing gets a name before its sync.
 pub struct Synced<D: Disk> {
     job: Job<D>,
     number: u64,
+    /// The round of syncs that it belonged to.
+    pub(super) round: u64,
     result: Result<(), StoreError>,
 }
 
@@ -210,7 +214,7 @@ impl<D: Disk> Lineup<D> {
         let number = self.next;
         self.next += 1;
         self.syncing.push((number, job.work.name().clone()));
-        Some(Taken { job, number })
+        Some(Taken { job, number, round: 0 })
     }
 
     /// Takes back what [`Commit::sync`] returned.
@@ -221,12 +225,12 @@ impl<D: Disk> Lineup<D> {
 
     /// Whether a job can be finished now.
     pub fn has_ready(&self) -> bool {
-        self.synced.values().any(|synced| synced.is_ready(&self.syncing))
+        self.ready().next().is_some()
     }
 
-    /// How many jobs can be finished now.
-    pub fn ready(&self) -> usize {
-        self.synced.values().filter(|synced| synced.is_ready(&self.syncing)).count()
+    /// The jobs that can be finished now.
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Synced<D>> {
+        self.synced.values().filter(|synced| synced.is_ready(&self.syncing))
     }
 
     /// All jobs that can be finished now. Give them to [`Commit::finish`].
@@ -270,9 +274,9 @@ impl<D: Disk> Commit<D> {
     }
 
     /// Syncs the content of a job. Waits for the disk; any number of threads may call it at once.
-    pub fn sync(&self, Taken { job, number }: Taken<D>) -> Synced<D> {
+    pub fn sync(&self, Taken { job, number, round }: Taken<D>) -> Synced<D> {
         let result = self.sync_files(&job.work);
-        Synced { job, number, result }
+        Synced { job, number, round, result }
     }
 
     fn sync_files(&self, work: &Work<D>) -> Result<(), StoreError> {

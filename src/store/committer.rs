@@ -1,16 +1,16 @@
 //! The threads that wait for the disk, so that the loop never does.
 //!
-//! Several threads sync, each one job at a time: the file system merges syncs that wait at the same time into one flush of
-//! the disk. One more thread, the committer, names the synced files and syncs the directory once for all of them. Meanwhile
-//! the others sync the next files. So the busier the server, the fewer flushes an upload costs.
+//! Several threads sync, each one job at a time: the file system merges syncs that begin at the same time into one flush of
+//! the disk. So they begin in rounds ([`Rounds`]). One more thread, the committer, names the synced files of a round and
+//! syncs the directory once for all of them. So the busier the server, the fewer flushes an upload costs.
 //!
 //! ```text
-//!   the loop        the syncing threads       the committer                       the loop
+//!   the loop        the syncing threads       the committer                            the loop
 //!
 //!   A --+           sync A
-//!   B --+-> wait -> sync B    ------------->  name B, A; sync the directory  -->  A, B
-//!   C --+           sync C (takes longer)
-//!   D ----> wait -> sync D    ------------->  name C, D; sync the directory  -->  C, D
+//!   B --+-> wait -> sync B    ------------->  name A, B, C; sync the directory  ---->  A, B, C
+//!   C --+           sync C
+//!   D ----> wait .................................................. -> sync D  --> ...
 //! ```
 //!
 //! A regular file is always "ready" and cannot be polled (EPERM, epoll_ctl(2)), so only a thread can wait for a sync. The
@@ -30,8 +30,8 @@ use super::commit::{Commit, Disk, Lineup, Synced, Taken, Work};
 use super::rounds::{Begun, Rounds};
 use super::{Settled, Token};
 
-/// The most threads that sync at once. On a disk whose flush takes 5 ms more threads gain little; on a fast one there is
-/// never work for so many.
+/// The most threads that sync at once, and so the largest round. On a disk whose flush takes 5 ms a round of 128 files takes
+/// little longer than one of 32; on a fast one there is never work for so many.
 const SYNCING_MAX: usize = 128;
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,10 +225,10 @@ impl<D: Disk> Shared<D> {
     fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
         while self.wait_until_ready() {
             let until = Instant::now() + self.state().rounds.patience();
-            let (mut jobs, mut files, mut asked) = (0, 0, until);
+            let (mut rounds, mut files, mut asked) = (Vec::new(), 0, until);
             let settled = self.commit.finish(|| {
-                let ready = self.take_ready(jobs, until);
-                jobs += ready.len();
+                let ready = self.take_ready(&rounds, until);
+                rounds.extend(ready.iter().map(|synced| synced.round));
                 files += ready.iter().map(Synced::files).sum::<usize>();
                 asked = Instant::now();
                 ready
@@ -237,20 +237,21 @@ impl<D: Disk> Shared<D> {
             // At the end of the server nobody receives it.
             let _ = reports.send((files, settled));
             wake();
-            if self.state().rounds.finished(jobs, sync_time) {
+            if self.state().rounds.finished(&rounds, sync_time) {
                 self.to_begin.notify_all();
             }
         }
     }
 
-    /// All jobs that can be finished now. If they are few of a round, waits for more, `until` then at most. `named` jobs of
-    /// the batch have their names already.
-    fn take_ready(&self, named: usize, until: Instant) -> Vec<Synced<D>> {
+    /// All jobs that can be finished now. If others of their round are missing, waits for them, `until` then at most. The
+    /// jobs of the rounds `named` have their names already.
+    fn take_ready(&self, named: &[u64], until: Instant) -> Vec<Synced<D>> {
         let mut state = self.state();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let is_small = state.rounds.has_more_than_twice(named + state.lineup.ready());
-            if !is_small || left.is_zero() || state.end != End::NotYet {
+            let ready = state.lineup.ready().map(|synced| synced.round);
+            let all: Vec<u64> = named.iter().copied().chain(ready).collect();
+            if !state.rounds.has_others(&all) || left.is_zero() || state.end != End::NotYet {
                 return state.lineup.take_ready();
             }
             state = self.to_finish.wait_timeout(state, left).expect("no thread panics with the lock").0;
@@ -291,19 +292,20 @@ where
 
     /// A syncing thread.
     fn sync_all(&self) {
-        while let Some(taken) = self.take() {
-            self.wait_for_round(&taken);
+        while let Some(mut taken) = self.take() {
+            taken.round = self.wait_for_round(&taken);
             let synced = self.commit.sync(taken);
             self.state().lineup.put_back(synced);
             self.to_finish.notify_one();
         }
     }
 
-    /// Waits until the sync of a job is to begin. Its write-back begins before: then the files of a round share one commit
+    /// Waits until the sync of a job is to begin. Returns the number of its round. Its write-back begins before: then the files of a round share one commit
     /// of the journal, and not only those whose sync begins first.
-    fn wait_for_round(&self, taken: &Taken<D>) {
-        if self.state().rounds.begins_alone() {
-            return;
+    fn wait_for_round(&self, taken: &Taken<D>) -> u64 {
+        let at_once = self.state().rounds.begin_at_once();
+        if let Some(round) = at_once {
+            return round;
         }
         self.commit.start_write_back(taken);
         let mut state = self.state();
@@ -311,13 +313,14 @@ where
         while state.end == End::NotYet {
             let now = Instant::now();
             match state.rounds.try_begin(round, SYNCING_MAX, now) {
-                Begun::Now => return self.to_begin.notify_all(),
-                Begun::Before => return,
+                Begun::Now => self.to_begin.notify_all(),
+                Begun::Before => break,
                 Begun::At(until) => {
                     state = self.to_begin.wait_timeout(state, until - now).expect("no thread panics with the lock").0;
                 }
             }
         }
+        round
     }
 
     /// Waits for the next job. `None`: this thread is not needed any more.

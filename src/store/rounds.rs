@@ -9,22 +9,32 @@
 
 use std::time::{Duration, Instant};
 
+/// A sync of the directory that is shorter than this is not worth waiting for: while some jobs wait for the disk, the loop
+/// receives the next ones.
+const SLOW: Duration = Duration::from_millis(1);
 /// How long a job waits for the end of a round: so many times as long as the last sync of the directory took. A round takes
 /// two or three times as long.
 const ROUND: u32 = 4;
 /// The longest such wait. A disk that has stalled may work again.
 const ROUND_MAX: Duration = Duration::from_millis(100);
 /// How long a round waits for expected jobs: this share of the time that the last sync of the directory took.
-const GATHER_SHARE: u32 = 3;
+const GATHER_SHARE: u32 = 2;
 /// The longest such wait.
 const GATHER_MAX: Duration = Duration::from_millis(10);
+
+/// How long a round waits for the write-back of its last job: this share of the time that the last sync of the directory
+/// took. With dioread_nolock, the default of ext4, the end of the write-back belongs to the journal's next commit if that
+/// of the round has begun.
+const SETTLE_SHARE: u32 = 16;
+/// The longest such wait.
+const SETTLE_MAX: Duration = Duration::from_millis(2);
 
 /// Decides when syncs begin.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     /// How many rounds have begun.
     begun: u64,
-    /// Jobs of the last one that are not finished, if an older job does not finish in their place.
+    /// Jobs of the last one that are not finished.
     current: usize,
     /// How many jobs it had.
     size: usize,
@@ -52,14 +62,14 @@ pub(super) enum Begun {
 }
 
 impl Rounds {
-    /// Begins a job at once, if no other is expected.
-    pub(super) fn begins_alone(&mut self) -> bool {
-        let is_alone = self.current == 0 && self.waiting == 0 && self.expected <= 1;
-        if is_alone {
-            self.waiting = 1;
+    /// Begins a job at once, if no other is expected or the disk is fast. Returns the number of its round.
+    pub(super) fn begin_at_once(&mut self) -> Option<u64> {
+        let is_alone = self.current == 0 && self.expected <= 1;
+        (self.waiting == 0 && (is_alone || self.is_fast())).then(|| {
+            let round = self.join();
             self.begin();
-        }
-        is_alone
+            round
+        })
     }
 
     /// A job waits. Returns the number of its round.
@@ -73,13 +83,15 @@ impl Rounds {
         if self.begun >= round {
             return Begun::Before;
         }
-        let is_full = self.waiting + self.under_way >= max;
-        let (is_complete, patience) = match self.current {
-            0 => (self.waiting >= self.expected, (self.sync_time / GATHER_SHARE).min(GATHER_MAX)),
-            _ => (false, (self.sync_time * ROUND).min(ROUND_MAX)),
+        let is_complete = self.current == 0 && self.waiting >= self.expected || self.waiting + self.under_way >= max;
+        let patience = match self.current {
+            _ if is_complete => (self.sync_time / SETTLE_SHARE).min(SETTLE_MAX),
+            0 => (self.sync_time / GATHER_SHARE).min(GATHER_MAX),
+            _ => (self.sync_time * ROUND).min(ROUND_MAX),
         };
-        let until = *self.until.get_or_insert(now + patience);
-        if !is_complete && !is_full && now < until {
+        let until = self.until.map_or(now + patience, |until| until.min(now + patience));
+        self.until = Some(until);
+        if now < until {
             return Begun::At(until);
         }
         self.begin();
@@ -95,13 +107,13 @@ impl Rounds {
         self.until = None;
     }
 
-    /// `jobs` are finished, and the sync of the directory took `sync_time`. Returns whether those that wait are to try
-    /// again.
-    pub(super) fn finished(&mut self, jobs: usize, sync_time: Duration) -> bool {
+    /// Jobs of these rounds are finished, and the sync of the directory took `sync_time`. Returns whether those that wait
+    /// are to try again.
+    pub(super) fn finished(&mut self, rounds: &[u64], sync_time: Duration) -> bool {
         self.sync_time = sync_time;
-        self.under_way -= jobs;
+        self.under_way -= rounds.len();
         let was_over = self.current == 0;
-        self.current = self.current.saturating_sub(jobs);
+        self.current -= self.count_current(rounds);
         if self.current > 0 || was_over {
             return false;
         }
@@ -110,14 +122,22 @@ impl Rounds {
         self.waiting > 0
     }
 
-    /// Whether `synced` jobs are less than half of the round, so that a sync of the directory should wait for more.
-    pub(super) fn has_more_than_twice(&self, synced: usize) -> bool {
-        2 * synced < self.current
+    /// Whether the last round has jobs beside these, so that a sync of the directory should wait for them.
+    pub(super) fn has_others(&self, rounds: &[u64]) -> bool {
+        self.count_current(rounds) < self.current && !self.is_fast()
     }
 
-    /// How long the sync of the directory should wait for more jobs.
+    fn is_fast(&self) -> bool {
+        self.sync_time < SLOW
+    }
+
+    fn count_current(&self, rounds: &[u64]) -> usize {
+        rounds.iter().filter(|round| **round == self.begun).count()
+    }
+
+    /// How long the sync of the directory should wait for them. A disk syncs content about as fast as a directory.
     pub(super) fn patience(&self) -> Duration {
-        self.sync_time.min(ROUND_MAX)
+        (2 * self.sync_time).min(ROUND_MAX)
     }
 }
 
@@ -140,7 +160,7 @@ mod tests {
         let mut rounds = Rounds::default();
         join(&mut rounds, jobs);
         assert_eq!(rounds.try_begin(1, MAX, now), Begun::Now);
-        assert!(!rounds.finished(jobs, SYNC), "none waits");
+        assert!(!rounds.finished(&vec![1; jobs], SYNC), "none waits");
         rounds
     }
 
@@ -148,22 +168,33 @@ mod tests {
     fn one_client_never_waits() {
         let mut rounds = Rounds::default();
         for _ in 0..3 {
-            assert!(rounds.begins_alone());
-            assert!(!rounds.finished(1, SYNC));
+            let round = rounds.begin_at_once().unwrap();
+            assert!(!rounds.finished(&[round], SYNC));
         }
     }
 
     #[test]
-    fn a_round_begins_with_the_last_expected_job() {
+    fn on_a_fast_disk_no_job_waits() {
+        let mut rounds = after_a_round_of(3, Instant::now());
+        rounds.sync_time = SLOW / 2;
+        let begun = [(); 3].map(|()| rounds.begin_at_once().unwrap());
+        assert!(!rounds.has_others(&[]));
+        rounds.finished(&begun, SLOW / 2);
+        assert_eq!(rounds.under_way, 0);
+    }
+
+    #[test]
+    fn a_round_begins_soon_after_the_last_expected_job() {
         let now = Instant::now();
         let mut rounds = after_a_round_of(3, now);
         for _ in 0..2 {
-            assert!(!rounds.begins_alone());
+            assert_eq!(rounds.begin_at_once(), None);
             assert_eq!(rounds.join(), 2);
-            assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 3));
+            assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 2));
         }
         rounds.join();
-        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 16));
+        assert_eq!(rounds.try_begin(2, MAX, now + SYNC / 16), Begun::Now);
         assert_eq!(rounds.try_begin(2, MAX, now), Begun::Before);
     }
 
@@ -172,10 +203,10 @@ mod tests {
         let now = Instant::now();
         let mut rounds = after_a_round_of(3, now);
         rounds.join();
-        assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 3));
-        assert_eq!(rounds.try_begin(2, MAX, now + SYNC / 3), Begun::Now);
-        rounds.finished(1, SYNC);
-        assert!(rounds.begins_alone(), "one is expected now");
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 2));
+        assert_eq!(rounds.try_begin(2, MAX, now + SYNC / 2), Begun::Now);
+        rounds.finished(&[2], SYNC);
+        assert_eq!(rounds.begin_at_once(), Some(3), "one is expected now");
     }
 
     #[test]
@@ -183,32 +214,34 @@ mod tests {
         let now = Instant::now();
         let mut rounds = after_a_round_of(3, now);
         join(&mut rounds, 3);
-        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
+        assert_eq!(rounds.try_begin(2, MAX, now + SYNC), Begun::At(now + SYNC + SYNC / 16));
+        assert_eq!(rounds.try_begin(2, MAX, now + 2 * SYNC), Begun::Now);
         assert_eq!(rounds.join(), 3);
         assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC * 4));
-        assert!(!rounds.finished(2, SYNC), "one of the round is missing");
-        assert!(rounds.finished(1, SYNC), "the one that waits is to look again");
-        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC / 3), "four are expected");
+        assert!(rounds.has_others(&[2, 2]));
+        assert!(!rounds.finished(&[2, 2], SYNC), "one of the round is missing");
+        assert!(rounds.finished(&[2], SYNC), "the one that waits is to look again");
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC / 2), "four are expected");
         join(&mut rounds, 3);
-        assert_eq!(rounds.try_begin(3, MAX, now), Begun::Now);
+        assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC / 16));
     }
 
     #[test]
     fn one_large_file_delays_the_others_once() {
         let now = Instant::now();
         let mut rounds = after_a_round_of(1, now);
-        // The large file.
-        assert!(rounds.begins_alone());
+        let large = rounds.begin_at_once().unwrap();
         rounds.join();
         assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC * 4));
         assert_eq!(rounds.try_begin(3, MAX, now + SYNC * 4), Begun::Now);
-        for round in 4..7 {
-            assert!(!rounds.finished(1, SYNC));
-            assert!(rounds.begins_alone(), "round {round}");
+        rounds.finished(&[3], SYNC);
+        for _ in 0..3 {
+            let small = rounds.begin_at_once().unwrap();
+            assert!(!rounds.has_others(&[small]));
+            rounds.finished(&[small], SYNC);
         }
-        // The large file, and the last small one.
-        rounds.finished(2, SYNC);
-        assert_eq!(rounds.under_way, 0);
+        rounds.finished(&[large], SYNC);
+        assert_eq!((rounds.under_way, rounds.current), (0, 0));
     }
 
     #[test]
@@ -216,9 +249,9 @@ mod tests {
         let now = Instant::now();
         let mut rounds = after_a_round_of(3, now);
         rounds.join();
-        assert_eq!(rounds.try_begin(2, 2, now), Begun::At(now + SYNC / 3));
+        assert_eq!(rounds.try_begin(2, 2, now), Begun::At(now + SYNC / 2));
         rounds.join();
-        assert_eq!(rounds.try_begin(2, 2, now), Begun::Now);
+        assert_eq!(rounds.try_begin(2, 2, now), Begun::At(now + SYNC / 16));
     }
 
     #[test]
@@ -226,12 +259,14 @@ mod tests {
         let now = Instant::now();
         let mut rounds = after_a_round_of(2, now);
         join(&mut rounds, 2);
-        assert_eq!(rounds.try_begin(2, MAX, now), Begun::Now);
-        rounds.finished(2, Duration::from_secs(60));
+        assert_eq!(rounds.try_begin(2, MAX, now), Begun::At(now + SYNC / 16));
+        assert_eq!(rounds.try_begin(2, MAX, now + SYNC), Begun::Now);
+        rounds.finished(&[2, 2], Duration::from_secs(60));
         rounds.join();
         assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + GATHER_MAX));
         assert_eq!(rounds.try_begin(3, MAX, now + GATHER_MAX), Begun::Now);
         rounds.join();
         assert_eq!(rounds.try_begin(4, MAX, now), Begun::At(now + ROUND_MAX));
+        assert_eq!(rounds.patience(), ROUND_MAX);
     }
 }
