@@ -308,6 +308,8 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::AccessDenied
+            // Its signature is not right: a CA of the same name has another key.
+            | Alert::DecryptError
     )
 }
 

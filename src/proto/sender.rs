@@ -626,6 +626,8 @@ mod tests {
     pub(super) enum End {
         Stream,
         Reset,
+        /// An end that the server has not announced.
+        Cut,
         /// The server keeps the connection open.
         Open,
     }
@@ -724,6 +726,7 @@ mod tests {
         match end {
             End::Stream => sender.end_of_stream(),
             End::Reset => sender.reset(),
+            End::Cut => sender.cut_off(),
             End::Open => {}
         }
     }
@@ -763,6 +766,8 @@ mod tests {
             one(Classic, "no 409 taken\r\nand more", "", End::Reset, Some(refused(409, "taken"))),
             failed(Classic, "no 503 retry=5 busy\n", "", End::Open, Failure::Refused(busy)),
             failed(Classic, "ok", "", End::Reset, Failure::Reset),
+            failed(Classic, "ok", "", End::Cut, Failure::Unknown),
+            failed(Classic, "", "", End::Cut, Failure::Unanswered),
             failed(Classic, "ok\n", "", End::Stream, Failure::Foreign),
             failed(Classic, "ok 0", "", End::Stream, Failure::Foreign),
             failed(Classic, "ok", "ok", End::Stream, Failure::Foreign),
@@ -778,6 +783,8 @@ mod tests {
             one(Line, "", "done 12 - a.txt.1\n", End::Open, Some(stored(None, "a.txt.1"))),
             one(Line, "ok\n", "done 12 - a.txt.1\n", End::Stream, Some(stored(None, "a.txt.1"))),
             one(Line, "", "ok\ndone 12 - a.txt.1\r\nx", End::Reset, Some(stored(None, "a.txt.1"))),
+            one(Line, "", "done 12 - a.txt.1\n", End::Cut, Some(stored(None, "a.txt.1"))),
+            failed(Line, "", "done 12 - a.txt.", End::Cut, Failure::Unknown),
             one(Line, "no 507 full\n", "", End::Open, Some(refused(507, "full"))),
             one(Line, "ok\n", "no 507 full\n", End::Stream, Some(refused(507, "full"))),
             failed(Line, "", "done 11 - a\n", End::Stream, Failure::WrongReceipt(wrong)),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +73,12 @@ impl Issuer {
 }
 
 impl Pair {
+    /// The options that begin with `prefix`: `--tls` for `--tls-cert FILE --tls-key FILE`.
+    pub fn options(&self, prefix: &str) -> [String; 4] {
+        let text = |path: &Path| path.to_str().expect("a path of the tests").to_owned();
+        [format!("{prefix}-cert"), text(&self.certificate), format!("{prefix}-key"), text(&self.key)]
+    }
+
     /// The fingerprint of the certificate.
     pub fn fingerprint(&self) -> String {
         Fingerprint::of(&CertificateDer::from_pem_file(&self.certificate).expect("a certificate")).to_string()

@@ -1,11 +1,25 @@
 //! `intake send` and `intake load` over TLS: whom they believe, what they say of it, and which ends they believe.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
-use crate::certificates::{Issuer, Secured, announce_end, end_like_killed, serve_tls};
-use crate::fixture::Server;
-use crate::load::Run;
-use crate::send::{Sender, stderr};
+use crate::certificates::{Issuer, Pair, Secured, announce_end, end_like_killed, serve_tls};
+use crate::fixture::*;
+use crate::load::{Run, figure};
+use crate::send::{Cut, Proxy, Sender, assert_exit, stderr, stdout};
+
+/// A server with TLS, and `more` options.
+fn secure_server(pair: &Pair, more: &[&str]) -> Server {
+    let options = pair.options("--tls");
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    Server::start(&options)
+}
+
+fn at(host: &str, server: SocketAddr) -> String {
+    format!("{host}:{}", server.port())
+}
 
 /// Sends a file with `options`, and returns the exit code and what is said on standard error.
 fn send(to: impl ToString, options: &[&str]) -> (Option<i32>, String) {
@@ -13,6 +27,75 @@ fn send(to: impl ToString, options: &[&str]) -> (Option<i32>, String) {
     sender.write("a.txt", b"hello");
     let output = sender.run(to, &[&["a.txt", "--retry", "0"], options].concat());
     (output.status.code(), stderr(&output).to_owned())
+}
+
+#[test]
+fn every_dialect_goes_over_tls_and_has_a_proven_end() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["localhost", "127.0.0.1"]), &["--require-size"]);
+    let ca = issuer.path();
+    let ca = ca.to_str().unwrap();
+    let sender = Sender::new();
+    for dialect in ["classic", "line", "put", "ask", "http", "http-expect"] {
+        for (size, kind) in [(0, "empty"), (5, "small"), (9 << 20, "large")] {
+            let name = format!("{kind}-{dialect}.bin");
+            sender.write(&name, &content(size, 7));
+            let output = sender.run(at("localhost", server.tcp()), &[&name, "--tls-ca", ca, "--dialect", dialect]);
+            assert_exit(&output, 0);
+            server.await_file(&name, &content(size, 7));
+        }
+    }
+    assert!(!server.log().contains("unverified"), "{}", server.log());
+}
+
+#[test]
+fn a_url_with_https_speaks_tls() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &[]);
+    let (ca, url) = (issuer.path(), format!("https://{}/", server.tcp()));
+    let ca = ca.to_str().unwrap();
+    assert_eq!(send(&url, &["--tls-ca", ca]), (Some(0), String::new()));
+    server.await_file("a.txt", b"hello");
+    let (code, words) = send(url.replace("https", "http"), &["--tls-ca", ca]);
+    assert!(code == Some(2) && words.contains("write https://"), "{words}");
+}
+
+#[test]
+fn a_server_is_believed_by_its_ca_or_its_fingerprint_and_otherwise_the_words_say_why() {
+    let issuer = Issuer::new();
+    let pair = issuer.sign("server", &["drop.example", "127.0.0.1"]);
+    let server = secure_server(&pair, &[]);
+    let (ca, pin) = (issuer.path(), pair.fingerprint());
+    let (ca, other) = (ca.to_str().unwrap(), format!("sha256:{}", "0".repeat(64)));
+    let (ip, name) = (at("127.0.0.1", server.tcp()), at("localhost", server.tcp()));
+    for (to, options) in [(&ip, ["--tls-ca", ca]), (&ip, ["--tls-pin", &pin]), (&name, ["--tls-pin", &pin])] {
+        assert_eq!(send(to, &options), (Some(0), String::new()), "{to} {options:?}");
+    }
+    for (to, options, expected) in [
+        (&ip, &["--tls"][..], vec!["no trusted CA", &pin, "--tls-pin"]),
+        (&ip, &["--tls-pin", &other], vec!["is not the pinned one", &pin]),
+        (&name, &["--tls-ca", ca], vec!["not for localhost", "drop.example, 127.0.0.1"]),
+    ] {
+        let (code, words) = send(to, options);
+        assert_eq!(code, Some(3), "{words}");
+        assert!(expected.iter().all(|part| words.contains(part)), "{expected:?}: {words}");
+        assert!(!words.contains("trying again"), "{words}");
+    }
+    assert_eq!(server.files().len(), 3);
+}
+
+#[test]
+fn a_certificate_of_intake_cert_is_known_by_pin_and_as_its_own_ca() {
+    let home = tempfile::tempdir().unwrap();
+    let mut cert = Command::new(env!("CARGO_BIN_EXE_intake"));
+    assert!(cert.args(["cert", "127.0.0.1"]).current_dir(home.path()).output().unwrap().status.success());
+    let pair = Pair { certificate: home.path().join("intake.crt"), key: home.path().join("intake.key") };
+    let server = secure_server(&pair, &["--tls", "required"]);
+    let certificate = pair.certificate.to_str().unwrap();
+    assert_eq!(send(server.tcp(), &["--tls-pin", &pair.fingerprint()]), (Some(0), String::new()));
+    assert_eq!(send(server.tcp(), &["--tls-ca", certificate]), (Some(0), String::new()));
+    let (code, words) = send(server.tcp(), &[]);
+    assert!(code == Some(1) && words.contains("(426)") && words.contains("send with --tls"), "{words}");
 }
 
 #[test]
@@ -28,6 +111,24 @@ fn an_expired_certificate_is_refused_with_its_date_unless_it_is_pinned() {
     assert!(code == Some(3) && words.contains("has expired, on ") && words.contains(" GMT"), "{words}");
     let (code, words) = send(server, &["--tls-pin", &pair.fingerprint()]);
     assert!(code == Some(1) && words.contains("enough"), "{words}");
+}
+
+#[test]
+fn a_client_shows_its_certificate_where_the_server_requires_one() {
+    let (issuer, stranger) = (Issuer::new(), Issuer::new());
+    let clients = issuer.path();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &["--tls-client-ca", clients.to_str().unwrap()]);
+    let ca = clients.to_str().unwrap();
+    let with = |pair: &Pair| {
+        let own = pair.options("--tls");
+        send(server.tcp(), &[&["--tls-ca", ca][..], &own.each_ref().map(String::as_str)].concat())
+    };
+    assert_eq!(with(&issuer.sign("scanner", &["scanner"])), (Some(0), String::new()));
+    let (code, words) = send(server.tcp(), &["--tls-ca", ca]);
+    assert!(code == Some(3) && words.contains("requires a certificate of this client"), "{words}");
+    let (code, words) = with(&stranger.sign("stranger", &["stranger"]));
+    assert!(code == Some(3) && words.contains("does not accept this client's certificate"), "{words}");
+    assert_eq!(server.files().len(), 1);
 }
 
 #[test]
@@ -104,6 +205,74 @@ fn framed_script(mut stream: Secured, answer: &[u8]) {
     read_to_hello(&mut stream);
     stream.write_all(answer).unwrap();
     end_like_killed(stream);
+}
+
+#[test]
+fn a_broken_connection_is_resumed_over_tls() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &[]);
+    let sender = Sender::new();
+    sender.write("large.bin", &content(30 << 20, 5));
+    let proxy = Proxy::new(server.tcp(), &[Cut::Sent(12 << 20), Cut::Sent(8 << 20)]);
+    let output = sender.run(proxy.address, &["large.bin", "--tls-ca", issuer.path().to_str().unwrap(), "--retry", "1"]);
+    assert_exit(&output, 0);
+    assert_eq!(stdout(&output).len(), 1);
+    server.assert_holds_only(&files_of([("large.bin", &content(30 << 20, 5))]));
+    let passed = proxy.passed.load(Ordering::Relaxed);
+    assert!(passed < 50 << 20, "{passed} bytes were sent for 30 MiB");
+}
+
+#[test]
+fn a_killed_sender_leaves_nothing_in_any_dialect() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &[]);
+    let ca = issuer.path();
+    for dialect in ["classic", "line", "put", "http"] {
+        let sender = Sender::new();
+        let options = ["-", "--name", "half.bin", "--tls-ca", ca.to_str().unwrap(), "--dialect", dialect];
+        let mut child = sender.command(server.tcp(), &options).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(&content(3 << 20, 1)).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    server.await_accepted();
+    server.assert_holds_only(&Files::new());
+}
+
+#[test]
+fn two_hundred_clients_with_tls_are_all_whole_and_verified() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &[]);
+    let (verify, ca) = (server.dir(), issuer.path());
+    let (verify, ca) = (verify.display(), ca.display());
+    for dialect in ["classic", "line", "put", "ask", "http", "http-expect"] {
+        server.remove_files();
+        let args = "--files 400 --clients 200 --size 0..50k --json --dialect";
+        let run = Run::load(server.tcp(), &format!("{args} {dialect} --tls-ca {ca} --verify {verify}"));
+        assert_eq!(run.exit(), 0, "{dialect}: {}", run.text());
+        let report = run.json();
+        assert_eq!(report["tls"], true);
+        for path in ["files.acknowledged", "verification.verified", "latency.handshake.count"] {
+            assert_eq!(figure(&report, path), 400, "{dialect}: {path}");
+        }
+    }
+}
+
+#[test]
+fn misbehaving_clients_with_tls_end_as_they_should() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &["--name-quiet", "1s"]);
+    let (verify, ca) = (server.dir(), issuer.path());
+    let (verify, ca) = (verify.display(), ca.display());
+    let mix =
+        "slow=5%:64k,stall=5%:50ms,abort=10%,reset=10%,half-close=10%:50ms,split-header=5%,never-read=5%,dup-name=5%";
+    for dialect in ["classic", "line", "put", "ask", "http", "http-expect"] {
+        server.remove_files();
+        let args = "--files 200 --clients 50 --size 0..50k --json --dialect";
+        let args = format!("{args} {dialect} --misbehave {mix} --tls-ca {ca} --verify {verify}");
+        let run = Run::load(server.tcp(), &args);
+        assert_eq!(run.exit(), 0, "{dialect}: {}", run.text());
+    }
 }
 
 #[test]

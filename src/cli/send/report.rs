@@ -101,7 +101,7 @@ impl<'a> Teller<'a> {
             SendError::Foreign(said) if said.starts_with("HTTP/") => {
                 "; to a web server send with --to http://HOST:PORT/"
             }
-            SendError::Failed(Failure::Refused(Refusal { code: Code(426), .. })) => "; send with --tls",
+            SendError::Failed(Failure::Refused(Refusal { code: Code::TLS_REQUIRED, .. })) => "; send with --tls",
             SendError::Failed(Failure::OnlyClassic) => "; send with --dialect classic",
             SendError::Failed(Failure::Unanswered | Failure::Unknown) if self.may_be_classic => {
                 "; a receiver that knows only the tutorials' protocol needs --dialect classic"

@@ -10,7 +10,7 @@
 //! This module does not know where uploads come from, or whether failed ones are tried again: its [`Work`] does.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{self, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -33,6 +33,10 @@ const IN_FLIGHT_MAX: usize = 128;
 /// How long the rest of a reply may take, or HTTP's `100 Continue`. Servers write a reply in one piece, and say `100` at once
 /// if they say it.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
+/// Replies are read in pieces of this size, in bytes: they are short.
+const REPLY_BYTES: usize = 4096;
+/// TLS decrypts a record in place, behind the bytes of the one before it: two records and their headers.
+const INBOX_BYTES: usize = 40 << 10;
 /// How a server that speaks TLS answers anything else: a fatal alert (RFC 8446, 5.1).
 const TLS_ALERT: [u8; 2] = [0x15, 3];
 
@@ -68,6 +72,8 @@ pub(super) struct Conversation {
     moved: Instant,
     /// The last wait was for the source, not for the network.
     awaits_source: bool,
+    /// Where the server's bytes are read to, with room for TLS.
+    inbox: Box<[u8]>,
     /// The start of the server's last bytes.
     said: Vec<u8>,
     trouble: Option<Trouble>,
@@ -129,6 +135,7 @@ impl Conversation {
             written: 0,
             moved: Instant::now(),
             awaits_source: false,
+            inbox: vec![0; INBOX_BYTES].into(),
             said: Vec::new(),
             trouble: None,
         }
@@ -173,10 +180,9 @@ impl Conversation {
 
     /// Reads once, and passes the bytes to the sender. Returns whether there were any.
     fn hear(&mut self) -> bool {
-        let mut said = [0; 4096];
-        match self.stream.read(&mut said) {
+        match self.stream.receive(&mut self.inbox, REPLY_BYTES) {
             Ok(0) => self.sender.end_of_stream(),
-            Ok(length) => self.take_in(&said[..length]),
+            Ok(length) => self.take_in(length),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => return false,
                 ErrorKind::Interrupted => {}
@@ -188,15 +194,15 @@ impl Conversation {
         true
     }
 
-    fn take_in(&mut self, said: &[u8]) {
+    fn take_in(&mut self, length: usize) {
         self.moved = Instant::now();
-        self.said = said.to_owned();
-        self.sender.receive(said);
+        self.said = self.inbox[..length].to_owned();
+        self.sender.receive(&self.said);
     }
 
     fn break_off(&mut self, trouble: Trouble) {
-        if matches!(trouble, Trouble::Tls(TlsError { is_refusal: true, .. })) {
-            // The server is told why, and as no content was sent, a clean end can mislead nobody.
+        if self.stream.is_handshaking() {
+            // No content was sent, so a clean end misleads nobody, and TLS can still tell the server why.
             let _ = self.stream.reset_on_close(false).and_then(|()| self.stream.flush());
         }
         self.trouble = Some(trouble);
@@ -368,10 +374,9 @@ impl Conversation {
     /// After a failed write, the server's reason may still be unread. An end of the stream after it is not a clean one,
     /// because the kernel reports a reset only once.
     fn hear_last_words(&mut self, error: ErrorKind) {
-        let mut said = [0; 4096];
         loop {
-            match self.stream.read(&mut said) {
-                Ok(length @ 1..) => self.take_in(&said[..length]),
+            match self.stream.receive(&mut self.inbox, REPLY_BYTES) {
+                Ok(length @ 1..) => self.take_in(length),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if TlsError::of(&error).is_some() => return self.break_off(trouble(&error)),
                 _ => break,

@@ -98,8 +98,10 @@ impl SendError {
 
     /// Whether every other upload would fail like this one.
     pub(super) fn is_hopeless(&self) -> bool {
-        let is_told =
-            matches!(self, Self::Failed(Failure::Refused(Refusal { code: Code::UNAUTHORIZED | Code(426), .. })));
+        let is_told = matches!(
+            self,
+            Self::Failed(Failure::Refused(Refusal { code: Code::UNAUTHORIZED | Code::TLS_REQUIRED, .. }))
+        );
         let is_foreign = matches!(self, Self::Foreign(_) | Self::OnlyTls | Self::Failed(Failure::OnlyClassic));
         self.is_unreachable() || is_told || is_foreign
     }
