@@ -1,10 +1,14 @@
 //! `intake doctor`: checks whether this host can run a number of clients, and prints what it lacks.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::thread;
 
 use clap::Args;
 use intake::load::run::{Requirement, requirements_with_server};
 use intake::net::{inherited_descriptors, raise_descriptor_limit};
+use intake::sandbox::{Mode, Sandbox};
 use intake::server::config::{Durability, descriptors_for};
 
 use super::exit::Exit;
@@ -44,7 +48,27 @@ impl Doctor {
         let mut output = Output::default();
         output.say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));
         requirements.iter().for_each(|requirement| output.say(row(requirement)));
+        sandbox().iter().for_each(|line| output.say(line));
         output.exit(if requirements.iter().all(Requirement::is_met) { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// The parts of a server's sandbox that hold here, and those that do not. A server runs without them, so they are not
+/// requirements.
+fn sandbox() -> Vec<String> {
+    let sandbox = Sandbox { mode: Mode::Auto, ..Sandbox::default() };
+    // Only the thread that enters it is confined.
+    let entered = thread::spawn(move || {
+        let directory = File::open(".").map_err(|error| format!("cannot open this directory: {error}"))?;
+        sandbox.enter(directory.as_fd())
+    });
+    match entered.join().expect("it does not panic") {
+        Ok(confinement) => {
+            let holds = format!("the sandbox of a server: {confinement}");
+            let lacks = confinement.lacks().iter().map(|lack| format!("the sandbox of a server lacks a part. {lack}"));
+            [holds].into_iter().chain(lacks).collect()
+        }
+        Err(words) => vec![format!("the sandbox of a server: {words}")],
     }
 }
 

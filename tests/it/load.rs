@@ -394,6 +394,7 @@ fn doctor_reports_what_is_missing() {
     let rows = short.text();
     let row = |what: &str| rows.lines().find(|row| row.starts_with(what)).unwrap().to_owned();
     assert!(row("descriptors  ").ends_with("enough"), "{rows}");
+    assert!(row("the sandbox of a server").contains(": no new privileges"), "{rows}");
     let of_server = row("descriptors of a server");
     let needed =
         of_server.split_once("short: raise the hard limit (ulimit -Hn ").and_then(|(_, rest)| rest.split_once(','));
