@@ -17,19 +17,24 @@ use crate::tools::installed;
 
 /// nginx with its module for WebDAV, which stores what is PUT and gives no receipts. It closes a connection after 50
 /// requests.
-struct Nginx {
+pub struct Nginx {
     process: Child,
     directory: TempDir,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Nginx {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with TLS; `tls` is a certificate, its key, and a version (`TLSv1.2`).
+    pub fn start_with(tls: &[&str]) -> Option<Self> {
         let (nginx, python) = (installed("nginx")?, installed("python3")?);
         let directory = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/nginx_dav.py");
         let mut command = Command::new(python);
-        command.arg(script).arg(nginx).arg(directory.path()).stdout(Stdio::piped());
+        command.arg(script).arg(nginx).arg(directory.path()).args(tls).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut port = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
@@ -40,7 +45,7 @@ impl Nginx {
         format!("http://{}/{folder}", self.address)
     }
 
-    fn files(&self) -> PathBuf {
+    pub fn files(&self) -> PathBuf {
         self.directory.path().join("files")
     }
 }
@@ -300,8 +305,8 @@ fn a_receipt_over_http_is_reported_with_its_name() {
 fn contradictory_options_are_refused_with_the_reason() {
     let outbox = Outbox::with(&[("a", b"hello")]);
     for (url, args, words) in [
-        ("https://127.0.0.1:1/", &["a"][..], "TLS"),
-        ("http://127.0.0.1:1/file", &["a"], "slash"),
+        ("http://127.0.0.1:1/file", &["a"][..], "slash"),
+        ("http://127.0.0.1:1/", &["a", "--tls"], "write https://"),
         ("http://127.0.0.1:1/", &["a", "--dialect", "ask"], "--dialect ask"),
     ] {
         let output = outbox.send(url, args, b"");

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::certificates::{Issuer, Pair, Secured, announce_end, end_like_killed, serve_tls};
 use crate::fixture::*;
+use crate::http_client::Nginx;
 use crate::load::{Run, figure};
 use crate::send::{Cut, Proxy, Sender, assert_exit, stderr, stdout};
 
@@ -272,6 +273,34 @@ fn misbehaving_clients_with_tls_end_as_they_should() {
         let args = format!("{args} {dialect} --misbehave {mix} --tls-ca {ca} --verify {verify}");
         let run = Run::load(server.tcp(), &args);
         assert_eq!(run.exit(), 0, "{dialect}: {}", run.text());
+    }
+}
+
+/// nginx sends session tickets, which are read and not used.
+#[test]
+fn nginx_takes_files_over_tls_in_either_version() {
+    let issuer = Issuer::new();
+    let (pair, ca) = (issuer.sign("server", &["127.0.0.1"]), issuer.path());
+    let ca = ca.to_str().unwrap();
+    let [_, certificate, _, key] = &pair.options("");
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let Some(nginx) = Nginx::start_with(&[certificate, key, version]) else { return };
+        let url = format!("https://{}/", nginx.address);
+        let (sender, large) = (Sender::new(), content(9 << 20, 3));
+        sender.write("large", &large);
+        (0..70).for_each(|number| sender.write(&number.to_string(), number.to_string().as_bytes()));
+        let names: Vec<String> = (0..70).map(|number: usize| number.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_exit(&sender.run(&url, &[&["large", "--tls-ca", ca], &names[..]].concat()), 0);
+        assert!(std::fs::read(nginx.files().join("large")).unwrap() == large);
+        assert!(names.iter().all(|name| std::fs::read(nginx.files().join(name)).unwrap() == name.as_bytes()));
+        let args = "--files 200 --clients 20 --per-connection 10 --size 0..50k --json";
+        let run = Run::load(&url, &format!("{args} --tls-ca {ca} --verify {}", nginx.files().display()));
+        assert_eq!(run.exit(), 0, "{version}: {}", run.text());
+        let report = run.json();
+        let connections = figure(&report, "files.connected");
+        assert_eq!(figure(&report, "latency.handshake.count"), connections, "{version}");
+        assert_eq!(figure(&report, "verification.verified"), 200, "{version}");
     }
 }
 
