@@ -122,7 +122,7 @@ pub struct Serve {
     /// File with the tokens of which a client has to show one
     ///
     /// A line is NAME SHA256-HEX, and then max-file-size=SIZE, per-day=SIZE or uploads-per-day=N. `intake token NAME`
-    /// makes a token and its line.
+    /// makes a token and its line. SIGHUP reads the file again.
     #[arg(long, help_heading = ACCESS, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Take tokens also on connections from elsewhere that are not encrypted

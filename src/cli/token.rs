@@ -23,7 +23,7 @@ Exit codes:
   2    usage error
 
 The first line of the output is the token, for the client: nobody can show it again. The second one is for the file that
-`intake serve --token-file FILE` reads. It has the token's digest, so the file need not be secret.
+`intake serve --token-file FILE` reads, also at SIGHUP. It has the token's digest, so the file need not be secret.
   intake token alice | tee /dev/tty | tail -n 1 >> tokens")]
 pub struct Token {
     /// Name of the client, for the log: 1 to 64 of A-Z a-z 0-9 . _ -

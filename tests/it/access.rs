@@ -417,6 +417,78 @@ fn one_hostile_source_keeps_no_other_out() {
     assert_eq!(server.files().len(), 50);
 }
 
+#[test]
+fn the_tokens_are_read_again_at_sighup_and_stay_if_anything_is_wrong() {
+    let keys = Keys::of(&[&["alice", "--per-day", "6"]]);
+    let server = keys.server(&[]);
+    let put = |token: &str| ask(&server, format!("/put size=3 token={token} a\nabc"));
+    let (bob, line) = make_token(&["bob"]);
+    let alice = keys.tokens[0].clone();
+    assert!(put(&alice).starts_with("done") && put(&bob).starts_with("no 401"));
+    let mut running = connect(server.tcp()).expect("the server accepts");
+    running.write_all(format!("/put size=3 token={alice} running\na").as_bytes()).expect("half an upload can be sent");
+    server.await_accepted();
+    for (lines, words) in
+        [(format!("{line}\n{line}\n"), "line 2: bob is there already"), (String::new(), "there is no token in it")]
+    {
+        keys.write(&lines);
+        server.signal(Signal::HUP);
+        await_until("the log to say what is wrong", || server.log().contains(words));
+        assert!(put(&bob).starts_with("no 401"), "the old tokens stay");
+    }
+    keys.write(&line);
+    server.signal(Signal::HUP);
+    await_until("the new token to count", || put(&bob).starts_with("done"));
+    assert!(put(&alice).starts_with("no 401"));
+    assert_eq!(converse(running, b"bc"), "done 3 - running\n", "what has begun may finish");
+}
+
+/// An address of this machine that is not loopback: a connection to it comes from it.
+fn own_address() -> Option<std::net::IpAddr> {
+    let found = intake::net::host_addresses().into_iter().find(|address| address.is_ipv4() && !address.is_loopback());
+    if found.is_none() {
+        crate::leave_out::leave_out("this machine has no address but loopback");
+    }
+    found
+}
+
+#[test]
+fn from_elsewhere_a_token_is_taken_only_where_nobody_reads_along() {
+    let Some(address) = own_address() else { return };
+    let keys = Keys::of(&[&["alice"]]);
+    let to = |server: &Server| SocketAddr::new(address, server.tcp().port());
+    let put = format!("/put size=3 token={} a\nabc", keys.tokens[0]);
+    let request = http("PUT", "/b", "", "abc");
+    let server = keys.server(&["--listen", "0.0.0.0:0"]);
+    let words = "no 403 a token is not taken on a connection that others can read along; use TLS\n";
+    assert_eq!(converse(connect(to(&server)).expect("the server accepts"), put.as_bytes()), words);
+    let said = converse(connect(to(&server)).expect("the server accepts"), request.as_bytes());
+    assert!(said.starts_with("HTTP/1.1 403") && !said.contains("WWW-Authenticate"), "no password is asked for: {said}");
+    drop(server);
+    let server = keys.server(&["--listen", "0.0.0.0:0", "--plain-tokens"]);
+    assert_eq!(converse(connect(to(&server)).expect("the server accepts"), put.as_bytes()), "done 3 - a\n");
+}
+
+#[cfg(feature = "rustls")]
+#[test]
+fn over_tls_a_token_is_taken_from_everywhere() {
+    let Some(address) = own_address() else { return };
+    let keys = Keys::of(&[&["alice"]]);
+    let (host, token) = (address.to_string(), keys.tokens[0].clone());
+    let output = intake_with(&keys, &token, None, &["cert", &host]);
+    assert!(output.status.success(), "{output:?}");
+    let server = keys.server(&["--listen", "0.0.0.0:0", "--tls-cert", "intake.crt", "--tls-key", "intake.key"]);
+    fs::write(keys.home.path().join("a"), b"abc").expect("a file can be written");
+    for to in [format!("{host}:{}", server.tcp().port()), format!("https://{host}:{}/", server.tcp().port())] {
+        let send = ["send", "a", "--to", &to, "--tls-ca", "intake.crt", "--token-file", "mine"];
+        let output = intake_with(&keys, &token, None, &send);
+        assert!(output.status.success(), "{output:?}");
+        let output = intake_with(&keys, "wrong", None, &send);
+        assert!(output.status.code() == Some(1), "{output:?}");
+    }
+    assert!(server.log().contains(" by alice: \"a\" stored as \"a.1\""));
+}
+
 /// `intake` in the home of these keys, with a token in the file `mine` and another one in the environment.
 fn intake_with(keys: &Keys, in_file: &str, in_environment: Option<&str>, args: &[&str]) -> Output {
     fs::write(keys.home.path().join("mine"), in_file).expect("a file can be written");
@@ -468,7 +540,7 @@ fn a_token_file_that_is_wrong_is_refused_at_the_start_with_its_line() {
         (format!("alice {hex}\n\nbob {}\n", &hex[1..]), "line 3: the second word is the SHA-256"),
         ("# nobody\n".into(), "there is no token in it"),
         (format!("alice {hex} per-day=x"), "line 1: per-day: "),
-        ("x".repeat(2 << 20), "larger than 1 MiB"),
+        ("x".repeat(2 << 20), "larger than 1048576 bytes"),
     ] {
         keys.write(&lines);
         let output = Server::fail_to_start(&keys.home, &["--token-file", "tokens"]);
