@@ -818,7 +818,7 @@ impl Receiver {
 
     /// Refuses what is asked about a resumable upload, where no content is left to be read.
     fn no_piece(&mut self, refusal: &Refusal, rules: &Rules) {
-        if [Code::SHUTTING_DOWN, Code::TIMEOUT].contains(&refusal.code) {
+        if [Code::SHUTTING_DOWN, Code::TIMEOUT, Code::BAD_REQUEST].contains(&refusal.code) {
             return self.last_word(refusal, Peer::Sending, rules);
         }
         self.phase = self.next();
