@@ -48,6 +48,12 @@ impl Charge {
         self.file_bytes = offset;
     }
 
+    /// The upload continues, although its first piece has failed: only the bytes are to be given back.
+    pub fn keep_upload(&mut self) {
+        self.of_name.keep_uploads();
+        self.of_source.keep_uploads();
+    }
+
     /// Whether content is charged as it comes, because its size was not known.
     pub fn grows(&self) -> bool {
         !self.is_whole

@@ -98,6 +98,11 @@ impl Day {
         share.add(bytes, uploads);
     }
 
+    /// As a share: its uploads are not to be taken back.
+    pub(super) fn keep_uploads(&mut self) {
+        self.uploads = 0;
+    }
+
     /// Takes back what was charged to this very day.
     pub(super) fn give_back(&mut self, share: &Self) {
         if share.begun == self.begun {

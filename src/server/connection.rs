@@ -705,15 +705,17 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.rare.as_mut()?.charge.take()
     }
 
-    /// The upload in progress has failed, or was not needed: what it was charged for is given back. Not so what came of a
-    /// resumable upload of HTTP and stays, unless it `is_damaged`.
+    /// The upload in progress has failed, or was not needed: what it was charged for is given back. Not so a resumable upload
+    /// of HTTP that stays, and what came of it, unless the piece `is_damaged`.
     fn fail_charge(&mut self, is_damaged: bool) {
-        let stays = self.work.keeps_content() && !is_damaged;
-        if let Some(charge) = self.take_charge()
-            && !stays
-        {
-            self.give_back(*charge);
+        let Some(mut charge) = self.take_charge() else { return };
+        if self.work.keeps_content() {
+            if !is_damaged {
+                return;
+            }
+            charge.keep_upload();
         }
+        self.give_back(*charge);
     }
 
     fn give_back(&mut self, charge: Charge) {

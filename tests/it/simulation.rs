@@ -532,7 +532,8 @@ impl Client {
         }
         let trickles = chance.one_in(4);
         let (piece, pause) = match trickles {
-            true => ((1 + chance.below(600)).max(least), 20),
+            // It does not read meanwhile, so it must not take as long as the idle timeout.
+            true => ((1 + chance.below(600)).max(least).max(sent.len() / 1000 + 1), 20),
             false => ((1 + chance.below(2 * sent.len() + 1)).max(sent.len() / 10 + 1), 300),
         };
         for piece in sent.chunks(piece) {
@@ -1385,9 +1386,10 @@ impl World {
         let (bytes, uploads) = self.connections.access().used(SOURCE.into());
         if uploads > 0 {
             let stored: usize = published.values().map(Vec::len).sum();
+            let kept = self.disk.disk.kept.borrow().len() as u64;
             assert_eq!(
                 u64::from(uploads),
-                self.connections.stats().stored,
+                self.connections.stats().stored + kept,
                 "a failed upload counts, or a stored one does not"
             );
             assert!(bytes >= stored as u64, "{bytes} bytes are charged, and {stored} are stored");
