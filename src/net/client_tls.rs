@@ -233,22 +233,26 @@ impl From<Stranger> for Error {
     }
 }
 
-/// What an error of TLS means, and what to do about it. `is_open`: the handshake was over. `foreign`: the start of the
-/// server's answer, if that was not TLS.
-pub(super) fn explain(error: &Error, is_open: bool, foreign: Option<&str>) -> TlsError {
-    let said = foreign.map(|said| format!("; it said {said:?}")).unwrap_or_default();
-    // The server may refuse this client's certificate after this side's handshake is over (RFC 8446, 4.4.2.4).
-    let is_refusal = !is_open || matches!(error, Error::AlertReceived(alert) if is_about_certificates(*alert));
-    TlsError { words: format!("{}{said}", words(error)), is_refusal }
+/// The error for a server whose first answer begins with `said`.
+pub(super) fn not_tls(said: &str) -> TlsError {
+    let words = format!("{NOT_TLS}; it said {said:?}");
+    TlsError { words, is_refusal: true }
 }
 
-fn words(error: &Error) -> String {
+/// What an error of TLS means, and what to do about it. `is_open`: the handshake was over.
+pub(super) fn explain(error: &Error, is_open: bool) -> TlsError {
+    // The server may refuse this client's certificate after this side's handshake is over (RFC 8446, 4.4.2.4).
+    let is_refusal = !is_open || matches!(error, Error::AlertReceived(alert) if is_about_certificates(*alert));
+    TlsError { words: words(error, is_open), is_refusal }
+}
+
+const NOT_TLS: &str = "the server's answer is not TLS: if this port has none, connect without --tls, or by http://";
+
+fn words(error: &Error, is_open: bool) -> String {
     match error {
         Error::InvalidCertificate(error) => certificate_words(error),
         Error::AlertReceived(alert) => alert_words(*alert),
-        Error::InvalidMessage(_) => {
-            "the server's answer is not TLS: if this port has none, connect without --tls, or by http://".to_owned()
-        }
+        Error::InvalidMessage(_) if !is_open => NOT_TLS.to_owned(),
         Error::PeerIncompatible(reason) => {
             format!("the server and this program have no version or cipher of TLS in common ({reason:?})")
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 
-use super::client_tls::explain;
+use super::client_tls::{explain, not_tls};
 use super::tls::{FIRST_BYTE, Failure, Tls};
 use super::{ClientTls, Stream};
 
@@ -24,15 +24,14 @@ pub struct Secure {
     held: Vec<u8>,
     /// The handshake is over.
     is_open: bool,
-    /// The start of the server's first answer, if it is not TLS.
-    foreign: Option<String>,
+    /// The server's first answer is TLS.
     is_answered: bool,
 }
 
 impl Secure {
     pub fn new(stream: TcpStream, tls: &ClientTls) -> Self {
         let tls = Tls::new(stream, tls.session());
-        Self { tls, held: Vec::new(), is_open: false, foreign: None, is_answered: false }
+        Self { tls, held: Vec::new(), is_open: false, is_answered: false }
     }
 
     pub fn socket(&self) -> &TcpStream {
@@ -67,15 +66,18 @@ impl Secure {
         Ok(())
     }
 
-    /// Looks at the first answer, because TLS only says that it is none of its own.
-    fn look_at_first_answer(&mut self) {
+    /// Looks at the first answer, to show one that is not TLS. TLS itself would wait for a whole record.
+    fn look_at_first_answer(&mut self) -> io::Result<()> {
         let mut said = [0; SHOWN_MAX_BYTES];
-        let Ok(length) = self.tls.stream().peek(&mut said) else { return };
-        self.is_answered = true;
-        if !matches!(said[..length].first(), None | Some(&FIRST_BYTE | &ALERT)) {
+        let length = self.tls.stream().peek(&mut said)?;
+        if let Some(first) = said[..length].first()
+            && ![FIRST_BYTE, ALERT].contains(first)
+        {
             let said = String::from_utf8_lossy(&said[..length]);
-            self.foreign = said.lines().next().map(str::to_owned);
+            return Err(io::Error::new(ErrorKind::InvalidData, not_tls(said.lines().next().unwrap_or_default())));
         }
+        self.is_answered = true;
+        Ok(())
     }
 
     fn note(&mut self, result: io::Result<usize>) -> io::Result<usize> {
@@ -83,7 +85,7 @@ impl Secure {
         self.is_open |= !session.is_handshaking() && !session.is_broken();
         result.map_err(|error| {
             let Some(Failure(failure)) = error.get_ref().and_then(|inner| inner.downcast_ref()) else { return error };
-            io::Error::new(error.kind(), explain(failure, self.is_open, self.foreign.as_deref()))
+            io::Error::new(error.kind(), explain(failure, self.is_open))
         })
     }
 }
@@ -112,7 +114,7 @@ impl Stream for Secure {
 
     fn receive(&mut self, buffer: &mut [u8], max: usize) -> io::Result<usize> {
         if !self.is_answered {
-            self.look_at_first_answer();
+            self.look_at_first_answer()?;
         }
         let received = self.tls.receive(buffer, max);
         self.note(received)

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 
 use crate::certificates::{Issuer, Pair, Secured, announce_end, end_like_killed, serve_tls};
 use crate::fixture::*;
@@ -137,6 +138,16 @@ fn tls_to_a_plain_port_and_plain_to_tls_are_told() {
     let server = Server::start(&[]);
     let (code, words) = send(server.tcp(), &["--tls"]);
     assert!(code == Some(3) && words.contains("is not TLS") && words.contains("it said \"no "), "{words}");
+    // A receiver of the tutorials takes anything for a name, and waits for the content.
+    let (told, ends) = mpsc::channel();
+    let tutorial = serve_each(move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"ok");
+        let _ = told.send(stream.read(&mut [0; 4096]).is_err());
+    });
+    let (code, words) = send(tutorial, &["--tls"]);
+    assert!(code == Some(3) && words.contains("it said \"ok\""), "{words}");
+    assert_eq!(ends.recv_timeout(PATIENCE), Ok(true), "a clean end would make it store a file");
     let issuer = Issuer::new();
     // OpenSSL and rustls answer with an alert.
     let secure = serve_tls(&issuer.sign("server", &["127.0.0.1"]), |mut stream| {

@@ -201,8 +201,8 @@ impl Conversation {
     }
 
     fn break_off(&mut self, trouble: Trouble) {
-        if self.stream.is_handshaking() {
-            // No content was sent, so a clean end misleads nobody, and TLS can still tell the server why.
+        if self.stream.is_handshaking() && self.stream.owes() {
+            // TLS has to tell the server why. No content was sent, so a clean end misleads nobody.
             let _ = self.stream.reset_on_close(false).and_then(|()| self.stream.flush());
         }
         self.trouble = Some(trouble);

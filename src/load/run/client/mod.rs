@@ -187,7 +187,9 @@ impl Client {
     /// reset, so that no server takes half a file for a whole one.
     pub fn close(mut self, plan: &Plan, ending: &Ending) -> Vec<Ended> {
         let mut flights = std::mem::take(&mut self.flights);
-        if flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
+        // A server that does not speak TLS might take the handshake for a file.
+        let is_foreign = self.phase == Phase::Securing && !self.stream.owes();
+        if is_foreign || flights.back().is_some_and(|flight| !self.is_whole(flight, plan)) {
             // Fails only if the connection was never established.
             let _ = self.stream.reset_on_close(true);
         } else if plan.closer != Closer::Reset && self.stream.announce_end() {
