@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -84,6 +85,22 @@ fn a_server_is_believed_by_its_ca_or_its_fingerprint_and_otherwise_the_words_say
         assert!(!words.contains("trying again"), "{words}");
     }
     assert_eq!(server.files().len(), 3);
+}
+
+/// The variable that OpenSSL knows, too, stands for the host's own list.
+#[test]
+fn the_cas_of_the_host_are_trusted_by_default() {
+    let issuer = Issuer::new();
+    let server = secure_server(&issuer.sign("server", &["127.0.0.1"]), &[]);
+    let (sender, empty) = (Sender::new(), tempfile::NamedTempFile::new().unwrap());
+    sender.write("a.txt", b"hello");
+    let run = |list: &Path| {
+        let mut command = sender.command(server.tcp(), &["a.txt", "--tls", "--retry", "0"]);
+        command.env("SSL_CERT_FILE", list).env_remove("SSL_CERT_DIR").output().unwrap()
+    };
+    assert_exit(&run(&issuer.path()), 0);
+    let none = run(empty.path());
+    assert!(none.status.code() == Some(2) && stderr(&none).contains("has no CA certificates"), "{none:?}");
 }
 
 #[test]
