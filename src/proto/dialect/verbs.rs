@@ -61,6 +61,10 @@ fn parse(line: &[u8], names: NamePolicy) -> Result<Head, &'static str> {
         attributes.set(word)?;
         rest = after;
     }
+    // As a name it would be in the log.
+    if !rest.starts_with(b"./") && memchr::memmem::find(rest, b" token=").is_some() {
+        return Err("token=TOKEN comes before the name; ./ before a name that holds such words");
+    }
     let Attributes { size, digest, on_exists, resume, mtime, token } = attributes;
     let size = size.ok_or("size=BYTES is missing (size=- for chunks)")?;
     if on_exists == Some(OnExists::Same) && digest.is_none() {
@@ -237,6 +241,7 @@ mod tests {
             ("/put size=1 ./a", "a"),
             ("/put size=1 ./k=v", "k=v"),
             ("/put size=1 a k=v", "a k=v"),
+            ("/put size=1 ./a token=b", "a token=b"),
             ("/put size=1 a  b", "a  b"),
         ] {
             assert_eq!(parse(line).map(|request| request.name.to_string()), Ok(name.to_owned()), "{line}");
@@ -259,6 +264,7 @@ mod tests {
             ("/put size=1 colour=red a", "the keys are"),
             ("/put size=1 Size=1 a", "the keys are"),
             ("/put size=1 k=v", "name is missing"),
+            ("/put size=1 a token=b", "comes before the name"),
             ("/put size=1 crc32c=xyz a", "a digest is"),
             ("/put size=1 crc32c=trailer sha256=trailer a", "one at most"),
             ("/put size=1 on-exists=keep a", "on-exists is"),
