@@ -231,7 +231,11 @@ fn what_cannot_be_followed_is_refused_with_its_problem() {
         (patch(0, 0, &[LAST], "ab"), 400, "#inconsistent-upload-length"),
         (patch(0, 0, &[MORE, chunked], "4\r\nabcd\r\n0\r\n\r\n"), 400, "#inconsistent-upload-length"),
         (patch(0, 0, &[MORE, DIGEST_OF_ABC], "abd"), 422, "#digest-mismatched-values"),
-        (request(&format!("PATCH {own}"), &[LAST, "Upload-Offset: 0"], "a"), 415, "application/partial-upload"),
+        (
+            request(&format!("PATCH {own}"), &[LAST, "Upload-Offset: 0"], "a"),
+            415,
+            "\r\nAccept-Patch: application/partial-upload, ",
+        ),
         (request(&format!("PATCH {own}"), &[LAST, PIECE], "a"), 400, "Upload-Offset"),
         (patch(0, 0, &[LAST], "a").replace("Upload-Offset: 0", "Upload-Offset: -0"), 400, "Upload-Offset"),
         (ask(0, &[SIX, "Upload-Offset: 0"]), 400, ""),

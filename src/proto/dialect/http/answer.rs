@@ -5,10 +5,10 @@
 
 use std::fmt::Write;
 
-use super::asked::{Asked, Draft, Reads};
+use super::asked::{Asked, Draft, Reads, Resumable, Verb};
 use super::authorization;
 use super::date;
-use super::status::phrase;
+use super::status::{self, phrase};
 use super::target::encode;
 use crate::proto::{Code, Page, Problem, Receipt, Refusal, Reply, digest_field};
 
@@ -22,6 +22,9 @@ const TUS_EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-lengt
 
 /// Where types of problems are registered (RFC 9457, 4.2).
 const PROBLEM_TYPES: &str = "https://iana.org/assignments/http-problem-types";
+
+/// The types of a piece of an upload (`Accept-Patch`, RFC 5789, 3.1).
+pub(super) const PIECES: &str = "application/partial-upload, application/offset+octet-stream";
 
 /// What a page of an allowed origin may send.
 const MAY_SEND: &str = "Content-Type, Content-Disposition, Content-Digest, Repr-Digest, If-None-Match, Last-Modified, \
@@ -177,6 +180,12 @@ pub(super) fn refused(refusal: &Refusal, asked: &Asked) -> Answer {
         Some(_) if problem.is_some() => answer.field("Upload-Complete", "?0"),
         _ => answer,
     };
+    let answer = match &asked.resumable {
+        Some(Resumable { verb: Verb::Append, .. }) if code == status::UNSUPPORTED_CONTENT => {
+            answer.field("Accept-Patch", PIECES)
+        }
+        _ => answer,
+    };
     let answer = answer.with_advice(refusal);
     if asked.reads == Reads::Problems || asked.draft().is_some() {
         return answer.content("application/problem+json", details(code, &refusal.words, problem));
@@ -234,7 +243,6 @@ pub(super) fn options(allow: &str, draft: Draft, asked: &Asked) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status;
     use super::*;
     use crate::proto::{Algorithm, Hasher};
 

@@ -18,8 +18,6 @@ use crate::proto::{ById, Code, Denial, Receipt, Refusal, ResumeId, Rules, Standi
 
 /// The methods that an upload takes.
 pub(super) const ALLOWED: &str = "HEAD, PATCH, DELETE, OPTIONS";
-/// The types of a piece (`Accept-Patch`, RFC 5789, 3.1).
-pub(super) const PIECES: &str = "application/partial-upload, application/offset+octet-stream";
 
 /// A request about the upload `id`. `None`: no upload has such an id. Returns `None` for a method that no upload takes.
 ///

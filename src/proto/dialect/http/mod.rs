@@ -95,7 +95,7 @@ fn follow(head: &[u8], rules: &Rules, asked: &mut Asked) -> Result<Head, Refusal
         ("OPTIONS", _) => {
             let answer = answer::options(allowed(&target, rules), Draft::of(&parsed.fields, rules)?, asked);
             let answer = match target {
-                Target::Upload(_) => answer.field("Accept-Patch", by_id::PIECES),
+                Target::Upload(_) => answer.field("Accept-Patch", answer::PIECES),
                 _ => answer,
             };
             Ok(said(Ok("the options"), answer, framing, rules, asked))
