@@ -73,6 +73,10 @@ pub trait Stream: Read + Write {
     /// socket(7)). A read may still return less. This is a hint: without support, edges come as before.
     fn set_low_water(&mut self, bytes: usize);
 
+    /// Acknowledges what has come without waiting for something to send with it (`TCP_QUICKACK`, tcp(7)). A peer that waits for
+    /// that before it sends a small packet (Nagle's algorithm) would else lose 40 ms. This is a hint.
+    fn acknowledge(&mut self) {}
+
     /// Ends our direction (a FIN after the written bytes). The peer may continue to send.
     ///
     /// # Errors
@@ -105,6 +109,10 @@ impl Stream for TcpStream {
 
     fn set_low_water(&mut self, bytes: usize) {
         let _ = setsockopt(self, ReceiveLowWater, &bytes);
+    }
+
+    fn acknowledge(&mut self) {
+        let _ = SockRef::from(&*self).set_tcp_quickack(true);
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

@@ -533,6 +533,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     fn secured(&mut self, cx: &mut Context<D>) {
         let Some(agreed) = self.session().and_then(Session::agreed) else { return };
         cx.story.scene(|| Scene::Secured(&agreed));
+        // A server that sends tickets acknowledges the client's last message with them.
+        self.stream.acknowledge();
         if let Some(name) = self.session().and_then(Session::peer_name) {
             cx.story.name(&Who::new(&name));
         }

@@ -285,6 +285,18 @@ fn ten_clients_that_only_write_are_stored_whole() {
     });
 }
 
+/// A client with Nagle's algorithm sends its first small packet only when its last message is acknowledged. Without tickets
+/// there is nothing to send with that, and the kernel would wait for 40 ms.
+#[test]
+fn the_last_message_of_a_handshake_is_acknowledged_at_once() {
+    let secure = Secure::start(&[]);
+    let Some(strace) = crate::tools::Strace::attach(secure.server.pid(), &["-e", "trace=setsockopt"]) else { return };
+    assert_eq!(secure.connect().say(b"x.bin\nabc").expect("it is served"), "done 3 - x.bin\n");
+    assert_eq!(line(secure.server.tcp(), "y.bin", b"abc").expect("an answer"), "done 3 - y.bin\n");
+    let calls = strace.calls();
+    assert_eq!(calls.iter().filter(|call| call.contains("TCP_QUICKACK")).count(), 1, "{calls:?}");
+}
+
 #[test]
 fn after_http_is_agreed_on_nothing_else_is_spoken() {
     let secure = Secure::start(&[]);
