@@ -48,6 +48,7 @@
 //!   +-> poll      sleeps until something happens or a deadline passes
 //!   |   absorb    events set flags and queue their connections; nothing is closed yet
 //!   |   settle    clients get the receipts of published files
+//!   |   shake     a few TLS handshakes that have waited for their turn
 //!   |   serve     the connections that were ready at the start, once each, within a budget of bytes
 //!   |   expire    connections whose deadline had passed when the poll began, unless they are ready
 //!   |   tend      once a minute: the server's own files
@@ -88,6 +89,10 @@
 //! which is the only way to a final name. Under [`server::config::Durability::Full`] other threads come first: several sync,
 //! each one file at a time; one more, the committer, names the synced files and wakes the poll. Another thread tends the
 //! server's own files, once a minute.
+//!
+//! TLS comes in between, if the first byte of a connection asks for it (`net::tls`): records are read in large pieces into the
+//! same buffer, and decrypted over themselves. Nothing is spliced then, and nothing above the stream differs, except that an
+//! end counts only if the client has announced it.
 //!
 //! A reply goes the other way. The receiver spells it and puts it into the order of the requests; the connection writes it
 //! to the socket. The system calls for bytes are in few places: `Connection::read`, `splice` and `send`
