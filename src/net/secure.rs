@@ -13,7 +13,7 @@ use super::{ClientTls, Stream};
 /// The most bytes that wait for more to follow: a record's worth (RFC 8446, 5.1).
 const HELD_MAX_BYTES: usize = 16 << 10;
 /// How much of an answer that is not TLS is shown, in bytes.
-const SHOWN_MAX_BYTES: usize = 60;
+const SHOWN_MAX_BYTES: usize = 200;
 /// The first byte of an alert, such as a server may answer a ClientHello with (RFC 8446, 5.1).
 const ALERT: u8 = 0x15;
 
