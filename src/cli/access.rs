@@ -24,13 +24,13 @@ pub struct Access {
     /// A CA of this host must have signed the server's certificate, for the name or the IP address that is connected to.
     #[arg(long)]
     tls: bool,
-    /// Trust the CAs in this PEM file instead of the host's; a self-signed certificate is its own CA
+    /// Speak TLS, and trust the CAs in this PEM file instead of the host's; a self-signed certificate is its own CA
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// Trust exactly the certificate with this fingerprint, whatever its names, dates and CA
+    /// Speak TLS, and trust exactly the certificate with this fingerprint, whatever its names, dates and CA
     #[arg(long, value_name = "sha256:HEX", conflicts_with = "tls_ca")]
     tls_pin: Option<Fingerprint>,
-    /// The certificate of this client, with its chain, in a PEM file
+    /// Speak TLS, and show the certificate of this client, with its chain, from this PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The key of --tls-cert, in a PEM file

@@ -6,6 +6,7 @@
 //! host has dropped. Sessions are not resumed, so a client certificate that was taken away is not accepted any more.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,11 +17,11 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_sig
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, OtherError,
+    RootCertStore, SignatureScheme,
 };
 
-use super::tls::{PROTOCOLS, Session, provider};
+use super::tls::{PROTOCOLS, Session, VERSION_1, is_version_1, provider};
 use super::{ClientCertificate, Fingerprint, TlsError, Trust};
 
 /// How a client speaks TLS to one server.
@@ -48,9 +49,7 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
             Some(ClientCertificate { certificate, key }) => {
                 let (chain, secret) = (certificates_in(certificate)?, key_in(key)?);
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|error| format!("{key:?} is not the key of {certificate:?}: {error}"))?
+                builder.with_client_auth_cert(chain, secret).map_err(|error| unfit(certificate, key, &error))?
             }
         };
         config.alpn_protocols = vec![PROTOCOLS[usize::from(!is_http)].into()];
@@ -61,6 +60,17 @@ impl ClientTls {
     /// A session, before the handshake.
     pub(super) fn session(&self) -> Session {
         Session::client(self.config.clone(), self.server.clone()).expect("the configuration has versions and ciphers")
+    }
+}
+
+/// Why a certificate of this client cannot be used.
+fn unfit(certificate: &Path, key: &Path, error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!("{key:?} is not the key of {certificate:?}"),
+        Error::InvalidCertificate(error) if is_version_1(error) => {
+            format!("{certificate:?}: the certificate {VERSION_1}")
+        }
+        error => format!("{certificate:?} and {key:?} cannot be used: {error}"),
     }
 }
 
@@ -156,6 +166,9 @@ impl ServerCertVerifier for Verifier {
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
                 .map_err(|error| match error {
                     Error::InvalidCertificate(error) if is_of_no_ca(&error) => stranger(Reason::NoCa).into(),
+                    Error::InvalidCertificate(error) if is_version_1(&error) => {
+                        stranger(Reason::Other(format!("it {VERSION_1}"))).into()
+                    }
                     Error::InvalidCertificate(CertificateError::Other(error)) => {
                         stranger(Reason::Other(error.to_string())).into()
                     }
@@ -283,11 +296,12 @@ fn certificate_words(error: &CertificateError) -> String {
     }
 }
 
-/// The names as people write them: the library gives `DnsName("drop.example")`.
+/// The names as people write them: the library gives `DnsName("drop.example")` and `IpAddress(0::1)`.
 fn presented_names(presented: &[String]) -> String {
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
-        inner.trim_matches('"').to_owned()
+        let inner = inner.trim_matches('"');
+        inner.parse().map_or_else(|_| inner.to_owned(), |ip: IpAddr| ip.to_string())
     };
     if presented.is_empty() {
         "no name at all".to_owned()
@@ -338,12 +352,32 @@ fn alert_words(alert: AlertDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::net::tls::failure::tests::OF_VERSION_1;
+
+    #[test]
+    fn a_certificate_of_version_1_is_not_taken_for_one_with_another_key() {
+        let home = tempfile::tempdir().unwrap();
+        let pair = ClientCertificate { certificate: home.path().join("al.crt"), key: home.path().join("al.key") };
+        let words = |certificate: &str| {
+            fs::write(&pair.certificate, certificate).unwrap();
+            fs::write(&pair.key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+            let pin = Trust::Pin(Fingerprint::of(b""));
+            ClientTls::new("localhost", false, &pin, Some(&pair)).map(drop).unwrap_err()
+        };
+        let old = words(OF_VERSION_1);
+        assert!(old.contains("al.crt\": the certificate has version 1: make one of version 3"), "{old}");
+        let other = rcgen::generate_simple_self_signed(["al".to_owned()]).unwrap();
+        let mismatched = words(&other.cert.pem());
+        assert!(mismatched.contains("al.key\" is not the key of ") && mismatched.ends_with("al.crt\""), "{mismatched}");
+    }
 
     #[test]
     fn names_are_shown_as_people_write_them() {
-        let presented = ["DnsName(\"drop.example\")".to_owned(), "IpAddress(127.0.0.1)".to_owned(), "x".to_owned()];
-        assert_eq!(presented_names(&presented), "drop.example, 127.0.0.1, x");
+        let presented = ["DnsName(\"drop.example\")".to_owned(), "IpAddress(0::1)".to_owned(), "x".to_owned()];
+        assert_eq!(presented_names(&presented), "drop.example, ::1, x");
         assert_eq!(presented_names(&[]), "no name at all");
     }
 }

@@ -126,6 +126,9 @@ fn a_refused_upload_is_a_failure_with_its_reason() {
     let run = Run::load(server.tcp(), "--files 10 --dialect line --json");
     assert_eq!((run.exit(), figure(&run.json(), "files.failed")), (1, 10));
     assert_eq!(figure(&run.json(), "failures.refused with 413"), 10);
+    let text = Run::load(server.tcp(), "--files 10 --dialect line").text().to_owned();
+    let line = text.lines().find(|line| line.contains("10 x refused with 413, the first was ")).expect("the reason");
+    assert!(line.ends_with('"') && line.contains(": \""), "the server's words are shown: {line}");
 }
 
 #[test]

@@ -115,6 +115,8 @@ fn a_certificate_of_intake_cert_is_known_by_pin_and_as_its_own_ca() {
     assert_eq!(send(server.tcp(), &["--tls-ca", certificate]), (Some(0), String::new()));
     let (code, words) = send(server.tcp(), &[]);
     assert!(code == Some(1) && words.contains("(426)") && words.contains("send with --tls"), "{words}");
+    let (code, words) = send(format!("http://{}/", server.tcp()), &[]);
+    assert!(code == Some(1) && words.trim_end().ends_with("; write https://"), "{words}");
 }
 
 #[test]
@@ -155,6 +157,7 @@ fn tls_to_a_plain_port_and_plain_to_tls_are_told() {
     let server = Server::start(&[]);
     let (code, words) = send(server.tcp(), &["--tls"]);
     assert!(code == Some(3) && words.contains("is not TLS") && words.contains("it said \"no "), "{words}");
+    assert!(words.trim_end().ends_with("start the server with --tls-cert\""), "the line is whole: {words}");
     // A receiver of the tutorials takes anything for a name, and waits for the content.
     let (told, ends) = mpsc::channel();
     let tutorial = serve_each(move |mut stream| {

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn states_counts_and_reasons_are_shown() {
-        let reasons = [("reset by the server".to_owned(), Failed { count: 7, first: 3 })].into();
+        let reasons = [("reset by the server".to_owned(), Failed { count: 7, first: 3, said: None })].into();
         let tally = Tally { acknowledged: 100, failed: 7, reasons, ..Tally::default() };
         let live = Live { elapsed: Duration::from_millis(1500), tally: &tally, connecting: 1, sending: 2, waiting: 3 };
         let lines = lines(&live, Rates { files: 5.0, mebibytes: 0.5 });

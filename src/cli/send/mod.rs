@@ -23,7 +23,7 @@ use intake::proto::{Dialect, Name, NamePolicy};
 use self::list::STDIN;
 use self::manifest::Manifest;
 use self::progress::{Progress, Shown};
-use self::report::Teller;
+use self::report::{Teller, before_pause};
 use crate::cli::access::{Access, Connect};
 use crate::cli::address::Target;
 use crate::cli::exit::Exit;
@@ -189,7 +189,7 @@ impl Send {
 
     fn send(&self, connect: Connect, Checked { uploads, sizes, rejected }: Checked) -> Exit {
         let may_be_classic = connect.site.is_none() && self.dialect.is_none_or(Dialect::is_framed);
-        let mut teller = Teller::new(&uploads, self.json, may_be_classic);
+        let mut teller = Teller::new(&uploads, self.json, may_be_classic, connect.token.is_some());
         for (file, words) in &rejected {
             teller.reject(file, words);
         }
@@ -240,7 +240,7 @@ fn carry_out(plan: &Plan, uploads: &[Upload], sizes: &[Option<u64>], teller: Tel
         }
         Event::Again { uploads, error, pause } => progress.suspended(|| {
             let pause = pause.as_secs_f64();
-            complain(format_args!("{error}; trying again in {pause:.1} s (files: {uploads})"));
+            complain(format_args!("{}; trying again in {pause:.1} s (files: {uploads})", before_pause(error)));
         }),
         Event::Settled { upload, result } => {
             let mut teller = teller.lock().expect("no holder panics");

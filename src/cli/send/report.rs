@@ -1,7 +1,7 @@
 //! Reports how each upload ended, for people or for programs, and derives the exit code of the run.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use intake::client::send::{SendError, Sent, Source, Upload};
@@ -25,12 +25,14 @@ pub struct Teller<'a> {
     told: Vec<bool>,
     /// The server may not know the dialect, since no reply has shown that it does.
     may_be_classic: bool,
+    /// The run shows a token.
+    has_token: bool,
     exit: Exit,
 }
 
 impl<'a> Teller<'a> {
-    /// `may_be_classic`: not every server knows the dialect.
-    pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool) -> Self {
+    /// `may_be_classic`: not every server knows the dialect. `has_token`: the run shows a token.
+    pub fn new(uploads: &'a [Upload], json: bool, may_be_classic: bool, has_token: bool) -> Self {
         Self {
             uploads,
             json,
@@ -39,6 +41,7 @@ impl<'a> Teller<'a> {
             is_manifest_broken: false,
             told: vec![false; uploads.len()],
             may_be_classic,
+            has_token,
             exit: Exit::Done,
         }
     }
@@ -101,6 +104,14 @@ impl<'a> Teller<'a> {
             SendError::Foreign(said) if said.starts_with("HTTP/") => {
                 "; to a web server send with --to http://HOST:PORT/"
             }
+            // A server of this project that requires TLS says so in its own protocol, also to HTTP.
+            SendError::Foreign(said) if said.starts_with("no 426 ") => "; write https://",
+            SendError::Connect { kind: ErrorKind::ConnectionRefused, .. } => {
+                "; is the server running there, and is the port right?"
+            }
+            SendError::Failed(Failure::Refused(Refusal { code: Code::UNAUTHORIZED, .. })) if !self.has_token => {
+                "; give it by --token-file or INTAKE_TOKEN"
+            }
             SendError::Failed(Failure::Refused(Refusal { code: Code::TLS_REQUIRED, .. })) => "; send with --tls",
             SendError::Failed(Failure::OnlyClassic) => "; send with --dialect classic",
             SendError::Failed(Failure::Unanswered | Failure::Unknown) if self.may_be_classic => {
@@ -127,6 +138,16 @@ impl<'a> Teller<'a> {
             }
         }
         self.output.exit(self.exit)
+    }
+}
+
+/// The error, before words that say when the next attempt is made: those of the server about that are left out.
+pub fn before_pause(error: &SendError) -> String {
+    match error {
+        SendError::Failed(Failure::Refused(refusal)) => {
+            Failure::Refused(Refusal { retry_seconds: None, ..refusal.clone() }).to_string()
+        }
+        error => error.to_string(),
     }
 }
 
@@ -204,7 +225,6 @@ fn code(error: &SendError) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
     use std::time::Duration;
 
     use intake::proto::{Code, Digest, Name, NamePolicy};
@@ -234,6 +254,25 @@ mod tests {
         let stored = sent(Some(Digest::Crc32c(0xbeef)), "a\u{1b}.1");
         let words = r#"stored as "a\u{1b}.1", 5 bytes in 1.500 s, crc32c:0000beef"#;
         assert_eq!(Words(&stored).to_string(), words);
+    }
+
+    #[test]
+    fn advice_names_what_would_help() {
+        let refused =
+            || SendError::Failed(Failure::Refused(Refusal::new(Code::UNAUTHORIZED, "this server needs a token")));
+        let teller = |has_token| Teller::new(&[], false, false, has_token);
+        assert!(teller(false).advice(&refused()).contains("--token-file or INTAKE_TOKEN"));
+        assert_eq!(teller(true).advice(&refused()), "", "it is another fault of the token");
+        let gone = SendError::Connect { kind: ErrorKind::ConnectionRefused, worked_before: false };
+        assert!(teller(false).advice(&gone).contains("is the port right?"));
+    }
+
+    #[test]
+    fn the_time_of_the_next_attempt_is_told_once() {
+        let busy = Refusal { retry_seconds: Some(5), ..Refusal::new(Code::CONFLICT, "busy") };
+        let error = SendError::Failed(Failure::Refused(busy));
+        assert!(error.to_string().ends_with("\"busy\"; try again in 5 s"), "{error}");
+        assert!(before_pause(&error).ends_with("\"busy\""), "{}", before_pause(&error));
     }
 
     #[test]

@@ -98,6 +98,14 @@ impl Ending {
         }
     }
 
+    /// The words of the server's refusal.
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Failed(Trouble::Upload(Failure::Refused(refusal))) => Some(&refusal.words),
+            _ => None,
+        }
+    }
+
     /// What must be stored after this ending. `is_whole`: the server got the whole upload.
     pub fn expected(&self, is_whole: bool) -> Expected {
         match self {

@@ -51,12 +51,14 @@ pub struct Tally {
 }
 
 /// The files that failed for one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failed {
     /// The number of files.
     pub count: u64,
     /// The file number of the first, to find it in a receiver's log.
     pub first: u64,
+    /// What the server said when it refused the first.
+    pub said: Option<String>,
 }
 
 impl Tally {
@@ -102,7 +104,8 @@ impl Tally {
             }
             _ => "confirmed against expectation".into(),
         };
-        self.reasons.entry(reason).or_insert(Failed { count: 0, first: file.number }).count += 1;
+        let first = || Failed { count: 0, first: file.number, said: ending.said().map(str::to_owned) };
+        self.reasons.entry(reason).or_insert_with(first).count += 1;
     }
 
     fn expect(&mut self, number: u64, expected: Expected) {

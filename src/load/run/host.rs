@@ -136,7 +136,7 @@ pub fn requirements_with_server(clients: usize, of_server: u64, descriptors: u64
             remedy: format!("sysctl fs.file-max={both}"),
         },
         Requirement {
-            what: "waiting handshakes",
+            what: "places in the accept queue",
             needs: count.min(BACKLOG_MAX),
             has: first_number("/proc/sys/net/core/somaxconn").unwrap_or(BACKLOG_MAX),
             remedy: format!("sysctl net.core.somaxconn={BACKLOG_MAX}, or bring in the clients slowly (--ramp)"),
@@ -248,6 +248,9 @@ impl Effort {
 }
 
 impl Spent {
+    /// What a report adds if the tester was the bottleneck, and anything was measured.
+    pub const BOTTLENECK: &str = "the tester was the bottleneck: these figures describe it as much as the server";
+
     /// Whether the tester was busy nearly all the time, so that it may have measured itself.
     pub fn was_bottleneck(&self) -> bool {
         self.busy_share > BUSY_SHARE_MAX
@@ -258,11 +261,7 @@ impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let turn = Micros(Some(self.longest_turn.as_micros() as u64));
         let (cpu, busy) = (self.cpu.as_secs_f64(), self.busy_share * 100.0);
-        write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")?;
-        if self.was_bottleneck() {
-            write!(f, "\nthe tester was the bottleneck: these figures describe it as much as the server")?;
-        }
-        Ok(())
+        write!(f, "tester: {cpu:.3} s of processor time, busy {busy:.0} % of the time, longest turn {turn}")
     }
 }
 

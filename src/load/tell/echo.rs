@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::load::judge::{Counts, Micros, QUANTILES};
-use crate::load::run::Echoed;
+use crate::load::run::{Echoed, Spent};
 
 /// Above this loss, the report suspects the echo's own limit and not the network.
 const SUSPECT_LOSS_PERCENT: f64 = 1.0;
@@ -32,7 +32,8 @@ impl fmt::Display for Echoed {
         let jitter = self.jitter.map(|jitter| jitter.as_micros() as u64);
         writeln!(f, "  max {}  jitter {}", Micros(round_trip.max_us()), Micros(jitter))?;
         writeln!(f, "{}", round_trip.bars())?;
-        self.spent.fmt(f)
+        self.spent.fmt(f)?;
+        if self.spent.was_bottleneck() && *answered > 0 { write!(f, "\n{}", Spent::BOTTLENECK) } else { Ok(()) }
     }
 }
 

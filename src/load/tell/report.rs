@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::load::judge::{Latency, Micros, QUANTILES, Verification, expectation};
 use crate::load::plan::{Conduct, Loop, Plan};
-use crate::load::run::Finished;
+use crate::load::run::{Finished, Spent};
 
 /// A run and its findings.
 #[derive(Clone, Debug)]
@@ -72,7 +72,10 @@ impl Report<'_> {
         }
         tally.reasons.iter().try_for_each(|(reason, failed)| {
             let first = self.plan.workload.name(self.plan.workload.file(failed.first).named);
-            writeln!(f, "  {:>9} x {reason}, the first was {first}", failed.count)
+            write!(f, "  {:>9} x {reason}, the first was {first}", failed.count)?;
+            // The words come from the server: quoted and escaped, they do not control a terminal.
+            failed.said.iter().try_for_each(|said| write!(f, ": {said:?}"))?;
+            writeln!(f)
         })
     }
 
@@ -115,7 +118,11 @@ impl Report<'_> {
     }
 
     fn write_self(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{}", self.finished.spent)?;
+        let Finished { spent, tally, .. } = self.finished;
+        writeln!(f, "\n{spent}")?;
+        if spent.was_bottleneck() && tally.acknowledged + tally.unheard > 0 {
+            writeln!(f, "{}", Spent::BOTTLENECK)?;
+        }
         let (seed, started) = (self.plan.workload.seed, self.finished.tally.started);
         write!(
             f,
@@ -157,7 +164,6 @@ mod tests {
     use super::*;
     use crate::load::judge::{Failed, Tally};
     use crate::load::plan::{Closer, Extent, Mix, Sizes, Workload};
-    use crate::load::run::Spent;
     use crate::proto::Dialect;
 
     fn plan() -> Plan {
@@ -186,7 +192,9 @@ mod tests {
     fn the_text_shows_events_that_happened_and_no_others() {
         let mut tally =
             Tally { started: 9, sent: 8, acknowledged: 6, failed: 2, sent_bytes: 4 << 20, ..Tally::default() };
-        tally.reasons.insert("reset by the server".into(), Failed { count: 2, first: 5 });
+        tally.reasons.insert("reset by the server".into(), Failed { count: 2, first: 5, said: None });
+        let refused = Failed { count: 1, first: 2, said: Some("TLS is required\u{1b}".into()) };
+        tally.reasons.insert("refused with 426".into(), refused);
         tally.misbehaved.insert("abort", (1, 0));
         tally.stored.record(Duration::from_millis(3));
         tally.connect.record(Duration::from_millis(1));
@@ -196,13 +204,17 @@ mod tests {
         for words in [
             "9 files to 127.0.0.1:9000 in 2.000 s, line, closed loop of 4 clients, seed 9",
             "3.0 files/s, 2.0 MiB/s",
-            "2 x reset by the server, the first was load-9-00000005",
+            "2 x reset by the server, the first was load-9-00000005\n",
+            "1 x refused with 426, the first was load-9-00000002: \"TLS is required\\u{1b}\"\n",
             "abort                   1          0  stored, shorter and unverified",
             "the tester was the bottleneck",
             "--seed 9 --files 9",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
+        let nothing = Finished { spent, ..Finished::default() };
+        let text_of_nothing = Report { plan: &plan(), finished: &nothing, verification: None }.to_string();
+        assert!(!text_of_nothing.contains("bottleneck"), "nothing was stored: {text_of_nothing}");
         for words in ["unheard", "never started", "verified", "slow"] {
             assert!(!text.replace("unverified", "").contains(words), "{words}: {text}");
         }

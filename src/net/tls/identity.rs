@@ -10,6 +10,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 
+use super::failure::{VERSION_1, is_version_1};
 use super::session::{PROTOCOLS, Session};
 use super::{certificate, provider};
 use crate::net::tls_terms::{Asks, Pem};
@@ -96,6 +97,7 @@ fn unfit(error: &Error) -> String {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             "--tls-key: this is not the key of the certificate in --tls-cert".into()
         }
+        Error::InvalidCertificate(error) if is_version_1(error) => format!("--tls-cert: the certificate {VERSION_1}"),
         error => format!("--tls-cert, --tls-key: {error}"),
     }
 }

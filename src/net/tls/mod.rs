@@ -18,7 +18,7 @@
 //! Knows no conversation, no files and no limits on handshakes.
 
 mod certificate;
-mod failure;
+pub(super) mod failure;
 mod identity;
 mod session;
 #[cfg(test)]
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use failure::Failure;
+pub(super) use failure::{VERSION_1, is_version_1};
 pub use identity::Identity;
 pub use session::{PROTOCOLS, Session};
 
