@@ -11,6 +11,7 @@ use intake::net::{inherited_descriptors, raise_descriptor_limit};
 use intake::sandbox::{Mode, Sandbox};
 use intake::server::config::{Durability, descriptors_for};
 
+use super::count;
 use super::exit::Exit;
 use super::output::{Output, complain};
 
@@ -26,7 +27,7 @@ Exit codes:
   2  usage error")]
 pub struct Doctor {
     /// Clients at once
-    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(value_parser = count::some::<NonZeroUsize>, long, value_name = "N", default_value = "1000")]
     clients: NonZeroUsize,
 }
 

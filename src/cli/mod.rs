@@ -7,6 +7,7 @@ mod access;
 mod address;
 #[cfg(feature = "rustls")]
 mod cert;
+mod count;
 mod doctor;
 mod exit;
 mod interrupt;

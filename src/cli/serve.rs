@@ -14,6 +14,7 @@ use intake::server::{Outcome, Server, StartError, page};
 use log::LevelFilter;
 
 use super::address::{Address, listening};
+use super::count;
 use super::exit::Exit;
 use super::logger::{self, Lines};
 use super::output::{complain, say};
@@ -86,9 +87,9 @@ pub struct Serve {
     #[arg(long, help_heading = TLS, hide_short_help = true, requires = "tls_client_ca", value_parser = one_of(TLS_CLIENT))]
     #[arg(value_name = "WHETHER", default_value = word_of(TLS_CLIENT, Asks::default()))]
     tls_client: Asks,
-    /// TLS handshakes that wait for their clients at once; further ones wait for these
+    /// TLS handshakes that wait for their clients at once; with more, those that are silent for a second make room
     #[arg(long, help_heading = TLS, hide_short_help = true)]
-    #[arg(value_name = "N", default_value = "256")]
+    #[arg(value_parser = count::some::<NonZeroUsize>, value_name = "N", default_value = "256")]
     max_handshakes: NonZeroUsize,
 
     /// Directory to store files in; created if it is missing
@@ -132,17 +133,17 @@ pub struct Serve {
     #[arg(long, help_heading = ACCESS, value_name = "CIDR")]
     allow: Vec<Network>,
     /// Connections of one source at once: of an IPv4 address, or of a /64 of IPv6
-    #[arg(long, help_heading = ACCESS, value_name = "N")]
+    #[arg(value_parser = count::some::<NonZeroU32>, long, help_heading = ACCESS, value_name = "N")]
     per_source: Option<NonZeroU32>,
     /// Bytes of files that one source may store in a day
     #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "SIZE")]
     per_source_day: Option<Size>,
     /// Files that one source may store in a day
-    #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "N")]
+    #[arg(value_parser = count::some::<NonZeroU32>, long, help_heading = ACCESS, hide_short_help = true, value_name = "N")]
     per_source_uploads: Option<NonZeroU32>,
 
-    /// Connections at once; further ones wait in the kernel [default: half of the descriptor limit]
-    #[arg(long, help_heading = LIMITS, value_name = "N")]
+    /// Connections at once; further ones wait in the kernel [default: as many as the descriptor limit allows]
+    #[arg(value_parser = count::some::<NonZeroUsize>, long, help_heading = LIMITS, value_name = "N")]
     max_connections: Option<NonZeroUsize>,
     /// Size of the largest file
     #[arg(long, help_heading = LIMITS, value_name = "SIZE|off")]
@@ -186,7 +187,7 @@ pub struct Serve {
     /// Become this user, if started as root: a name, or a number
     ///
     /// Groups and privileges of root are given up for good. A port below 1024 still works. The directory must belong to
-    /// the user, or be one that the user can make.
+    /// the user, or be one that the user can make, and the user must be able to read the key and the token file.
     #[arg(long, help_heading = PROCESS, value_name = "NAME")]
     user: Option<User>,
     /// Forbid the server itself what it does not need: other files, other programs, new connections

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 use super::config::{Config, Tls};
 use crate::access::{TOKEN_FILE_MAX_BYTES, TokenFileError, Tokens};
-use crate::net::tls::{Identity, Pem};
+use crate::net::tls::{Asks, Identity, Pem};
 
 /// The largest file of certificates that is read: far more than any chain has.
 const PEM_MAX_BYTES: u64 = 1 << 20;
@@ -45,7 +45,11 @@ pub struct Security {
 /// What is wrong with which file, for the operator.
 pub fn read(config: &Config, now: u64) -> Result<Files, String> {
     let tokens = config.token_file.as_deref().map(read_tokens).transpose()?;
-    Ok(Files { tokens, security: read_security(config, now)? })
+    let security = read_security(config, now)?;
+    if let (Some(file), Some(tokens)) = (&config.token_file, &tokens) {
+        log::info!("clients need one of the {} tokens in {}", tokens.iter().count(), file.display());
+    }
+    Ok(Files { tokens, security })
 }
 
 fn read_tokens(file: &Path) -> Result<Tokens, String> {
@@ -63,8 +67,15 @@ fn read_security(config: &Config, now: u64) -> Result<Security, String> {
     match left / DAY_SECONDS {
         _ if left == 0 => log::warn!("the certificate in {file} has expired, so clients will refuse it: renew it"),
         days if left < WARN_SECONDS => log::warn!("the certificate in {file} expires in {days} days: renew it"),
-        _ => {}
+        days => log::info!("the certificate in {file} expires in {days} days"),
     }
+    let use_of_tls = if tls.is_required { "required" } else { "spoken, beside connections in clear" };
+    let from_clients = match &tls.clients {
+        Some((file, Asks::Requires)) => format!("; clients need a certificate of an issuer in {}", file.display()),
+        Some((file, Asks::Takes)) => format!("; clients may have a certificate of an issuer in {}", file.display()),
+        None => String::new(),
+    };
+    log::info!("TLS is {use_of_tls}{from_clients}");
     Ok(Security { identity: Some(identity), is_required: tls.is_required })
 }
 
@@ -79,7 +90,13 @@ fn identity(tls: &Tls) -> Result<Identity, String> {
 }
 
 fn read_file(file: &Path, option: &str) -> Result<Vec<u8>, String> {
-    try_read(file, PEM_MAX_BYTES).map_err(|error| format!("{option}: cannot read {}: {error}", file.display()))
+    try_read(file, PEM_MAX_BYTES).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; the user that the server runs as must be able to read it",
+            _ => "",
+        };
+        format!("{option}: cannot read {}: {error}{hint}", file.display())
+    })
 }
 
 /// Opened without waiting: a pipe would stop the server until someone writes to it.

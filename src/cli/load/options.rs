@@ -13,6 +13,7 @@ use intake::proto::Dialect;
 use super::typed::{parse_mix, parse_rate, parse_sizes, parse_some_time};
 use crate::cli::access::{Access, Connect};
 use crate::cli::address::Target;
+use crate::cli::count;
 use crate::cli::seed::any_seed;
 use crate::cli::units::Span;
 use crate::cli::words::{Words, one_of, word_of};
@@ -45,7 +46,7 @@ pub struct Load {
     #[arg(value_name = "ADDR|URL", default_value_t)]
     pub address: Target,
     /// Connections open at once, at most
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(value_parser = count::some::<NonZeroUsize>, long, value_name = "N", default_value = "64")]
     pub clients: NonZeroUsize,
     /// How many files to send in total
     #[arg(long, value_name = "N")]
@@ -63,7 +64,7 @@ pub struct Load {
     pub dialect: Option<Dialect>,
     /// Files that each connection carries: pipelined without waiting for receipts in put and ask, one after the other in
     /// HTTP (keep-alive)
-    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "rate")]
+    #[arg(value_parser = count::some::<NonZeroUsize>, long, value_name = "N", default_value = "1", conflicts_with = "rate")]
     pub per_connection: NonZeroUsize,
     /// Open loop: start N files a second, however slow the receiver is; latencies count from the moment a file was due
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
@@ -85,10 +86,10 @@ pub struct Load {
     #[arg(long, conflicts_with_all = ["clients", "files", "per_connection", "dialect", "arrivals", "ramp", "closer", "misbehave", "verify", "verify_only"])]
     pub udp: bool,
     /// With --udp: number of sockets
-    #[arg(long, value_name = "N", default_value = "16", requires = "udp")]
+    #[arg(value_parser = count::some::<NonZeroUsize>, long, value_name = "N", default_value = "16", requires = "udp")]
     pub sockets: NonZeroUsize,
     /// With --udp, without --rate: datagrams in flight on each socket
-    #[arg(long, value_name = "N", default_value = "64", requires = "udp", conflicts_with = "rate")]
+    #[arg(value_parser = count::some::<NonZeroU64>, long, value_name = "N", default_value = "64", requires = "udp", conflicts_with = "rate")]
     pub window: NonZeroU64,
     /// How long to wait for a silent receiver, or for the answer to a datagram [default: 60s, or 1s with --udp]
     #[arg(long, value_name = "TIME", value_parser = parse_some_time)]

@@ -59,6 +59,12 @@ pub(super) fn refuse_codings(fields: &Fields) -> Result<(), Refusal> {
             "a PUT stores a whole file, not a range of one: send it from its beginning (curl: without -C)",
         ));
     }
+    // Otherwise the first piece by an early draft of the IETF would be stored as a whole file.
+    if fields.one("Upload-Incomplete")? == Some(b"?1") {
+        return Err(bad(
+            "Upload-Incomplete is of an early draft: send Upload-Complete (interop version 6 or 8), or the whole file",
+        ));
+    }
     Ok(())
 }
 
@@ -225,6 +231,7 @@ mod tests {
             (sized("Content-Encoding: gzip"), 415, "Content-Encoding"),
             (sized("Content-Encoding: identity, br"), 415, "Content-Encoding"),
             (sized("Content-Range: bytes 500-999/1000"), 400, "-C"),
+            (sized("Upload-Incomplete: ?1"), 400, "Upload-Complete"),
             (sized("Expect: 200-ok"), 417, "100-continue"),
             (sized("Expect: 100-continue, x"), 417, "100-continue"),
             (sized("If-Match: *"), 400, "If-Match"),
