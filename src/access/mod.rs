@@ -106,6 +106,11 @@ impl Access {
         }
     }
 
+    /// Whether a client has to show a token.
+    pub fn needs_token(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     /// From now on a client has to show one of these tokens. What was counted stays, and uploads that have begun may finish.
     pub fn replace_tokens(&mut self, tokens: Tokens) {
         if self.tokens.is_none() {

@@ -588,12 +588,10 @@ impl Receiver {
     }
 
     /// Answers [`Event::Judge`]: the client may not write. This is the last word.
-    pub fn turn_away(&mut self, refusal: &Refusal, rules: &Rules) -> Option<Name> {
-        let (head, _) = self.take_judged()?;
-        let name = head.name().cloned();
+    pub fn turn_away(&mut self, refusal: &Refusal, rules: &Rules) {
+        let Some((head, _)) = self.take_judged() else { return };
         self.count(head.into_voice());
         self.last_word(refusal, Peer::Sending, rules);
-        name
     }
 
     /// The dialect of the request that waits to be judged.

@@ -619,17 +619,23 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::End(whole) => self.end_upload(whole, cx),
             Event::Failed(refusal) => self.refused(refusal, None, &mut cx.story),
             Event::Refused(refusal, request) => self.refused(refusal, Some(request.name), &mut cx.story),
-            Event::NotARequest(refusal, head) if self.receiver.is_over() => {
-                self.end(CloseReason::NotARequest(refusal, head));
-            }
-            Event::NotARequest(refusal, head) => {
-                cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head });
-            }
+            Event::NotARequest(refusal, head) => self.not_a_request(refusal, head, cx),
             Event::Discarded(_) if self.lingers_too_long() => {
                 self.receiver.end_of_stream(cx.rules);
             }
             Event::Discarded(_) => {}
             Event::Answered(what) => cx.story.tell(&Fact::Answered { what }),
+        }
+    }
+
+    /// What a client sent that has to show a token, and has not, is not logged: it may be the token in a wrong place.
+    fn not_a_request(&mut self, refusal: Refusal, head: Box<[u8]>, cx: &mut Context<D>) {
+        let is_secret = cx.access.needs_token() && self.token().is_none();
+        match (self.receiver.is_over(), is_secret) {
+            (true, true) => self.end(CloseReason::Refused(refusal, None)),
+            (true, false) => self.end(CloseReason::NotARequest(refusal, head)),
+            (false, true) => cx.story.tell(&Fact::Refused { refusal: &refusal, name: None }),
+            (false, false) => cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head }),
         }
     }
 
@@ -650,8 +656,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 self.act_on(event, cx);
             }
             Err(refusal) => {
-                let name = self.receiver.turn_away(&refusal, cx.rules);
-                self.refused(refusal, name, &mut cx.story);
+                self.receiver.turn_away(&refusal, cx.rules);
+                // Without the name: it may be the token in a wrong place.
+                self.refused(refusal, None, &mut cx.story);
             }
         }
     }

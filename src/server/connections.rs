@@ -20,7 +20,7 @@ use super::work::Disk;
 use crate::access::{Access, Tokens};
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Refusal, Rules};
-use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Table};
+use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Source, Table};
 use crate::store::{Done, Store, StoreError};
 
 /// The most bytes of one read. A file system gains nothing from writes larger than 1 MiB.
@@ -321,6 +321,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         // Half of the share: the visit ends once no full read is left.
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
+        let address = whom.peer().ip();
         let mut cx = Context {
             disk: Disk {
                 store: &mut self.store,
@@ -343,14 +344,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let was_shaking_hands = connection.is_shaking_hands();
         let verdict = act(connection, &mut cx, &mut budget);
         give_back(connection, cx.access);
-        self.handshakes.note(id, was_shaking_hands, connection.is_shaking_hands(), clock.now);
+        let shakes_hands = connection.is_shaking_hands();
+        if shakes_hands != was_shaking_hands {
+            self.handshakes.note(id, Source::of(address), shakes_hands, clock.now);
+        }
         match verdict {
             Verdict::Wait | Verdict::Room | Verdict::Handshake => {
                 let deadline = connection.deadline(&self.limits).unwrap_or(Moment::NEVER);
                 self.table.wait(id, deadline, clock.now);
                 match verdict {
                     Verdict::Room => self.waiting_for_room.push(id),
-                    Verdict::Handshake => self.handshakes.wait(id),
+                    Verdict::Handshake => self.handshakes.wait(id, Source::of(address)),
                     _ => {}
                 }
             }
@@ -392,7 +396,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// The one place that closes: removes the connection from all tables, and counts and logs its end.
     fn close(&mut self, id: Id, reason: &CloseReason, now: Moment) {
         let Some(Seat { mut connection, whom }) = self.table.remove(id) else { return };
-        self.handshakes.note(id, connection.is_shaking_hands(), false, now);
+        let source = Source::of(whom.peer().ip());
+        if connection.is_shaking_hands() {
+            self.handshakes.note(id, source, false, now);
+        }
+        self.handshakes.forget(id, source);
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
         connection.keep_upload();
         give_back(&mut connection, &mut self.access);

@@ -47,7 +47,7 @@ pub fn read(config: &Config, now: u64) -> Result<Files, String> {
     let tokens = config.token_file.as_deref().map(read_tokens).transpose()?;
     let security = read_security(config, now)?;
     if let (Some(file), Some(tokens)) = (&config.token_file, &tokens) {
-        log::info!("clients need one of the {} tokens in {}", tokens.iter().count(), file.display());
+        log::info!("clients need a token: {} in {}", tokens.iter().count(), file.display());
     }
     Ok(Files { tokens, security })
 }

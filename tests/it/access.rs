@@ -177,8 +177,8 @@ fn a_bare_name_cannot_show_a_token_and_what_is_no_upload_needs_none() {
 }
 
 #[test]
-fn a_request_that_is_none_does_not_bring_its_token_into_the_log() {
-    let server = Keys::of(&[&["alice"]]).server(&["--trace=json", "-v"]);
+fn where_no_token_is_needed_the_log_shows_wrong_requests_without_theirs() {
+    let server = Server::start(&["--trace=json", "-v"]);
     for request in [
         "/put token=SECRET",
         "/put token=SECRET size=x a\n",
@@ -194,6 +194,27 @@ fn a_request_that_is_none_does_not_bring_its_token_into_the_log() {
     server.await_accepted();
     await_until("the log", || server.log().matches("token=***").count() >= 7);
     assert!(!server.log().contains("SECRET"));
+}
+
+#[test]
+fn a_token_in_a_wrong_place_is_not_logged() {
+    let server = Keys::of(&[&["alice"]]).server(&["-v"]);
+    for (request, code) in [
+        ("/put size=3 Token:SECRET a\nabc", "401"),
+        ("/put size=3 token= SECRET a\nabc", "401"),
+        ("/put size=3 tokn=SECRET a\nabc", "400"),
+        ("/put size=3 a SECRET\nabc", "401"),
+        ("token=SECRET a\nabc", "403"),
+        ("SECRET\n", "403"),
+        ("PUT http://x:SECRET@localhost/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", "400"),
+        ("HEAD /.intake/uploads/SECRET HTTP/1.1\r\nHost: localhost\r\n\r\n", "40"),
+    ] {
+        let said = ask(&server, request);
+        assert!(said.contains(code) && !said.contains("SECRET"), "{request}: {said}");
+    }
+    await_until("the log", || server.log().matches("refused, 4").count() == 8);
+    server.await_accepted();
+    assert!(!server.log().contains("SECRET"), "{}", server.log());
 }
 
 #[test]

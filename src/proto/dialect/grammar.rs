@@ -6,7 +6,7 @@ use super::http::multipart::Splitter;
 use super::manners::Dialect;
 use super::scan::Scan;
 use super::voice::Voice;
-use crate::proto::{ById, Name, Promise, Refusal, Request, Rules};
+use crate::proto::{ById, Promise, Refusal, Request, Rules};
 
 /// What the head of a request says.
 #[derive(Debug)]
@@ -34,15 +34,6 @@ impl Head {
             Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => Some(voice),
             Self::ById { voice, .. } => Some(voice),
             Self::Asked { .. } | Self::Bad(..) | Self::Bye => None,
-        }
-    }
-
-    /// The name of the file, if the request has one that is allowed.
-    pub(in crate::proto) fn name(&self) -> Option<&Name> {
-        match self {
-            Self::Upload(request, _) => Some(&request.name),
-            Self::ById { what: ById::Create(creation), .. } => Some(&creation.request.name),
-            _ => None,
         }
     }
 
