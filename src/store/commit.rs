@@ -129,6 +129,16 @@ pub struct Taken<D: Disk> {
     pub(super) round: u64,
 }
 
+impl<D: Disk> Taken<D> {
+    /// How large the content is that is to be synced, as far as that is known.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.job.work {
+            Work::Publish(partial) => partial.held(),
+            Work::Confirm(..) | Work::Hold(_) => 0,
+        }
+    }
+}
+
 /// A job whose sync has returned. Only [`Commit::sync`] makes one, so nothing gets a name before its sync.
 pub struct Synced<D: Disk> {
     job: Job<D>,
@@ -201,6 +211,11 @@ impl<D: Disk> Lineup<D> {
     /// How many jobs wait or are syncing.
     pub fn unsynced(&self) -> usize {
         self.waiting.len() + self.syncing.len()
+    }
+
+    /// Whether a job is being synced.
+    pub(super) fn is_syncing(&self) -> bool {
+        !self.syncing.is_empty()
     }
 
     /// Whether there is no job.

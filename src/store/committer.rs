@@ -27,12 +27,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::commit::{Commit, Disk, Lineup, Synced, Taken, Work};
-use super::rounds::{Begun, Rounds};
+use super::rounds::{Begun, Rounds, Waits};
 use super::{Settled, Token};
 
 /// The most threads that sync at once, and so the largest round. On a disk whose flush takes 5 ms a round of 128 files takes
 /// little longer than one of 32; on a fast one there is never work for so many.
 const SYNCING_MAX: usize = 128;
+/// A file of this size belongs to no round: its write-back takes about as long as a flush of a slow disk.
+const APART_BYTES: u64 = 256 << 10;
 /// How long a syncing thread waits for work before it ends. The last one stays.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server that ends waits for the disk. A disk that works needs less.
@@ -224,10 +226,10 @@ impl<D: Disk> Shared<D> {
     /// The committer's thread.
     fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
         while self.wait_until_ready() {
-            let until = Instant::now() + self.state().rounds.patience();
-            let (mut rounds, mut files, mut asked) = (Vec::new(), 0, until);
+            let waits = self.state().rounds.waits(Instant::now());
+            let (mut rounds, mut files, mut asked) = (Vec::new(), 0, waits.for_any);
             let settled = self.commit.finish(|| {
-                let ready = self.take_ready(&rounds, until);
+                let ready = self.take_ready(&rounds, &waits);
                 rounds.extend(ready.iter().map(|synced| synced.round));
                 files += ready.iter().map(Synced::files).sum::<usize>();
                 asked = Instant::now();
@@ -243,15 +245,20 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// All jobs that can be finished now. If others of their round are missing, waits for them, `until` then at most. The
-    /// jobs of the rounds `named` have their names already.
-    fn take_ready(&self, named: &[u64], until: Instant) -> Vec<Synced<D>> {
+    /// All jobs that can be finished now. Waits for others, as long as `waits` allows. The jobs of the rounds `named` have
+    /// their names already.
+    fn take_ready(&self, named: &[u64], waits: &Waits) -> Vec<Synced<D>> {
         let mut state = self.state();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
             let ready = state.lineup.ready().map(|synced| synced.round);
             let all: Vec<u64> = named.iter().copied().chain(ready).collect();
-            if !state.rounds.has_others(&all) || left.is_zero() || state.end != End::NotYet {
+            let until = match state.rounds.has_others(&all) {
+                true => waits.for_round,
+                false if all.len() == named.len() && state.lineup.is_syncing() => waits.for_any,
+                false => return state.lineup.take_ready(),
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.end != End::NotYet {
                 return state.lineup.take_ready();
             }
             state = self.to_finish.wait_timeout(state, left).expect("no thread panics with the lock").0;
@@ -303,10 +310,13 @@ where
     /// Waits until the sync of a job is to begin. Returns the number of its round. Its write-back begins before: then the files of a round share one commit
     /// of the journal, and not only those whose sync begins first.
     fn wait_for_round(&self, taken: &Taken<D>) -> u64 {
-        let at_once = self.state().rounds.begin_at_once();
+        let mut state = self.state();
+        let at_once =
+            if taken.bytes() >= APART_BYTES { Some(state.rounds.begin_apart()) } else { state.rounds.begin_at_once() };
         if let Some(round) = at_once {
             return round;
         }
+        drop(state);
         self.commit.start_write_back(taken);
         let mut state = self.state();
         let round = state.rounds.join();
