@@ -401,7 +401,11 @@ mod tests {
             assert_eq!(judge(HOME, "b", at(second)), Err((401, None)));
         }
         assert_eq!(judge(HOME, "b", at(9)), Err((429, Some(60))));
-        assert_eq!(judge(HOME, "a", at(9)), Err((429, Some(60))), "whoever may guess on learns what is right");
+        assert_eq!(
+            judge(HOME, "a", at(9)),
+            Err((429, Some(60))),
+            "a right token is not confirmed while the source is blocked"
+        );
         assert_eq!(judge(ip("127.0.0.2"), "a", at(9)), Ok(()));
         assert_eq!(judge(HOME, "a", at(68)), Err((429, Some(1))));
         assert_eq!(judge(HOME, "a", at(69)), Ok(()), "it was told so");

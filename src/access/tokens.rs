@@ -61,7 +61,7 @@ impl fmt::Display for TokenFileError {
 impl std::error::Error for TokenFileError {}
 
 impl Token {
-    /// The name of whoever has it.
+    /// The name of the client that has it.
     pub fn who(&self) -> &Who {
         &self.who
     }

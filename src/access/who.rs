@@ -8,7 +8,7 @@ const NAME_MAX_CHARS: usize = 100;
 
 /// The name that a client has proven: that of its token or of its certificate.
 ///
-/// Whoever made the certificate chose its name, so it is escaped wherever it is printed.
+/// The issuer of a certificate chose its name, so it is escaped wherever it is printed.
 ///
 /// ```
 /// use intake::access::Who;

@@ -70,7 +70,15 @@ impl ClientStream {
         }
     }
 
-    fn inner(&mut self) -> &mut dyn Stream {
+    fn inner(&self) -> &dyn Stream {
+        match &self.0 {
+            Wire::Plain(stream) => stream,
+            #[cfg(feature = "rustls")]
+            Wire::Tls(secure) => secure.as_ref(),
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Stream {
         match &mut self.0 {
             Wire::Plain(stream) => stream,
             #[cfg(feature = "rustls")]
@@ -81,7 +89,7 @@ impl ClientStream {
 
 impl Read for ClientStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner().read(buffer)
+        self.inner_mut().read(buffer)
     }
 }
 
@@ -91,46 +99,38 @@ impl Write for ClientStream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner().flush()
+        self.inner_mut().flush()
     }
 }
 
 impl Stream for ClientStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()
+        self.inner().local_addr()
     }
 
     fn receive(&mut self, buffer: &mut [u8], max: usize) -> io::Result<usize> {
-        self.inner().receive(buffer, max)
+        self.inner_mut().receive(buffer, max)
     }
 
     fn owes(&self) -> bool {
-        match &self.0 {
-            Wire::Plain(_) => false,
-            #[cfg(feature = "rustls")]
-            Wire::Tls(secure) => secure.owes(),
-        }
+        self.inner().owes()
     }
 
     fn end_is_proven(&self) -> bool {
-        match &self.0 {
-            Wire::Plain(_) => false,
-            #[cfg(feature = "rustls")]
-            Wire::Tls(secure) => secure.end_is_proven(),
-        }
+        self.inner().end_is_proven()
     }
 
     fn set_low_water(&mut self, bytes: usize) {
-        self.inner().set_low_water(bytes);
+        self.inner_mut().set_low_water(bytes);
     }
 
     /// With TLS, after all written bytes and an announcement of the end. `WouldBlock`: the socket takes no more now; repeat
     /// it.
     fn shutdown_write(&mut self) -> io::Result<()> {
-        self.inner().shutdown_write()
+        self.inner_mut().shutdown_write()
     }
 
     fn reset_on_close(&mut self, resets: bool) -> io::Result<()> {
-        self.inner().reset_on_close(resets)
+        self.inner_mut().reset_on_close(resets)
     }
 }

@@ -1,6 +1,6 @@
 //! What is counted of each source, in a table of fixed size.
 //!
-//! Whoever counts by address gives strangers a way to fill its memory. So the table never grows. Each source has a few
+//! A table by address that grows lets strangers fill the memory. So this one never grows. Each source has a few
 //! places, chosen by a hash that nobody can predict. It takes a free one, or one whose value counts for nothing any more.
 //! If there is none, the caller decides: two sources share a value ([`Sources::share`]), or the one that was seen
 //! least recently loses its value ([`Sources::keep`]).

@@ -29,26 +29,28 @@
 //! to the other. It returns a [`Verdict`] and leaves the rest to the loop. Knows neither the poll nor the other connections,
 //! and reads no clock. Generic over socket and store, so that the simulation runs the same code.
 
+mod access;
+mod lapses;
+mod tls;
+
 use std::io;
-use std::ops::ControlFlow::{self, Break, Continue};
+use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::config::Limits;
 use super::jobs::Jobs;
-use super::pace::{Lapse, Pace};
-use super::rulebook::Kind;
-use super::story::{CloseReason, Fact, Filed, Scene, Story, Who};
+use super::pace::Pace;
+use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
 use super::wire::Wire;
 use super::work::{Answer, Ask, RequestState, Status, Work};
-use crate::access::{Caller, Charge, Token};
+use crate::access::{Charge, Token};
 use crate::net::Stream;
-use crate::net::tls::{FIRST_BYTE, Session};
+use crate::net::tls::Session;
 use crate::proto::{
-    Awaits, ById, Code, Credential, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Request,
-    Rules, ServerStep as Step, Ticket, Whole,
+    Awaits, Code, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step,
+    Ticket, Whole,
 };
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Done, Partial, Store, StoreError};
@@ -178,20 +180,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Verdict::Yield
     }
 
-    /// Begins the TLS handshake that it has waited for.
-    pub fn shake_hands(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
-        if let (Some(session), Some(identity)) = (self.session_mut(), &cx.security.identity) {
-            identity.answer(session);
-        }
-        self.serve(cx, budget)
-    }
-
-    /// Gives up a TLS handshake: its client does not answer, and others wait.
-    pub fn make_room(&mut self, _: &mut Context<D>, _: &mut Budget) -> Verdict {
-        let words = "the client took too long for the TLS handshake, while others waited";
-        self.ended(CloseReason::Lost(io::Error::new(io::ErrorKind::TimedOut, words)))
-    }
-
     /// Gives up its upload: another connection resumes it. After a silent loss of the network this one may only seem to be
     /// alive.
     pub fn evict(&mut self, cx: &mut Context<D>, budget: &mut Budget) -> Verdict {
@@ -243,11 +231,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.work.give_up(true);
     }
 
-    /// What uploads were charged for that have failed since the last call.
-    pub fn failed_charges(&mut self) -> Vec<Charge> {
-        self.rare.as_mut().map_or_else(Vec::new, |rare| std::mem::take(&mut rare.failed))
-    }
-
     /// When to [`Connection::expire`] it, if nothing happens before. Any other call may change it.
     pub fn deadline(&self, limits: &Limits) -> Option<Moment> {
         self.next_lapse(limits).map(|(at, _)| at)
@@ -256,20 +239,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Whether a close would cut off an upload.
     pub fn is_uploading(&self) -> bool {
         self.work.name().is_some() || self.receiver.owes()
-    }
-
-    /// How it is carried, which decides on the rules for it.
-    pub fn kind(&self) -> Kind {
-        match self.session() {
-            None => Kind::Plain,
-            Some(session) if session.is_http() => Kind::TlsHttp,
-            Some(_) => Kind::Tls,
-        }
-    }
-
-    /// Whether the client has to answer for the TLS handshake to end.
-    pub fn is_shaking_hands(&self) -> bool {
-        self.session().is_some_and(|session| session.is_handshaking() && session.has_begun())
     }
 
     /// Its work with the disk.
@@ -335,36 +304,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         !self.receiver.is_lingering() && self.session().map_or_else(|| self.stream.owes(), Session::owes)
     }
 
-    fn end_is_proven(&self) -> bool {
-        self.session().map_or_else(|| self.stream.end_is_proven(), Session::end_is_proven)
-    }
-
-    fn session(&self) -> Option<&Session> {
-        self.rare.as_ref()?.session.as_ref()
-    }
-
-    fn session_mut(&mut self) -> Option<&mut Session> {
-        self.rare.as_mut()?.session.as_mut()
-    }
-
     /// The stream, in clear or with TLS on it.
     fn wire(&mut self) -> Wire<'_, S> {
-        let session = self.rare.as_mut().and_then(|rare| rare.session.as_mut());
-        Wire { stream: &mut self.stream, session }
-    }
-
-    /// Announces our end. Returns whether that has to be sent first; the client gets its time to take it.
-    fn announces_end(&mut self, cx: &Context<D>) -> bool {
-        let is_new = self.wire().announce_end();
-        if is_new {
-            self.pace = Pace::begin(cx.clock.now);
-        }
-        is_new
-    }
-
-    /// Whether the first message of its TLS handshake is whole, and waits for the answer.
-    fn awaits_handshake(&self) -> bool {
-        self.session().is_some_and(Session::is_greeted) && !self.receiver.is_over()
+        wire(&mut self.stream, &mut self.rare)
     }
 
     /// Whether the client has to read before anything else happens. The stream's own bytes count only if they are the last.
@@ -382,8 +324,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Step::Say(unsent) => unsent,
             _ => &[],
         };
-        let session = self.rare.as_mut().and_then(|rare| rare.session.as_mut());
-        let wire = Wire { stream: &mut self.stream, session };
+        let wire = wire(&mut self.stream, &mut self.rare);
         let outcome = if unsent.is_empty() { wire.flush().map(|()| 0) } else { wire.send(unsent) };
         match outcome {
             Ok(0) => {}
@@ -507,66 +448,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         Ok(())
     }
 
-    /// Whether the first bytes of the connection are not for the conversation: they begin TLS, or lack it.
-    fn is_not_plain(&mut self, first: &[u8], cx: &mut Context<D>) -> bool {
-        if self.session().is_some() {
-            return false;
-        }
-        match &cx.security.identity {
-            Some(identity) if first[0] == FIRST_BYTE => {
-                let mut session = identity.session();
-                session.begin_with(first);
-                self.rare.get_or_insert_default().session = Some(session);
-                cx.becomes(self.kind());
-                true
-            }
-            Some(_) if cx.security.is_required => {
-                let refusal = Refusal::new(Code::TLS_REQUIRED, "this port speaks TLS");
-                self.refuse(refusal, Peer::Sending, cx.rules, &mut cx.story);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Tells who the client is and what was agreed on, if the handshake is over.
-    fn secured(&mut self, cx: &mut Context<D>) {
-        let Some(agreed) = self.session().and_then(Session::agreed) else { return };
-        cx.story.scene(|| Scene::Secured(&agreed));
-        // A server that sends tickets acknowledges the client's last message with them.
-        self.stream.acknowledge();
-        if let Some(name) = self.session().and_then(Session::peer_name) {
-            cx.story.name(&Who::new(&name));
-        }
-        cx.becomes(self.kind());
-    }
-
-    /// The stream has ended, and the client has not announced that. A size or chunks may still say whether the file is
-    /// whole.
-    fn end_unproven(&mut self, cx: &mut Context<D>) {
-        cx.story.scene(|| Scene::ReadEnd);
-        if self.receiver.trusts_the_end() {
-            let words =
-                "TLS ended without close_notify, so the file may be cut off; end TLS in order, or send the size first";
-            return self.refuse(Refusal::new(Code::BAD_REQUEST, words), Peer::Silent, cx.rules, &mut cx.story);
-        }
-        let event = self.receiver.end_of_stream(cx.rules);
-        self.act_on(event, cx);
-    }
-
-    /// The session has failed. If that was in the handshake, the client gets time to read the alert that says why.
-    fn fail_session(&mut self, error: io::Error, cx: &mut Context<D>) -> io::Result<()> {
-        if self.receiver.has_been_asked() {
-            // Best effort: the upload is lost anyway.
-            let _ = self.wire().flush();
-            return Err(error);
-        }
-        cx.story.scene(|| Scene::Failed(&error));
-        self.end(CloseReason::Lost(error));
-        self.receiver.hang_up();
-        Ok(())
-    }
-
     fn has_kept_input(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.input.is_empty())
     }
@@ -626,115 +507,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
             Event::Discarded(_) => {}
             Event::Answered(what) => cx.story.tell(&Fact::Answered { what }),
         }
-    }
-
-    /// What a client sent that has to show a token, and has not, is not logged: it may be the token in a wrong place.
-    fn not_a_request(&mut self, refusal: Refusal, head: Box<[u8]>, cx: &mut Context<D>) {
-        let is_secret = cx.access.needs_token() && self.token().is_none();
-        match (self.receiver.is_over(), is_secret) {
-            (true, true) => self.end(CloseReason::Refused(refusal, None)),
-            (true, false) => self.end(CloseReason::NotARequest(refusal, head)),
-            (false, true) => cx.story.tell(&Fact::Refused { refusal: &refusal, name: None }),
-            (false, false) => cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head }),
-        }
-    }
-
-    /// A request would write: asks whether its client may.
-    fn judge(&mut self, shown: Option<Credential>, cx: &mut Context<D>) {
-        let caller = Caller {
-            address: cx.story.whom.peer().ip(),
-            is_secure: self.session().is_some() || self.stream.is_secure(),
-            can_show: self.receiver.dialect().is_framed(),
-        };
-        match cx.access.judge(&caller, shown.as_ref(), cx.clock.now) {
-            Ok(token) => {
-                if let Some(token) = &token {
-                    cx.story.name(token.who());
-                }
-                self.rare.get_or_insert_default().token = token;
-                let event = self.receiver.admit(cx.rules);
-                self.act_on(event, cx);
-            }
-            Err(refusal) => {
-                self.receiver.turn_away(&refusal, cx.rules);
-                // Without the name: it may be the token in a wrong place.
-                self.refused(refusal, None, &mut cx.story);
-            }
-        }
-    }
-
-    /// Charges an upload, and begins it. It belongs to the token that was shown.
-    fn begin_upload(&mut self, mut request: Request, cx: &mut Context<D>) {
-        let (token, address) = (self.token(), cx.story.whom.peer().ip());
-        match cx.access.begin(token.as_ref(), address, request.size, cx.clock.now) {
-            Ok(charge) => self.charge(charge),
-            Err(refusal) => {
-                self.receiver.refuse(&refusal, Peer::Sending, cx.rules);
-                return self.refused(refusal, Some(request.name), &mut cx.story);
-            }
-        }
-        if let Some(token) = token {
-            request.resume = request.resume.map(|id| id.owned_by(token.who().as_str()));
-        }
-        self.ask(Ask::Upload(request), cx);
-    }
-
-    /// As [`Connection::begin_upload`], for a resumable upload of HTTP.
-    fn begin_by_id(&mut self, what: ById, cx: &mut Context<D>) {
-        let (token, address) = (self.token(), cx.story.whom.peer().ip());
-        let charge = match &what {
-            ById::Create(creation) => {
-                cx.access.begin_pieces(token.as_ref(), address, creation.request.size, cx.clock.now)
-            }
-            ById::Append(_) => Ok(cx.access.begin_piece(token.as_ref(), address)),
-            ById::Ask(_) | ById::Remove(_) => Ok(None),
-        };
-        match charge {
-            Ok(charge) => self.charge(charge),
-            Err(refusal) => return self.refuse(refusal, Peer::Sending, cx.rules, &mut cx.story),
-        }
-        let what = match token {
-            Some(token) => what.owned_by(token.who().as_str()),
-            None => what,
-        };
-        self.ask(Ask::ById(what), cx);
-    }
-
-    fn token(&self) -> Option<Arc<Token>> {
-        self.rare.as_ref()?.token.clone()
-    }
-
-    fn charge(&mut self, charge: Option<Box<Charge>>) {
-        if charge.is_some() {
-            self.rare.get_or_insert_default().charge = charge;
-        }
-    }
-
-    fn take_charge(&mut self) -> Option<Box<Charge>> {
-        self.rare.as_mut()?.charge.take()
-    }
-
-    /// The upload in progress has failed, or was not needed: what it was charged for is given back. Not so a resumable upload
-    /// of HTTP that stays, and what came of it, unless the piece `is_damaged`.
-    fn fail_charge(&mut self, is_damaged: bool) {
-        let Some(mut charge) = self.take_charge() else { return };
-        if self.work.keeps_content() {
-            if !is_damaged {
-                return;
-            }
-            charge.keep_upload();
-        }
-        self.give_back(*charge);
-    }
-
-    fn give_back(&mut self, charge: Charge) {
-        self.rare.get_or_insert_default().failed.push(charge);
-    }
-
-    /// Charges `count` bytes of content, if its size was not known before.
-    fn charge_content(&mut self, count: usize, cx: &mut Context<D>) -> Result<(), Refusal> {
-        let charge = self.rare.as_mut().and_then(|rare| rare.charge.as_mut()).filter(|charge| charge.grows());
-        charge.map_or(Ok(()), |charge| cx.access.grow(charge, count as u64, cx.clock.now))
     }
 
     fn ask(&mut self, request: Ask, cx: &mut Context<D>) {
@@ -980,60 +752,6 @@ impl<S: Stream, D: Store> Connection<S, D> {
         }
     }
 
-    fn next_lapse(&self, limits: &Limits) -> Option<(Moment, Lapse)> {
-        if let Some(at) = self.work.reads_again_at() {
-            return Some((at, Lapse::Disk));
-        }
-        self.pace.next(self.receiver.awaits(), self.has_unsent(), limits)
-    }
-
-    fn lapse(&mut self, lapse: Lapse, cx: &mut Context<D>) -> ControlFlow<()> {
-        let awaits = self.receiver.awaits();
-        match lapse {
-            Lapse::Burst => {
-                let event = self.receiver.end_of_burst(cx.rules);
-                self.act_on(event, cx);
-            }
-            Lapse::Grace => self.receiver.grace_elapsed(),
-            Lapse::Disk => self.work.read_again(),
-            Lapse::Linger => return Break(()),
-            // The client does not take the announcement of our end. Its files are stored all the same, so this is no reset.
-            Lapse::Idle if matches!(self.receiver.step(false), Step::Part(Farewell::Close | Farewell::Linger)) => {
-                let _ = self.reset_on_close(false);
-                return Break(());
-            }
-            // The client does not read its replies, or it is owed none.
-            Lapse::Idle if self.has_unsent() || awaits == Awaits::NextRequest => return Break(()),
-            Lapse::Header if self.session().is_some_and(Session::is_handshaking) => {
-                let words =
-                    format!("the TLS handshake did not end within {:?}", cx.limits.header_timeout.unwrap_or_default());
-                self.end(CloseReason::Lost(io::Error::new(io::ErrorKind::TimedOut, words)));
-                return Break(());
-            }
-            Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx),
-            Lapse::Header if awaits == Awaits::Header => {
-                self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx);
-            }
-            Lapse::Header if awaits == Awaits::RestOfName => {
-                self.too_slow("the name did not end", cx.limits.header_timeout, Peer::Sending, cx);
-            }
-            Lapse::Header => self.too_slow("the request did not end", cx.limits.header_timeout, Peer::Sending, cx),
-            Lapse::RateWindow => {
-                let min_rate = cx.limits.min_rate.unwrap_or(0);
-                if self.pace.close_window(min_rate, cx.clock.now) {
-                    let words = format!("slower than {min_rate} bytes a second for {:?}", Limits::RATE_WINDOW);
-                    self.refuse(Refusal::new(Code::TIMEOUT, words), Peer::Sending, cx.rules, &mut cx.story);
-                }
-            }
-        }
-        Continue(())
-    }
-
-    fn too_slow(&mut self, what: &str, span: Option<Duration>, peer: Peer, cx: &mut Context<D>) {
-        let words = format!("{what} within {:?}", span.unwrap_or_default());
-        self.refuse(Refusal::new(Code::TIMEOUT, words), peer, cx.rules, &mut cx.story);
-    }
-
     fn begin_linger(&mut self, cx: &mut Context<D>) -> io::Result<()> {
         self.receiver.half_closed();
         self.pace = Pace::begin(cx.clock.now);
@@ -1071,6 +789,10 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.act_on(event, cx);
         self.receiver.is_over()
     }
+}
+
+fn wire<'a, S>(stream: &'a mut S, rare: &'a mut Option<Box<Rare>>) -> Wire<'a, S> {
+    Wire { stream, session: rare.as_mut().and_then(|rare| rare.session.as_mut()) }
 }
 
 /// The refusal that a client gets for an error of the store.

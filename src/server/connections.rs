@@ -321,7 +321,6 @@ impl<S: Stream, D: Store> Connections<S, D> {
         // Half of the share: the visit ends once no full read is left.
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
-        let address = whom.peer().ip();
         let mut cx = Context {
             disk: Disk {
                 store: &mut self.store,
@@ -346,17 +345,17 @@ impl<S: Stream, D: Store> Connections<S, D> {
         give_back(connection, cx.access);
         let shakes_hands = connection.is_shaking_hands();
         if shakes_hands != was_shaking_hands {
-            self.handshakes.note(id, Source::of(address), shakes_hands, clock.now);
+            self.handshakes.note(id, Source::of(cx.story.whom.peer().ip()), shakes_hands, clock.now);
         }
         match verdict {
             Verdict::Wait | Verdict::Room | Verdict::Handshake => {
                 let deadline = connection.deadline(&self.limits).unwrap_or(Moment::NEVER);
-                self.table.wait(id, deadline, clock.now);
                 match verdict {
                     Verdict::Room => self.waiting_for_room.push(id),
-                    Verdict::Handshake => self.handshakes.wait(id, Source::of(address)),
+                    Verdict::Handshake => self.handshakes.wait(id, Source::of(cx.story.whom.peer().ip())),
                     _ => {}
                 }
+                self.table.wait(id, deadline, clock.now);
             }
             Verdict::Yield => {
                 cx.story.scene(|| Scene::Yielded { spent_bytes: budget.spent_bytes() });

@@ -17,7 +17,7 @@ use crate::net::tls::{Asks, Identity, Pem};
 
 /// The largest file of certificates that is read: far more than any chain has.
 const PEM_MAX_BYTES: u64 = 1 << 20;
-/// How long before its end a certificate is worth a warning: enough to find whoever can renew it.
+/// How long before its end a certificate is worth a warning: enough time to renew it.
 const WARN_SECONDS: u64 = 14 * DAY_SECONDS;
 /// A day.
 const DAY_SECONDS: u64 = 24 * 60 * 60;

@@ -225,8 +225,7 @@ impl<D: Disk> Shared<D> {
 
     /// The committer's thread.
     fn finish_all(&self, reports: &Sender<Report>, wake: impl Fn()) {
-        while self.wait_until_ready() {
-            let waits = self.state().rounds.waits(Instant::now());
+        while let Some(waits) = self.wait_until_ready() {
             let (mut rounds, mut files, mut asked) = (Vec::new(), 0, waits.for_any);
             let settled = self.commit.finish(|| {
                 let ready = self.take_ready(&rounds, &waits);
@@ -250,12 +249,13 @@ impl<D: Disk> Shared<D> {
     fn take_ready(&self, named: &[u64], waits: &Waits) -> Vec<Synced<D>> {
         let mut state = self.state();
         loop {
-            let ready = state.lineup.ready().map(|synced| synced.round);
-            let all: Vec<u64> = named.iter().copied().chain(ready).collect();
-            let until = match state.rounds.has_others(&all) {
-                true => waits.for_round,
-                false if all.len() == named.len() && state.lineup.is_syncing() => waits.for_any,
-                false => return state.lineup.take_ready(),
+            let ready = state.lineup.ready().map(|synced| &synced.round);
+            let until = if state.rounds.has_others(named.iter().chain(ready)) {
+                waits.for_round
+            } else if state.lineup.is_syncing() && !state.lineup.has_ready() {
+                waits.for_any
+            } else {
+                return state.lineup.take_ready();
             };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || state.end != End::NotYet {
@@ -265,11 +265,11 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Waits until a job can be finished. Returns `false` at the end.
-    fn wait_until_ready(&self) -> bool {
+    /// Waits until a job can be finished. Returns how long to wait for others, or `None` at the end of the server.
+    fn wait_until_ready(&self) -> Option<Waits> {
         let is_idle = |state: &mut State<D>| state.end == End::NotYet && !state.lineup.has_ready();
         let state = self.to_finish.wait_while(self.state(), is_idle).expect("no thread panics with the lock");
-        state.end == End::NotYet
+        (state.end == End::NotYet).then(|| state.rounds.waits(Instant::now()))
     }
 }
 
@@ -307,8 +307,8 @@ where
         }
     }
 
-    /// Waits until the sync of a job is to begin. Returns the number of its round. Its write-back begins before: then the files of a round share one commit
-    /// of the journal, and not only those whose sync begins first.
+    /// Waits until the sync of a job is to begin. Returns the number of its round. Its write-back begins before: then all files
+    /// of a round share one commit of the journal, and not only those whose sync begins first.
     fn wait_for_round(&self, taken: &Taken<D>) -> u64 {
         let mut state = self.state();
         let at_once =

@@ -134,7 +134,7 @@ impl Rounds {
         self.sync_time = sync_time;
         self.under_way -= rounds.len();
         let was_over = self.current == 0;
-        self.current -= self.count_current(rounds);
+        self.current -= self.count_current(rounds.iter());
         if self.current > 0 || was_over {
             return false;
         }
@@ -143,8 +143,8 @@ impl Rounds {
         self.waiting > 0
     }
 
-    /// Whether the last round has jobs beside these, so that a sync of the directory should wait for them.
-    pub(super) fn has_others(&self, rounds: &[u64]) -> bool {
+    /// Whether the last round has jobs beside those of these rounds, so that a sync of the directory should wait for them.
+    pub(super) fn has_others<'a>(&self, rounds: impl Iterator<Item = &'a u64>) -> bool {
         self.count_current(rounds) < self.current && !self.is_fast()
     }
 
@@ -152,8 +152,8 @@ impl Rounds {
         self.sync_time < SLOW
     }
 
-    fn count_current(&self, rounds: &[u64]) -> usize {
-        rounds.iter().filter(|round| **round == self.begun).count()
+    fn count_current<'a>(&self, rounds: impl Iterator<Item = &'a u64>) -> usize {
+        rounds.filter(|round| **round == self.begun).count()
     }
 
     /// How long the sync of the directory should wait for more jobs. A disk syncs content about as fast as a directory.
@@ -202,7 +202,7 @@ mod tests {
         let mut rounds = after_a_round_of(3, Instant::now());
         rounds.sync_time = SLOW / 2;
         let begun = [(); 3].map(|()| rounds.begin_at_once().unwrap());
-        assert!(!rounds.has_others(&[]));
+        assert!(!rounds.has_others([].iter()));
         rounds.finished(&begun, SLOW / 2);
         assert_eq!(rounds.under_way, 0);
     }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(rounds.try_begin(2, MAX, now + 2 * SYNC), Begun::Now);
         assert_eq!(rounds.join(), 3);
         assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC * 4));
-        assert!(rounds.has_others(&[2, 2]));
+        assert!(rounds.has_others([2, 2].iter()));
         assert!(!rounds.finished(&[2, 2], SYNC), "one of the round is missing");
         assert!(rounds.finished(&[2], SYNC), "the one that waits is to look again");
         assert_eq!(rounds.try_begin(3, MAX, now), Begun::At(now + SYNC / 2), "four are expected");
@@ -261,7 +261,7 @@ mod tests {
         rounds.finished(&[3], SYNC);
         for _ in 0..3 {
             let small = rounds.begin_at_once().unwrap();
-            assert!(!rounds.has_others(&[small]));
+            assert!(!rounds.has_others([small].iter()));
             rounds.finished(&[small], SYNC);
         }
         rounds.finished(&[large], SYNC);

@@ -280,6 +280,25 @@ fn held_of(request: &Request) -> Option<Held> {
     Some(Held { offset: offset as u64, hasher })
 }
 
+/// Checks that `input` means the same however it is cut into two or three pieces, or into single bytes, and whether content is
+/// spliced or seen. The second cut is at every `step`th byte behind the first.
+pub fn assert_no_cut_matters(server: impl Fn() -> Server, input: &str, step: usize) {
+    let input = input.as_bytes();
+    let whole = drive(server(), input, &[], b"");
+    let check = |cuts: &[usize]| {
+        for splices in [false, true] {
+            let transcript = drive(Server { splices, ..server() }, input, cuts, b"");
+            assert_eq!(transcript, whole, "{} cut at {cuts:?}, spliced: {splices}", input.escape_ascii());
+        }
+    };
+    for first in 0..=input.len() {
+        for second in (first..=input.len()).step_by(step).chain([input.len()]) {
+            check(&[first, second]);
+        }
+    }
+    check(&Vec::from_iter(0..input.len()));
+}
+
 /// A conversation of a first burst, cut at `cuts`, then `later`, then FIN.
 pub fn drive(mut server: Server, burst: &[u8], cuts: &[usize], later: &[u8]) -> Transcript {
     let mut from = 0;

@@ -2,7 +2,7 @@
 
 use intake::proto::{Dialect, Farewell, Page, Rules, Web};
 
-use crate::conversation::{Server, Transcript, drive};
+use crate::conversation::{Server, Transcript, assert_no_cut_matters, drive};
 
 /// SHA-256 of `abc`, as a field spells it (FIPS 180-4).
 const SHA_OF_ABC: &str = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:";
@@ -83,19 +83,7 @@ fn every_split_of_every_request_means_the_same() {
         "PUT /a HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx".into(),
     ];
     for input in inputs {
-        let input = input.as_bytes();
-        let whole = drive(Server::with(rules()), input, &[], b"");
-        for first in 0..=input.len() {
-            for second in (first..=input.len()).step_by(7).chain([input.len()]) {
-                let cuts = [first, second];
-                let seen = drive(Server::with(rules()), input, &cuts, b"");
-                assert_eq!(seen, whole, "{} cut at {first} and {second}", input.escape_ascii());
-                let unseen = drive(Server { splices: true, ..Server::with(rules()) }, input, &cuts, b"");
-                assert_eq!(unseen, whole, "{} unseen, cut at {first} and {second}", input.escape_ascii());
-            }
-        }
-        let everywhere: Vec<usize> = (0..input.len()).collect();
-        assert_eq!(drive(Server::with(rules()), input, &everywhere, b""), whole, "{} by bytes", input.escape_ascii());
+        assert_no_cut_matters(|| Server::with(rules()), &input, 7);
     }
 }
 

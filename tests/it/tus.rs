@@ -94,27 +94,7 @@ fn every_split_of_every_request_means_the_same() {
         create("Upload-Length: 3", &[PIECE], "abc").strip_suffix("bc").unwrap().to_owned(),
     ];
     for input in inputs {
-        let input = input.as_bytes();
-        let whole = conversation::drive(server(), input, &[], b"");
-        let unseen = || conversation::Server { splices: true, ..server() };
-        for first in 0..=input.len() {
-            for second in (first..=input.len()).step_by(67).chain([input.len()]) {
-                let cuts = [first, second];
-                let shown = input.escape_ascii();
-                assert_eq!(
-                    conversation::drive(server(), input, &cuts, b""),
-                    whole,
-                    "{shown} cut at {first} and {second}"
-                );
-                assert_eq!(
-                    conversation::drive(unseen(), input, &cuts, b""),
-                    whole,
-                    "{shown} unseen, {first} and {second}"
-                );
-            }
-        }
-        let everywhere: Vec<usize> = (0..input.len()).collect();
-        assert_eq!(conversation::drive(server(), input, &everywhere, b""), whole, "{} by bytes", input.escape_ascii());
+        conversation::assert_no_cut_matters(server, &input, 67);
     }
 }
 

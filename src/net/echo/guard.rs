@@ -211,7 +211,7 @@ mod tests {
             let judged = peers().map(|ip| guard.judge((ip, 5000).into(), now));
             judged.filter(|verdict| *verdict == Verdict::Admit).count()
         };
-        assert_eq!(answer(&mut guard, start), BUCKETS, "each bucket has one token, whoever takes it");
+        assert_eq!(answer(&mut guard, start), BUCKETS, "each bucket has one token, for all sources that share it");
         assert_eq!(answer(&mut guard, start), 0);
         assert_eq!(guard.judge(from("192.0.2.7:5000"), start + Duration::from_secs(1)), Verdict::Admit);
     }

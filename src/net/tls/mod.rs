@@ -1,6 +1,6 @@
 //! TLS on a stream, by rustls: handshake, records and alerts.
 //!
-//! A [`Session`] is one end of TLS; it is lent the stream for each call. [`Tls`] is a stream with its session, for whoever
+//! A [`Session`] is one end of TLS. Each call passes the stream to it. [`Tls`] is a stream with its session, for a client, which
 //! speaks TLS from the start.
 //!
 //! What differs from a plain socket:

@@ -50,7 +50,8 @@ pub(super) enum Protocol {
 /// What an answer by the draft of the IETF tells besides the upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Draft {
-    /// The version that the client speaks, if it is one of ours. Only such a client is told of its upload before the answer.
+    /// The version that the client speaks, if this server speaks it too. Only such a client gets the place of its upload before
+    /// the answer.
     pub(super) version: Option<Interop>,
     /// The largest file, in bytes.
     pub(super) max_size: Option<u64>,
@@ -99,7 +100,7 @@ pub(super) enum Reads {
 }
 
 impl Asked {
-    /// Notes what is wrong, and returns what the client is told of it.
+    /// Keeps the problem for the answer, and returns the refusal.
     pub(super) fn note(&mut self, denial: Denial) -> Refusal {
         if let Some(resumable) = &mut self.resumable {
             resumable.problem = denial.problem;
