@@ -31,8 +31,10 @@ use super::rounds::{Begun, Rounds, Waits};
 use super::{Settled, Token};
 
 /// The most threads that sync at once, and so the largest round. On a disk whose flush takes 5 ms a round of 128 files takes
-/// little longer than one of 32; on a fast one there is never work for so many.
+/// little longer than one of 32.
 const SYNCING_MAX: usize = 128;
+/// The most threads that sync at once on a fast disk, where more only get in each other's way.
+const SYNCING_MAX_FAST: usize = 16;
 /// A file of this size belongs to no round: its write-back takes about as long as a flush of a slow disk.
 const APART_BYTES: u64 = 256 << 10;
 /// How long a syncing thread waits for work before it ends. The last one stays.
@@ -281,9 +283,10 @@ where
         self.pending.fetch_add(work.files(), Ordering::Relaxed);
         let mut state = self.state();
         state.lineup.submit(token, work);
+        let max = if state.rounds.is_fast() { SYNCING_MAX_FAST } else { SYNCING_MAX };
         if state.lineup.unsynced() <= state.syncing {
             self.to_sync.notify_one();
-        } else if state.syncing < SYNCING_MAX
+        } else if state.syncing < max
             && let Err(error) = self.spawn_syncing(&mut state)
         {
             log::debug!("{} threads sync files, and the system has no room for another: {error}", state.syncing);

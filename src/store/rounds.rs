@@ -148,7 +148,8 @@ impl Rounds {
         self.count_current(rounds) < self.current && !self.is_fast()
     }
 
-    fn is_fast(&self) -> bool {
+    /// Whether the disk is so fast that no job waits for a round.
+    pub(super) fn is_fast(&self) -> bool {
         self.sync_time < SLOW
     }
 
