@@ -7,12 +7,14 @@ mod access;
 mod address;
 #[cfg(feature = "rustls")]
 mod cert;
+mod completions;
 mod count;
 mod doctor;
 mod exit;
 mod interrupt;
 mod load;
 mod logger;
+mod man;
 mod output;
 mod ping;
 mod seed;
@@ -22,7 +24,7 @@ mod token;
 mod usage;
 mod words;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use intake::net::unblock_signals;
 use intake::units;
 
@@ -47,6 +49,8 @@ enum Command {
     Token(token::Token),
     #[cfg(feature = "rustls")]
     Cert(cert::Cert),
+    Man(man::Man),
+    Completions(completions::Completions),
 }
 
 /// Runs the subcommand that was typed.
@@ -64,13 +68,13 @@ pub fn run() -> Exit {
         Command::Token(token) => token.run(),
         #[cfg(feature = "rustls")]
         Command::Cert(cert) => cert.run(),
+        Command::Man(man) => man.run(Cli::command()),
+        Command::Completions(completions) => completions.run(Cli::command()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

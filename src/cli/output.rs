@@ -20,7 +20,12 @@ pub struct Output {
 impl Output {
     /// Prints a line of results.
     pub fn say(&mut self, line: impl fmt::Display) {
-        let written = writeln!(io::stdout().lock(), "{line}");
+        self.write(|stdout| writeln!(stdout, "{line}"));
+    }
+
+    /// Writes results.
+    pub fn write(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
+        let written = write(&mut io::stdout().lock());
         if let Err(error) = written.or_else(unless_unread)
             && !std::mem::replace(&mut self.has_failed, true)
         {

@@ -29,7 +29,10 @@ Exit codes:
   1    could not start, or cut uploads short at the shutdown
   2    usage error, or this host lacks descriptors
 
-SIGTERM, SIGINT and SIGQUIT shut down, a second one aborts. SIGUSR1 prints statistics.")]
+Signals:
+  SIGTERM, SIGINT, SIGQUIT  shut down; a second one aborts
+  SIGHUP                    read the files with certificates, keys and tokens again
+  SIGUSR1                   log statistics")]
 pub struct Serve {
     /// Address to take uploads on; can be given several times
     ///

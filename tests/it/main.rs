@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod load_liars;
+mod man;
 mod names;
 mod network;
 mod one_upload;
