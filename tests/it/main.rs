@@ -54,4 +54,5 @@ mod trust;
 mod tus;
 mod udp;
 mod uploads;
+mod vectors;
 mod wire;

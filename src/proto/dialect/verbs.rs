@@ -133,31 +133,30 @@ impl Attributes {
     fn set(&mut self, word: &str) -> Result<(), &'static str> {
         let (key, value) = word.split_once('=').expect("an attribute holds =");
         match key {
-            "size" => set(&mut self.size, parse_size(value), "size is 1 to 19 decimal digits, or - for chunks"),
+            "size" => set(&mut self.size, parse_size(value).ok_or("size is 1 to 19 decimal digits, or - for chunks")),
             "crc32c" | "sha256" => {
-                let words = "a digest is trailer or hex, 8 digits of crc32c or 64 of sha256, and there is one at most";
-                set(&mut self.digest, parse_promise(key, value), words)
+                let words = "a digest is trailer or hex, 8 digits of crc32c or 64 of sha256";
+                set(&mut self.digest, parse_promise(key, value).ok_or(words))
             }
             "on-exists" => {
-                set(&mut self.on_exists, OnExists::parse(value), "on-exists is refuse, rename, replace or same, once")
+                let words = "on-exists is refuse, rename, replace or same";
+                set(&mut self.on_exists, OnExists::parse(value).ok_or(words))
             }
-            "resume" => set(&mut self.resume, ResumeId::parse(value), "resume is 1 to 64 of A-Za-z0-9._-, once"),
-            "mtime" => set(&mut self.mtime, parse_number(value), "mtime is seconds since the epoch, once"),
-            "token" => set(&mut self.token, Some(Credential::of(value.as_bytes())), "token is there once"),
+            "resume" => set(&mut self.resume, ResumeId::parse(value).ok_or("resume is 1 to 64 of A-Za-z0-9._-")),
+            "mtime" => set(&mut self.mtime, parse_number(value).ok_or("mtime is seconds since the epoch")),
+            "token" => set(&mut self.token, Ok(Credential::of(value.as_bytes()))),
             _ => Err("the keys are size, crc32c, sha256, on-exists, resume, mtime and token; ./ before a name with ="),
         }
     }
 }
 
 /// Sets an attribute, once.
-fn set<T>(slot: &mut Option<T>, value: Option<T>, words: &'static str) -> Result<(), &'static str> {
-    match (&slot, value) {
-        (None, Some(value)) => {
-            *slot = Some(value);
-            Ok(())
-        }
-        _ => Err(words),
+fn set<T>(slot: &mut Option<T>, value: Result<T, &'static str>) -> Result<(), &'static str> {
+    if slot.is_some() {
+        return Err("each attribute is there once, and one digest at most");
     }
+    *slot = Some(value?);
+    Ok(())
 }
 
 /// The first word if it is an attribute, and the rest of the line after it.
@@ -258,7 +257,7 @@ mod tests {
             ("/put size=x a", "size is"),
             ("/put size=+1 a", "size is"),
             ("/put size=12345678901234567890 a", "size is"),
-            ("/put size=1 size=1 a", "size is"),
+            ("/put size=1 size=1 a", "once"),
             ("/put size=1  a", "one space"),
             ("/put  size=1 a", "one space"),
             ("/put size=1 colour=red a", "the keys are"),
