@@ -265,7 +265,7 @@ mod tests {
             ("/put size=1 k=v", "name is missing"),
             ("/put size=1 a token=b", "comes before the name"),
             ("/put size=1 crc32c=xyz a", "a digest is"),
-            ("/put size=1 crc32c=trailer sha256=trailer a", "one at most"),
+            ("/put size=1 crc32c=trailer sha256=trailer a", "one digest at most"),
             ("/put size=1 on-exists=keep a", "on-exists is"),
             ("/put size=1 mtime=-1 a", "mtime is"),
             ("/put size=1 on-exists=same a", "on-exists=same needs"),
