@@ -187,6 +187,12 @@ pub struct Serve {
     #[arg(value_name = "TIME", default_value_t = Span(Limits::default().name_quiet))]
     name_quiet: Span,
 
+    /// Address to answer questions about the server on: /metrics for Prometheus, /healthz, /readyz
+    ///
+    /// Anyone who can connect there may ask. No files are taken there.
+    #[arg(long, help_heading = OPERATING, value_name = "HOST:PORT")]
+    metrics: Option<Address>,
+
     /// Become this user, if started as root: a name, or a number
     ///
     /// Groups and privileges of root are given up for good. A port below 1024 still works. The directory must belong to
@@ -216,6 +222,7 @@ const TLS: &str = "TLS";
 const FILES: &str = "Files";
 const ACCESS: &str = "Who may write";
 const LIMITS: &str = "Limits";
+const OPERATING: &str = "Operating";
 const PROCESS: &str = "Process";
 const OUTPUT: &str = "Output";
 
@@ -341,6 +348,9 @@ impl Serve {
             Some(Echo::Off) => Udp::Off,
             Some(Echo::At(address)) => Udp::At(listening(&[address])?),
         };
+        // A name may stand for several addresses, and one is enough.
+        let metrics =
+            self.metrics.map(|address| listening(&[address])).transpose()?.and_then(|all| all.first().copied());
         let limits = Limits {
             header_timeout: self.header_timeout.0.map(|Span(time)| time),
             idle_timeout: self.idle_timeout.0.map(|Span(time)| time),
@@ -352,6 +362,7 @@ impl Serve {
         Ok(Config {
             listen: listening(&self.listen)?,
             udp,
+            metrics,
             directory: self.dir,
             sync: self.sync,
             partial_ttl: self.partial_ttl.0,
@@ -415,6 +426,7 @@ mod tests {
         let Config {
             listen,
             udp,
+            metrics,
             directory,
             sync,
             min_free,
@@ -437,7 +449,7 @@ mod tests {
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
              --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
-             --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20",
+             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20",
         );
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
@@ -453,6 +465,7 @@ mod tests {
         assert!(page.is_none());
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At(vec!["127.0.0.2:3".parse().unwrap()]));
+        assert_eq!(metrics, Some("127.0.0.1:23".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
         assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
         assert!(rules.names.portable && rules.require_size && reuse_port && sync == Durability::None);
@@ -500,7 +513,7 @@ mod tests {
     fn the_help_is_in_sections_and_short_help_is_short() {
         let mut command = Serve::augment_args(clap::Command::new("serve").disable_help_flag(true));
         let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
-        for section in ["Listening:", "TLS:", "Files:", "Limits:", "Process:", "Output:"] {
+        for section in ["Listening:", "TLS:", "Files:", "Limits:", "Operating:", "Process:", "Output:"] {
             assert!(short.contains(section) && long.contains(section), "{section}\n{short}");
         }
         assert!(!short.contains("Options:") && !long.contains("Options:"), "{long}");

@@ -99,7 +99,7 @@ mod web;
 
 pub use by_id::{Append, ById, Creation, Denial, Problem, Standing};
 pub use credential::{Credential, Secret};
-pub use dialect::{Dialect, Site, SiteError};
+pub use dialect::{Dialect, Get, Site, SiteError};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use name::{Name, NameError, NamePolicy};
 pub use outcomes::{Ticket, Whole};

@@ -25,7 +25,7 @@ impl Id {
     }
 
     /// The slot's index: small and dense, for tables beside the slots.
-    pub(super) fn index(self) -> usize {
+    pub fn index(self) -> usize {
         self.key as usize
     }
 
@@ -73,6 +73,11 @@ impl<T> Slots<T> {
         self.slab.insert((id.serial, value));
         self.next_serial = self.next_serial.checked_add(1).unwrap_or(1);
         id
+    }
+
+    /// The [`Id`] of the value in the slot of this index.
+    pub fn id_at(&self, index: usize) -> Option<Id> {
+        self.slab.get(index).map(|(serial, _)| Id { key: index as u32, serial: *serial })
     }
 
     /// The value of `id`, unless it has been removed.

@@ -69,6 +69,11 @@ impl<T: Guest> Table<T> {
         self.slots.next_id()
     }
 
+    /// The [`Id`] of the guest in the slot of this index.
+    pub fn id_at(&self, index: usize) -> Option<Id> {
+        self.slots.id_at(index)
+    }
+
     /// Adds a guest, and queues it, because bytes that came before it was registered make no event.
     pub fn admit(&mut self, guest: T) -> Id {
         let id = self.slots.insert(guest);

@@ -68,6 +68,11 @@ impl Acceptor {
         Ok(Self { doors, max_connections, pause: None })
     }
 
+    /// The most connections at once.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
     /// Notes that a client waits at the listener of this index, if there is such a listener.
     pub fn absorb(&mut self, index: usize) {
         if let Some(door) = self.doors.get_mut(index) {

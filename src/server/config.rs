@@ -52,6 +52,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the UDP echo listens. Port 0 takes the number of the first TCP listener.
     pub udp: Udp,
+    /// Where the operator's programs ask for metrics and health, if they may. Anyone who can connect there may ask.
+    pub metrics: Option<SocketAddr>,
     /// The directory that files are published in; created where it is missing.
     pub directory: PathBuf,
     /// What a receipt promises.
@@ -190,6 +192,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9000))],
             udp: Udp::FollowTcp,
+            metrics: None,
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
             min_free: None,

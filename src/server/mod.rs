@@ -10,6 +10,7 @@
 //!   |    expire   connections that were late before the poll, and are not ready --> the same
 //!   |    tend     once a minute: the store's own files
 //!   |    echo     a bounded number of datagrams; more are remembered
+//!   |    report   a bounded number of answers to the operator's programs
 //!   +--- accept   a bounded number of connections, while there is room ------> into the ready queue
 //! ```
 //!
@@ -52,11 +53,13 @@ mod connections;
 mod digesting;
 mod handshakes;
 mod jobs;
+mod metrics;
 mod pace;
 mod page;
 mod published;
 mod reload;
 mod rulebook;
+mod side;
 mod start;
 pub mod story;
 mod trickle;
@@ -74,7 +77,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
 use config::{Config, Durability};
+use metrics::View;
 use reload::Files;
+use side::Side;
 use story::Scene;
 use story::trace::Tracer;
 
@@ -98,12 +103,16 @@ const SIGNALS: Token = Token(u32::MAX as usize);
 const SETTLED: Token = Token(u32::MAX as usize - 2);
 /// The token of the timer for the first deadline.
 const TIMER: Token = Token(u32::MAX as usize - 3);
+/// The token of the listener for metrics. Those of its connections follow.
+const METRICS: Token = Token(u32::MAX as usize - 1000);
 
 /// A socket that the server has bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Accepts uploads.
     Tcp(SocketAddr),
+    /// Answers questions about the server.
+    Metrics(SocketAddr),
     /// Echoes datagrams.
     Udp(SocketAddr),
 }
@@ -112,6 +121,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "tcp {addr}"),
+            Self::Metrics(addr) => write!(f, "metrics {addr}"),
             Self::Udp(addr) => write!(f, "udp {addr}"),
         }
     }
@@ -151,6 +161,7 @@ pub struct Server {
     connections: Connections<TcpStream, Directory>,
     acceptor: Acceptor,
     endpoints: Vec<Endpoint>,
+    metrics: Option<Side<net::Listener, ()>>,
     echo: Option<Echo>,
     /// The readiness of the echo, remembered like any other.
     echo_is_ready: bool,
@@ -163,6 +174,28 @@ pub struct Server {
     shutdown: Shutdown,
     /// The clock, as read by the last turn.
     clock: Clock,
+    /// In seconds since the epoch.
+    time_of_day: u64,
+}
+
+/// The sockets of a server.
+struct Sockets {
+    listeners: Vec<net::Listener>,
+    metrics: Option<net::Listener>,
+    echo: Option<Echo>,
+}
+
+impl Sockets {
+    /// Where they are bound. Those of UDP come last.
+    fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
+        let tcp = self.listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
+        let metrics = self.metrics.iter().map(|listener| listener.local_addr().map(Endpoint::Metrics));
+        let mut endpoints = tcp.chain(metrics).collect::<io::Result<Vec<_>>>()?;
+        if let Some(echo) = &self.echo {
+            endpoints.extend(echo.local_addrs()?.into_iter().map(Endpoint::Udp));
+        }
+        Ok(endpoints)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +222,8 @@ impl Server {
         let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
         let directory = start::open_directory(config)?;
         let (listeners, echo) = start::bind(config)?;
-        let server = Self::assemble(config, poll, max_connections, directory, listeners, echo);
+        let sockets = Sockets { listeners, metrics: start::bind_metrics(config)?, echo };
+        let server = Self::assemble(config, poll, max_connections, directory, sockets);
         let mut server = server.map_err(StartError::EventLoop)?;
         server.use_files(files);
         start::confine(config, server.connections.store())?;
@@ -207,14 +241,10 @@ impl Server {
         poll: Poll,
         max_connections: usize,
         directory: Directory,
-        listeners: Vec<net::Listener>,
-        mut echo: Option<Echo>,
+        sockets: Sockets,
     ) -> io::Result<Self> {
-        let tcp = listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
-        let mut endpoints = tcp.collect::<io::Result<Vec<_>>>()?;
-        if let Some(echo) = &echo {
-            endpoints.extend(echo.local_addrs()?.into_iter().map(Endpoint::Udp));
-        }
+        let endpoints = sockets.endpoints()?;
+        let Sockets { listeners, metrics, mut echo } = sockets;
         let mut signals = Signals::new()?;
         let timer = Timer::new(poll.registry(), TIMER)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -222,15 +252,17 @@ impl Server {
             poll.registry().register(echo, ECHO, Interest::READABLE)?;
         }
         // One batch holds an event of every source, so that all events are known before a connection counts as late.
-        let events = Events::with_capacity(max_connections + endpoints.len() + 3);
+        let events = Events::with_capacity(max_connections + endpoints.len() + side::CLIENTS_MAX + 3);
         let now = net::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
+        let metrics = metrics.map(|door| Side::register(door, METRICS, poll.registry())).transpose()?;
         Ok(Self {
             poll,
             events,
             connections: Connections::new(directory, config),
             acceptor,
             endpoints,
+            metrics,
             echo,
             echo_is_ready: false,
             signals,
@@ -239,6 +271,7 @@ impl Server {
             config: config.clone(),
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
+            time_of_day: net::time_of_day(),
         })
     }
 
@@ -277,7 +310,8 @@ impl Server {
             _ => {}
         }
         self.clock = Clock { asked, now: net::now() };
-        self.connections.tell_time(net::time_of_day());
+        self.time_of_day = net::time_of_day();
+        self.connections.tell_time(self.time_of_day);
         self.absorb();
         self.connections.settle();
         self.connections.shake_hands(self.clock);
@@ -285,6 +319,7 @@ impl Server {
         self.connections.expire(self.clock);
         self.tend();
         self.echo();
+        self.report();
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
         Ok(self.outcome())
     }
@@ -293,8 +328,10 @@ impl Server {
     fn timeout(&mut self) -> io::Result<Option<Duration>> {
         let now = self.clock.now;
         let deadline = self.first_deadline();
-        let busy =
-            self.connections.has_ready() || self.echo_is_ready || self.acceptor.is_ready(self.connections.len(), now);
+        let busy = self.connections.has_ready()
+            || self.echo_is_ready
+            || self.metrics.as_ref().is_some_and(|side| side.is_ready(now))
+            || self.acceptor.is_ready(self.connections.len(), now);
         if busy || deadline <= now {
             return Ok(Some(Duration::ZERO));
         }
@@ -308,7 +345,8 @@ impl Server {
             Shutdown::By(at) => Some(at),
             Shutdown::AtOnce => Some(self.clock.now),
         };
-        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), shutdown];
+        let metrics = self.metrics.as_ref().and_then(Side::deadline);
+        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), metrics, shutdown];
         deadlines.into_iter().flatten().fold(self.tend_at, Moment::min)
     }
 
@@ -326,7 +364,12 @@ impl Server {
                         self.connections.scene(id, || Scene::Event(event.into()));
                         self.connections.absorb(id, Readiness::from(event));
                     }
-                    None => self.acceptor.absorb(bits),
+                    None => {
+                        self.acceptor.absorb(bits);
+                        if let Some(side) = &mut self.metrics {
+                            side.absorb(bits, Readiness::from(event));
+                        }
+                    }
                 },
             }
         }
@@ -390,6 +433,19 @@ impl Server {
     fn echo(&mut self) {
         if let Some(echo) = self.echo.as_mut().filter(|_| self.echo_is_ready) {
             self.echo_is_ready = echo.serve(self.clock.now, DATAGRAMS_PER_TURN);
+        }
+    }
+
+    /// Answers the operator's programs.
+    fn report(&mut self) {
+        let view = View {
+            connections: &self.connections,
+            max_connections: self.acceptor.max_connections(),
+            is_draining: !matches!(self.shutdown, Shutdown::NotAsked),
+            time_of_day: self.time_of_day,
+        };
+        if let Some(side) = &mut self.metrics {
+            side.serve(self.clock, self.poll.registry(), |(), question| metrics::hear(question, &view));
         }
     }
 

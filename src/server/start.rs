@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
+use super::side;
 use crate::net::{Echo, Listener, Sharing};
 use crate::sandbox::{User, UserError};
 use crate::store::Directory;
@@ -36,7 +37,7 @@ pub enum StartError {
     NoAddress,
     /// An address cannot be listened on.
     Listen {
-        /// `tcp` or `udp`.
+        /// `tcp`, `udp` or `metrics`.
         transport: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -98,7 +99,7 @@ impl std::error::Error for StartError {}
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
 pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<usize, StartError> {
-    let sockets = config.listen.len() as u64 + echo_sockets(config);
+    let sockets = config.listen.len() as u64 + echo_sockets(config) + metrics_sockets(config);
     let backlog = if config.sync == Durability::Full { sync_backlog(limit) } else { 0 };
     let besides = inherited + descriptors_for(0, sockets, Durability::None) + backlog;
     let possible = (limit.saturating_sub(besides) / DESCRIPTORS_PER_CONNECTION) as usize;
@@ -157,7 +158,23 @@ fn echo_sockets(config: &Config) -> u64 {
     }
 }
 
-/// Binds all addresses of the configuration.
+fn metrics_sockets(config: &Config) -> u64 {
+    if config.metrics.is_some() { 1 + side::CLIENTS_MAX as u64 } else { 0 }
+}
+
+/// Binds the address for metrics, if there is one. No two servers share it, or each answer would be of either of them.
+///
+/// # Errors
+/// [`StartError::Listen`].
+pub fn bind_metrics(config: &Config) -> Result<Option<Listener>, StartError> {
+    let bind = |addr| {
+        let failed = |error| StartError::Listen { transport: "metrics", addr, error };
+        Listener::bind(addr, Sharing::default()).map_err(failed)
+    };
+    config.metrics.map(bind).transpose()
+}
+
+/// Binds all addresses for uploads and datagrams.
 ///
 /// # Errors
 /// [`StartError::Listen`] for the first address that cannot be bound, [`StartError::NoAddress`] if there is none.

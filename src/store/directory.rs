@@ -28,6 +28,7 @@ use super::method::{Method, make};
 use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
+use super::space::Room;
 use super::{
     Done, Job, Mark, Partial, Patch, Record, Reopened, Settled, Store, StoreError, Stored, Target, Token, cannot,
 };
@@ -113,6 +114,14 @@ impl Directory {
         self.handles.space.keep_free(bytes);
     }
 
+    /// The free space, if the file system tells it.
+    ///
+    /// # Errors
+    /// The error of fstatvfs(3).
+    pub fn room(&self) -> io::Result<Option<Room>> {
+        self.handles.space.room(&self.handles.directory)
+    }
+
     /// Looks after the server's own files: tells other servers on the directory that this one lives, and removes what dead
     /// servers left and kept uploads that were not resumed for `partial_ttl`. To be called every [`TEND_EVERY`].
     ///
@@ -178,7 +187,11 @@ impl Directory {
 
     /// # Errors
     /// A sync has failed, or the directory was removed.
-    fn check_usable(&self) -> Result<(), StoreError> {
+    /// Whether files can be stored.
+    ///
+    /// # Errors
+    /// Why no upload can be stored any more: a sync has failed, or the directory was removed.
+    pub fn check_usable(&self) -> Result<(), StoreError> {
         if self.committer.as_ref().is_some_and(Committer::has_failed) {
             return Err(StoreError::Failed);
         }

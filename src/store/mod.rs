@@ -71,6 +71,7 @@ pub use partial::PartialFile;
 use port::cannot;
 pub use port::{Checkpoint, Done, Job, Partial, Reopened, Settled, Store, StoreError, Target, Terms, Token};
 pub use record::{Content, Found, Patch, Record};
+pub use space::Room;
 pub use stored::Stored;
 
 #[cfg(test)]

@@ -29,6 +29,15 @@ const MIN_FREE_SHARE: u64 = 20;
 /// that asking is not noticed.
 const UNASKED_MAX_BYTES: u64 = 1 << 20;
 
+/// The free space of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The bytes that are left for processes without privileges.
+    pub free_bytes: u64,
+    /// The bytes that uploads leave free.
+    pub min_free_bytes: u64,
+}
+
 /// The space that uploads share.
 #[derive(Debug, Default)]
 pub(super) struct Space {
@@ -79,16 +88,23 @@ impl Space {
         Ok(())
     }
 
+    /// The free space of the file system that `at` is on, if it tells.
+    ///
+    /// # Errors
+    /// The error of fstatvfs(3).
+    pub(super) fn room(&self, at: impl AsFd) -> io::Result<Option<Room>> {
+        Ok(available(&fstatvfs(at)?, self.min_free.get().copied()))
+    }
+
     /// Asks the file system. Returns how many more bytes there are.
     fn ask(&self, at: impl AsFd, bytes: u64) -> Result<u64, StoreError> {
         let announced = self.announced.load(Ordering::Relaxed);
-        let min_free = self.min_free.get().copied();
-        let Some((available, min_free)) = available(&fstatvfs(at)?, min_free) else { return Ok(u64::MAX) };
-        let free = available.saturating_sub(min_free).saturating_sub(announced);
+        let Some(Room { free_bytes, min_free_bytes }) = self.room(at)? else { return Ok(u64::MAX) };
+        let free = free_bytes.saturating_sub(min_free_bytes).saturating_sub(announced);
         free.checked_sub(bytes).ok_or_else(|| {
             let words = format!(
-                "it needs {bytes} bytes, and {free} are free beside {announced} for other uploads and {min_free} that \
-                 stay free"
+                "it needs {bytes} bytes, and {free} are free beside {announced} for other uploads and {min_free_bytes} \
+                 that stay free"
             );
             StoreError::Full(io::Error::new(io::ErrorKind::StorageFull, words))
         })
@@ -125,11 +141,12 @@ impl Drop for Reservation {
     }
 }
 
-/// How many bytes a file system has left, and how many of them are to stay free. `None` if it does not tell its size.
-fn available(file_system: &StatVfs, min_free: Option<u64>) -> Option<(u64, u64)> {
+/// The free space of a file system. `None` if it does not tell its size.
+fn available(file_system: &StatVfs, min_free: Option<u64>) -> Option<Room> {
     let in_bytes = |blocks: u64| blocks.saturating_mul(file_system.f_frsize);
     let default = (in_bytes(file_system.f_blocks) / MIN_FREE_SHARE).min(MIN_FREE_MAX_BYTES);
-    (file_system.f_blocks > 0).then(|| (in_bytes(file_system.f_bavail), min_free.unwrap_or(default)))
+    let (free_bytes, min_free_bytes) = (in_bytes(file_system.f_bavail), min_free.unwrap_or(default));
+    (file_system.f_blocks > 0).then_some(Room { free_bytes, min_free_bytes })
 }
 
 #[cfg(test)]
@@ -219,7 +236,8 @@ mod tests {
             (0, Some(7), None),
         ] {
             file_system.f_blocks = blocks;
-            assert_eq!(available(&file_system, min_free), expected, "{blocks} {min_free:?}");
+            let room = available(&file_system, min_free).map(|room| (room.free_bytes, room.min_free_bytes));
+            assert_eq!(room, expected, "{blocks} {min_free:?}");
         }
     }
 }

@@ -107,6 +107,11 @@ impl Server {
         self.printed("tcp ")
     }
 
+    /// Where it answers questions about itself.
+    pub fn metrics(&self) -> SocketAddr {
+        self.printed("metrics ")[0]
+    }
+
     /// Its UDP address.
     pub fn udp(&self) -> SocketAddr {
         self.printed("udp ")[0]

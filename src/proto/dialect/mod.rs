@@ -28,6 +28,7 @@ pub(super) use http::answer::Saying;
 use http::asked::Asked;
 pub(super) use http::client::{Answer, Answers, Heard, decode, is_asked, is_chunked};
 pub use http::client::{Site, SiteError};
+pub use http::get::Get;
 pub(super) use http::multipart::{Found, Splitter};
 pub use manners::Dialect;
 pub(super) use manners::{Chunks, Ok};

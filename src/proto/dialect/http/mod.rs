@@ -19,6 +19,7 @@ pub(super) mod by_id;
 pub(super) mod client;
 mod date;
 mod framing;
+pub(in crate::proto) mod get;
 mod head;
 mod ietf;
 mod metadata;
