@@ -13,7 +13,7 @@ use super::host::{self, Effort, Sources};
 use super::outcome::{Finished, LoadError};
 use crate::load::judge::{Ended, Ending, Moments, Tally, Trouble};
 use crate::load::plan::{Plan, Schedule};
-use crate::net::{self, Readiness, now};
+use crate::net::{self, Readiness, Timer, now};
 use crate::reactor::{Budget, Id, Moment, Table};
 
 /// Content is made and sent in pieces of at most this size, in bytes: small enough to be in the processor's cache still when
@@ -23,6 +23,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const VISIT_BYTES: usize = 4 * BUFFER_BYTES;
 /// Connections begun in one turn, so that the open ones do not wait for a thousand handshakes.
 const STARTS_PER_TURN: usize = 64;
+/// The token of the timer. Those of clients begin at 2^32.
+const TIMER: Token = Token(0);
 /// The longest wait of a turn. Ctrl-C is noticed, and progress reported, at least this often.
 pub const TICK: Duration = Duration::from_millis(200);
 
@@ -59,6 +61,7 @@ struct Swarm<'a> {
     schedule: Schedule,
     sources: Sources,
     poll: Poll,
+    timer: Timer,
     events: Events,
     table: Table<Client>,
     buffer: Box<[u8]>,
@@ -80,12 +83,15 @@ impl<'a> Swarm<'a> {
     /// The error of epoll_create(2).
     fn new(plan: &'a Plan) -> io::Result<Self> {
         let start = now();
+        let poll = Poll::new()?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
         Ok(Self {
             plan,
             schedule: Schedule::new(plan.pace, plan.extent, plan.clients, plan.ramp, plan.workload.seed),
             sources: Sources::to(plan.target),
-            poll: Poll::new()?,
-            events: Events::with_capacity(plan.clients),
+            poll,
+            timer,
+            events: Events::with_capacity(plan.clients + 1),
             table: Table::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             ended: Vec::new(),
@@ -126,8 +132,8 @@ impl<'a> Swarm<'a> {
     fn turn(&mut self) -> Result<(), LoadError> {
         self.asked = now();
         self.effort.turn_ends(self.asked.since(self.now));
-        let timeout = self.timeout();
-        match self.poll.poll(&mut self.events, Some(timeout)) {
+        let timeout = self.timeout().map_err(LoadError::EventLoop)?;
+        match self.poll.poll(&mut self.events, timeout) {
             // An interrupted poll has no events.
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(LoadError::EventLoop(error)),
             _ => {}
@@ -140,19 +146,25 @@ impl<'a> Swarm<'a> {
         self.give_up_if_unreachable()
     }
 
-    fn timeout(&self) -> Duration {
-        if self.table.ready() > 0 {
-            return Duration::ZERO;
-        }
+    /// How long the poll may sleep: not at all while there is work, else until an event. The next start, deadline or tick
+    /// is one.
+    fn timeout(&mut self) -> io::Result<Option<Duration>> {
         let start = self.schedule.next_start(self.table.len(), self.since_start()).map(|at| self.start + at);
         let first = [self.table.first_deadline(), start].into_iter().flatten().min();
-        first.map_or(TICK, |at| at.since(self.asked).min(TICK))
+        let first = first.map_or(self.asked + TICK, |at| at.min(self.asked + TICK));
+        if self.table.ready() > 0 || first <= self.asked {
+            return Ok(Some(Duration::ZERO));
+        }
+        self.timer.arm(first)?;
+        Ok(None)
     }
 
     fn absorb(&mut self) {
         for event in &self.events {
-            let Some(id) = Id::from_bits(event.token().0 as u64) else { continue };
-            self.table.absorb(id, Readiness::from(event));
+            match Id::from_bits(event.token().0 as u64) {
+                Some(id) => self.table.absorb(id, Readiness::from(event)),
+                None => self.timer.ran_out(),
+            }
         }
     }
 

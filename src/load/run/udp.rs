@@ -17,10 +17,12 @@ use super::host::{self, Effort, Spent};
 use super::outcome::LoadError;
 use crate::load::judge::{Counts, Returned, Track};
 use crate::load::plan::{EchoPlan, NUMBER_BYTES, Pace, Pattern, SIZE_MIN_BYTES};
-use crate::net::{Readiness, raise_descriptor_limit};
+use crate::net::{Readiness, Timer, now, raise_descriptor_limit};
 
 /// Larger than any datagram, so that an answer that is too long is recognised.
 const RECEIVED_MAX_BYTES: usize = 1 << 16;
+/// The token of the timer. Those of sockets begin at 0.
+const TIMER: Token = Token(usize::MAX);
 /// Datagrams received or sent on one socket before the others have their turn.
 const VISIT_DATAGRAMS: usize = 64;
 /// Sockets served in one turn, and datagrams that the clock triggers in one.
@@ -79,6 +81,7 @@ struct Run<'a> {
     plan: &'a EchoPlan,
     on_event: &'a mut dyn FnMut(&Event),
     poll: Poll,
+    timer: Timer,
     events: Events,
     ports: Vec<Port>,
     /// Sockets on which something can be done.
@@ -131,11 +134,14 @@ pub fn send_datagrams(
 
 impl<'a> Run<'a> {
     fn new(plan: &'a EchoPlan, on_event: &'a mut dyn FnMut(&Event)) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
         Ok(Self {
             plan,
             on_event,
-            poll: Poll::new()?,
-            events: Events::with_capacity(plan.sockets),
+            poll,
+            timer,
+            events: Events::with_capacity(plan.sockets + 1),
             ports: Vec::with_capacity(plan.sockets),
             queue: VecDeque::with_capacity(plan.sockets),
             counts: Counts::default(),
@@ -170,11 +176,22 @@ impl<'a> Run<'a> {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, Some(timeout)) {
+        let timeout = match timeout {
+            Duration::ZERO => Some(timeout),
+            timeout => {
+                self.timer.arm(now() + timeout)?;
+                None
+            }
+        };
+        match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         for event in &self.events {
+            if event.token() == TIMER {
+                self.timer.ran_out();
+                continue;
+            }
             let readiness = Readiness::from(event);
             let port = &mut self.ports[event.token().0];
             port.readiness.readable |= readiness.readable;
