@@ -594,7 +594,7 @@ impl Receiver {
         self.last_word(refusal, Peer::Sending, rules);
     }
 
-    /// The dialect of the request that waits to be judged.
+    /// The dialect of the last request, or of the one that waits to be judged.
     pub fn dialect(&mut self) -> Dialect {
         match &mut self.phase {
             Phase::Judging(judged) => judged.0.voice_of_write().map_or(self.voice.dialect, |voice| voice.dialect),

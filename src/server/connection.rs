@@ -49,8 +49,8 @@ use crate::access::{Charge, Token};
 use crate::net::Stream;
 use crate::net::tls::Session;
 use crate::proto::{
-    Awaits, Code, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules, ServerStep as Step,
-    Ticket, Whole,
+    Awaits, Code, Dialect, Digest, Event, Farewell, Held, Name, Peer, Reading, Receiver, Refusal, Rules,
+    ServerStep as Step, Ticket, Whole,
 };
 use crate::reactor::{Budget, Guest, Moment, Readiness};
 use crate::store::{Done, Partial, Store, StoreError};
@@ -239,6 +239,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Whether a close would cut off an upload.
     pub fn is_uploading(&self) -> bool {
         self.work.name().is_some() || self.receiver.owes()
+    }
+
+    /// How its client asked last.
+    pub fn dialect(&mut self) -> Dialect {
+        self.receiver.dialect()
     }
 
     /// Its work with the disk.
@@ -562,7 +567,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
         let charge = self.take_charge();
         let (peer, who) = (story.whom.peer(), story.whom.who().cloned());
         let (is_alone, is_proven) = (self.receiver.has_ended_with_stream(), self.end_is_proven());
-        move |asked| Filed { peer, who, whole, charge, asked, is_alone, is_proven }
+        let dialect = self.dialect();
+        move |asked| Filed { peer, who, whole, charge, asked, dialect, is_alone, is_proven }
     }
 
     /// Does the next piece of work with the disk.
@@ -668,7 +674,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
                     self.end(CloseReason::Stored { asked: filed.asked, stored, is_proven });
                 }
             }
-            Err(refusal) => self.refused(refusal, Some(filed.asked), story),
+            Err(refusal) => self.refused_in(filed.dialect, refusal, Some(filed.asked), story),
         }
     }
 
@@ -683,9 +689,15 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.refused(refusal, None, story);
     }
 
+    /// As [`Connection::refused_in`], of the last request.
+    fn refused(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
+        let dialect = self.dialect();
+        self.refused_in(dialect, refusal, name, story);
+    }
+
     /// A refusal is among the replies: of the file `name`, or of the upload in progress, which is given up. Logs the refusal
     /// now, or keeps it as the reason for the close if the connection ends with it.
-    fn refused(&mut self, refusal: Refusal, name: Option<Name>, story: &mut Story) {
+    fn refused_in(&mut self, dialect: Dialect, refusal: Refusal, name: Option<Name>, story: &mut Story) {
         let is_over = self.receiver.is_over();
         // An upload that follows a refused file in a conversation that is over is not continued either.
         let gives_up = name.is_none() || is_over;
@@ -697,7 +709,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if is_over && self.rare.as_ref().is_none_or(|rare| rare.ending.is_none()) {
             self.end(CloseReason::Refused(refusal, name));
         } else {
-            story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref() });
+            story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref(), dialect });
         }
     }
 

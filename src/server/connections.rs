@@ -400,7 +400,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             self.handshakes.note(id, source, false, now);
         }
         self.handshakes.forget(id, source);
-        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), now });
+        let dialect = connection.dialect();
+        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), dialect, now });
         connection.keep_upload();
         give_back(&mut connection, &mut self.access);
         self.access.leave(whom.peer().ip());

@@ -87,7 +87,7 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Code, Name, NamePolicy, Whole};
+    use crate::proto::{Code, Dialect, Name, NamePolicy, Whole};
     use crate::reactor::Slots;
 
     #[test]
@@ -111,6 +111,7 @@ mod tests {
             charge: None,
             whole,
             asked: name.clone(),
+            dialect: Dialect::Put,
             is_alone: false,
             is_proven: true,
         };

@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use rustix::process::Signal;
 
-use crate::fixture::{Files, Server, await_until, classic_begin, classic_finish, connect, content, files_of, line};
+use crate::fixture::{
+    Files, Server, await_until, classic_begin, classic_finish, connect, content, files_of, line, reset,
+};
 
 const ARGS: &[&str] = &["--metrics", "127.0.0.1:0"];
 
@@ -197,11 +199,53 @@ fn an_address_in_use_is_an_error_with_its_name() {
     assert!(words.contains(&format!("cannot listen on metrics {taken}")), "{words}");
 }
 
+/// Sends `request`, ends the stream, and reads to the end.
+fn say(server: &Server, request: &str) -> String {
+    let mut stream = connect(server.tcp()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    io::read_to_string(stream).unwrap()
+}
+
 #[test]
-fn uploads_are_counted() {
+fn each_file_is_counted_once_by_its_result_and_its_dialect() {
     let server = Server::start(&[ARGS, &["--on-exists", "refuse"]].concat());
-    line(server.tcp(), "a", b"12345").unwrap();
-    line(server.tcp(), "a", b"12345").unwrap();
-    assert_eq!(value(&server, "intake_received_bytes_total"), Some(5.0));
-    assert_eq!(value(&server, "intake_refusals_total{code=\"409\"}"), Some(1.0));
+    let form = "--x\r\nContent-Disposition: form-data; name=f; filename=form\r\n\r\nab\r\n--x--\r\n";
+    let post = "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n";
+    classic_finish(classic_begin(server.tcp(), "classic").unwrap(), b"12345").unwrap();
+    for request in [
+        "line\n12345",
+        "/put size=5 put\n12345/put size=5 put\n12345",
+        "/ask size=5 ask\n12345",
+        "PUT /http HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n12345",
+        "PUT /expect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n12345",
+        &format!("{post}Content-Length: {}\r\n\r\n{form}", form.len()),
+        "line\n12345",
+        // Cut off: five bytes are announced, and four come.
+        "/put size=5 short\n1234",
+    ] {
+        say(&server, request);
+    }
+    let lost = classic_begin(server.tcp(), "lost").unwrap();
+    reset(lost);
+    await_until("the loss to be counted", || files(&server, "lost", "classic") == 1.0);
+    for (dialect, stored, refused, lost) in [
+        ("classic", 1.0, 0.0, 1.0),
+        ("line", 1.0, 1.0, 0.0),
+        ("put", 1.0, 2.0, 0.0),
+        ("ask", 1.0, 0.0, 0.0),
+        ("http", 1.0, 0.0, 0.0),
+        ("http-expect", 1.0, 0.0, 0.0),
+        ("http-form", 1.0, 0.0, 0.0),
+    ] {
+        let counted = ["stored", "refused", "lost"].map(|result| files(&server, result, dialect));
+        assert_eq!(counted, [stored, refused, lost], "{dialect}");
+    }
+    assert_eq!(value(&server, "intake_refusals_total{code=\"409\"}"), Some(2.0));
+    assert_eq!(value(&server, "intake_refusals_total{code=\"400\"}"), Some(1.0));
+}
+
+fn files(server: &Server, result: &str, dialect: &str) -> f64 {
+    value(server, &format!("intake_files_total{{result=\"{result}\",dialect=\"{dialect}\"}}"))
+        .expect("it is told from the start")
 }

@@ -59,6 +59,10 @@ pub(in crate::proto) enum Ok {
 }
 
 impl Dialect {
+    /// All dialects, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Classic, Self::Line, Self::Put, Self::Ask, Self::Http, Self::HttpExpect, Self::HttpForm];
+
     /// The dialects that a client can use, by their names on the command line.
     pub const WORDS: &[(&str, Self)] = &[
         ("classic", Self::Classic),

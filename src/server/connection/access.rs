@@ -41,10 +41,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// What a client sent that has to show a token, and has not, is not logged: it may be the token in a wrong place.
     pub(super) fn not_a_request(&mut self, refusal: Refusal, head: Box<[u8]>, cx: &mut Context<D>) {
         let is_secret = cx.access.needs_token() && self.token().is_none();
+        let dialect = self.dialect();
         match (self.receiver.is_over(), is_secret) {
             (true, true) => self.end(CloseReason::Refused(refusal, None)),
             (true, false) => self.end(CloseReason::NotARequest(refusal, head)),
-            (false, true) => cx.story.tell(&Fact::Refused { refusal: &refusal, name: None }),
+            (false, true) => cx.story.tell(&Fact::Refused { refusal: &refusal, name: None, dialect }),
             (false, false) => cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head }),
         }
     }

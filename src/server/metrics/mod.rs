@@ -12,7 +12,8 @@ use mio::net::TcpStream;
 
 use super::Connections;
 use super::side::Heard;
-use crate::proto::{Code, Get, Refusal};
+use super::story::Fate;
+use crate::proto::{Code, Dialect, Get, Refusal};
 use crate::store::{Directory, Room};
 use text::Text;
 
@@ -77,6 +78,12 @@ impl View<'_> {
         text.gauge("intake_connections", "Connections that are open.").is(self.connections.len());
         text.gauge("intake_connections_max", "The most connections at once.").is(self.max_connections);
         text.counter("intake_connections_total", "Connections that were accepted.").is(stats.accepted);
+        let mut files = text.counter("intake_files_total", "Files, by what became of them and by how they were sent.");
+        for (word, fate) in Fate::WORDS {
+            for dialect in Dialect::ALL {
+                files.with(&[("result", word), ("dialect", dialect.word())], stats.files.count(fate, dialect));
+            }
+        }
         text.counter("intake_received_bytes_total", "Bytes of content that were received.").is(stats.content_bytes);
         let mut refusals =
             text.counter("intake_refusals_total", "Requests that were refused and uploads that were cut off, by code.");

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::ending::{CloseReason, Filed};
 use super::peer::Peer;
 use crate::access::Who;
-use crate::proto::{Name, Refusal};
+use crate::proto::{Dialect, Name, Refusal};
 use crate::reactor::Moment;
 use crate::store::StoreError;
 
@@ -45,6 +45,8 @@ pub enum Fact<'a> {
         refusal: &'a Refusal,
         /// The requested name, if it is known.
         name: Option<&'a Name>,
+        /// How the client asked.
+        dialect: Dialect,
     },
     /// Bytes that are not a request were refused, and the connection stays.
     NotARequest {
@@ -78,6 +80,8 @@ pub enum Fact<'a> {
         reason: &'a CloseReason,
         /// The name of the upload in progress.
         uploading: Option<&'a Name>,
+        /// How the client asked last.
+        dialect: Dialect,
         /// The moment of the end.
         now: Moment,
     },

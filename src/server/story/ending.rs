@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::access::{Charge, Who};
-use crate::proto::{Name, Refusal, Whole};
+use crate::proto::{Dialect, Name, Refusal, Whole};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -69,6 +69,8 @@ pub struct Filed {
     pub charge: Option<Box<Charge>>,
     /// The name that the client asked for.
     pub asked: Name,
+    /// How the client asked.
+    pub dialect: Dialect,
     /// The connection carries no other file: one log line serves for both.
     pub is_alone: bool,
     /// The client itself has ended the stream. This matters only for a file that ends with the stream.

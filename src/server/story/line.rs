@@ -25,7 +25,7 @@ impl Ear for Line {
             Fact::TurnedAway { refusal } => {
                 log::debug!(target: TARGET, "{whom}: turned away, {}", refused(refusal, None))
             }
-            Fact::Refused { refusal, name: Some(name) } => {
+            Fact::Refused { refusal, name: Some(name), .. } => {
                 log::info!(target: TARGET, "{whom}: {}", refused(refusal, Some(name)))
             }
             Fact::NotARequest { refusal, head } => {
@@ -38,7 +38,7 @@ impl Ear for Line {
             Fact::LostForNobody { filed, error } => {
                 log::info!(target: TARGET, "{whom}, which has gone: {:?} not stored: {error}", filed.asked);
             }
-            Fact::Closed { reason, uploading, now } => {
+            Fact::Closed { reason, uploading, now, .. } => {
                 let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
                 if log::log_enabled!(target: TARGET, level) {
                     log!(target: TARGET, level, "{}", summary(whom, reason, uploading, now));

@@ -14,6 +14,7 @@
 
 mod ear;
 mod ending;
+mod files;
 mod json;
 mod line;
 mod peer;
@@ -26,6 +27,7 @@ use std::net::SocketAddr;
 
 pub use ear::{Ear, Fact, Whom};
 pub use ending::{CloseReason, Filed};
+pub use files::{Fate, Files};
 use line::Line;
 pub use scene::Scene;
 pub use stats::Stats;
@@ -135,7 +137,7 @@ impl Story<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Code, Name, NamePolicy, Refusal};
+    use crate::proto::{Code, Dialect, Name, NamePolicy, Refusal};
     use crate::reactor::{Moment, Slots};
 
     #[test]
@@ -147,7 +149,7 @@ mod tests {
         let refusal = Refusal::new(Code::CONFLICT, "taken");
         let mut story = Story { id, whom: &mut whom, ears: &mut ears };
         story.tell(&Fact::Received { bytes: 7 });
-        story.tell(&Fact::Refused { refusal: &refusal, name: Some(&name) });
+        story.tell(&Fact::Refused { refusal: &refusal, name: Some(&name), dialect: Dialect::Put });
         assert!(whom.has_answered());
         let Whom { content_bytes, stored, refused, .. } = whom;
         assert_eq!((content_bytes, stored, refused), (7, 0, 1));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::ending::CloseReason;
+use super::files::Files;
 use super::{Ear, Fact, Whom};
 use crate::proto::Code;
 
@@ -24,10 +25,13 @@ pub struct Stats {
     pub lost: u64,
     /// Connections that ended before a byte came.
     pub silent: u64,
+    /// What became of files.
+    pub files: Files,
 }
 
 impl Ear for Stats {
-    fn hear(&mut self, _: &Whom, fact: &Fact) {
+    fn hear(&mut self, whom: &Whom, fact: &Fact) {
+        self.files.hear(whom, fact);
         match fact {
             Fact::Accepted => self.accepted += 1,
             Fact::Resumed => self.resumed += 1,
@@ -58,7 +62,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, stored, resumed, content_bytes, refused, lost, silent } = self;
+        let Self { accepted, stored, resumed, content_bytes, refused, lost, silent, files: _ } = self;
         write!(
             f,
             "{accepted} accepted, {stored} stored, {resumed} resumed, {content_bytes} bytes received, {lost} lost, {silent} silent"
