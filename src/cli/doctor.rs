@@ -44,7 +44,7 @@ impl Doctor {
         };
         let clients = self.clients.get();
         // A server that is started from the same shell inherits the same descriptors.
-        let of_server = inherited + descriptors_for(clients as u64, SERVER_SOCKETS, Durability::Full);
+        let of_server = inherited + descriptors_for(clients as u64, SERVER_SOCKETS, Durability::Full, false);
         let requirements = requirements_with_server(clients, of_server, descriptors);
         let mut output = Output::default();
         output.say(format_args!("{:26} {:>12} {:>20}", "for clients on this host", "needed", "there"));

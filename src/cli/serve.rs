@@ -110,6 +110,12 @@ pub struct Serve {
     /// it is faster, and a power cut may lose files that were confirmed.
     #[arg(long, help_heading = FILES, value_parser = one_of(SYNC), default_value = word_of(SYNC, Durability::default()))]
     sync: Durability,
+    /// Put each stored file into a queue too, for a program that comes next
+    ///
+    /// `intake consume DIR -- CMD` runs a command for each. A file gets its receipt only when it is in the queue, which is
+    /// `.intake/queue` in the directory.
+    #[arg(long, help_heading = FILES)]
+    queue: bool,
     /// Refuse uploads that do not declare their size
     ///
     /// Without a size, a client that was killed looks like one that has finished.
@@ -365,6 +371,7 @@ impl Serve {
             metrics,
             directory: self.dir,
             sync: self.sync,
+            queue: self.queue,
             partial_ttl: self.partial_ttl.0,
             min_free: self.min_free.map(|Size(bytes)| bytes),
             rules: Rules {
@@ -429,6 +436,7 @@ mod tests {
             metrics,
             directory,
             sync,
+            queue,
             min_free,
             partial_ttl,
             tls,
@@ -449,7 +457,7 @@ mod tests {
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
              --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
-             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20",
+             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20 --queue",
         );
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
@@ -468,7 +476,7 @@ mod tests {
         assert_eq!(metrics, Some("127.0.0.1:23".parse().unwrap()));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
         assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
-        assert!(rules.names.portable && rules.require_size && reuse_port && sync == Durability::None);
+        assert!(rules.names.portable && rules.require_size && reuse_port && queue && sync == Durability::None);
         assert_eq!((max_connections, udp_rate, shutdown_timeout), (Some(7), Some(16), Duration::from_secs(13)));
         assert_eq!((rules.max_file_size, limits.min_rate), (Some(8 << 20), Some(11 << 10)));
         assert_eq!(limits.header_timeout, Some(Duration::from_secs(9)));

@@ -20,21 +20,38 @@ use crate::sandbox::{Sandbox, User};
 /// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
 /// that are open only for a moment.
 const RESERVED_DESCRIPTORS: u64 = 23;
-/// A connection's socket and its file.
-pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// Descriptors for the queue: its directory, and the counter for a moment.
+const QUEUE_DESCRIPTORS: u64 = 2;
 /// Files that wait for the disk may hold one descriptor in this many.
 const BACKLOG_SHARE: u64 = 16;
 /// The most files that wait for the disk: several batches, so that the disk always has work.
 const BACKLOG_MAX: u64 = 256;
 
+/// The descriptors of one file: with a queue its slip is open, too, while it is published.
+fn descriptors_per_file(queue: bool) -> u64 {
+    1 + u64::from(queue)
+}
+
+/// The descriptors of a connection: its socket and its file.
+pub fn descriptors_per_connection(queue: bool) -> u64 {
+    1 + descriptors_per_file(queue)
+}
+
 /// The descriptors that a server needs for this many connections and listening sockets (TCP and UDP together).
-pub fn descriptors_for(connections: u64, sockets: u64, sync: Durability) -> u64 {
-    let held = RESERVED_DESCRIPTORS + sockets + DESCRIPTORS_PER_CONNECTION.saturating_mul(connections);
+pub fn descriptors_for(connections: u64, sockets: u64, sync: Durability, queue: bool) -> u64 {
+    let reserved = RESERVED_DESCRIPTORS + if queue { QUEUE_DESCRIPTORS } else { 0 };
+    let held = reserved + sockets + descriptors_per_connection(queue).saturating_mul(connections);
+    let per_file = descriptors_per_file(queue);
     match sync {
         // The share is a share of the sum.
-        Durability::Full => held.saturating_add((held / (BACKLOG_SHARE - 1) + 1).min(BACKLOG_MAX)),
+        Durability::Full => held.saturating_add(per_file * (held / (BACKLOG_SHARE - per_file) + 1).min(BACKLOG_MAX)),
         Durability::None => held,
     }
+}
+
+/// The descriptors of the files that wait for the disk.
+pub fn backlog_descriptors(limit: u64, queue: bool) -> u64 {
+    descriptors_per_file(queue) * sync_backlog(limit)
 }
 
 /// How many files may wait for the disk before no further file is begun, under a `limit` on descriptors.
@@ -61,6 +78,8 @@ pub struct Config {
     /// Disk space that uploads must leave free, in bytes; `None` is 256 MiB or a twentieth of the file system, whichever is
     /// less: room for logs, and for an operator to clean up.
     pub min_free: Option<u64>,
+    /// Put each published file into a queue, for a program that comes next (`intake consume`).
+    pub queue: bool,
     /// How long an interrupted upload is kept so that it can be resumed. A day outlives a night.
     pub partial_ttl: Duration,
     /// TLS, if the server speaks it.
@@ -196,6 +215,7 @@ impl Default for Config {
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
             min_free: None,
+            queue: false,
             partial_ttl: Duration::from_secs(24 * 3600),
             tls: None,
             // Enough for the disk images of small machines, and an end for a stream that has none.

@@ -812,7 +812,7 @@ fn refusal_for(error: &StoreError, code_if_taken: Code) -> Refusal {
     let code = match error {
         StoreError::Taken(_) => code_if_taken,
         StoreError::Busy(_) => Code::CONFLICT,
-        StoreError::Full(_) => Code::NO_SPACE,
+        StoreError::Full(_) | StoreError::Queue(_) => Code::NO_SPACE,
         StoreError::Io(_) | StoreError::Failed => Code::DISK,
     };
     let retry_seconds = matches!(error, StoreError::Busy(_)).then_some(BUSY_SECONDS);

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use super::config::{Config, DESCRIPTORS_PER_CONNECTION, Durability, Udp, descriptors_for, sync_backlog};
+use super::config::{Config, Durability, Udp, backlog_descriptors, descriptors_for, descriptors_per_connection};
 use super::side;
 use crate::net::{Echo, Listener, Sharing};
 use crate::sandbox::{User, UserError};
@@ -32,6 +32,8 @@ pub enum StartError {
         inherited: u64,
         /// Connections that there are descriptors for.
         possible: usize,
+        /// Descriptors of one connection.
+        each: u64,
     },
     /// There is no address to listen on.
     NoAddress,
@@ -61,11 +63,11 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Descriptors { asked, needed, limit, inherited, possible } => {
-                let besides = needed.saturating_sub(DESCRIPTORS_PER_CONNECTION * *asked as u64);
+            Self::Descriptors { asked, needed, limit, inherited, possible, each } => {
+                let besides = needed.saturating_sub(each * *asked as u64);
                 write!(
                     f,
-                    "{asked} connections need {needed} descriptors ({DESCRIPTORS_PER_CONNECTION} each and {besides} \
+                    "{asked} connections need {needed} descriptors ({each} each and {besides} \
                      besides"
                 )?;
                 if *inherited > 0 {
@@ -100,13 +102,14 @@ impl std::error::Error for StartError {}
 /// [`StartError::Descriptors`] when the configuration asks for more.
 pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<usize, StartError> {
     let sockets = config.listen.len() as u64 + echo_sockets(config) + metrics_sockets(config);
-    let backlog = if config.sync == Durability::Full { sync_backlog(limit) } else { 0 };
-    let besides = inherited + descriptors_for(0, sockets, Durability::None) + backlog;
-    let possible = (limit.saturating_sub(besides) / DESCRIPTORS_PER_CONNECTION) as usize;
+    let backlog = if config.sync == Durability::Full { backlog_descriptors(limit, config.queue) } else { 0 };
+    let besides = inherited + descriptors_for(0, sockets, Durability::None, config.queue) + backlog;
+    let each = descriptors_per_connection(config.queue);
+    let possible = (limit.saturating_sub(besides) / each) as usize;
     let asked = config.max_connections.unwrap_or(possible.max(1));
     if asked > possible {
-        let needed = inherited + descriptors_for(asked as u64, sockets, config.sync);
-        return Err(StartError::Descriptors { asked, needed, limit, inherited, possible });
+        let needed = inherited + descriptors_for(asked as u64, sockets, config.sync, config.queue);
+        return Err(StartError::Descriptors { asked, needed, limit, inherited, possible, each });
     }
     Ok(asked)
 }
@@ -128,6 +131,9 @@ pub fn open_directory(config: &Config) -> Result<Directory, StartError> {
     directory.tend(config.partial_ttl);
     if let Some(bytes) = config.min_free {
         directory.keep_free(bytes);
+    }
+    if config.queue {
+        directory.queue_files(config.sync == Durability::Full).map_err(StartError::Directory)?;
     }
     if config.sync == Durability::Full {
         directory.sync().map_err(StartError::Directory)?;
@@ -264,8 +270,8 @@ mod tests {
 
     #[test]
     fn what_is_told_to_be_needed_is_enough() {
-        for asked in [1, 10, 100, 1000, 10_000] {
-            let config = Config { max_connections: Some(asked), ..Config::default() };
+        for (asked, queue) in [1, 10, 100, 1000, 10_000].into_iter().flat_map(|asked| [(asked, false), (asked, true)]) {
+            let config = Config { max_connections: Some(asked), queue, ..Config::default() };
             let Err(StartError::Descriptors { needed, .. }) = max_connections(&config, 20, 7) else {
                 panic!("{asked}")
             };

@@ -32,6 +32,7 @@ use crate::proto::{
     ById, Code, Denial, Digest, Hasher, Held, Name, OnExists, Refusal, Request, ResumeId, Standing, Ticket, Whole,
 };
 use crate::reactor::{Budget, Id, Moment};
+use crate::store::slip::Slip;
 use crate::store::{Done, Job, Partial, Settled, Store, StoreError, Target, Token};
 
 /// How long the disk gets for content that could not be read at once: a try costs little, and a disk takes some
@@ -222,7 +223,18 @@ impl<D: Store> Disk<'_, D> {
 
     /// Hands a whole file to the store. `id`: of the upload, if it can be resumed. `claim`: what to remember of it once it is
     /// published.
-    fn file(&mut self, filed: Filed, id: Option<ResumeId>, claim: Option<Claim>, job: Job<D>) -> Answer<D::Content> {
+    fn file(
+        &mut self,
+        filed: Filed,
+        id: Option<ResumeId>,
+        claim: Option<Claim>,
+        mut job: Job<D>,
+    ) -> Answer<D::Content> {
+        if let Job::Publish(partial) = &mut job
+            && self.store.has_queue()
+        {
+            partial.queue_as(slip_of(&filed));
+        }
         let token = self.token(filed.whole.ticket);
         self.jobs.file(token, filed, id, claim);
         let Some(settled) = self.store.submit(token, job) else { return Answer::Later };
@@ -682,6 +694,13 @@ impl<C> Comparison<C> {
             Answer::Settled(filed, Err(StoreError::NOT_THE_SAME))
         }
     }
+}
+
+/// What the queue is told of the client and the content.
+fn slip_of(Filed { peer, who, whole, .. }: &Filed) -> Slip {
+    let (digest, who) =
+        (whole.digest.map(|digest| digest.to_string()), who.as_ref().map(|who| who.as_str().to_owned()));
+    Slip { peer: peer.to_string(), who, digest, ..Slip::default() }
 }
 
 /// Whether the upload `id` is in progress, or what has become of it is not known yet.

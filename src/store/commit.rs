@@ -3,7 +3,7 @@
 //! Every job is synced first, any number of them at once ([`Commit::sync`]). Synced files get their names, a batch at a
 //! time; then the directory is synced once, and only then is the batch reported ([`Commit::finish`]). **A file gets its
 //! final name after its own content is synced, and a name is reported after the directory is synced**: what a client hears
-//! survives a power cut.
+//! survives a power cut. With a queue the entry of a file comes in between: it is durable before the final name is given.
 //!
 //! An error belongs to the job whose sync reports it. A failed sync is never repeated: the kernel reports an error once and
 //! then forgets which pages were lost, so a second sync that succeeds proves nothing (fsync(2), "fsyncgate"). After a
@@ -29,6 +29,39 @@ pub trait Disk {
 
     /// The file that holds an upload's content.
     fn file(partial: &Self::Partial) -> &Self::File;
+
+    /// Writes the slip of an upload that is to be queued. Nobody sees it yet.
+    ///
+    /// # Errors
+    /// The upload cannot be queued.
+    fn write_slip(&self, _: &mut Self::Partial) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Returns when the slip of an upload would survive a power cut, if there is one.
+    ///
+    /// # Errors
+    /// It may not survive.
+    fn sync_slip(&self, _: &Self::Partial) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Puts an upload that is to be queued into the queue. Returns whether it is. Consumers see it when the upload has its
+    /// final name.
+    ///
+    /// # Errors
+    /// The upload cannot be queued.
+    fn enqueue(&self, _: &mut Self::Partial) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Returns when the names in the queue would survive a power cut.
+    ///
+    /// # Errors
+    /// They may not survive.
+    fn sync_queue(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Starts to write the content of `file` to the disk, and does not wait.
     fn start_write_back(&self, file: &Self::File);
@@ -289,15 +322,19 @@ impl<D: Disk> Commit<D> {
     }
 
     /// Syncs the content of a job. Waits for the disk; any number of threads may call it at once.
-    pub fn sync(&self, Taken { job, number, round }: Taken<D>) -> Synced<D> {
-        let result = self.sync_files(&job.work);
+    pub fn sync(&self, Taken { mut job, number, round }: Taken<D>) -> Synced<D> {
+        let result = self.sync_files(&mut job.work);
         Synced { job, number, round, result }
     }
 
-    fn sync_files(&self, work: &Work<D>) -> Result<(), StoreError> {
+    fn sync_files(&self, work: &mut Work<D>) -> Result<(), StoreError> {
         self.check()?;
+        if let Work::Publish(partial) = work {
+            self.disk.write_slip(partial)?;
+        }
         let synced = self.disk.sync_data(work.content()).and_then(|()| match work {
-            Work::Publish(_) | Work::Confirm(..) => Ok(()),
+            Work::Publish(partial) => self.disk.sync_slip(partial),
+            Work::Confirm(..) => Ok(()),
             Work::Hold(hold) => self.write_state(hold),
         });
         let Err(error) = synced else { return Ok(()) };
@@ -321,19 +358,27 @@ impl<D: Disk> Commit<D> {
     }
 
     /// Gives synced files their names, syncs the names, and returns the result of each job. Waits for the disk. Only one
-    /// thread may call it at a time.
+    /// thread may call it at a time. A file that is to be queued gets its final name after its entry is synced.
     ///
     /// `take_ready` is called until it returns none or the batch is full: the more names one sync of the directory covers,
     /// the better.
     pub fn finish(&self, mut take_ready: impl FnMut() -> Vec<Synced<D>>) -> Vec<Settled> {
-        let mut named: Vec<Named> = Vec::new();
-        while named.len() < Self::BATCH_MAX {
+        let (mut named, mut queued) = (Vec::new(), Vec::new());
+        while named.len() + queued.len() < Self::BATCH_MAX {
             let ready = take_ready();
             if ready.is_empty() {
                 break;
             }
-            named.extend(ready.into_iter().map(|synced| self.name(synced)));
+            for mut synced in ready {
+                match self.enqueue(&mut synced) {
+                    true => queued.push(synced),
+                    false => named.push(self.name(synced)),
+                }
+            }
         }
+        // If it fails, none of these files gets its name.
+        self.make_last(!queued.is_empty(), || self.disk.sync_queue());
+        named.extend(queued.into_iter().map(|synced| self.name(synced)));
         let is_due = |kept: bool| named.iter().any(|named| named.is_kept() == kept && named.is_ok());
         let lasts = self.make_last(is_due(false), || self.disk.sync_directory());
         let kept_lasts = self.make_last(is_due(true), || self.disk.sync_kept());
@@ -346,6 +391,18 @@ impl<D: Disk> Commit<D> {
             Some(Settled { token: token?, done })
         };
         named.into_iter().filter_map(settle).collect()
+    }
+
+    /// Puts a synced file into the queue, if it is to be queued. Returns whether it is.
+    fn enqueue(&self, Synced { job, result, .. }: &mut Synced<D>) -> bool {
+        let Work::Publish(partial) = &mut job.work else { return false };
+        if result.is_err() || self.check().is_err() {
+            return false;
+        }
+        self.disk.enqueue(partial).unwrap_or_else(|error| {
+            *result = Err(error);
+            false
+        })
     }
 
     fn name(&self, Synced { job: Job { token, work }, result, .. }: Synced<D>) -> Named {

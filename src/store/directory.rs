@@ -28,6 +28,7 @@ use super::method::{Method, make};
 use super::naming;
 use super::partial::{self, KeptAs, Origin, PartialFile};
 use super::permissions;
+use super::queue::Queue;
 use super::space::Room;
 use super::{
     Done, Job, Mark, Partial, Patch, Record, Reopened, Settled, Store, StoreError, Stored, Target, Token, cannot,
@@ -106,6 +107,15 @@ impl Directory {
     pub fn sync_before_receipts(&mut self, backlog_max: usize, wake: impl Fn() + Send + 'static) -> io::Result<()> {
         self.committer = Some(Committer::start(self.handles.clone(), backlog_max, wake)?);
         Ok(())
+    }
+
+    /// Each published file is put into the queue from now on (`.intake/queue`). `syncs`: an entry must survive a power cut.
+    ///
+    /// # Errors
+    /// In words: the queue cannot be made, opened or written to.
+    pub fn queue_files(&self, syncs: bool) -> io::Result<()> {
+        let queue = Queue::open(self.handles.intake().lockdir.intake(), syncs)?;
+        self.handles.queue.set(Arc::new(queue)).map_err(|_| io::Error::other("there is a queue already"))
     }
 
     /// New uploads must leave `bytes` of the file system free from now on. The default is 256 MiB or a twentieth of the
@@ -307,6 +317,10 @@ impl Store for Directory {
         None
     }
 
+    fn has_queue(&self) -> bool {
+        self.handles.queue.get().is_some()
+    }
+
     fn is_busy_with(&self, id: &ResumeId) -> bool {
         self.handles.intake().kept.has(id)
     }
@@ -339,10 +353,17 @@ fn check_note(note: &str) -> Result<(), StoreError> {
 /// Does a job if nothing is synced.
 fn finish(job: Job<'_, Directory>) -> Done {
     match job {
-        Job::Publish(partial) => Done::Stored(partial.publish()),
+        Job::Publish(partial) => Done::Stored(publish(partial)),
         Job::Confirm(content) => Done::Stored(Ok(content.into_parts().1)),
         Job::Hold(_) => Done::Held(Ok(())),
     }
+}
+
+/// The steps of a [`Commit`](super::Commit), without syncs.
+fn publish(mut partial: PartialFile) -> Result<Name, StoreError> {
+    partial.write_slip()?;
+    partial.enqueue()?;
+    partial.publish()
 }
 
 impl Disk for Arc<Handles> {
@@ -351,6 +372,22 @@ impl Disk for Arc<Handles> {
 
     fn file(partial: &PartialFile) -> &File {
         partial.file()
+    }
+
+    fn write_slip(&self, partial: &mut PartialFile) -> Result<(), StoreError> {
+        partial.write_slip()
+    }
+
+    fn sync_slip(&self, partial: &PartialFile) -> io::Result<()> {
+        partial.sync_slip()
+    }
+
+    fn enqueue(&self, partial: &mut PartialFile) -> Result<bool, StoreError> {
+        partial.enqueue()
+    }
+
+    fn sync_queue(&self) -> io::Result<()> {
+        self.queue.get().map_or(Ok(()), sync_names)
     }
 
     fn start_write_back(&self, file: &File) {

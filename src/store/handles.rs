@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{Mode, fchmod, fstat, fsync, mkdirat};
@@ -14,8 +14,9 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::blocks::Blocks;
-use super::kept::{KEPT, Kept};
-use super::lockdir::{Host, LockDir, is_gone, open_directory, touch};
+use super::kept::Kept;
+use super::lockdir::{Host, KEPT, LockDir, is_gone, open_directory, touch};
+use super::queue::Queue;
 use super::space::{Reservation, Space};
 use super::{StoreError, blocks, cannot};
 
@@ -33,6 +34,8 @@ pub(super) struct Handles {
     pub(super) space: Space,
     /// Whether blocks are allocated in advance there.
     pub(super) allocates: bool,
+    /// Where published files are queued, if they are.
+    pub(super) queue: OnceLock<Arc<Queue>>,
     intake: Mutex<Arc<Intake>>,
 }
 
@@ -52,7 +55,8 @@ impl Handles {
         let intake = Intake::open(directory.as_fd())?;
         intake.beat_and_sweep(log::Level::Warn).map_err(cannot(OURS, "swept"))?;
         let allocates = blocks::pay(&directory)?;
-        Ok(Self { directory, space: Space::default(), allocates, intake: Mutex::new(Arc::new(intake)) })
+        let intake = Mutex::new(Arc::new(intake));
+        Ok(Self { directory, space: Space::default(), allocates, queue: OnceLock::new(), intake })
     }
 
     /// Sets space aside for the rest of an upload, of which `file` has the first `at` bytes. `None`: its size is not known.

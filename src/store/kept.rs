@@ -26,11 +26,9 @@ use rustix::process::geteuid;
 
 use super::boot::boot_id;
 use super::method::{FILE_MODE, Method, make};
+use super::queue::withdraw;
 use super::{Checkpoint, Content, Found, Owned, Owners, Patch, Record, StoreError, Target, Terms, blocks};
 use crate::proto::{Algorithm, Hasher, Receipt, ResumeId};
-
-/// The directory of kept files, in `.intake`.
-pub(super) const KEPT: &CStr = c"kept";
 
 /// The name of a record is that of its file, and this.
 const RECORD: &str = ".claim";
@@ -140,6 +138,9 @@ impl Kept {
         mut file: File,
         Found { record, checkpoint, patch }: Found,
     ) -> Result<KeptFile, StoreError> {
+        if file.metadata()?.nlink() > 1 {
+            withdraw(self.directory.as_fd(), &file)?;
+        }
         let size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.offset);
         if size < file.metadata()?.len() {
             file.set_len(size)?;

@@ -35,8 +35,11 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::boot::boot_id;
-use super::kept::KEPT;
 use super::naming::kind_of;
+use super::slip::QUEUE;
+
+/// The directory of kept files, in `.intake`.
+pub(super) const KEPT: &CStr = c"kept";
 
 /// The name of the file in a lock directory that its server has locked.
 const LOCK: &CStr = c"lock";
@@ -109,7 +112,7 @@ impl LockDir {
     pub(super) fn sweep(&self, now: i64, level: log::Level) -> rustix::io::Result<()> {
         let sweep = Sweep { intake: self.intake.as_fd(), now, level };
         for_each_entry(self.intake.as_fd(), |name| {
-            if name == self.name.as_c_str() || name == KEPT {
+            if name == self.name.as_c_str() || [KEPT, QUEUE].contains(&name) {
                 return;
             }
             let swept = match self.host.maker(name) {

@@ -57,8 +57,11 @@ mod owned;
 mod partial;
 mod permissions;
 mod port;
+mod queue;
+mod queued;
 mod record;
 mod rounds;
+pub mod slip;
 mod space;
 mod stored;
 
@@ -71,6 +74,7 @@ pub use partial::PartialFile;
 use port::cannot;
 pub use port::{Checkpoint, Done, Job, Partial, Reopened, Settled, Store, StoreError, Target, Terms, Token};
 pub use record::{Content, Found, Patch, Record};
+use slip::Slip;
 pub use space::Room;
 pub use stored::Stored;
 

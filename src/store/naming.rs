@@ -92,6 +92,16 @@ pub(super) fn assign(
     }
 }
 
+/// The name that [`assign`] would give now.
+pub(super) fn predict(directory: BorrowedFd<'_>, name: &Name, on_exists: OnExists) -> Name {
+    let is_taken = |name: &Name| Ok(kind_of(directory, name.as_str())?.is_some());
+    if on_exists != OnExists::Rename || !is_taken(name).unwrap_or(false) {
+        return name.clone();
+    }
+    let free = next_free(0, last_number(name), |number| name.numbered(number).map_or(Ok(true), |name| is_taken(&name)));
+    free.ok().flatten().and_then(|number| name.numbered(number)).unwrap_or_else(|| name.clone())
+}
+
 fn assign_number(
     directory: BorrowedFd<'_>,
     name: &Name,

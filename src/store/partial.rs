@@ -26,7 +26,10 @@ use super::committer::Queue;
 use super::handles::{Handles, Intake};
 use super::lockdir::is_gone;
 use super::method::{FILE_MODE, Link, Method, create_unnamed, link_unnamed, make};
-use super::{Checkpoint, Hold, Mark, Owned, Partial, Record, StoreError, Target, Work, cannot, naming, permissions};
+use super::queued::Queued;
+use super::{
+    Checkpoint, Hold, Mark, Owned, Partial, Record, Slip, StoreError, Target, Work, cannot, naming, permissions,
+};
 use crate::proto::{Hasher, Held, Name, OnExists, Promise, Receipt};
 
 /// A partial file in a [`super::Directory`].
@@ -43,7 +46,16 @@ pub struct PartialFile {
     will_sync: bool,
     /// `None`: a short upload of unknown size has none yet.
     blocks: Option<Box<Blocks>>,
-    /// For a kept file. Dropped after the file, because closing that releases the lock.
+    /// What few of them have. Dropped after the file, because closing that releases the lock of a kept one.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few partial files have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// The entry in the queue, if it is to have one.
+    queued: Option<Queued>,
+    /// For a kept file.
     owned: Option<Arc<Owned>>,
 }
 
@@ -74,7 +86,7 @@ impl Origin {
         }
     }
 
-    fn handles(&self) -> &Handles {
+    fn handles(&self) -> &Arc<Handles> {
         match self {
             Self::Unnamed(handles, _) => handles,
             Self::Named(entry) => &entry.handles,
@@ -105,7 +117,8 @@ impl PartialFile {
         owned: Option<Arc<Owned>>,
     ) -> Self {
         let (name, on_exists) = (target.name.clone(), target.on_exists);
-        Self { origin, file, size, name, on_exists, will_sync, blocks: blocks.map(Box::new), owned }
+        let rare = owned.map(|owned| Box::new(Rare { owned: Some(owned), queued: None }));
+        Self { origin, file, size, name, on_exists, will_sync, blocks: blocks.map(Box::new), rare }
     }
 
     fn appended(&mut self, count: usize) {
@@ -136,6 +149,36 @@ impl PartialFile {
         }
     }
 
+    /// Writes the slip of its entry in the queue, if it is to have one. Both files are written back at once then.
+    pub(super) fn write_slip(&mut self) -> Result<(), StoreError> {
+        let Some(Rare { queued: Some(queued), .. }) = self.rare.as_deref_mut() else { return Ok(()) };
+        let handles = self.origin.handles();
+        let stored = naming::predict(handles.directory.as_fd(), &self.name, self.on_exists);
+        queued.write(handles, self.size, &stored)?;
+        if let Some(slip) = queued.slip().filter(|_| self.will_sync) {
+            start_write_back(slip);
+        }
+        Ok(())
+    }
+
+    /// Returns when the slip would survive a power cut.
+    pub(super) fn sync_slip(&self) -> io::Result<()> {
+        self.rare.as_ref().and_then(|rare| rare.queued.as_ref()?.slip()).map_or(Ok(()), File::sync_data)
+    }
+
+    /// Puts it into the queue, if it is to be queued. Returns whether it is.
+    pub(super) fn enqueue(&mut self) -> Result<bool, StoreError> {
+        let Some(Rare { queued: Some(queued), .. }) = self.rare.as_deref_mut() else { return Ok(false) };
+        queued.place(|queue, name| match &self.origin {
+            Origin::Unnamed(_, link) => link_unnamed(&self.file, *link, queue, name),
+            Origin::Named(entry) => {
+                let (from, own_name) = entry.path();
+                linkat(from, own_name, queue, name, AtFlags::empty())
+            }
+        })?;
+        Ok(true)
+    }
+
     /// The content so far.
     pub(super) fn file(&self) -> &File {
         &self.file
@@ -143,7 +186,11 @@ impl PartialFile {
 
     /// The job that makes it durable up to its last checkpoint. `None`: it is not kept or has no checkpoint.
     pub(super) fn hold(&mut self) -> io::Result<Option<Hold<File>>> {
-        let (Origin::Named(entry), Some(upload)) = (&mut self.origin, &self.owned) else { return Ok(None) };
+        let (Origin::Named(entry), Some(upload)) =
+            (&mut self.origin, self.rare.as_ref().and_then(|rare| rare.owned.as_ref()))
+        else {
+            return Ok(None);
+        };
         let Place::Kept(kept) = &mut entry.place else { return Ok(None) };
         let Some(checkpoint) = &kept.checkpoint else { return Ok(None) };
         // Tried once: what fails here would fail again with each piece of content.
@@ -197,10 +244,14 @@ impl PartialFile {
         }
     }
 
+    fn owned(&self) -> Option<&Arc<Owned>> {
+        self.rare.as_ref()?.owned.as_ref()
+    }
+
     /// # Errors
     /// Some of its content could not be synced.
     fn check_lost(&self) -> Result<(), StoreError> {
-        match &self.owned {
+        match self.owned() {
             Some(owned) if owned.has_lost() => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
             _ => Ok(()),
         }
@@ -233,7 +284,7 @@ impl Partial for PartialFile {
 
     fn checkpoint(&mut self, hasher: Option<&Hasher>) {
         let offset = self.size;
-        let is_idle = self.owned.as_ref().is_some_and(Owned::is_idle);
+        let is_idle = self.owned().is_some_and(Owned::is_idle);
         let Some(kept) = self.kept_as() else { return };
         kept.checkpoint = Some(Checkpoint { offset, hasher: hasher.cloned() });
         let has_room = kept.queue.as_ref().is_none_or(Queue::has_room);
@@ -311,10 +362,29 @@ impl Partial for PartialFile {
         Mark::of(&self.file, "").ok()
     }
 
-    fn publish(self) -> Result<Name, StoreError> {
+    fn queue_as(&mut self, slip: Slip) {
+        if let Some(queue) = self.origin.handles().queue.get() {
+            let queued = Queued::new(queue.clone(), Slip { name: self.name.to_string(), ..slip });
+            self.rare.get_or_insert_default().queued = Some(queued);
+        }
+    }
+
+    fn publish(mut self) -> Result<Name, StoreError> {
+        // Dropped after the file, if that gets no name: then no consumer has seen the entry.
+        let queued = self.rare.as_mut().and_then(|rare| rare.queued.take());
+        let stored = self.name_file()?;
+        if let Some(queued) = queued {
+            queued.release(&stored);
+        }
+        Ok(stored)
+    }
+}
+
+impl PartialFile {
+    fn name_file(self) -> Result<Name, StoreError> {
         self.check_lost()?;
         // Owned until the file is closed.
-        let Self { file, size, name, on_exists, origin, owned: _owned, .. } = self;
+        let Self { file, size, name, on_exists, origin, rare: _owned, .. } = self;
         match origin {
             Origin::Unnamed(handles, link) => {
                 let directory = handles.directory.as_fd();

@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, read, retry_on_intr};
 
 use super::Mark;
+use super::slip::Slip;
 use crate::proto::{Hasher, Held, Name, OnExists, Promise, Receipt, ResumeId};
 
 /// A place that uploads are stored in.
@@ -94,6 +95,11 @@ pub trait Store: Sized {
     /// What has become of submitted jobs since the last call, in any order.
     fn settled(&mut self) -> Vec<Settled> {
         Vec::new()
+    }
+
+    /// Whether each published file is to be put into a queue: see [`Partial::queue_as`].
+    fn has_queue(&self) -> bool {
+        false
     }
 
     /// Whether an upload with this resume id is in progress here, or the disk is still busy with one.
@@ -285,6 +291,10 @@ pub trait Partial {
     /// The mark that it will have when it is published. Appending changes it. `None`: the file system does not tell.
     fn mark(&mut self) -> Option<Mark>;
 
+    /// When the file is published, it is also put into the queue of the store, with this slip. To be called before
+    /// [`Job::Publish`] is submitted, if [`Store::has_queue`].
+    fn queue_as(&mut self, _: Slip) {}
+
     /// Gives the file its final name, and returns the one that it got: the one that was asked for, or under
     /// [`OnExists::Rename`] that one with a number. The only way to a final name. For the store itself: others submit a
     /// [`Job::Publish`].
@@ -310,6 +320,8 @@ pub enum StoreError {
     Busy(&'static str),
     /// No space, no inodes or no quota left.
     Full(io::Error),
+    /// It cannot be put into the queue.
+    Queue(io::Error),
     /// Any other error of the file system.
     Io(io::Error),
     /// A sync has failed before: the store takes nothing more.
@@ -340,6 +352,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Taken(why) | Self::Busy(why) => f.write_str(why),
             Self::Full(error) => write!(f, "no space is left for the file: {error}"),
+            Self::Queue(error) => write!(f, "the file cannot be put into the queue, so it is not stored: {error}"),
             Self::Io(error) => write!(f, "the file cannot be stored: {error}"),
             Self::Failed => f.write_str("the server's disk has failed; it takes no files until it is restarted"),
         }

@@ -38,6 +38,7 @@ mod permissions;
 #[cfg(feature = "rustls")]
 mod pki;
 mod properties;
+mod queue;
 mod receiver;
 #[cfg(feature = "sandbox")]
 mod sandbox;

@@ -62,6 +62,8 @@ fn role(path: &str) -> Option<&'static str> {
     Some(match path {
         "" => "directory",
         "/.intake/kept" => "kept",
+        "/.intake/queue" => "queue",
+        _ if path.starts_with("/.intake/queue/") => "slip",
         _ if path.ends_with(".claim") => "claim",
         _ if path.starts_with("/.intake/") || path.starts_with("/#") => "partial",
         _ if path.starts_with('/') => "file",
@@ -109,6 +111,45 @@ fn a_file_with_a_name_is_synced_closed_and_renamed_and_the_directory_synced_befo
     // Created without a name, so that it gets the permissions of the directory, and linked into the lock directory.
     let made = "linkat";
     let expected = [made, "write partial", "fdatasync partial", "close partial", "renameat", "fsync directory", DONE];
+    assert_eq!(calls, expected);
+}
+
+/// What the file shares with its entry is synced first, then the entry, and only then does the file get its name. The slip is
+/// still in the lock directory when it is synced.
+#[test]
+fn the_entry_of_a_file_is_synced_before_the_file_has_its_name() {
+    let Some(server) = start_unnamed(&["--queue"]) else { return };
+    let Some(calls) = calls_of(&server, || drop(talk(&server, &PUT))) else { return };
+    let expected = [
+        "write partial",
+        // The slip.
+        "write partial",
+        "fadvise64 partial",
+        "fdatasync partial",
+        "fdatasync partial",
+        "linkat",
+        "renameat2",
+        "fsync queue",
+        "linkat",
+        "close partial",
+        "close slip",
+        "fsync directory",
+        DONE,
+    ];
+    assert_eq!(calls, expected);
+    let named = Server::start(&["--queue", "--on-exists", "replace", "--sync", "none"]);
+    let Some(calls) = calls_of(&named, || drop(talk(&named, &PUT))) else { return };
+    let expected = [
+        "linkat",
+        "write partial",
+        "write partial",
+        "linkat",
+        "renameat2",
+        "close partial",
+        "renameat",
+        "close slip",
+        DONE,
+    ];
     assert_eq!(calls, expected);
 }
 
