@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(max_connections(&config(Durability::Full, None), 1024, 0).unwrap(), (1024 - 25 - 64) / 2);
         assert_eq!(max_connections(&config(Durability::None, None), 1024, 300).unwrap(), (1024 - 25 - 300) / 2);
         assert_eq!(max_connections(&config(Durability::None, Some(499)), 1024, 0).unwrap(), 499);
-        // As the README has it.
+        // As docs/operations.md has it.
         assert_eq!(max_connections(&config(Durability::Full, Some(10_000)), 20_300, 0).unwrap(), 10_000);
     }
 

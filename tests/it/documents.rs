@@ -88,14 +88,14 @@ fn the_server_sends_the_receipt_of_the_readme() {
     assert_eq!(line(server.tcp(), "crash.log", &content(70_000, 1)).unwrap().trim_end(), shown);
 }
 
-/// The server prints its addresses as the README shows them.
+/// The server prints its addresses as `docs/operations.md` shows them.
 #[test]
-fn the_lines_on_standard_output_are_as_the_readme_shows_them() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_lines_on_standard_output_are_as_the_documents_show_them() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let server = Server::start(&[]);
     let port = server.tcp().port().to_string();
     for shown in ["tcp 127.0.0.1:9000", "udp 127.0.0.1:9000"] {
-        assert!(readme.contains(&format!("`{shown}`")), "{shown}");
+        assert!(text.contains(&format!("`{shown}`")), "{shown}");
         let (protocol, address) = shown.split_once(' ').unwrap();
         let printed = if protocol == "tcp" { server.tcp() } else { server.udp() };
         assert_eq!(printed.to_string(), address.replace("9000", &port));
