@@ -98,7 +98,7 @@ impl Access {
         Self {
             // What is not needed takes no room.
             failures: Sources::new(0),
-            days_of_sources: Sources::new(if policy.source_quota.is_unlimited() { 0 } else { SOURCES }),
+            days_of_sources: Sources::new(days(&policy)),
             policy,
             tokens: None,
             connected: BTreeMap::new(),
@@ -118,6 +118,16 @@ impl Access {
         }
         self.days_of_names.retain(|who, _| tokens.iter().any(|token| token.who() == who));
         self.tokens = Some(tokens);
+    }
+
+    /// Another policy counts from now on. What sources have used of their day still counts.
+    ///
+    /// Connections of a source are counted only under a policy that limits them, so that cannot be switched on or off.
+    pub fn replace_policy(&mut self, policy: Policy) {
+        if self.policy.source_quota.is_unlimited() {
+            self.days_of_sources = Sources::new(days(&policy));
+        }
+        self.policy = policy;
     }
 
     /// Whether a client at `address` may connect. If so, it counts from now on until [`Access::leave`].
@@ -311,6 +321,11 @@ impl Short {
             }
         }
     }
+}
+
+/// The sources whose days are counted.
+fn days(policy: &Policy) -> usize {
+    if policy.source_quota.is_unlimited() { 0 } else { SOURCES }
 }
 
 fn too_many(words: impl Into<String>, retry_seconds: u32) -> Refusal {

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use env_logger::fmt::Formatter;
@@ -19,11 +19,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// A write of up to this size to a pipe that polls as writable does not block: PIPE_BUF (pipe(7)).
 const WRITE_MAX_BYTES: usize = 4096;
 
+/// The logger of the process.
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
 /// Starts logging to standard error at `level`, or else as `RUST_LOG` says, or else at `info`. Returns the writer, for
 /// other lines: they keep their order among the lines of the log.
 pub fn init(level: Option<LevelFilter>) -> Lines {
     let lines = Lines(Arc::new(Mutex::new(Sink::new(io::stderr()))));
-    let target = Target::Pipe(Box::new(Gathered(lines.clone())));
+    let format = format(level, &lines);
+    log::set_max_level(format.filter());
+    let logger = LOGGER.get_or_init(|| Logger { format: RwLock::new(format), lines: lines.clone() });
+    log::set_logger(logger).expect("nobody else logs");
+    lines
+}
+
+/// Logs at another level from now on, as [`init`] has it.
+pub fn set_level(level: Option<LevelFilter>) {
+    let Some(logger) = LOGGER.get() else { return };
+    let format = format(level, &logger.lines);
+    log::set_max_level(format.filter());
+    *logger.format.write().unwrap_or_else(PoisonError::into_inner) = format;
+}
+
+fn format(level: Option<LevelFilter>, lines: &Lines) -> env_logger::Logger {
     let mut builder = Builder::new();
     match level {
         Some(level) => builder.filter_level(level),
@@ -35,10 +53,7 @@ pub fn init(level: Option<LevelFilter>) -> Lines {
         let (level, target, words) = (record.level(), record.target(), record.args());
         writeln!(line, "[{} {level:5} {target}] {words}", second(&mut clock, line))
     });
-    let format = builder.target(target).build();
-    log::set_max_level(format.filter());
-    log::set_boxed_logger(Box::new(Logger { format, lines: lines.clone() })).expect("nobody else logs");
-    lines
+    builder.target(Target::Pipe(Box::new(Gathered(lines.clone())))).build()
 }
 
 /// The time in the format of the log. It is formatted once a second: doing so for each line would be a tenth of the cost of
@@ -88,17 +103,23 @@ impl Write for Gathered {
 
 /// Writes warnings and errors at once, and other lines at the next flush.
 struct Logger {
-    format: env_logger::Logger,
+    format: RwLock<env_logger::Logger>,
     lines: Lines,
+}
+
+impl Logger {
+    fn format(&self) -> RwLockReadGuard<'_, env_logger::Logger> {
+        self.format.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        self.format.enabled(metadata)
+        self.format().enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
-        self.format.log(record);
+        self.format().log(record);
         if record.level() <= Level::Warn {
             self.flush();
         }

@@ -7,6 +7,7 @@ mod access;
 mod address;
 #[cfg(feature = "rustls")]
 mod cert;
+mod check;
 mod completions;
 mod count;
 mod doctor;
@@ -15,6 +16,7 @@ mod interrupt;
 mod load;
 mod logger;
 mod man;
+mod options_file;
 mod output;
 mod ping;
 mod seed;
@@ -23,6 +25,8 @@ mod serve;
 mod token;
 mod usage;
 mod words;
+
+use std::env;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use intake::net::unblock_signals;
@@ -49,18 +53,26 @@ enum Command {
     Token(token::Token),
     #[cfg(feature = "rustls")]
     Cert(cert::Cert),
+    Check(check::Check),
     Man(man::Man),
     Completions(completions::Completions),
 }
 
 /// Runs the subcommand that was typed.
 pub fn run() -> Exit {
-    let command = Cli::parse().command;
+    let all = match options_file::expand(&Cli::command(), env::args_os().collect()) {
+        Ok(all) => all,
+        Err(faults) => {
+            complain(faults);
+            return Exit::Usage;
+        }
+    };
+    let command = Cli::parse_from(all).command;
     if let Err(error) = unblock_signals() {
         complain(format_args!("cannot unblock signals: {error}"));
     }
     match command {
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(Cli::command()),
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),
@@ -68,6 +80,7 @@ pub fn run() -> Exit {
         Command::Token(token) => token.run(),
         #[cfg(feature = "rustls")]
         Command::Cert(cert) => cert.run(),
+        Command::Check(check) => check.run(&Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
         Command::Completions(completions) => completions.run(Cli::command()),
     }

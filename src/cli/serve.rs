@@ -1,28 +1,33 @@
 //! `intake serve`: turns the options into the [`Config`] of a server, and runs it.
 
+use std::env;
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Command, FromArgMatches};
 use intake::access::{Network, Networks, Policy, Quota};
 use intake::net::tls::Asks;
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::sandbox::{Mode, Sandbox, User};
 use intake::server::config::{Config, Durability, Limits, Tls, Udp};
 use intake::server::story::trace::{Format, Tracer};
-use intake::server::{Outcome, Server, StartError, page};
+use intake::server::{Outcome, Reread, Server, StartError, page};
 use log::LevelFilter;
 
 use super::address::{Address, listening};
 use super::count;
 use super::exit::Exit;
 use super::logger::{self, Lines};
+use super::options_file::{self, in_a_line};
 use super::output::{complain, say};
 use super::units::{Count, Limit, Size, Span};
+use super::usage::usage_error;
 use super::words::{Words, one_of, word_of};
 
 /// Receive files over TCP into a directory, and echo UDP datagrams
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    shut down; every running upload was finished
@@ -31,7 +36,7 @@ Exit codes:
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT  shut down; a second one aborts
-  SIGHUP                    read the files with certificates, keys and tokens again
+  SIGHUP                    read the options file, certificates, keys and tokens again
   SIGUSR1                   log statistics")]
 pub struct Serve {
     /// Address to take uploads on; can be given several times
@@ -198,13 +203,19 @@ pub struct Serve {
     /// Anyone who can connect there may ask. No files are taken there.
     #[arg(long, help_heading = OPERATING, value_name = "HOST:PORT")]
     metrics: Option<Address>,
+    /// File with options: one a line, without the dashes; the command line wins
+    ///
+    /// `max-file-size 4G` is a line, and so is `# a comment`. SIGHUP reads the file again. Options that cannot change while
+    /// the server runs are refused then, and nothing of the file is taken. `intake check FILE` tells what is wrong with it.
+    #[arg(long, help_heading = OPERATING, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Become this user, if started as root: a name, or a number
     ///
     /// Groups and privileges of root are given up for good. A port below 1024 still works. The directory must belong to
     /// the user, or be one that the user can make, and the user must be able to read the key and the token file.
     #[arg(long, help_heading = PROCESS, value_name = "NAME")]
-    user: Option<User>,
+    user: Option<String>,
     /// Forbid the server itself what it does not need: other files, other programs, new connections
     ///
     /// `auto` takes what the kernel offers, and logs what is missing. `require` does not start if anything is missing.
@@ -254,7 +265,7 @@ const ON_EXISTS: &Words<OnExists> =
 const TRACE: &Words<Format> = &[("words", Format::Words), ("json", Format::Json)];
 
 /// The value of `--udp`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Echo {
     Off,
     At(Address),
@@ -283,11 +294,65 @@ fn parse_origin(typed: &str) -> Result<String, &'static str> {
     Ok(typed.into())
 }
 
+/// What is looked up once, at the start: it cannot change later, and the sandbox forbids to look it up again.
+#[derive(Clone, Debug)]
+struct Places {
+    listen: Vec<SocketAddr>,
+    udp: Udp,
+    metrics: Option<SocketAddr>,
+    user: Option<User>,
+}
+
+/// The options, read again at SIGHUP.
+struct Again {
+    /// The command line of the whole program.
+    cli: Command,
+    /// As it was at the start.
+    first: Serve,
+    places: Places,
+    level: Option<LevelFilter>,
+}
+
+impl Reread for Again {
+    fn read(&mut self) -> Result<Config, String> {
+        let serve = Serve::parse(&self.cli, env::args_os().collect())?;
+        let first = &self.first;
+        let same = [
+            ("--listen", serve.listen == first.listen),
+            ("--udp", serve.udp == first.udp),
+            ("--metrics", serve.metrics == first.metrics),
+            ("--user", serve.user == first.user),
+            ("--trace", serve.trace == first.trace),
+        ];
+        let changed: Vec<_> = same.iter().filter(|(_, same)| !same).map(|(option, _)| *option).collect();
+        if !changed.is_empty() {
+            return Err(format!("{} cannot change while the server runs: restart it", changed.join(", ")));
+        }
+        self.level = serve.log_level();
+        serve.config_at(self.places.clone())
+    }
+
+    fn taken(&mut self) {
+        logger::set_level(self.level);
+    }
+}
+
 impl Serve {
-    /// Serves until it is shut down.
-    pub fn run(self) -> Exit {
+    /// The options of the command line `typed` of the program `cli`, with those of the file that it names.
+    ///
+    /// # Errors
+    /// What is wrong, one fault a line.
+    pub fn parse(cli: &Command, typed: Vec<OsString>) -> Result<Self, String> {
+        let all = options_file::expand(cli, typed).map_err(|faults| faults.to_string())?;
+        let matches = cli.clone().try_get_matches_from(all).map_err(|error| in_a_line(&error))?;
+        let serve = matches.subcommand_matches("serve").ok_or("the command is not serve")?;
+        Self::from_arg_matches(serve).map_err(|error| in_a_line(&error))
+    }
+
+    /// Serves until it is shut down. `cli` is the command line of the whole program.
+    pub fn run(self, cli: Command) -> Exit {
         let lines = logger::init(self.log_level());
-        let exit = self.serve(lines);
+        let exit = self.serve(cli, lines);
         log::logger().flush();
         exit.unwrap_or_else(|words| {
             complain(words);
@@ -304,10 +369,16 @@ impl Serve {
         }
     }
 
-    fn serve(self, lines: Lines) -> Result<Exit, String> {
+    fn serve(self, cli: Command, lines: Lines) -> Result<Exit, String> {
         // It opens a socket, which the sandbox forbids.
         let tracer = self.trace.map(|format| Tracer::new(format, Box::new(lines)));
-        let mut server = match Server::bind(&self.config()?) {
+        if let Err(words) = self.user() {
+            return Ok(usage_error::<Self>("serve", words));
+        }
+        let places = self.places()?;
+        let again = Again { cli, first: self.clone(), places: places.clone(), level: None };
+        let has_file = self.config.is_some();
+        let mut server = match Server::bind(&self.config_at(places)?) {
             Ok(server) => server,
             Err(error @ StartError::Descriptors { .. }) => {
                 complain(error);
@@ -317,6 +388,9 @@ impl Serve {
         };
         if let Some(tracer) = tracer {
             server.trace_to(tracer);
+        }
+        if has_file {
+            server.reread_by(Box::new(again));
         }
         // Scripts that use port 0 wait for these lines, and then read the log.
         log::logger().flush();
@@ -346,17 +420,40 @@ impl Serve {
         Ok((self.tls_use != Some(TlsUse::Off)).then_some(tls))
     }
 
-    fn config(self) -> Result<Config, String> {
-        let tls = self.tls()?;
-        let reread = self.token_file.iter().cloned().chain(tls.iter().flat_map(Tls::files)).collect();
-        let udp = match self.udp {
+    fn places(&self) -> Result<Places, String> {
+        let udp = match &self.udp {
             None => Udp::FollowTcp,
             Some(Echo::Off) => Udp::Off,
-            Some(Echo::At(address)) => Udp::At(listening(&[address])?),
+            Some(Echo::At(address)) => Udp::At(listening(std::slice::from_ref(address))?),
         };
         // A name may stand for several addresses, and one is enough.
-        let metrics =
-            self.metrics.map(|address| listening(&[address])).transpose()?.and_then(|all| all.first().copied());
+        let metrics = self.metrics.as_ref().map(|address| listening(std::slice::from_ref(address))).transpose()?;
+        Ok(Places {
+            listen: listening(&self.listen)?,
+            udp,
+            metrics: metrics.and_then(|all| all.first().copied()),
+            user: self.user()?,
+        })
+    }
+
+    fn user(&self) -> Result<Option<User>, String> {
+        let look_up = |name: &String| name.parse().map_err(|words| format!("--user {name}: {words}"));
+        self.user.as_ref().map(look_up).transpose()
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// What is wrong with the options, in words.
+    pub fn config(self) -> Result<Config, String> {
+        let places = self.places()?;
+        self.config_at(places)
+    }
+
+    fn config_at(self, Places { listen, udp, metrics, user }: Places) -> Result<Config, String> {
+        let tls = self.tls()?;
+        let tls_files = tls.iter().flat_map(Tls::files);
+        let reread = self.token_file.iter().chain(&self.config).cloned().chain(tls_files).collect();
         let limits = Limits {
             header_timeout: self.header_timeout.0.map(|Span(time)| time),
             idle_timeout: self.idle_timeout.0.map(|Span(time)| time),
@@ -366,7 +463,7 @@ impl Serve {
             name_quiet: self.name_quiet.0,
         };
         Ok(Config {
-            listen: listening(&self.listen)?,
+            listen,
             udp,
             metrics,
             directory: self.dir,
@@ -396,7 +493,7 @@ impl Serve {
             max_connections: self.max_connections.map(NonZeroUsize::get),
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
-            user: self.user,
+            user,
             sandbox: Sandbox { mode: self.sandbox, reread },
             tls,
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),

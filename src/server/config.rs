@@ -108,6 +108,59 @@ pub struct Config {
     pub udp_rate: Option<u32>,
 }
 
+impl Config {
+    /// Whether `new` can replace this configuration while the server runs.
+    ///
+    /// # Errors
+    /// The options that differ and cannot.
+    pub fn check_change(&self, new: &Self) -> Result<(), String> {
+        // Each field is either compared or can change: a new one has to be decided about.
+        let Self {
+            listen,
+            udp,
+            metrics,
+            directory,
+            sync,
+            min_free,
+            partial_ttl: _,
+            tls,
+            rules: _,
+            policy,
+            token_file,
+            limits: _,
+            max_connections,
+            shutdown_timeout: _,
+            reuse_port,
+            user,
+            sandbox,
+            udp_rate,
+        } = self;
+        // What counts the connections of a source is kept from the first one on.
+        let counts = |policy: &Policy| policy.per_source.is_some();
+        let same = [
+            ("--listen", *listen == new.listen),
+            ("--udp", *udp == new.udp),
+            ("--udp-rate", *udp_rate == new.udp_rate),
+            ("--metrics", *metrics == new.metrics),
+            ("--dir", *directory == new.directory),
+            ("--sync", *sync == new.sync),
+            ("--min-free", *min_free == new.min_free),
+            ("--max-connections", *max_connections == new.max_connections),
+            ("--reuse-port", *reuse_port == new.reuse_port),
+            ("--user", *user == new.user),
+            ("--sandbox", sandbox.mode == new.sandbox.mode),
+            ("--token-file", *token_file == new.token_file),
+            ("the files and handshakes of TLS", tls.as_ref().map(Tls::fixed) == new.tls.as_ref().map(Tls::fixed)),
+            ("whether there is --per-source", counts(policy) == counts(&new.policy)),
+        ];
+        let changed: Vec<_> = same.iter().filter(|(_, same)| !same).map(|(option, _)| *option).collect();
+        match changed[..] {
+            [] => Ok(()),
+            _ => Err(format!("{} cannot change while the server runs: restart it", changed.join(", "))),
+        }
+    }
+}
+
 /// How the server speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
@@ -125,6 +178,11 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// What cannot change while the server runs.
+    fn fixed(&self) -> (Vec<PathBuf>, usize) {
+        (self.files(), self.max_handshakes)
+    }
+
     /// Its files, which SIGHUP reads again.
     pub fn files(&self) -> Vec<PathBuf> {
         let clients = self.clients.as_ref().map(|(file, _)| file);

@@ -78,7 +78,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         Self {
             store,
             access: Access::new(config.policy.clone()),
-            book: RuleBook::new(Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() }),
+            book: RuleBook::new(rules_of(config)),
             limits: config.limits.clone(),
             security: Security::default(),
             handshakes: Handshakes::new(config.tls.as_ref().map_or(0, |tls| tls.max_handshakes)),
@@ -90,6 +90,15 @@ impl<S: Stream, D: Store> Connections<S, D> {
             pipe: open_pipe(),
             ears: Ears::default(),
         }
+    }
+
+    /// The rules, the limits and the policy of `config` count from now on.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.access.replace_policy(config.policy.clone());
+        self.book.replace(rules_of(config));
+        self.limits = config.limits.clone();
+        // The deadlines of connections follow from the limits.
+        self.table.ids().into_iter().for_each(|id| self.table.queue(id));
     }
 
     /// Writes a trace of every connection from now on.
@@ -417,6 +426,10 @@ fn give_back<S: Stream, D: Store>(connection: &mut Connection<S, D>, access: &mu
 }
 
 /// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.
+fn rules_of(config: &Config) -> Rules {
+    Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() }
+}
+
 fn open_pipe() -> Option<Pipe> {
     Pipe::open().inspect_err(|error| log::info!("long uploads are copied twice, for want of a pipe: {error}")).ok()
 }

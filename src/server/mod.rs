@@ -90,6 +90,7 @@ use crate::store::{Directory, Store, TEND_EVERY};
 pub use connections::Connections;
 pub use pace::Clock;
 pub use page::page;
+pub use reload::{Reread, check};
 pub use start::StartError;
 pub use story::Stats;
 
@@ -169,8 +170,10 @@ pub struct Server {
     timer: Timer,
     /// When the store must tend its own files again.
     tend_at: Moment,
-    /// To read its files again.
+    /// As it counts now.
     config: Config,
+    /// Where to get another one at SIGHUP.
+    reread: Option<Box<dyn Reread>>,
     shutdown: Shutdown,
     /// The clock, as read by the last turn.
     clock: Clock,
@@ -269,6 +272,7 @@ impl Server {
             timer,
             tend_at: now + TEND_EVERY,
             config: config.clone(),
+            reread: None,
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
             time_of_day: net::time_of_day(),
@@ -278,6 +282,11 @@ impl Server {
     /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.connections.trace_to(tracer);
+    }
+
+    /// Gets its configuration there at SIGHUP.
+    pub fn reread_by(&mut self, reread: Box<dyn Reread>) {
+        self.reread = Some(reread);
     }
 
     /// The sockets, as they were bound.
@@ -391,16 +400,27 @@ impl Server {
 
     /// Reads the files of the operator again: all of them count from now on, or none.
     fn reload(&mut self) {
-        if self.config.tls.is_none() && self.config.token_file.is_none() {
+        if self.reread.is_none() && self.config.tls.is_none() && self.config.token_file.is_none() {
             return log::info!("SIGHUP is ignored: there is no file to read again");
         }
-        match reload::read(&self.config, net::time_of_day()) {
-            Ok(files) => {
-                self.use_files(files);
+        match self.read_again() {
+            Ok(()) => {
                 log::info!("SIGHUP: all files were read again");
+                // It may change the level of the log.
+                self.reread.iter_mut().for_each(|reread| reread.taken());
             }
             Err(words) => log::error!("SIGHUP: what was read before stays in use: {words}"),
         }
+    }
+
+    fn read_again(&mut self) -> Result<(), String> {
+        let config = self.reread.as_mut().map_or_else(|| Ok(self.config.clone()), |reread| reread.read())?;
+        self.config.check_change(&config)?;
+        let files = reload::read(&config, net::time_of_day())?;
+        self.connections.reconfigure(&config);
+        self.use_files(files);
+        self.config = config;
+        Ok(())
     }
 
     fn use_files(&mut self, files: Files) {

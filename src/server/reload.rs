@@ -22,6 +22,26 @@ const WARN_SECONDS: u64 = 14 * DAY_SECONDS;
 /// A day.
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
+/// Where a server gets its configuration from at SIGHUP.
+pub trait Reread {
+    /// Reads it again. Waits for no network, and looks nothing up.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator. Nothing has changed.
+    fn read(&mut self) -> Result<Config, String>;
+
+    /// The configuration that was read last counts from now on.
+    fn taken(&mut self);
+}
+
+/// Reads the files that the configuration names, and forgets them.
+///
+/// # Errors
+/// What is wrong with which file, for the operator.
+pub fn check(config: &Config) -> Result<(), String> {
+    read(config, crate::net::time_of_day()).map(drop)
+}
+
 /// What the files say.
 pub struct Files {
     /// The tokens, one of which clients need. `None`: they need none.

@@ -27,6 +27,12 @@ impl RuleBook {
         Self([plain, tls, http])
     }
 
+    /// Other rules count from now on, but what has happened to the server meanwhile still holds.
+    pub fn replace(&mut self, plain: Rules) {
+        let Rules { now, needs_token, is_draining, .. } = self.0[0];
+        *self = Self::new(Rules { now, needs_token, is_draining, ..plain });
+    }
+
     /// The rules for connections of this kind.
     pub fn of(&self, kind: Kind) -> &Rules {
         &self.0[kind as usize]

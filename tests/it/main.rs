@@ -32,6 +32,7 @@ mod metrics;
 mod names;
 mod network;
 mod one_upload;
+mod options;
 mod order;
 mod overload;
 mod permissions;

@@ -1,0 +1,45 @@
+//! `intake check`: what is wrong with a file of options, before a server is started with it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Command};
+use intake::server::check;
+
+use super::exit::Exit;
+use super::output::complain;
+use super::serve::Serve;
+
+/// Check a file of options for `serve --config`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  a server can be started with it
+  1  something is wrong; each fault is told with its line
+  2  usage error
+
+The certificates, keys and tokens that it names are read too.")]
+pub struct Check {
+    /// The file
+    file: PathBuf,
+}
+
+impl Check {
+    /// Tells what is wrong. `cli` is the whole command line.
+    pub fn run(self, cli: &Command) -> Exit {
+        match self.check(cli) {
+            Ok(()) => Exit::Done,
+            Err(words) => {
+                words.lines().for_each(complain);
+                Exit::Failed
+            }
+        }
+    }
+
+    fn check(&self, cli: &Command) -> Result<(), String> {
+        let typed = ["intake", "serve", "--config"].map(OsString::from).into_iter().chain([self.file.clone().into()]);
+        let serve = Serve::parse(cli, typed.collect())?;
+        let of_file = |words| format!("{}: {words}", self.file.display());
+        check(&serve.config().map_err(of_file)?).map_err(of_file)
+    }
+}
