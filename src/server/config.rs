@@ -121,6 +121,7 @@ impl Config {
             metrics,
             directory,
             sync,
+            queue,
             min_free,
             partial_ttl: _,
             tls,
@@ -144,6 +145,7 @@ impl Config {
             ("--metrics", *metrics == new.metrics),
             ("--dir", *directory == new.directory),
             ("--sync", *sync == new.sync),
+            ("--queue", *queue == new.queue),
             ("--min-free", *min_free == new.min_free),
             ("--max-connections", *max_connections == new.max_connections),
             ("--reuse-port", *reuse_port == new.reuse_port),
@@ -292,5 +294,22 @@ impl Default for Config {
             sandbox: Sandbox::default(),
             udp_rate: Some(10_000),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_can_change_and_places_cannot() {
+        let now = Config::default();
+        let limits = Limits { idle_timeout: None, ..Limits::default() };
+        let rules = Rules { max_file_size: None, require_size: true, ..now.rules.clone() };
+        let new = Config { limits, rules, shutdown_timeout: Duration::ZERO, ..now.clone() };
+        assert_eq!(now.check_change(&new), Ok(()));
+        let new = Config { directory: "/elsewhere".into(), sync: Durability::None, ..new };
+        let words = now.check_change(&new).unwrap_err();
+        assert!(words.starts_with("--dir, --sync cannot change"), "{words}");
     }
 }

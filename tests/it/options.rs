@@ -175,3 +175,17 @@ fn every_option_of_the_help_is_known_in_a_file() {
         assert!(!words.contains("unexpected argument"), "{option}: {words}");
     }
 }
+
+#[test]
+fn the_file_in_the_documents_has_no_fault_but_the_missing_certificate() {
+    let page = fs::read_to_string(crate::documents::root().join("docs/operations.md")).unwrap();
+    let (_, text) = page.split_once("```conf\n").expect("there is an example");
+    let (text, _) = text.split_once("```").unwrap();
+    let file = File::new(text);
+    let words = String::from_utf8(check(&file.path()).stderr).unwrap();
+    assert!(words.lines().count() == 1 && words.contains("--tls-cert: cannot read /etc/intake/intake.crt"), "{words}");
+    let file = File::new(
+        &text.lines().filter(|line| !line.starts_with("tls-")).map(|line| format!("{line}\n")).collect::<String>(),
+    );
+    assert_eq!(check(&file.path()).status.code(), Some(0));
+}
