@@ -82,6 +82,20 @@ pub struct Access {
     days_of_sources: Sources<Day>,
     /// By the names of tokens that have a limit.
     days_of_names: BTreeMap<Who, Day>,
+    limited: Limited,
+}
+
+/// How often a limit has refused something since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// The connections of one source.
+    pub connections: u64,
+    /// The wrong tokens of one source.
+    pub wrong_tokens: u64,
+    /// The day of a source.
+    pub source_day: u64,
+    /// The day of a token.
+    pub token_day: u64,
 }
 
 /// The wrong tokens that a source has shown.
@@ -103,7 +117,13 @@ impl Access {
             tokens: None,
             connected: BTreeMap::new(),
             days_of_names: BTreeMap::new(),
+            limited: Limited::default(),
         }
+    }
+
+    /// How often its limits have refused something.
+    pub fn limited(&self) -> Limited {
+        self.limited
     }
 
     /// Whether a client has to show a token.
@@ -141,6 +161,7 @@ impl Access {
         let Some(max) = self.policy.per_source else { return Ok(()) };
         let count = self.connected.entry(Source::of(address)).or_default();
         if *count >= max {
+            self.limited.connections += 1;
             let words = format!("your address has {max} connections already, the most that this server takes");
             return Err(too_many(words, CONNECTIONS_RETRY_SECONDS));
         }
@@ -173,6 +194,7 @@ impl Access {
         let Some(tokens) = &self.tokens else { return Ok(None) };
         let source = Source::of(caller.address);
         if let Some(seconds) = self.failures.get(source).and_then(|failures| failures.blocked_seconds(now)) {
+            self.limited.wrong_tokens += 1;
             let words = format!("your address has shown {FAILURES_MAX} wrong tokens");
             return Err(too_many(words, seconds));
         }
@@ -270,17 +292,23 @@ impl Access {
 
     /// Charges both the token and the source, or none of them.
     fn charge(&mut self, charge: &mut Charge, bytes: u64, uploads: u32, now: Moment) -> Result<(), Refusal> {
-        let Self { policy, days_of_names, days_of_sources, .. } = self;
+        let Self { policy, days_of_names, days_of_sources, limited: counted, .. } = self;
         let Charge { token, source, of_name, of_source, .. } = charge;
         let limited = token.as_ref().filter(|token| !token.quota().is_unlimited());
         let mut name = limited.map(|token| (token.quota(), days_of_names.entry(token.who().clone()).or_default()));
         let mut source = (!policy.source_quota.is_unlimited())
             .then(|| days_of_sources.keep(*source, |day| day.is_over(now) || day.is_unused()));
         if let Some((quota, day)) = &mut name {
-            day.check(quota, bytes, uploads, now).map_err(|short| short.refusal("this token"))?;
+            day.check(quota, bytes, uploads, now).map_err(|short| {
+                counted.token_day += 1;
+                short.refusal("this token")
+            })?;
         }
         if let Some(day) = &mut source {
-            day.check(&policy.source_quota, bytes, uploads, now).map_err(|short| short.refusal("your address"))?;
+            day.check(&policy.source_quota, bytes, uploads, now).map_err(|short| {
+                counted.source_day += 1;
+                short.refusal("your address")
+            })?;
         }
         if let Some((_, day)) = name {
             day.charge(of_name, bytes, uploads);

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +26,8 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// Starts logging to standard error at `level`, or else as `RUST_LOG` says, or else at `info`. Returns the writer, for
 /// other lines: they keep their order among the lines of the log.
 pub fn init(level: Option<LevelFilter>) -> Lines {
-    let lines = Lines(Arc::new(Mutex::new(Sink::new(io::stderr()))));
+    let sink = Sink::new(io::stderr());
+    let lines = Lines { dropped: sink.all_dropped.clone(), sink: Arc::new(Mutex::new(sink)) };
     let format = format(level, &lines);
     log::set_max_level(format.filter());
     let logger = LOGGER.get_or_init(|| Logger { format: RwLock::new(format), lines: lines.clone() });
@@ -69,12 +71,20 @@ fn second<'a>((last, spelled): &'a mut (u64, String), line: &Formatter) -> &'a s
 
 /// A buffered writer to standard error. Each `write` must be one whole line.
 #[derive(Clone)]
-pub struct Lines(Arc<Mutex<Sink<Stderr>>>);
+pub struct Lines {
+    sink: Arc<Mutex<Sink<Stderr>>>,
+    dropped: Arc<AtomicU64>,
+}
 
 impl Lines {
     fn sink(&self) -> MutexGuard<'_, Sink<Stderr>> {
         // A thread that panicked has left whole lines.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of lines that were dropped since the start, as it grows.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        self.dropped.clone()
     }
 }
 
@@ -139,11 +149,13 @@ struct Sink<W> {
     lines: u64,
     /// The number of lines that were dropped since the last successful write.
     dropped: u64,
+    /// The number of all lines that were dropped.
+    all_dropped: Arc<AtomicU64>,
 }
 
 impl<W: AsFd + Write> Sink<W> {
     fn new(out: W) -> Self {
-        Self { out, gathered: Vec::new(), lines: 0, dropped: 0 }
+        Self { out, gathered: Vec::new(), lines: 0, dropped: 0, all_dropped: Arc::default() }
     }
 
     /// Writes if that does not block. Returns whether it did.
@@ -180,6 +192,7 @@ impl<W: AsFd + Write> Write for Sink<W> {
         let in_order = self.dropped == 0 || self.report_dropped();
         if !in_order || !self.try_write(&gathered) {
             self.dropped += self.lines;
+            self.all_dropped.fetch_add(self.lines, Ordering::Relaxed);
         }
         (self.gathered, self.lines) = (gathered, 0);
         self.gathered.clear();
@@ -240,6 +253,7 @@ mod tests {
             assert_eq!(kept as u64 + sink.dropped, count as u64);
 
             let report = format!("{} lines were dropped: nobody read them in time", sink.dropped);
+            assert_eq!(sink.all_dropped.load(Ordering::Relaxed), sink.dropped);
             write_line(&mut sink, b"next\n");
             assert_eq!(drain(&reader), [report.as_str(), "next"]);
             write_line(&mut sink, b"after\n");

@@ -370,6 +370,7 @@ impl Serve {
     }
 
     fn serve(self, cli: Command, lines: Lines) -> Result<Exit, String> {
+        let log_dropped = lines.dropped();
         // It opens a socket, which the sandbox forbids.
         let tracer = self.trace.map(|format| Tracer::new(format, Box::new(lines)));
         if let Err(words) = self.user() {
@@ -392,6 +393,7 @@ impl Serve {
         if has_file {
             server.reread_by(Box::new(again));
         }
+        server.report_dropped_lines(log_dropped);
         // Scripts that use port 0 wait for these lines, and then read the log.
         log::logger().flush();
         for endpoint in server.endpoints() {

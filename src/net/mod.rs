@@ -91,7 +91,7 @@ pub use pipe::Pipe;
 pub use readiness::Flags;
 pub use signals::{Signal, Signals, unblock_signals};
 pub use stream::Stream;
-pub use timer::{Timer, now, time_of_day};
+pub use timer::{Timer, now, processor_time, time_of_day};
 pub use trust::{ClientCertificate, Fingerprint, TlsError, Trust};
 
 /// How an address may be shared with other sockets.

@@ -29,6 +29,12 @@ pub fn time_of_day() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
+/// The processor time that this process has used, all threads together (`CLOCK_PROCESS_CPUTIME_ID`).
+pub fn processor_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(tv_sec as u64, tv_nsec as u32)
+}
+
 /// A timer that is armed or not.
 #[derive(Debug)]
 pub struct Timer {

@@ -49,6 +49,25 @@ impl Code {
     /// No space is left.
     pub const NO_SPACE: Self = Self(507);
 
+    /// Those above, in ascending order. HTTP has more, for requests that cannot be followed.
+    pub const ALL: [Self; 15] = [
+        Self::BAD_REQUEST,
+        Self::UNAUTHORIZED,
+        Self::FORBIDDEN,
+        Self::UNKNOWN,
+        Self::TIMEOUT,
+        Self::CONFLICT,
+        Self::PRECONDITION,
+        Self::TOO_LARGE,
+        Self::MISMATCH,
+        Self::TLS_REQUIRED,
+        Self::TOO_MANY,
+        Self::CHECKSUM,
+        Self::DISK,
+        Self::SHUTTING_DOWN,
+        Self::NO_SPACE,
+    ];
+
     /// Whether the conversation continues after it, if the end of the content is known.
     pub fn keeps_step(self) -> bool {
         [Self::FORBIDDEN, Self::CONFLICT, Self::PRECONDITION, Self::MISMATCH, Self::NO_SPACE].contains(&self)

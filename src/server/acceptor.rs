@@ -41,6 +41,8 @@ pub struct Acceptor {
     doors: Vec<Door>,
     max_connections: usize,
     pause: Option<Pause>,
+    /// How many pauses there have been.
+    pauses: u64,
 }
 
 struct Door {
@@ -65,12 +67,17 @@ impl Acceptor {
             registry.register(&mut listener, Token(index), Interest::READABLE)?;
             doors.push(Door { listener, ready: false });
         }
-        Ok(Self { doors, max_connections, pause: None })
+        Ok(Self { doors, max_connections, pause: None, pauses: 0 })
     }
 
     /// The most connections at once.
     pub fn max_connections(&self) -> usize {
         self.max_connections
+    }
+
+    /// How often it has paused for want of descriptors or memory.
+    pub fn pauses(&self) -> u64 {
+        self.pauses
     }
 
     /// Notes that a client waits at the listener of this index, if there is such a listener.
@@ -140,6 +147,7 @@ impl Acceptor {
 
     fn pause(&mut self, error: &io::Error, held: usize, now: Moment) {
         if self.pause.is_none() {
+            self.pauses += 1;
             log::warn!("accepting pauses with {held} connections held, until one ends or the system has room: {error}");
         }
         self.pause = Some(Pause { until: now + PAUSE, held });

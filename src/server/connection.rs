@@ -95,6 +95,8 @@ pub struct Connection<S, D: Store> {
 struct Rare {
     /// TLS on the stream.
     session: Option<Session>,
+    /// Its handshake is over.
+    is_secured: bool,
     /// Input that was read, and cannot be processed before an answer of the disk.
     input: Box<[u8]>,
     /// Why the connection will be closed, as soon as that is known.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::config::{Config, Limits};
 use super::connection::Connection;
 use super::handshakes::{ANSWERS_PER_TURN, Handshakes};
+use super::histogram::Histogram;
 use super::jobs::{Jobs, Waiter};
 use super::pace::Clock;
 use super::reload::Security;
@@ -18,6 +19,7 @@ use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
 use super::visit::{Context, Verdict};
 use super::work::Disk;
 use crate::access::{Access, Tokens};
+use crate::net::tls::Identity;
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Refusal, Rules};
 use crate::reactor::{Budget, Guest, Id, Moment, Readiness, ReadyQueue, Source, Table};
@@ -161,10 +163,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// Passes the results of the disk on to the connections that wait for them.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, clock: Clock) {
         for settled in self.store.settled() {
             let Waiter { id, ticket } = Waiter::of(settled.token);
-            let filed = self.jobs.settle(&settled);
+            let filed = self.jobs.settle(&settled, clock.now);
             if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
                 let mut story = Story { id, whom, ears: &mut self.ears };
                 connection.settle(ticket, filed, settled.done, self.book.of(connection.kind()), &mut story);
@@ -324,6 +326,16 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.stats()
     }
 
+    /// How long whole files took until the disk had them, or had failed.
+    pub fn disk_waits(&self) -> &Histogram {
+        self.jobs.waits()
+    }
+
+    /// When the certificate ends, in seconds since the epoch.
+    pub fn certificate_ends(&self) -> Option<u64> {
+        self.security.identity.as_ref().map(Identity::not_after)
+    }
+
     /// Visits a connection: calls `act`, and does what its verdict says. Returns the bytes that were spent.
     fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
         let share = self.share_bytes();
@@ -335,6 +347,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 store: &mut self.store,
                 jobs: &mut self.jobs,
                 id,
+                now: clock.now,
                 on_exists: self.book.of(Kind::Plain).on_exists,
                 ttl_seconds: self.book.of(Kind::Plain).upload_ttl_seconds,
             },
@@ -409,6 +422,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
             self.handshakes.note(id, source, false, now);
         }
         self.handshakes.forget(id, source);
+        if connection.has_failed_handshake() {
+            self.ears.hear(&whom, &Fact::NotSecured);
+        }
         let dialect = connection.dialect();
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), dialect, now });
         connection.keep_upload();

@@ -5,11 +5,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::histogram::Histogram;
 use super::published::{Claim, Published};
 use super::story::Filed;
 use crate::proto::{ResumeId, Ticket};
-use crate::reactor::Id;
+use crate::reactor::{Id, Moment};
 use crate::store::{Done, Settled, Token};
+
+/// The bounds for [`Jobs::waits`], in microseconds: from a fast disk to one that hangs.
+const WAIT_BOUNDS_US: &[u64] = &[
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
 
 /// The request that waits for the result of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +41,15 @@ impl Waiter {
 }
 
 /// The jobs of the disk that are about whole files, and the last published uploads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Jobs {
     files: BTreeMap<Token, File>,
     /// The uploads among them that can be resumed. The store may have published one already, and not told so yet: then
     /// nothing is kept of it, and its receipt is not durable.
     resumable: HashSet<ResumeId>,
     published: Published,
+    /// How long whole files took until they were stored.
+    waits: Histogram,
 }
 
 /// A whole file.
@@ -48,22 +57,36 @@ pub struct Jobs {
 struct File {
     /// What to log of it.
     filed: Filed,
+    /// When the disk got it.
+    since: Moment,
     /// Its id, if it can be resumed. Boxed with the next, as most have neither.
     resumable: Option<Box<(ResumeId, Option<Claim>)>>,
 }
 
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            resumable: HashSet::new(),
+            published: Published::default(),
+            waits: Histogram::new(WAIT_BOUNDS_US),
+        }
+    }
+}
+
 impl Jobs {
-    /// Notes a job for the whole file `filed`. `id`: of the upload, if it can be resumed. `claim`: what to remember once it is
+    /// Notes a job for the whole file `filed`, which begins at `now`. `id`: of the upload, if it can be resumed. `claim`: what to remember once it is
     /// published.
-    pub fn file(&mut self, token: Token, filed: Filed, id: Option<ResumeId>, claim: Option<Claim>) {
+    pub fn file(&mut self, token: Token, filed: Filed, id: Option<ResumeId>, claim: Option<Claim>, now: Moment) {
         self.resumable.extend(id.clone());
-        self.files.insert(token, File { filed, resumable: id.map(|id| Box::new((id, claim))) });
+        self.files.insert(token, File { filed, since: now, resumable: id.map(|id| Box::new((id, claim))) });
     }
 
     /// Takes the result of a job. Returns what was noted with it, if the job was for a whole file.
-    pub fn settle(&mut self, settled: &Settled) -> Option<Filed> {
+    pub fn settle(&mut self, settled: &Settled, now: Moment) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
-        let File { filed, resumable } = self.files.remove(&settled.token)?;
+        let File { filed, since, resumable } = self.files.remove(&settled.token)?;
+        self.waits.count(now.since(since));
         if let Some((id, claim)) = resumable.map(|resumable| *resumable) {
             self.resumable.remove(&id);
             if let (Ok(stored), Some(claim)) = (result, claim) {
@@ -78,6 +101,11 @@ impl Jobs {
         self.resumable.contains(id)
     }
 
+    /// How long whole files took until the disk had them, or had failed.
+    pub fn waits(&self) -> &Histogram {
+        &self.waits
+    }
+
     /// The last published uploads that could be resumed.
     pub fn published(&self) -> &Published {
         &self.published
@@ -86,6 +114,8 @@ impl Jobs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::proto::{Code, Dialect, Name, NamePolicy, Whole};
     use crate::reactor::Slots;
@@ -115,9 +145,11 @@ mod tests {
             is_alone: false,
             is_proven: true,
         };
-        jobs.file(Token(7), filed, Some(id.clone()), None);
+        jobs.file(Token(7), filed, Some(id.clone()), None, Moment::default());
         assert!(jobs.are_about(&id));
-        jobs.settle(&Settled { token: Token(7), done: Done::Stored(Ok(name)) }).unwrap();
+        let later = Moment::default() + Duration::from_millis(3);
+        jobs.settle(&Settled { token: Token(7), done: Done::Stored(Ok(name)) }, later).unwrap();
         assert!(!jobs.are_about(&id));
+        assert_eq!((jobs.waits().total(), jobs.waits().sum_seconds()), (1, 0.003));
     }
 }

@@ -52,6 +52,7 @@ mod connection;
 mod connections;
 mod digesting;
 mod handshakes;
+mod histogram;
 mod jobs;
 mod metrics;
 mod pace;
@@ -70,6 +71,8 @@ mod work;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -163,6 +166,10 @@ pub struct Server {
     acceptor: Acceptor,
     endpoints: Vec<Endpoint>,
     metrics: Option<Side<net::Listener, ()>>,
+    /// Lines of the log that nobody has read in time.
+    log_dropped: Arc<AtomicU64>,
+    /// When it started, in seconds since the epoch.
+    started: u64,
     echo: Option<Echo>,
     /// The readiness of the echo, remembered like any other.
     echo_is_ready: bool,
@@ -266,6 +273,8 @@ impl Server {
             acceptor,
             endpoints,
             metrics,
+            log_dropped: Arc::default(),
+            started: net::time_of_day(),
             echo,
             echo_is_ready: false,
             signals,
@@ -287,6 +296,11 @@ impl Server {
     /// Gets its configuration there at SIGHUP.
     pub fn reread_by(&mut self, reread: Box<dyn Reread>) {
         self.reread = Some(reread);
+    }
+
+    /// Reports this number of lines of the log that were dropped, as it grows.
+    pub fn report_dropped_lines(&mut self, dropped: Arc<AtomicU64>) {
+        self.log_dropped = dropped;
     }
 
     /// The sockets, as they were bound.
@@ -322,7 +336,7 @@ impl Server {
         self.time_of_day = net::time_of_day();
         self.connections.tell_time(self.time_of_day);
         self.absorb();
-        self.connections.settle();
+        self.connections.settle(self.clock);
         self.connections.shake_hands(self.clock);
         self.connections.serve(self.clock);
         self.connections.expire(self.clock);
@@ -460,7 +474,10 @@ impl Server {
     fn report(&mut self) {
         let view = View {
             connections: &self.connections,
-            max_connections: self.acceptor.max_connections(),
+            acceptor: &self.acceptor,
+            echo: self.echo.as_ref().map(Echo::stats),
+            log_dropped: self.log_dropped.load(Ordering::Relaxed),
+            started: self.started,
             is_draining: !matches!(self.shutdown, Shutdown::NotAsked),
             time_of_day: self.time_of_day,
         };

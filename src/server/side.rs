@@ -406,3 +406,190 @@ impl<L: Door, T: Default> Side<L, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mio::{Events, Poll};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const FIRST: Token = Token(100);
+
+    /// A side over a Unix socket, whose time is a value. A question is a line, and its answer the same line; `bye` is the last.
+    struct Desk {
+        poll: Poll,
+        side: Side<UnixListener, ()>,
+        clock: Clock,
+        home: TempDir,
+        /// The length of an answer.
+        answer_bytes: usize,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let (poll, home) = (Poll::new().unwrap(), tempfile::tempdir().unwrap());
+            let door = UnixListener::bind(home.path().join("socket")).unwrap();
+            let side = Side::register(door, FIRST, poll.registry()).unwrap();
+            let now = Moment::default() + Duration::from_secs(1);
+            Self { poll, side, clock: Clock { asked: now, now }, home, answer_bytes: 0 }
+        }
+
+        fn connect(&self) -> std::os::unix::net::UnixStream {
+            let stream = std::os::unix::net::UnixStream::connect(self.home.path().join("socket")).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        }
+
+        /// One turn. The poll does not sleep: a client of the same thread has done all it will.
+        fn turn(&mut self) {
+            let mut events = Events::with_capacity(100);
+            self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            for event in &events {
+                self.side.absorb(event.token().0, event.into());
+            }
+            let answer_bytes = self.answer_bytes;
+            self.side.serve(self.clock, self.poll.registry(), |(), input| hear(input, answer_bytes));
+        }
+
+        /// Turns until nothing is left to do, as time passes.
+        fn settle(&mut self) {
+            let before = self.clock.now;
+            self.turn();
+            while self.side.is_ready(self.clock.now) || self.side.clients.ready() > 0 || self.side.door_is_ready {
+                self.pass(SPAN);
+                self.turn();
+                assert!(self.clock.now.since(before) < Duration::from_secs(60), "it never rests");
+            }
+        }
+
+        fn pass(&mut self, span: Duration) {
+            let now = self.clock.now + span;
+            self.clock = Clock { asked: now, now };
+        }
+
+        fn clients(&self) -> usize {
+            self.side.clients.len()
+        }
+    }
+
+    fn hear(input: &[u8], answer_bytes: usize) -> Heard {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return Heard::More };
+        let line = &input[..=end];
+        let answer = [line, &vec![b'.'; answer_bytes]].concat();
+        Heard::Answer { taken: line.len(), answer, is_last: line == b"bye\n" }
+    }
+
+    /// What has come, and whether the end has.
+    fn heard(mut stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        match stream.read_to_end(&mut bytes) {
+            Ok(_) => (bytes, true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (bytes, false),
+            // A closed socket with unread bytes.
+            Err(_) => (bytes, true),
+        }
+    }
+
+    #[test]
+    fn questions_are_answered_in_their_order_however_they_come() {
+        let mut desk = Desk::new();
+        let mut client = desk.connect();
+        for piece in ["a", "b\n", "c\nd\n", "e", "", "\nf"] {
+            client.write_all(piece.as_bytes()).unwrap();
+            desk.settle();
+        }
+        assert_eq!(heard(&client), (b"ab\nc\nd\ne\n".to_vec(), false));
+    }
+
+    #[test]
+    fn after_the_last_answer_the_end_follows_and_what_comes_is_discarded() {
+        let mut desk = Desk::new();
+        let mut client = desk.connect();
+        client.write_all(&[&b"bye\n"[..], &[b'x'; 50_000]].concat()).unwrap();
+        desk.settle();
+        assert_eq!((heard(&client), desk.clients()), ((b"bye\n".to_vec(), true), 1));
+        drop(client);
+        desk.settle();
+        assert_eq!(desk.clients(), 0);
+    }
+
+    #[test]
+    fn a_client_that_ends_its_direction_still_gets_its_answers() {
+        let mut desk = Desk::new();
+        let mut client = desk.connect();
+        client.write_all(b"a\nb\nrest").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        desk.settle();
+        assert_eq!((heard(&client), desk.clients()), ((b"a\nb\n".to_vec(), true), 0));
+    }
+
+    #[test]
+    fn a_question_that_does_not_end_is_not_kept() {
+        let mut desk = Desk::new();
+        let mut client = desk.connect();
+        client.write_all(&[b'x'; QUESTION_MAX_BYTES - 1]).unwrap();
+        desk.settle();
+        assert_eq!(desk.clients(), 1);
+        client.write_all(b"x").unwrap();
+        desk.settle();
+        assert_eq!(desk.clients(), 0);
+    }
+
+    #[test]
+    fn the_clients_that_were_silent_longest_make_room() {
+        let mut desk = Desk::new();
+        let mut old: Vec<_> = (0..CLIENTS_MAX).map(|_| desk.connect()).collect();
+        desk.settle();
+        assert_eq!(desk.clients(), CLIENTS_MAX);
+        desk.pass(Duration::from_secs(1));
+        for client in &mut old[1..] {
+            client.write_all(b"a\n").unwrap();
+        }
+        desk.settle();
+        let mut young = desk.connect();
+        young.write_all(b"hello\n").unwrap();
+        desk.settle();
+        assert_eq!(heard(&young), (b"hello\n".to_vec(), false));
+        assert_eq!((desk.clients(), heard(&old[0]).1, heard(&old[1]).1), (CLIENTS_MAX, true, false));
+    }
+
+    #[test]
+    fn a_span_has_a_bounded_number_of_visits_and_accepts() {
+        let mut desk = Desk::new();
+        let clients: Vec<_> = (0..3 * CLIENTS_MAX).map(|_| desk.connect()).collect();
+        for _ in 0..10 {
+            desk.turn();
+        }
+        assert_eq!(desk.clients(), VISITS_PER_SPAN, "no time has passed");
+        assert!(!desk.side.is_ready(desk.clock.now), "so the poll sleeps");
+        assert_eq!(desk.side.deadline(), Some(desk.side.span_ends), "until then");
+        desk.pass(SPAN);
+        assert!(desk.side.is_ready(desk.clock.now));
+        desk.settle();
+        assert_eq!((desk.clients(), clients.len()), (CLIENTS_MAX, 3 * CLIENTS_MAX));
+    }
+
+    #[test]
+    fn each_state_has_its_deadline() {
+        // Idle after an answer; half a question, which does not gain time by more bytes; an answer that is not read; an end
+        // that is not answered.
+        for (say, answer_bytes, patience) in
+            [("a\n", 0, KEEP_ALIVE), ("a", 0, PATIENCE), ("a\n", 10 << 20, PATIENCE), ("bye\n", 0, PATIENCE)]
+        {
+            let mut desk = Desk { answer_bytes, ..Desk::new() };
+            let mut client = desk.connect();
+            client.write_all(say.as_bytes()).unwrap();
+            desk.settle();
+            desk.pass(patience - Duration::from_secs(1));
+            if say == "a" {
+                client.write_all(b"a").unwrap();
+            }
+            desk.settle();
+            assert_eq!(desk.clients(), 1, "{say:?} {answer_bytes}");
+            desk.pass(Duration::from_secs(1));
+            desk.settle();
+            assert_eq!(desk.clients(), 0, "{say:?} {answer_bytes}");
+        }
+    }
+}

@@ -195,6 +195,8 @@ pub struct Disk<'a, D> {
     pub jobs: &'a mut Jobs,
     /// The connection.
     pub id: Id,
+    /// The time.
+    pub now: Moment,
     /// What to do when a name is taken and the request does not say.
     pub on_exists: OnExists,
     /// How long an interrupted upload is kept, in seconds.
@@ -236,9 +238,9 @@ impl<D: Store> Disk<'_, D> {
             partial.queue_as(slip_of(&filed));
         }
         let token = self.token(filed.whole.ticket);
-        self.jobs.file(token, filed, id, claim);
+        self.jobs.file(token, filed, id, claim, self.now);
         let Some(settled) = self.store.submit(token, job) else { return Answer::Later };
-        match (self.jobs.settle(&settled), settled.done) {
+        match (self.jobs.settle(&settled, self.now), settled.done) {
             (Some(filed), Done::Stored(result)) => Answer::Settled(filed, result),
             _ => Answer::Later,
         }

@@ -135,9 +135,14 @@ impl<D: Disk> Committer<D> {
         self.shared.is_congested()
     }
 
+    /// How many files wait for the disk.
+    pub(super) fn pending(&self) -> usize {
+        self.shared.pending.load(Ordering::Relaxed)
+    }
+
     /// Whether no file waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.shared.pending.load(Ordering::Relaxed) == 0
+        self.pending() == 0
     }
 
     /// Waits until no file waits, for `patience` at most. Returns whether none does.

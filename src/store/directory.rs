@@ -132,6 +132,17 @@ impl Directory {
         self.handles.space.room(&self.handles.directory)
     }
 
+    /// How many whole files wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.committer.as_ref().map_or(0, Committer::pending)
+    }
+
+    /// How many partial files of resumable uploads there were when they were last looked after, those of running uploads
+    /// included.
+    pub fn kept_files(&self) -> u64 {
+        self.handles.intake().kept.files()
+    }
+
     /// Looks after the server's own files: tells other servers on the directory that this one lives, and removes what dead
     /// servers left and kept uploads that were not resumed for `partial_ttl`. To be called every [`TEND_EVERY`].
     ///

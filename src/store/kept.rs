@@ -18,6 +18,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, statat, unlinkat};
@@ -51,6 +52,8 @@ type Open<'a> = &'a dyn Fn() -> rustix::io::Result<Option<Locked>>;
 pub(super) struct Kept {
     directory: OwnedFd,
     owners: Owners,
+    /// See [`Kept::files`].
+    files: AtomicU64,
 }
 
 /// A kept file that is ours until it is closed.
@@ -85,7 +88,7 @@ enum Abandoned {
 
 impl Kept {
     pub(super) fn new(directory: OwnedFd) -> Self {
-        Self { directory, owners: Owners::default() }
+        Self { directory, owners: Owners::default(), files: AtomicU64::new(0) }
     }
 
     /// Whether the file that is kept under `id` is ours.
@@ -170,13 +173,14 @@ impl Kept {
     /// # Errors
     /// The directory cannot be read.
     pub(super) fn expire(&self, ttl: Duration) -> io::Result<()> {
-        let (mut removed, mut receipts) = (0, Vec::new());
+        let (mut files, mut removed, mut receipts) = (0, 0, Vec::new());
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
             let Some(name) = file_of(entry.file_name()) else { continue };
+            files += u64::from(entry.file_name().count_bytes() == name.len());
             match self.abandoned_since(name) {
                 Abandoned::File(since) if is_older(since, ttl) => {
-                    removed += u32::from(self.remove_abandoned(name, ttl))
+                    removed += u64::from(self.remove_abandoned(name, ttl))
                 }
                 Abandoned::Record(since) if is_older(since, ttl.max(RECORD_TTL)) => {
                     self.remove_abandoned(name, ttl);
@@ -191,10 +195,16 @@ impl Kept {
         for (_, name) in too_many {
             self.remove_abandoned(name, ttl);
         }
+        self.files.store(files.saturating_sub(removed), Ordering::Relaxed);
         if removed > 0 {
             log::info!("removed {removed} partial files that nobody has resumed for {ttl:?}");
         }
         Ok(())
+    }
+
+    /// How many files were there at the end of the last [`Kept::expire`], those of running uploads included.
+    pub(super) fn files(&self) -> u64 {
+        self.files.load(Ordering::Relaxed)
     }
 
     /// Gives back the blocks that a killed server had allocated in advance, for files without an owner.

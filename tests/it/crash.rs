@@ -368,7 +368,7 @@ impl Day {
                 connections.absorb(id, readiness);
             }
         }
-        connections.settle();
+        connections.settle(Clock { asked: now, now });
         connections.serve(Clock { asked: now, now });
         for session in self.sessions.iter_mut().filter(|session| session.may_connect()) {
             let (wire, chance) = (session.wire.clone(), self.chance.clone());

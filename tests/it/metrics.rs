@@ -2,12 +2,14 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::fixture::{
     Files, Server, await_until, classic_begin, classic_finish, connect, content, files_of, line, reset,
 };
+use crate::tools::installed;
 
 const ARGS: &[&str] = &["--metrics", "127.0.0.1:0"];
 
@@ -248,4 +250,184 @@ fn each_file_is_counted_once_by_its_result_and_its_dialect() {
 fn files(server: &Server, result: &str, dialect: &str) -> f64 {
     value(server, &format!("intake_files_total{{result=\"{result}\",dialect=\"{dialect}\"}}"))
         .expect("it is told from the start")
+}
+
+/// The text of all metrics.
+fn metrics(server: &Server) -> String {
+    get(server, "/metrics").content
+}
+
+/// The names of all families.
+fn families(server: &Server) -> Vec<String> {
+    let text = metrics(server);
+    let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn every_family_is_documented_and_no_other() {
+    const PAGE: &str = include_str!("../../docs/operations.md");
+    let server = Server::start(ARGS);
+    let families = families(&server);
+    assert!(families.len() > 20, "{families:?}");
+    for family in &families {
+        assert!(PAGE.contains(&format!("`{family}`")), "{family} is not documented");
+    }
+    let documented = PAGE.split('`').filter(|word| {
+        let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        is_word && (word.starts_with("intake_") || word.starts_with("process_"))
+    });
+    for family in documented.filter(|family| *family != "intake_certificate_end_seconds") {
+        assert!(families.iter().any(|known| known == family), "{family} is documented, and there is none");
+    }
+}
+
+#[test]
+fn promtool_has_nothing_against_it() {
+    let Some(promtool) = installed("promtool") else { return };
+    let server = Server::start(ARGS);
+    line(server.tcp(), "a", b"12345").unwrap();
+    let mut check = Command::new(promtool);
+    check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut check = check.spawn().expect("promtool can be started");
+    check.stdin.take().unwrap().write_all(metrics(&server).as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.is_empty(), "{words}");
+}
+
+#[test]
+fn whole_files_are_timed_until_the_disk_has_them() {
+    for sync in ["full", "none"] {
+        let server = Server::start(&[ARGS, &["--sync", sync]].concat());
+        for number in 0..5 {
+            line(server.tcp(), format!("a{number}"), b"12345").unwrap();
+        }
+        assert_eq!(value(&server, "intake_commit_seconds_count"), Some(5.0), "{sync}");
+        assert_eq!(value(&server, "intake_commit_seconds_bucket{le=\"+Inf\"}"), Some(5.0));
+        assert_eq!(value(&server, "intake_commit_backlog"), Some(0.0));
+        let sum = value(&server, "intake_commit_seconds_sum").unwrap();
+        assert!((sum > 0.0) == (sync == "full"), "{sum}");
+    }
+}
+
+#[test]
+fn connections_and_limits_by_source_are_counted() {
+    let server =
+        Server::start(&[ARGS, &["--per-source", "1", "--per-source-uploads", "1", "--max-connections", "7"]].concat());
+    let held = classic_begin(server.tcp(), "a").unwrap();
+    let refused = io::read_to_string(connect(server.tcp()).unwrap()).unwrap();
+    assert!(refused.starts_with("no 429"), "{refused}");
+    assert_eq!(value(&server, "intake_connections"), Some(1.0));
+    assert_eq!(value(&server, "intake_connections_max"), Some(7.0));
+    classic_finish(held, b"1").unwrap();
+    await_until("the connection to be closed", || value(&server, "intake_connections") == Some(0.0));
+    let refused = line(server.tcp(), "b", b"2").unwrap();
+    assert!(refused.starts_with("no 429"), "{refused}");
+    for (limit, count) in [("connections", 1.0), ("wrong_tokens", 0.0), ("source_day", 1.0), ("token_day", 0.0)] {
+        assert_eq!(
+            value(&server, &format!("intake_sources_limited_total{{limit=\"{limit}\"}}")),
+            Some(count),
+            "{limit}"
+        );
+    }
+    assert_eq!(value(&server, "intake_connections_total"), Some(2.0));
+}
+
+#[test]
+fn the_disk_and_the_partial_files_of_resumable_uploads_are_told() {
+    let home = Server::home();
+    let server = Server::start_in(&home, &[ARGS, &["--min-free", "12345"]].concat());
+    assert_eq!(value(&server, "intake_disk_min_free_bytes"), Some(12345.0));
+    assert!(value(&server, "intake_disk_free_bytes").unwrap() > 12345.0);
+    assert_eq!(value(&server, "intake_partials_kept"), Some(0.0));
+    let mut cut_off = connect(server.tcp()).unwrap();
+    cut_off.write_all(b"/ask size=9 crc32c=trailer resume=one name\n123").unwrap();
+    cut_off.shutdown(Shutdown::Write).unwrap();
+    io::read_to_string(cut_off).unwrap();
+    drop(server);
+    // They are counted at the start, and once a minute.
+    let server = Server::start_in(&home, ARGS);
+    assert_eq!(value(&server, "intake_partials_kept"), Some(1.0));
+    assert_eq!(value(&server, "intake_store_failed"), Some(0.0));
+}
+
+#[test]
+fn datagrams_are_counted_and_absent_without_an_echo() {
+    let server = Server::start(ARGS);
+    server.assert_echoes(b"anybody there?");
+    assert!(value(&server, "intake_datagrams_total{result=\"echoed\"}").unwrap() >= 1.0);
+}
+
+#[cfg(feature = "rustls")]
+#[test]
+fn handshakes_are_counted_by_their_result_and_the_end_of_the_certificate_is_told() {
+    use crate::certificates::Issuer;
+
+    let issuer = Issuer::new();
+    let pair = issuer.sign("server", &["localhost", "127.0.0.1"]);
+    let (certificate, key) = (pair.certificate.to_str().unwrap(), pair.key.to_str().unwrap());
+    let server = Server::start(&[ARGS, &["--tls-cert", certificate, "--tls-key", key]].concat());
+    let handshakes = |result| value(&server, &format!("intake_handshakes_total{{result=\"{result}\"}}")).unwrap();
+    assert_eq!(["done", "failed"].map(handshakes), [0.0, 0.0]);
+    // A record of TLS, and no message of TLS in it.
+    let mut broken = connect(server.tcp()).unwrap();
+    broken.write_all(b"\x16\x03\x01\x00\x04abcd").unwrap();
+    drop(broken);
+    await_until("the failure to be counted", || handshakes("failed") == 1.0);
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("a"), b"1").unwrap();
+    let mut send = Command::new(env!("CARGO_BIN_EXE_intake"));
+    send.args(["send", "--to", &server.tcp().to_string(), "--tls", "--tls-ca"]).arg(issuer.path());
+    let output = send.arg(home.path().join("a")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(["done", "failed"].map(handshakes), [1.0, 1.0]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(value(&server, "intake_certificate_end_seconds").unwrap() > now);
+}
+
+#[test]
+fn lines_of_the_log_that_nobody_reads_are_counted() {
+    // Its standard error is a pipe of which nobody reads.
+    let home = Server::home();
+    let (_reader, writer) = io::pipe().unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_intake"));
+    serve.args([
+        "serve",
+        "-v",
+        "--udp",
+        "off",
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics",
+        "127.0.0.1:0",
+        "--dir",
+        "inbox",
+    ]);
+    let mut process = Killed(serve.current_dir(home.path()).stdout(Stdio::piped()).stderr(writer).spawn().unwrap());
+    let mut printed = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut address =
+        |kind: &str| -> SocketAddr { printed.next().unwrap().strip_prefix(kind).unwrap().parse().unwrap() };
+    let (tcp, metrics) = (address("tcp "), address("metrics "));
+    let dropped = || {
+        let text = ask(metrics, "GET", "/metrics").content;
+        let line = text.lines().find_map(|line| line.strip_prefix("intake_log_dropped_total ")).map(str::to_owned);
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(dropped(), 0);
+    let name = "x".repeat(250);
+    await_until("the pipe to be full", || {
+        line(tcp, &name, b"1").unwrap();
+        dropped() > 0
+    });
+}
+
+/// A process that is killed at the end of the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -1304,7 +1304,7 @@ impl World {
         for (id, readiness) in events {
             self.connections.absorb(id, readiness);
         }
-        self.connections.settle();
+        self.connections.settle(clock);
         self.connections.serve(clock);
         self.connections.expire(clock);
         self.accept();
@@ -1441,7 +1441,7 @@ impl World {
         for (id, readiness) in self.poll() {
             self.connections.absorb(id, readiness);
         }
-        self.connections.settle();
+        self.connections.settle(clock);
         self.connections.serve(clock);
         self.connections.expire(clock);
     }
@@ -1544,10 +1544,10 @@ impl StalledServer {
             }
         }
         let clock = Clock { asked: self.now, now: self.now };
-        self.connections.settle();
+        self.connections.settle(clock);
         self.connections.serve(clock);
         while self.connections.has_ready() {
-            self.connections.settle();
+            self.connections.settle(clock);
             self.connections.serve(clock);
         }
         self.connections.expire(clock);

@@ -11,7 +11,7 @@ use crate::proto::{Code, Peer, Refusal};
 use crate::reactor::Budget;
 use crate::server::pace::Pace;
 use crate::server::rulebook::Kind;
-use crate::server::story::{CloseReason, Scene, Who};
+use crate::server::story::{CloseReason, Fact, Scene, Who};
 use crate::server::visit::{Context, Verdict};
 use crate::store::Store;
 
@@ -42,6 +42,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Whether the client has to answer for the TLS handshake to end.
     pub fn is_shaking_hands(&self) -> bool {
         self.session().is_some_and(|session| session.is_handshaking() && session.has_begun())
+    }
+
+    /// Whether TLS was begun, and never came into being.
+    pub fn has_failed_handshake(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.session.is_some() && !rare.is_secured)
     }
 
     pub(super) fn end_is_proven(&self) -> bool {
@@ -95,6 +100,8 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// Tells who the client is and what was agreed on, if the handshake is over.
     pub(super) fn secured(&mut self, cx: &mut Context<D>) {
         let Some(agreed) = self.session().and_then(Session::agreed) else { return };
+        self.rare.get_or_insert_default().is_secured = true;
+        cx.story.tell(&Fact::Secured);
         cx.story.scene(|| Scene::Secured(&agreed));
         // A server that sends tickets acknowledges the client's last message with them.
         self.stream.acknowledge();

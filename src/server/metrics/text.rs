@@ -4,6 +4,8 @@
 
 use std::fmt::{Display, Write};
 
+use crate::server::histogram::Histogram;
+
 /// Families of metrics, as text.
 #[derive(Debug, Default)]
 pub struct Text(String);
@@ -25,6 +27,19 @@ impl Text {
         self.family(name, "gauge", help)
     }
 
+    /// A family with one histogram of spans, in seconds.
+    pub fn histogram(&mut self, name: &'static str, help: &str, spans: &Histogram) {
+        self.family(name, "histogram", help);
+        for (bound, count) in spans.cumulative() {
+            write(&mut self.0, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}\n"));
+        }
+        let (total, sum) = (spans.total(), spans.sum_seconds());
+        write(
+            &mut self.0,
+            format_args!("{name}_bucket{{le=\"+Inf\"}} {total}\n{name}_sum {sum}\n{name}_count {total}\n"),
+        );
+    }
+
     fn family(&mut self, name: &'static str, kind: &str, help: &str) -> Family<'_> {
         write(&mut self.0, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         Family { name, text: &mut self.0 }
@@ -43,13 +58,14 @@ impl Family<'_> {
     }
 
     /// One value, under these labels. Their values are words of this program: nothing in them has to be escaped.
-    pub fn with(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub fn with(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
         write(self.text, format_args!("{}", self.name));
         for (index, (label, word)) in labels.iter().enumerate() {
             debug_assert!(!word.contains(['"', '\\', '\n']), "{word:?} would have to be escaped");
             write(self.text, format_args!("{}{label}=\"{word}\"", if index == 0 { '{' } else { ',' }));
         }
         write(self.text, format_args!("{} {value}\n", if labels.is_empty() { "" } else { "}" }));
+        self
     }
 }
 

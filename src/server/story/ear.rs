@@ -20,6 +20,10 @@ pub enum Fact<'a> {
         /// The reason.
         refusal: &'a Refusal,
     },
+    /// TLS has come into being.
+    Secured,
+    /// It ends, and the TLS that the client has begun never came into being.
+    NotSecured,
     /// The client has proven its name.
     Named {
         /// The name.

@@ -25,6 +25,10 @@ pub struct Stats {
     pub lost: u64,
     /// Connections that ended before a byte came.
     pub silent: u64,
+    /// TLS handshakes that succeeded.
+    pub secured: u64,
+    /// TLS handshakes that did not: the two sides do not agree, or the client went or was too slow.
+    pub not_secured: u64,
     /// What became of files.
     pub files: Files,
 }
@@ -34,6 +38,8 @@ impl Ear for Stats {
         self.files.hear(whom, fact);
         match fact {
             Fact::Accepted => self.accepted += 1,
+            Fact::Secured => self.secured += 1,
+            Fact::NotSecured => self.not_secured += 1,
             Fact::Resumed => self.resumed += 1,
             Fact::Received { bytes } => self.content_bytes += *bytes as u64,
             Fact::Stored { .. } | Fact::StoredForNobody { .. } => self.stored += 1,
@@ -62,7 +68,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, stored, resumed, content_bytes, refused, lost, silent, files: _ } = self;
+        let Self { accepted, stored, resumed, content_bytes, refused, lost, silent, .. } = self;
         write!(
             f,
             "{accepted} accepted, {stored} stored, {resumed} resumed, {content_bytes} bytes received, {lost} lost, {silent} silent"
