@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, FromArgMatches};
 use intake::access::{Network, Networks, Policy, Quota};
+use intake::net::Manager;
 use intake::net::tls::Asks;
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::sandbox::{Mode, Sandbox, User};
@@ -370,6 +371,7 @@ impl Serve {
     }
 
     fn serve(self, cli: Command, lines: Lines) -> Result<Exit, String> {
+        let manager = Manager::of_the_environment()?;
         let log_dropped = lines.dropped();
         // It opens a socket, which the sandbox forbids.
         let tracer = self.trace.map(|format| Tracer::new(format, Box::new(lines)));
@@ -379,7 +381,7 @@ impl Serve {
         let places = self.places()?;
         let again = Again { cli, first: self.clone(), places: places.clone(), level: None };
         let has_file = self.config.is_some();
-        let mut server = match Server::bind(&self.config_at(places)?) {
+        let mut server = match Server::bind_under(manager, &self.config_at(places)?) {
             Ok(server) => server,
             Err(error @ StartError::Descriptors { .. }) => {
                 complain(error);

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
-use socket2::Type;
+use socket2::{SockRef, Socket, Type};
 
 use super::{Sharing, unbound_socket};
 
@@ -56,13 +56,24 @@ impl Listener {
         let socket = unbound_socket(addr, sharing, Type::STREAM)?;
         // A restart must not wait for the connections of the last run to leave TIME_WAIT.
         socket.set_reuse_address(true)?;
-        // Replies are single short writes. Accepted sockets inherit the option, which saves a call for each.
-        socket.set_tcp_nodelay(true)?;
-        // Inherited too. The kernel then no longer grows the buffer, to megabytes for a client that asks on and never reads.
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        set_inherited_options(&socket)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self { socket: TcpListener::from_std(socket.into()) })
+    }
+
+    /// Takes a socket that listens already. Its backlog stays as long as it is.
+    ///
+    /// # Errors
+    /// It does not listen. Or the error of setsockopt(2).
+    pub fn adopt(socket: std::net::TcpListener) -> io::Result<Self> {
+        let options = SockRef::from(&socket);
+        if !options.is_listener()? {
+            return Err(io::Error::other("it does not listen (systemd: Accept= must be no)"));
+        }
+        set_inherited_options(&options)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: TcpListener::from_std(socket) })
     }
 
     /// The listening address. If it was bound with port 0, this has the actual port.
@@ -86,6 +97,14 @@ impl Listener {
 }
 
 delegate_source!(Listener, socket);
+
+/// Sets the options that accepted sockets inherit, which saves a call for each.
+fn set_inherited_options(socket: &Socket) -> io::Result<()> {
+    // Replies are single short writes.
+    socket.set_tcp_nodelay(true)?;
+    // The kernel then no longer grows the buffer, to megabytes for a client that asks on and never reads.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)
+}
 
 /// accept(2) on Linux also returns the network errors of the new connection, and asks to accept the next one after them.
 /// These are no lack of resources: a client that resets at once must not make the listener pause.

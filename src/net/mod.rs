@@ -14,6 +14,7 @@
 //! | [`Echo`] | reports the source of a datagram as its sender wrote it | a forged source makes two echoes answer each other without end |
 //! | [`Signals`] | interrupts the program anywhere | a handler that does real work is undefined behaviour |
 //! | `tls` | sends a FIN for a killed program, too | a part counts as the whole, or tickets that nobody reads become a reset |
+//! | `manager` | passes sockets that other processes hold open, too | a socket that is closed here still makes events, unless it is deregistered first |
 //! | [`diag`] | knows state, queues and window of every connection | the usual call needs a descriptor, which is closed when the state gets interesting |
 
 /// Registers a wrapper with mio through the source that it holds.
@@ -52,6 +53,7 @@ mod descriptors;
 pub mod diag;
 mod echo;
 mod listener;
+mod manager;
 #[cfg(not(feature = "rustls"))]
 mod no_client_tls;
 mod pipe;
@@ -85,6 +87,7 @@ pub use client_tls::ClientTls;
 pub use descriptors::{inherited_descriptors, raise_descriptor_limit};
 pub use echo::{Echo, EchoStats};
 pub use listener::{Accept, Listener};
+pub use manager::{Manager, Notify, Passed};
 #[cfg(not(feature = "rustls"))]
 pub use no_client_tls::ClientTls;
 pub use pipe::Pipe;

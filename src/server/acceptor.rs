@@ -109,8 +109,11 @@ impl Acceptor {
     }
 
     /// Stops listening. The kernel resets the connections in the backlog.
-    pub fn close(&mut self) {
-        self.doors.clear();
+    pub fn close(&mut self, registry: &Registry) {
+        for mut door in self.doors.drain(..) {
+            // A service manager may hold the socket open, and then the close alone would not end its events.
+            let _ = registry.deregister(&mut door.listener);
+        }
     }
 
     /// Returns whether a client was turned away.

@@ -10,7 +10,7 @@
 //!   |    expire   connections that were late before the poll, and are not ready --> the same
 //!   |    tend     once a minute: the store's own files
 //!   |    echo     a bounded number of datagrams; more are remembered
-//!   |    report   a bounded number of answers to the operator's programs
+//!   |    report   a bounded number of answers to the operator's programs; the service manager hears that the loop turns
 //!   +--- accept   a bounded number of connections, while there is room ------> into the ready queue
 //! ```
 //!
@@ -70,6 +70,7 @@ mod work;
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +87,7 @@ use side::Side;
 use story::Scene;
 use story::trace::Tracer;
 
-use crate::net::{self, Echo, Readiness, Signal, Signals, Timer};
+use crate::net::{self, Echo, Manager, Notify, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
 use crate::store::{Directory, Store, TEND_EVERY};
 
@@ -174,6 +175,8 @@ pub struct Server {
     /// The readiness of the echo, remembered like any other.
     echo_is_ready: bool,
     signals: Signals,
+    /// The service manager.
+    notify: Notify,
     timer: Timer,
     /// When the store must tend its own files again.
     tend_at: Moment,
@@ -222,6 +225,15 @@ impl Server {
     /// # Errors
     /// [`StartError`], with a message for the operator.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
+        Self::bind_under(Manager::default(), config)
+    }
+
+    /// As [`Server::bind`], but uses the sockets that a service manager has passed, each instead of those that the
+    /// configuration has for the same use. The server tells the manager how it is.
+    ///
+    /// # Errors
+    /// [`StartError`], with a message for the operator.
+    pub fn bind_under(manager: Manager, config: &Config) -> Result<Self, StartError> {
         let inherited = net::inherited_descriptors();
         let descriptors = net::raise_descriptor_limit().map_err(StartError::EventLoop)?;
         let max_connections = start::max_connections(config, descriptors, inherited)?;
@@ -231,11 +243,14 @@ impl Server {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
         let directory = start::open_directory(config)?;
-        let (listeners, echo) = start::bind(config)?;
-        let sockets = Sockets { listeners, metrics: start::bind_metrics(config)?, echo };
+        let Manager { passed, notify } = manager;
+        let metrics = start::bind_metrics(config, passed.metrics)?;
+        let (listeners, echo) = start::bind(config, passed.tcp, passed.udp)?;
+        let sockets = Sockets { listeners, metrics, echo };
         let server = Self::assemble(config, poll, max_connections, directory, sockets);
         let mut server = server.map_err(StartError::EventLoop)?;
         server.use_files(files);
+        server.notify = notify;
         start::confine(config, server.connections.store())?;
         if config.sync == Durability::Full {
             let backlog_max = config::sync_backlog(descriptors) as usize;
@@ -278,6 +293,7 @@ impl Server {
             echo,
             echo_is_ready: false,
             signals,
+            notify: Notify::default(),
             timer,
             tend_at: now + TEND_EVERY,
             config: config.clone(),
@@ -313,6 +329,7 @@ impl Server {
     /// # Errors
     /// The error of the poll, without which there is no server. Nothing that a peer, the disk or the network does ends it.
     pub fn run(mut self) -> io::Result<Outcome> {
+        self.notify.ready(&self.status());
         loop {
             if let Some(outcome) = self.turn()? {
                 log::info!("ended: {}", self.connections.stats());
@@ -343,6 +360,7 @@ impl Server {
         self.tend();
         self.echo();
         self.report();
+        self.notify();
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
         Ok(self.outcome())
     }
@@ -370,7 +388,7 @@ impl Server {
         };
         let metrics = self.metrics.as_ref().and_then(Side::deadline);
         let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), metrics, shutdown];
-        deadlines.into_iter().flatten().fold(self.tend_at, Moment::min)
+        deadlines.into_iter().chain([self.notify.deadline()]).flatten().fold(self.tend_at, Moment::min)
     }
 
     /// Events only set flags and queue their connections.
@@ -414,6 +432,12 @@ impl Server {
 
     /// Reads the files of the operator again: all of them count from now on, or none.
     fn reload(&mut self) {
+        self.notify.reloading();
+        self.read_files_again();
+        self.notify.ready(&self.status());
+    }
+
+    fn read_files_again(&mut self) {
         if self.reread.is_none() && self.config.tls.is_none() && self.config.token_file.is_none() {
             return log::info!("SIGHUP is ignored: there is no file to read again");
         }
@@ -446,15 +470,15 @@ impl Server {
 
     /// The first signal stops accepting and lets running uploads finish. The second one ends the server at once.
     fn stop(&mut self) {
-        self.shutdown = match self.shutdown {
-            Shutdown::NotAsked => {
-                self.log_shutdown();
-                self.acceptor.close();
-                self.connections.drain();
-                Shutdown::By(self.clock.now + self.config.shutdown_timeout)
-            }
-            Shutdown::By(_) | Shutdown::AtOnce => Shutdown::AtOnce,
-        };
+        if !matches!(self.shutdown, Shutdown::NotAsked) {
+            self.shutdown = Shutdown::AtOnce;
+            return;
+        }
+        self.log_shutdown();
+        self.shutdown = Shutdown::By(self.clock.now + self.config.shutdown_timeout);
+        self.acceptor.close(self.poll.registry());
+        self.connections.drain();
+        self.notify.stopping(&self.status());
     }
 
     fn tend(&mut self) {
@@ -468,6 +492,13 @@ impl Server {
         if let Some(echo) = self.echo.as_mut().filter(|_| self.echo_is_ready) {
             self.echo_is_ready = echo.serve(self.clock.now, DATAGRAMS_PER_TURN);
         }
+    }
+
+    /// Tells the service manager that the loop turns, and its status.
+    fn notify(&mut self) {
+        let mut notify = mem::take(&mut self.notify);
+        notify.turned(self.clock.now, || self.status());
+        self.notify = notify;
     }
 
     /// Answers the operator's programs.
@@ -523,6 +554,14 @@ impl Server {
                 self.config.shutdown_timeout
             ),
         }
+    }
+
+    /// How the server is, in a few words.
+    fn status(&self) -> String {
+        let (held, uploading, stats) = (self.connections.len(), self.connections.uploading(), self.connections.stats());
+        let state = if matches!(self.shutdown, Shutdown::NotAsked) { "serving" } else { "shutting down" };
+        let refused: u64 = stats.refused.values().sum();
+        format!("{state}: {held} connections, {uploading} uploads; {} files stored, {refused} refused", stats.stored)
     }
 
     fn log_statistics(&self) {

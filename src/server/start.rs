@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use super::config::{Config, Durability, Udp, backlog_descriptors, descriptors_for, descriptors_per_connection};
@@ -168,11 +168,15 @@ fn metrics_sockets(config: &Config) -> u64 {
     if config.metrics.is_some() { 1 + side::CLIENTS_MAX as u64 } else { 0 }
 }
 
-/// Binds the address for metrics, if there is one. No two servers share it, or each answer would be of either of them.
+/// The listener for metrics: the one that was passed, or else one that is bound, if there is an address. No two servers share
+/// the address, or each answer would be of either of them.
 ///
 /// # Errors
 /// [`StartError::Listen`].
-pub fn bind_metrics(config: &Config) -> Result<Option<Listener>, StartError> {
+pub fn bind_metrics(config: &Config, passed: Option<Listener>) -> Result<Option<Listener>, StartError> {
+    if passed.is_some() {
+        return Ok(passed);
+    }
     let bind = |addr| {
         let failed = |error| StartError::Listen { transport: "metrics", addr, error };
         Listener::bind(addr, Sharing::default()).map_err(failed)
@@ -180,17 +184,40 @@ pub fn bind_metrics(config: &Config) -> Result<Option<Listener>, StartError> {
     config.metrics.map(bind).transpose()
 }
 
-/// Binds all addresses for uploads and datagrams.
+/// The sockets for uploads and datagrams. Those that were passed replace the addresses of the configuration.
 ///
 /// # Errors
 /// [`StartError::Listen`] for the first address that cannot be bound, [`StartError::NoAddress`] if there is none.
-pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
-    if config.listen.is_empty() {
-        return Err(StartError::NoAddress);
+pub fn bind(
+    config: &Config,
+    passed_tcp: Vec<Listener>,
+    passed_udp: Vec<UdpSocket>,
+) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
+    if passed_tcp.is_empty() && passed_udp.is_empty() {
+        return bind_pairs(config);
     }
+    let listeners = if passed_tcp.is_empty() { bind_tcp(config)? } else { passed_tcp };
+    let echo = if passed_udp.is_empty() { bind_echo(config, &listeners)? } else { Some(adopt(config, passed_udp)?) };
+    Ok((listeners, echo))
+}
+
+/// An echo on the sockets that were passed.
+fn adopt(config: &Config, passed: Vec<UdpSocket>) -> Result<Echo, StartError> {
+    let mut echo = Echo::new(config.udp_rate);
+    for socket in passed {
+        let addr = socket.local_addr().map_err(StartError::EventLoop)?;
+        echo.adopt(socket).map_err(|error| StartError::Listen { transport: "udp", addr, error })?;
+    }
+    Ok(echo)
+}
+
+fn bind_pairs(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
     let mut attempts = 1..=PAIR_ATTEMPTS;
     loop {
-        let bound = bind_once(config);
+        let bound = bind_tcp(config).and_then(|listeners| {
+            let echo = bind_echo(config, &listeners)?;
+            Ok((listeners, echo))
+        });
         match &bound {
             // Another program may have the number that TCP got, but for UDP: try another number.
             Err(StartError::Listen { transport: "udp", error, .. })
@@ -201,22 +228,26 @@ pub fn bind(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError
     }
 }
 
-fn bind_once(config: &Config) -> Result<(Vec<Listener>, Option<Echo>), StartError> {
-    let failed = |transport, addr| move |error| StartError::Listen { transport, addr, error };
-    let mut listeners = Vec::with_capacity(config.listen.len());
-    for &addr in &config.listen {
-        listeners
-            .push(Listener::bind(addr, sharing(addr, &config.listen, config.reuse_port)).map_err(failed("tcp", addr))?);
-    }
-    let addrs = udp_addrs(config, &listeners).map_err(failed("tcp", config.listen[0]))?;
+fn bind_tcp(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let bind = |&addr: &SocketAddr| {
+        let failed = |error| StartError::Listen { transport: "tcp", addr, error };
+        Listener::bind(addr, sharing(addr, &config.listen, config.reuse_port)).map_err(failed)
+    };
+    let listeners = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    if listeners.is_empty() { Err(StartError::NoAddress) } else { Ok(listeners) }
+}
+
+fn bind_echo(config: &Config, listeners: &[Listener]) -> Result<Option<Echo>, StartError> {
+    let addrs = udp_addrs(config, listeners).map_err(StartError::EventLoop)?;
     if addrs.is_empty() {
-        return Ok((listeners, None));
+        return Ok(None);
     }
     let mut echo = Echo::new(config.udp_rate);
     for &addr in &addrs {
-        echo.bind(addr, sharing(addr, &addrs, config.reuse_port)).map_err(failed("udp", addr))?;
+        let failed = |error| StartError::Listen { transport: "udp", addr, error };
+        echo.bind(addr, sharing(addr, &addrs, config.reuse_port)).map_err(failed)?;
     }
-    Ok((listeners, Some(echo)))
+    Ok(Some(echo))
 }
 
 /// Where the echo listens. An address of its own with port 0 takes the number of the first listener.
@@ -291,7 +322,7 @@ mod tests {
 
     #[test]
     fn without_an_address_there_is_no_server() {
-        let error = bind(&Config { listen: Vec::new(), ..Config::default() }).unwrap_err().to_string();
+        let error = bind(&Config { listen: Vec::new(), ..Config::default() }, vec![], vec![]).unwrap_err().to_string();
         assert!(error.contains("no address"), "{error}");
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,7 +58,21 @@ impl Server {
     /// Starts a server by a program that executes it in the same process (`prlimit --nofile=64`, `env RUST_LOG=debug`,
     /// `strace -D -o …`).
     pub fn start_under(wrapper: &[&str], home: &Arc<TempDir>, args: &[&str]) -> Self {
-        let mut process = serve(wrapper, home, args).spawn().expect("the server can be started");
+        Self::start_as(&mut serve(wrapper, home, args), home)
+    }
+
+    /// Starts a server with a socket that it is passed under the name `name`, as service managers do (sd_listen_fds(3)).
+    pub fn start_with(name: &str, socket: impl Into<OwnedFd>, home: &Arc<TempDir>, args: &[&str]) -> Self {
+        Self::start_as(&mut serve_with(name, socket, home, args), home)
+    }
+
+    /// The output of a server that cannot start with a socket that it is passed.
+    pub fn fail_to_start_with(name: &str, socket: impl Into<OwnedFd>) -> Output {
+        serve_with(name, socket, &Self::home(), &[]).output().expect("the server can be started")
+    }
+
+    fn start_as(command: &mut Command, home: &Arc<TempDir>) -> Self {
+        let mut process = command.spawn().expect("the server can be started");
         let stdout = Lines::collect(process.stdout.take().expect("stdout is piped"));
         let stderr = Lines::collect(process.stderr.take().expect("stderr is piped"));
         let server = Self { process, home: home.clone(), dir: home.path().join("inbox"), stdout, stderr };
@@ -313,6 +328,14 @@ fn serve(wrapper: &[&str], home: &TempDir, args: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(home.path()).env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The command of [`Server::start_with`]. The shell, which becomes the server, knows its process id and moves the socket.
+fn serve_with(name: &str, socket: impl Into<OwnedFd>, home: &TempDir, args: &[&str]) -> Command {
+    let shell = ["sh", "-c", "exec 3<&0 < /dev/null; LISTEN_PID=$$ exec \"$@\"", "sh"];
+    let mut command = serve(&shell, home, args);
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).stdin(socket.into());
     command
 }
 

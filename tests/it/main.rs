@@ -28,6 +28,7 @@ mod limits;
 mod load;
 mod load_liars;
 mod man;
+mod manager;
 mod metrics;
 mod names;
 mod network;

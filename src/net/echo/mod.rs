@@ -16,14 +16,14 @@ mod run;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 
 use log::{debug, info, trace};
 use mio::event::Source;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use socket2::{Socket, Type};
+use socket2::{SockRef, Type};
 
 use self::guard::{Guard, Verdict};
 use self::run::{Path, Run, Runs};
@@ -99,14 +99,23 @@ impl Echo {
     /// The error of the system: the address is in use, is not one of this machine's, or its port is privileged.
     pub fn bind(&mut self, addr: SocketAddr, sharing: Sharing) -> io::Result<()> {
         let socket = unbound_socket(addr, sharing, Type::DGRAM)?;
-        let buffer_bytes = enlarge_receive_buffer(&socket)?;
-        let is_wildcard = addr.ip().is_unspecified();
-        if is_wildcard {
-            local::tell_destinations(&socket, addr)?;
-        }
         socket.bind(&addr.into())?;
-        let socket = UdpSocket::from_std(socket.into());
+        self.adopt(socket.into())
+    }
+
+    /// Echoes what comes to a bound socket as well.
+    ///
+    /// # Errors
+    /// The error of setsockopt(2) or getsockname(2).
+    pub fn adopt(&mut self, socket: net::UdpSocket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let buffer_bytes = enlarge_receive_buffer(SockRef::from(&socket))?;
         let local = socket.local_addr()?;
+        let is_wildcard = local.ip().is_unspecified();
+        if is_wildcard {
+            local::tell_destinations(&socket, local)?;
+        }
+        let socket = UdpSocket::from_std(socket);
         info!("udp {local}: a receive buffer of {buffer_bytes} bytes, {RECEIVE_BUFFER_BYTES} were asked for");
         self.guard.refuse_port(local.port());
         self.sockets.push(Bound { socket, is_wildcard });
@@ -240,16 +249,14 @@ fn send(socket: &UdpSocket, Run { path, segment, count, bytes }: Run<'_>) -> io:
 
 /// Asks for the buffer beyond `net.core.rmem_max`, which needs CAP_NET_ADMIN, then within it. Returns the granted bytes:
 /// the kernel doubles the size for its own bookkeeping, and reports the double (socket(7)).
-fn enlarge_receive_buffer(socket: &Socket) -> io::Result<usize> {
-    set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER_BYTES)
+fn enlarge_receive_buffer(socket: SockRef) -> io::Result<usize> {
+    set_socket_recv_buffer_size_force(&*socket, RECEIVE_BUFFER_BYTES)
         .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES))?;
     Ok(socket.recv_buffer_size()? / 2)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net;
-
     use mio::Poll;
     use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
 
