@@ -1,7 +1,9 @@
 //! What the server tells the operator's programs: metrics and health, and that uploads do not notice who asks.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -294,6 +296,48 @@ fn promtool_has_nothing_against_it() {
     let output = check.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && words.is_empty(), "{words}");
+}
+
+/// The folder of the alerts and the dashboard.
+fn monitoring() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring")
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_not_otherwise() {
+    let Some(promtool) = installed("promtool") else { return };
+    for args in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts-test.yml"]] {
+        let output = Command::new(&promtool).args(args).current_dir(monitoring()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let [alerts, tests] =
+        ["alerts.yml", "alerts-test.yml"].map(|file| std::fs::read_to_string(monitoring().join(file)).unwrap());
+    let names: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(
+            tests.contains(&format!("        alertname: {name}\n        exp_alerts:\n")),
+            "{name} is never seen to fire"
+        );
+    }
+}
+
+#[test]
+fn alerts_and_dashboard_ask_only_for_what_is_told() {
+    let server = Server::start(ARGS);
+    let families = families(&server);
+    for file in ["alerts.yml", "dashboard.json"] {
+        let text = std::fs::read_to_string(monitoring().join(file)).unwrap();
+        let words = text.split(|next: char| !(next.is_ascii_alphanumeric() || next == '_'));
+        let asked: BTreeSet<_> =
+            words.filter(|word| word.starts_with("intake_") || word.starts_with("process_")).collect();
+        assert!(asked.len() > 10, "{asked:?}");
+        for family in asked {
+            let family = family.strip_suffix("_bucket").or(family.strip_suffix("_count")).unwrap_or(family);
+            let needs_tls = family == "intake_certificate_end_seconds";
+            assert!(needs_tls || families.iter().any(|told| told == family), "{file} asks for {family}");
+        }
+    }
 }
 
 #[test]
