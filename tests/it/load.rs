@@ -466,3 +466,36 @@ fn what_a_dialect_cannot_do_is_refused_in_words() {
         assert!(run.exit() == 2 && run.text().contains(words), "{args}: {}", run.text());
     }
 }
+
+#[test]
+fn reports_are_added_up_compared_and_drawn() {
+    let server = Server::start(&[]);
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    for (name, files) in [("a.json", 30), ("b.json", 20)] {
+        let run = Run::load(server.tcp(), &format!("--files {files} --size 4k --json --html {}", path("run.html")));
+        assert_eq!(run.exit(), 0, "{}", run.text());
+        fs::write(path(name), &run.output.stdout).unwrap();
+        let timeline = run.json()["timeline"].as_array().expect("there are steps").clone();
+        let stored: f64 = timeline.iter().map(|step| step["files_per_second"].as_f64().expect("a number")).sum();
+        assert!(!timeline.is_empty() && stored > 0.0, "{timeline:?}");
+    }
+    let page = fs::read_to_string(path("run.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains(&server.tcp().to_string()));
+
+    let (a, b, html) = (path("a.json"), path("b.json"), path("both.html"));
+    let sum = Run::of(&["load", "--merge", &a, &b, "--json"]);
+    assert_eq!((sum.exit(), figure(&sum.json(), "files.acknowledged")), (0, 50), "{}", sum.text());
+    assert_eq!(figure(&sum.json(), "latency.stored.count"), 50);
+    let met = Run::of(&["load", "--merge", &a, &b, "--fail-if", "files.acknowledged>49"]);
+    assert_eq!(met.exit(), 5, "{}", met.text());
+    let both = Run::of(&["load", "--compare", &a, &b, "--html", &html]);
+    let text = both.text();
+    let row = text.lines().find(|line| line.starts_with("stored files")).expect("it is in the table");
+    assert_eq!((both.exit(), row.split_whitespace().collect::<Vec<_>>()), (0, vec!["stored", "files", "30", "20"]));
+    assert!(fs::read_to_string(&html).unwrap().contains("a.json"));
+    let missing = Run::of(&["load", "--compare", &path("none.json")]);
+    assert!(missing.exit() == 1 && missing.text().contains("cannot read"), "{}", missing.text());
+    let unwritable = Run::of(&["load", "--compare", &a, "--html", "/proc/none"]);
+    assert!(unwritable.exit() == 1 && unwritable.text().contains("/proc/none"), "{}", unwritable.text());
+}

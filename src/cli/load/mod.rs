@@ -1,5 +1,6 @@
 //! `intake load`: runs a load, compares what was stored, and prints the report.
 
+mod earlier;
 mod live;
 mod options;
 mod outcome;
@@ -12,7 +13,7 @@ use std::path::Path;
 use intake::load::judge::{Expected, Verdict, Verification, await_quiet, presumed, verdict, verify};
 use intake::load::plan::{Plan, Workload};
 use intake::load::run::{Finished, LoadError, send_files};
-use intake::load::tell::{Report, json_of, json_of_verification};
+use intake::load::tell::{Report, Run, json_of, json_of_verification};
 
 use self::live::View;
 pub use self::options::Load;
@@ -28,6 +29,9 @@ impl Load {
     pub fn run(self) -> Exit {
         if let Some(directory) = self.verify.iter().chain(&self.verify_only).find(|path| !path.is_dir()) {
             return usage_error::<Self>("load", format_args!("{directory:?} is not a directory"));
+        }
+        if !self.merge.is_empty() || !self.compare.is_empty() {
+            return self.tell_earlier();
         }
         let connect = match self.connect() {
             Ok(connect) => connect,
@@ -87,7 +91,9 @@ impl Load {
             Err(exit) => return exit,
         };
         let report = Report { plan, finished, verification: verification.as_ref() };
-        self.tell(&report, &json_of(&report), exit_of(&report))
+        let json = json_of(&report);
+        let exit = self.tell(&report, &json, exit_of(&report));
+        self.write_page(&[Run { name: plan.target.to_string(), report: json }], exit)
     }
 
     fn only_verify(&self, workload: &Workload, directory: &Path) -> Exit {

@@ -109,9 +109,21 @@ pub struct Load {
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Write the report as a page with plots, too
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["udp", "verify_only"])]
+    pub html: Option<PathBuf>,
+    /// Send nothing: add up the --json reports of testers that ran at the same time
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = SENDING)]
+    pub merge: Vec<PathBuf>,
+    /// Send nothing: show earlier --json reports beside one another
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = SENDING, conflicts_with_all = ["merge", "json", "fail_if"])]
+    pub compare: Vec<PathBuf>,
     #[command(flatten)]
     pub access: Access,
 }
+
+/// What only a run that sends something needs.
+const SENDING: [&str; 7] = ["address", "files", "duration", "udp", "rate", "verify", "verify_only"];
 
 const ARRIVALS: &Words<Arrivals> = &[("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
 const CLOSERS: &Words<Closer> = &[("server", Closer::Server), ("client", Closer::Client), ("reset", Closer::Reset)];

@@ -34,6 +34,11 @@ impl Latency {
         self.histogram.saturating_record(took.as_micros().max(1).try_into().unwrap_or(u64::MAX));
     }
 
+    /// Adds what [`Latency::buckets`] of another run has.
+    pub fn add_bucket(&mut self, end_us: u64, count: u64) {
+        self.histogram.saturating_record_n(end_us.max(1), count);
+    }
+
     /// How many latencies were added.
     pub fn count(&self) -> u64 {
         self.histogram.len()
@@ -59,8 +64,7 @@ impl Latency {
         (self.count() > 0).then(|| figure(&self.histogram))
     }
 
-    /// The buckets that are not empty: the upper end in microseconds, and the count. To merge two runs, add the counts of
-    /// equal ends.
+    /// The buckets that are not empty: the upper end in microseconds, and the count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.histogram.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
     }

@@ -5,6 +5,7 @@
 mod ending;
 mod latency;
 mod tally;
+mod timeline;
 mod track;
 mod verdict;
 mod verify;
@@ -12,6 +13,7 @@ mod verify;
 pub use ending::{Ended, Ending, Expected, Moments, Trouble, expectation, presumed};
 pub use latency::{Latency, Micros, QUANTILES};
 pub use tally::{Failed, Tally};
+pub use timeline::{STEP, Step, Timeline, Totals};
 pub use track::{Counts, Returned, Track};
 pub use verdict::{Verdict, verdict};
 pub use verify::{Verification, await_quiet, verify};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ending::{Ended, Ending, Expected, Moments, Trouble};
 use super::latency::Latency;
+use super::timeline::{Timeline, Totals};
 use crate::load::plan::{Conduct, File};
 use crate::proto::Dialect;
 use crate::reactor::Moment;
@@ -46,6 +47,8 @@ pub struct Tally {
     pub first_reply: Latency,
     /// From the intended start to the confirmation.
     pub stored: Latency,
+    /// The run second by second.
+    pub timeline: Timeline,
     /// The expectation for each file, by its number.
     pub expected: Vec<Expected>,
 }
@@ -71,6 +74,12 @@ impl Tally {
         if file.conduct == Conduct::Honest {
             self.record(*moments, (*ending == Ending::Stored).then_some(now));
         }
+    }
+
+    /// What the timeline has to know, besides the time that the tester was `busy`.
+    pub fn totals(&self, busy: Duration) -> Totals {
+        let Self { acknowledged, failed, sent_bytes, .. } = *self;
+        Totals { acknowledged, failed, sent_bytes, busy }
     }
 
     fn count(&mut self, file: &File, ending: &Ending, dialect: Dialect) {
@@ -125,6 +134,7 @@ impl Tally {
         ] {
             at.map(since).inspect(|took| latency.record(*took));
         }
+        stored.map(since).inspect(|took| self.timeline.record(*took));
         if let (Some(connected), Some(secured)) = (moments.connected, moments.secured) {
             self.handshake.record(secured.since(connected));
         }

@@ -240,6 +240,11 @@ impl Effort {
         self.longest_turn = self.longest_turn.max(turn);
     }
 
+    /// The time outside the poll so far.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
     /// The effort of a run that took `elapsed`.
     pub fn end(self, elapsed: Duration) -> Spent {
         let busy_share = self.busy.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);

@@ -111,6 +111,7 @@ impl<'a> Swarm<'a> {
     fn run(mut self, stop: &AtomicBool, on_tick: &mut dyn FnMut(&Live)) -> Result<Finished, LoadError> {
         while !self.is_over() && !stop.load(Ordering::Relaxed) {
             self.turn()?;
+            self.tally.timeline.advance(self.now.since(self.start), self.tally.totals(self.effort.busy()));
             if self.now >= self.told + TICK {
                 self.told = self.now;
                 on_tick(&self.live());
@@ -122,6 +123,7 @@ impl<'a> Swarm<'a> {
         }
         self.count_ended();
         let elapsed = self.now.since(self.start);
+        self.tally.timeline.finish(elapsed, self.tally.totals(self.effort.busy()));
         let never_started = self.schedule.overdue(elapsed);
         let spent = self.effort.end(elapsed);
         Ok(Finished { tally: self.tally, elapsed, never_started, spent, interrupted })

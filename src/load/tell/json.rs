@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::report::Report;
-use crate::load::judge::{Latency, QUANTILES, Verification};
+use crate::load::judge::{Latency, QUANTILES, Step, Verification};
 use crate::load::plan::{Arrivals, EchoPlan, Loop, Pace};
 use crate::load::run::{Echoed, Spent};
 
 /// Incremented when a field changes its meaning or is removed.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// The whole report.
 pub fn json_of(report: &Report<'_>) -> Value {
@@ -33,6 +33,7 @@ pub fn json_of(report: &Report<'_>) -> Value {
         "failures": finished.tally.reasons.iter().map(|(reason, failed)| (reason, failed.count)).collect::<BTreeMap<_, _>>(),
         "misbehaved": misbehaved(report),
         "latency": report.latencies().into_iter().map(latency).collect::<Map<_, _>>(),
+        "timeline": finished.tally.timeline.steps().iter().map(step).collect::<Vec<_>>(),
         "verification": report.verification.map(verification),
         "tester": tester(&finished.spent),
     })
@@ -119,7 +120,8 @@ fn misbehaved(report: &Report<'_>) -> Map<String, Value> {
         .collect()
 }
 
-fn latency((name, latency): (&str, &Latency)) -> (String, Value) {
+/// The figures of a latency.
+pub(super) fn latency((name, latency): (&str, &Latency)) -> (String, Value) {
     let quantiles = QUANTILES
         .iter()
         .map(|(name, quantile)| (format!("{}_us", name.replace('.', "_")), latency.quantile_us(*quantile).into()));
@@ -129,6 +131,20 @@ fn latency((name, latency): (&str, &Latency)) -> (String, Value) {
     figures.insert("count".into(), latency.count().into());
     figures.insert("buckets_us".into(), latency.buckets().map(|(end, count)| json!([end, count])).collect());
     (name.into(), figures.into())
+}
+
+fn step(step: &Step) -> Value {
+    let seconds = step.length.as_secs_f64();
+    json!({
+        "end_seconds": step.end.as_secs_f64(),
+        "files_per_second": step.counted.acknowledged as f64 / seconds,
+        "failures_per_second": step.counted.failed as f64 / seconds,
+        "bytes_per_second": step.counted.sent_bytes as f64 / seconds,
+        "p50_us": step.p50_us,
+        "p99_us": step.p99_us,
+        "max_us": step.max_us,
+        "busy_percent": step.counted.busy.as_secs_f64() / seconds * 100.0,
+    })
 }
 
 fn verification(found: &Verification) -> Value {
