@@ -55,6 +55,8 @@ pub struct Connections<S, D: Store> {
     awaiting: Vec<Id>,
     buffer: Box<[u8]>,
     pipe: Option<Pipe>,
+    /// How many turns have spent their budget.
+    budgets_spent: u64,
     ears: Ears,
 }
 
@@ -90,6 +92,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             awaiting: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             pipe: open_pipe(),
+            budgets_spent: 0,
             ears: Ears::default(),
         }
     }
@@ -224,6 +227,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             let spent = self.visit(id, clock, Connection::serve);
             turn.spend(spent.max(VISIT_MIN_BYTES));
         }
+        self.budgets_spent += u64::from(turn.is_spent());
     }
 
     /// Begins TLS handshakes that have waited, a few in each turn.
@@ -326,9 +330,14 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.stats()
     }
 
-    /// How long whole files took until the disk had them, or had failed.
-    pub fn disk_waits(&self) -> &Histogram {
-        self.jobs.waits()
+    /// How long whole files took until the disk had them, or had failed, in microseconds.
+    pub fn disk_waits_us(&self) -> &Histogram {
+        self.jobs.waits_us()
+    }
+
+    /// How many turns have spent all bytes that one may spend.
+    pub fn budgets_spent(&self) -> u64 {
+        self.budgets_spent
     }
 
     /// When the certificate ends, in seconds since the epoch.

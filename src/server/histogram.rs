@@ -1,48 +1,45 @@
-//! How often something took how long, in a few fixed buckets.
+//! How often something had which size, in a few fixed buckets.
 
-use std::time::Duration;
-
-/// Counts of spans, by the first bound that is no less.
+/// Counts of values, by the first bound that is no less.
 #[derive(Clone, Debug)]
 pub struct Histogram {
-    /// In microseconds, ascending.
-    bounds_us: &'static [u64],
-    /// One for each bound, and one for what is longer than all.
+    /// Ascending.
+    bounds: &'static [u64],
+    /// One for each bound, and one for what is above all.
     counts: Box<[u64]>,
-    sum_us: u64,
+    sum: u64,
 }
 
 impl Histogram {
-    /// An empty histogram with these bounds, in microseconds, ascending.
-    pub fn new(bounds_us: &'static [u64]) -> Self {
-        Self { bounds_us, counts: vec![0; bounds_us.len() + 1].into(), sum_us: 0 }
+    /// An empty histogram with these bounds, in ascending order.
+    pub fn new(bounds: &'static [u64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1].into(), sum: 0 }
     }
 
-    /// Counts one span.
-    pub fn count(&mut self, span: Duration) {
-        let us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let bucket = self.bounds_us.iter().position(|bound| us <= *bound).unwrap_or(self.bounds_us.len());
+    /// Counts one value.
+    pub fn count(&mut self, value: u64) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
         self.counts[bucket] += 1;
-        self.sum_us = self.sum_us.saturating_add(us);
+        self.sum = self.sum.saturating_add(value);
     }
 
-    /// For each bound, in seconds, how many spans were no longer.
-    pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+    /// For each bound, how many values were no greater.
+    pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut sum = 0;
-        self.bounds_us.iter().zip(&self.counts).map(move |(bound, count)| {
+        self.bounds.iter().zip(&self.counts).map(move |(bound, count)| {
             sum += count;
-            (*bound as f64 / 1e6, sum)
+            (*bound, sum)
         })
     }
 
-    /// How many spans were counted.
+    /// How many values were counted.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All spans together, in seconds.
-    pub fn sum_seconds(&self) -> f64 {
-        self.sum_us as f64 / 1e6
+    /// The sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 }
 
@@ -51,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_counted_under_each_bound_that_is_no_less() {
+    fn a_value_is_counted_under_each_bound_that_is_no_less() {
         let mut histogram = Histogram::new(&[100, 1000]);
-        for us in [0, 100, 101, 1000, 1001, 5_000_000] {
-            histogram.count(Duration::from_micros(us));
+        for value in [0, 100, 101, 1000, 1001, 5_000_000] {
+            histogram.count(value);
         }
-        assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [(0.0001, 2), (0.001, 4)]);
-        assert_eq!((histogram.total(), histogram.sum_seconds()), (6, 5.002202));
+        assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [(100, 2), (1000, 4)]);
+        assert_eq!((histogram.total(), histogram.sum()), (6, 5_002_202));
     }
 }

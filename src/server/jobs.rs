@@ -12,7 +12,7 @@ use crate::proto::{ResumeId, Ticket};
 use crate::reactor::{Id, Moment};
 use crate::store::{Done, Settled, Token};
 
-/// The bounds for [`Jobs::waits`], in microseconds: from a fast disk to one that hangs.
+/// The bounds for [`Jobs::waits_us`], in microseconds: from a fast disk to one that hangs.
 const WAIT_BOUNDS_US: &[u64] = &[
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
@@ -48,8 +48,8 @@ pub struct Jobs {
     /// nothing is kept of it, and its receipt is not durable.
     resumable: HashSet<ResumeId>,
     published: Published,
-    /// How long whole files took until they were stored.
-    waits: Histogram,
+    /// How long whole files took until they were stored, in microseconds.
+    waits_us: Histogram,
 }
 
 /// A whole file.
@@ -69,7 +69,7 @@ impl Default for Jobs {
             files: BTreeMap::new(),
             resumable: HashSet::new(),
             published: Published::default(),
-            waits: Histogram::new(WAIT_BOUNDS_US),
+            waits_us: Histogram::new(WAIT_BOUNDS_US),
         }
     }
 }
@@ -86,7 +86,7 @@ impl Jobs {
     pub fn settle(&mut self, settled: &Settled, now: Moment) -> Option<Filed> {
         let Done::Stored(result) = &settled.done else { return None };
         let File { filed, since, resumable } = self.files.remove(&settled.token)?;
-        self.waits.count(now.since(since));
+        self.waits_us.count(now.since(since).as_micros() as u64);
         if let Some((id, claim)) = resumable.map(|resumable| *resumable) {
             self.resumable.remove(&id);
             if let (Ok(stored), Some(claim)) = (result, claim) {
@@ -101,9 +101,9 @@ impl Jobs {
         self.resumable.contains(id)
     }
 
-    /// How long whole files took until the disk had them, or had failed.
-    pub fn waits(&self) -> &Histogram {
-        &self.waits
+    /// How long whole files took until the disk had them, or had failed, in microseconds.
+    pub fn waits_us(&self) -> &Histogram {
+        &self.waits_us
     }
 
     /// The last published uploads that could be resumed.
@@ -150,6 +150,6 @@ mod tests {
         let later = Moment::default() + Duration::from_millis(3);
         jobs.settle(&Settled { token: Token(7), done: Done::Stored(Ok(name)) }, later).unwrap();
         assert!(!jobs.are_about(&id));
-        assert_eq!((jobs.waits().total(), jobs.waits().sum_seconds()), (1, 0.003));
+        assert_eq!((jobs.waits_us().total(), jobs.waits_us().sum()), (1, 3000));
     }
 }

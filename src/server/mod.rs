@@ -64,6 +64,7 @@ mod side;
 mod start;
 pub mod story;
 mod trickle;
+mod turns;
 mod visit;
 mod wire;
 mod work;
@@ -86,6 +87,7 @@ use reload::Files;
 use side::Side;
 use story::Scene;
 use story::trace::Tracer;
+use turns::Turns;
 
 use crate::net::{self, Echo, Manager, Notify, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
@@ -167,6 +169,8 @@ pub struct Server {
     acceptor: Acceptor,
     endpoints: Vec<Endpoint>,
     metrics: Option<Side<net::Listener, ()>>,
+    /// Counted only if somebody may ask.
+    turns: Turns,
     /// Lines of the log that nobody has read in time.
     log_dropped: Arc<AtomicU64>,
     /// When it started, in seconds since the epoch.
@@ -288,6 +292,7 @@ impl Server {
             acceptor,
             endpoints,
             metrics,
+            turns: Turns::default(),
             log_dropped: Arc::default(),
             started: net::time_of_day(),
             echo,
@@ -362,6 +367,9 @@ impl Server {
         self.report();
         self.notify();
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
+        if self.metrics.is_some() {
+            self.turns.count(net::now().since(self.clock.now), self.events.iter().count());
+        }
         Ok(self.outcome())
     }
 
@@ -506,6 +514,7 @@ impl Server {
         let view = View {
             connections: &self.connections,
             acceptor: &self.acceptor,
+            turns: &self.turns,
             echo: self.echo.as_ref().map(Echo::stats),
             log_dropped: self.log_dropped.load(Ordering::Relaxed),
             started: self.started,

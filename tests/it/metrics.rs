@@ -333,7 +333,8 @@ fn alerts_and_dashboard_ask_only_for_what_is_told() {
             words.filter(|word| word.starts_with("intake_") || word.starts_with("process_")).collect();
         assert!(asked.len() > 10, "{asked:?}");
         for family in asked {
-            let family = family.strip_suffix("_bucket").or(family.strip_suffix("_count")).unwrap_or(family);
+            let family =
+                ["_bucket", "_count", "_sum"].iter().find_map(|end| family.strip_suffix(end)).unwrap_or(family);
             let needs_tls = family == "intake_certificate_end_seconds";
             assert!(needs_tls || families.iter().any(|told| told == family), "{file} asks for {family}");
         }
@@ -474,4 +475,15 @@ impl Drop for Killed {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn turns_are_timed() {
+    let server = Server::start(ARGS);
+    let turns = value(&server, "intake_turn_seconds_count").unwrap();
+    line(server.tcp(), "a", b"12345").unwrap();
+    assert!(value(&server, "intake_turn_seconds_count").unwrap() > turns);
+    assert!(value(&server, "intake_turn_seconds_sum").unwrap() > 0.0);
+    assert!(value(&server, "intake_turn_events_sum").unwrap() > 2.0);
+    assert_eq!(value(&server, "intake_budget_spent_total"), Some(0.0));
 }

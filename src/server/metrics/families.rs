@@ -8,12 +8,17 @@ use crate::access::Limited;
 use crate::net::{EchoStats, processor_time};
 use crate::proto::{Code, Dialect};
 use crate::server::story::Fate;
+use crate::server::turns::Turns;
 use crate::store::Room;
+
+/// In a second.
+const MICROSECONDS: f64 = 1e6;
 
 /// All families, as text.
 pub(super) fn all(view: &View) -> String {
     let mut text = Text::default();
     process(view, &mut text);
+    turns(view, &mut text);
     connections(view, &mut text);
     files(view, &mut text);
     limits(view, &mut text);
@@ -31,6 +36,22 @@ fn process(view: &View, text: &mut Text) {
     text.counter("process_cpu_seconds_total", "Processor time of all threads, in seconds.").is(seconds);
     text.counter("intake_log_dropped_total", "Lines of the log that were dropped, as nobody read them in time.")
         .is(view.log_dropped);
+}
+
+fn turns(view: &View, text: &mut Text) {
+    let Turns { spans_us, events } = view.turns;
+    text.histogram(
+        "intake_turn_seconds",
+        "How long turns of the loop take, without its sleep.",
+        spans_us,
+        MICROSECONDS,
+    );
+    text.histogram("intake_turn_events", "How many events a turn begins with.", events, 1.0);
+    text.counter(
+        "intake_budget_spent_total",
+        "Turns in which connections had to wait, as enough was read for one turn.",
+    )
+    .is(view.connections.budgets_spent());
 }
 
 fn connections(view: &View, text: &mut Text) {
@@ -85,7 +106,8 @@ fn disk(view: &View, text: &mut Text) {
     text.histogram(
         "intake_commit_seconds",
         "How long whole files wait until the disk has them, and their clients can be told.",
-        view.connections.disk_waits(),
+        view.connections.disk_waits_us(),
+        MICROSECONDS,
     );
     text.gauge("intake_commit_backlog", "Whole files that wait for the disk.").is(store.waiting());
     text.gauge("intake_store_failed", "1 if nothing can be stored before the server is restarted.")

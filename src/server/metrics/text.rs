@@ -27,13 +27,14 @@ impl Text {
         self.family(name, "gauge", help)
     }
 
-    /// A family with one histogram of spans, in seconds.
-    pub fn histogram(&mut self, name: &'static str, help: &str, spans: &Histogram) {
+    /// A family with one histogram, of whose values `unit` make 1 of what is told.
+    pub fn histogram(&mut self, name: &'static str, help: &str, values: &Histogram, unit: f64) {
         self.family(name, "histogram", help);
-        for (bound, count) in spans.cumulative() {
-            write(&mut self.0, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}\n"));
+        let told = |value: u64| value as f64 / unit;
+        for (bound, count) in values.cumulative() {
+            write(&mut self.0, format_args!("{name}_bucket{{le=\"{}\"}} {count}\n", told(bound)));
         }
-        let (total, sum) = (spans.total(), spans.sum_seconds());
+        let (total, sum) = (values.total(), told(values.sum()));
         write(
             &mut self.0,
             format_args!("{name}_bucket{{le=\"+Inf\"}} {total}\n{name}_sum {sum}\n{name}_count {total}\n"),

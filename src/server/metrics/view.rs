@@ -5,12 +5,15 @@ use mio::net::TcpStream;
 use crate::net::EchoStats;
 use crate::server::Connections;
 use crate::server::acceptor::Acceptor;
+use crate::server::turns::Turns;
 use crate::store::{Directory, Room};
 
 /// The server at the moment of a question.
 pub struct View<'a> {
     pub connections: &'a Connections<TcpStream, Directory>,
     pub acceptor: &'a Acceptor,
+    /// The turns before this one.
+    pub turns: &'a Turns,
     /// `None`: there is no echo.
     pub echo: Option<EchoStats>,
     /// Lines of the log that nobody has read in time.
