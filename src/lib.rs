@@ -18,7 +18,7 @@
 //! ```text
 //!   people       cli                        the command line (in the binary)
 //!   ------------------------------------------------------------------------------------
-//!   drives       server   client   load     the turn; the sender; the load tester and ping
+//!   drives       server   client   load   consume   the turn; the sender; the load tester; what comes after
 //!   ------------------------------------------------------------------------------------
 //!   the system   net      store    access   sandbox   sockets; files; who may write; what the process gives up
 //!   ------------------------------------------------------------------------------------
@@ -36,6 +36,7 @@
 //! | [`store`] | a directory handle, partial files, publish, the committer | who sent what |
 //! | [`server`] | the turn, the connection table, each connection, every limit | how sockets and files do their work |
 //! | [`client`] | the sender | the server's insides |
+//! | [`consume`] | runs a command for each published file | the server's insides |
 //! | [`load`] | many clients at once, and a check of their files | the server's insides |
 //!
 //! The turn hands the time down as a value, so a test can run the lower floors without waiting. The simulation in
@@ -111,6 +112,8 @@
 pub mod access;
 #[allow(clippy::disallowed_methods, reason = "it may block: only its own user waits for it")]
 pub mod client;
+#[allow(clippy::disallowed_methods, reason = "a process of its own: it may wait, and measures how long a command runs")]
+pub mod consume;
 #[allow(clippy::disallowed_methods, reason = "it measures time, and asks its own sockets for the error of a connect")]
 pub mod load;
 pub mod net;

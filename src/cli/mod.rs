@@ -9,6 +9,7 @@ mod address;
 mod cert;
 mod check;
 mod completions;
+mod consume;
 mod count;
 mod doctor;
 mod exit;
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Consume(consume::Consume),
     Send(send::Send),
     Ping(ping::Ping),
     Load(load::Load),
@@ -73,6 +75,7 @@ pub fn run() -> Exit {
     }
     match command {
         Command::Serve(serve) => serve.run(Cli::command()),
+        Command::Consume(consume) => consume.run(),
         Command::Send(send) => send.run(),
         Command::Ping(ping) => ping.run(),
         Command::Load(load) => load.run(),

@@ -20,6 +20,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("server", 2),
     ("client", 2),
     ("load", 2),
+    ("consume", 2),
     ("cli", 3),
     ("main", 4),
 ];

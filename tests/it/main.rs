@@ -8,6 +8,7 @@ mod access;
 mod cert;
 #[cfg(feature = "rustls")]
 mod certificates;
+mod consume;
 mod conversation;
 mod corpus;
 mod crash;
