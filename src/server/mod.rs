@@ -69,6 +69,7 @@ mod visit;
 mod wire;
 mod work;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -520,6 +521,7 @@ impl Server {
             started: self.started,
             is_draining: !matches!(self.shutdown, Shutdown::NotAsked),
             time_of_day: self.time_of_day,
+            metrics: OnceCell::new(),
         };
         if let Some(side) = &mut self.metrics {
             side.serve(self.clock, self.poll.registry(), |(), question| metrics::hear(question, &view));

@@ -2,8 +2,8 @@
 //!
 //! One listener, a few connections, short questions and their answers, in the same loop. Uploads must not notice any of it,
 //! whatever is done to the listener, so everything here has a small limit: connections, bytes of a question, visits in a span
-//! of time. When the table is full, a new client takes the place of the one that has been silent the longest. So clients
-//! that never read, or never ask, cannot keep others out.
+//! of time. When the table is full, a new client takes the place of one that had an answer already, else of the one that
+//! has been silent the longest. So clients that never read, or never ask, or ask without end, cannot keep others out.
 //!
 //! ```text
 //!   accept --> asks (read) --> answered (write) --+--> asks again
@@ -31,9 +31,13 @@ pub const CLIENTS_MAX: usize = 32;
 const QUESTION_MAX_BYTES: usize = 8 << 10;
 /// The most bytes of one read.
 const READ_BYTES: usize = 4 << 10;
-/// How many clients are visited, and how many accepted, in each [`SPAN`]. Together they take a few percent of a core at most.
-const VISITS_PER_SPAN: usize = 16;
-/// The span that this number is for: short for somebody who waits for an answer.
+/// How many visits there are in each [`SPAN`]: one for each client. So whoever has asked is answered within a span, and no
+/// flood of questions takes more than a few percent of a core.
+const VISITS_PER_SPAN: usize = CLIENTS_MAX;
+/// How many clients are accepted in each [`SPAN`]: fewer than there is room for, so that each has a visit before it has to
+/// make room.
+const ACCEPTS_PER_SPAN: usize = CLIENTS_MAX / 2;
+/// The span that these numbers are for: short for somebody who waits for an answer.
 const SPAN: Duration = Duration::from_millis(20);
 /// How long a question, the reading of its answer, or the end may take. A collector has given up by then.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,6 +131,8 @@ struct Client<S, T> {
     needs_more: bool,
     /// What is to be written.
     answer: Vec<u8>,
+    /// It had an answer.
+    was_answered: bool,
     /// The last answer is given.
     ending: Option<Ending>,
     /// When a byte was read or written last.
@@ -220,7 +226,7 @@ impl<S: Read + Write, T> Client<S, T> {
             Heard::More => self.needs_more = true,
             Heard::Answer { taken, answer, is_last } => {
                 self.question.drain(..taken);
-                (self.answer, self.began) = (answer, now);
+                (self.answer, self.began, self.was_answered) = (answer, now, true);
                 self.ending = is_last.then_some(Ending::Answering);
             }
         }
@@ -299,7 +305,7 @@ impl<L: Door, T: Default> Side<L, T> {
             first: first.0,
             clients: Table::default(),
             visits_left: VISITS_PER_SPAN,
-            accepts_left: VISITS_PER_SPAN,
+            accepts_left: ACCEPTS_PER_SPAN,
             span_ends: Moment::default(),
         })
     }
@@ -333,7 +339,7 @@ impl<L: Door, T: Default> Side<L, T> {
     /// Visits a bounded number of clients, closes those that are late, and accepts a bounded number. `hear` answers.
     pub fn serve(&mut self, clock: Clock, registry: &Registry, mut hear: impl FnMut(&mut T, &[u8]) -> Heard) {
         if self.span_ends <= clock.now {
-            (self.visits_left, self.accepts_left) = (VISITS_PER_SPAN, VISITS_PER_SPAN);
+            (self.visits_left, self.accepts_left) = (VISITS_PER_SPAN, ACCEPTS_PER_SPAN);
             self.span_ends = clock.now + SPAN;
         }
         for _ in 0..self.clients.ready() {
@@ -386,8 +392,8 @@ impl<L: Door, T: Default> Side<L, T> {
 
     fn admit(&mut self, mut stream: L::Stream, now: Moment, registry: &Registry) -> io::Result<()> {
         if self.clients.len() >= CLIENTS_MAX {
-            let stalest = self.clients.iter().min_by_key(|(_, client)| client.active).map(|(id, _)| id);
-            stalest.map(|id| self.clients.remove(id));
+            let next = self.clients.iter().min_by_key(|(_, client)| (!client.was_answered, client.active));
+            next.map(|(id, _)| id).map(|id| self.clients.remove(id));
         }
         let token = Token(self.first + 1 + self.clients.next_id().index());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -398,6 +404,7 @@ impl<L: Door, T: Default> Side<L, T> {
             question: Vec::new(),
             needs_more: false,
             answer: Vec::new(),
+            was_answered: false,
             ending: None,
             active: now,
             began: now,
@@ -544,7 +551,7 @@ mod tests {
         assert_eq!(desk.clients(), CLIENTS_MAX);
         desk.pass(Duration::from_secs(1));
         for client in &mut old[1..] {
-            client.write_all(b"a\n").unwrap();
+            client.write_all(b"a").unwrap();
         }
         desk.settle();
         let mut young = desk.connect();
@@ -554,6 +561,27 @@ mod tests {
         assert_eq!((desk.clients(), heard(&old[0]).1, heard(&old[1]).1), (CLIENTS_MAX, true, false));
     }
 
+    /// However fast others come and ask, a client that has asked gets its answer.
+    #[test]
+    fn nobody_has_to_make_room_before_it_is_answered_while_others_were() {
+        let mut desk = Desk { answer_bytes: 1000, ..Desk::new() };
+        let mut greedy = Vec::new();
+        for round in 0..20 {
+            for _ in 0..ACCEPTS_PER_SPAN - 1 {
+                let mut client = desk.connect();
+                client.write_all(&b"more\n".repeat(100)).unwrap();
+                greedy.push(client);
+            }
+            let mut client = desk.connect();
+            desk.turn();
+            client.write_all(b"once\n").unwrap();
+            desk.pass(SPAN);
+            desk.turn();
+            assert!(heard(&client).0.starts_with(b"once\n"), "in round {round}");
+        }
+        assert_eq!(desk.clients(), CLIENTS_MAX);
+    }
+
     #[test]
     fn a_span_has_a_bounded_number_of_visits_and_accepts() {
         let mut desk = Desk::new();
@@ -561,7 +589,7 @@ mod tests {
         for _ in 0..10 {
             desk.turn();
         }
-        assert_eq!(desk.clients(), VISITS_PER_SPAN, "no time has passed");
+        assert_eq!(desk.clients(), ACCEPTS_PER_SPAN, "no time has passed");
         assert!(!desk.side.is_ready(desk.clock.now), "so the poll sleeps");
         assert_eq!(desk.side.deadline(), Some(desk.side.span_ends), "until then");
         desk.pass(SPAN);

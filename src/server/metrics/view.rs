@@ -1,5 +1,7 @@
 //! What is known of the server at the moment of a question.
 
+use std::cell::OnceCell;
+
 use mio::net::TcpStream;
 
 use crate::net::EchoStats;
@@ -24,6 +26,8 @@ pub struct View<'a> {
     pub started: u64,
     /// In seconds since the epoch.
     pub time_of_day: u64,
+    /// All metrics, once somebody has asked in this turn: the next ones get the same.
+    pub metrics: OnceCell<String>,
 }
 
 impl View<'_> {
