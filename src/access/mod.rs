@@ -56,6 +56,8 @@ pub struct Policy {
     pub source_quota: Quota,
     /// Tokens are taken on connections that others can read along.
     pub plain_tokens: bool,
+    /// The networks of proxies. Their connections begin with the address of the client, and are believed.
+    pub proxies: Networks,
 }
 
 /// Who asks.
@@ -63,6 +65,8 @@ pub struct Policy {
 pub struct Caller {
     /// The address of the client.
     pub address: IpAddr,
+    /// That is the address of a proxy, which has not told where the client is.
+    pub is_hidden: bool,
     /// Nobody can read along: the connection is encrypted.
     pub is_secure: bool,
     /// Its dialect has a place for a token.
@@ -150,6 +154,11 @@ impl Access {
         self.policy = policy;
     }
 
+    /// Whether a proxy connects from `address`. It is not a client, so nothing is limited there.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.policy.proxies.contain(address)
+    }
+
     /// Whether a client at `address` may connect. If so, it counts from now on until [`Access::leave`].
     ///
     /// # Errors
@@ -203,7 +212,8 @@ impl Access {
                          or HTTP with a password";
             return Err(Refusal::new(Code::FORBIDDEN, words));
         }
-        if !(caller.is_secure || self.policy.plain_tokens || caller.address.to_canonical().is_loopback()) {
+        let is_near = caller.address.to_canonical().is_loopback() && !caller.is_hidden;
+        if !(caller.is_secure || self.policy.plain_tokens || is_near) {
             let words = "a token is not taken on a connection that others can read along; use TLS";
             return Err(Refusal::new(Code::FORBIDDEN, words));
         }
@@ -395,7 +405,7 @@ mod tests {
     }
 
     fn caller(address: IpAddr) -> Caller {
-        Caller { address, is_secure: false, can_show: true }
+        Caller { address, is_hidden: false, is_secure: false, can_show: true }
     }
 
     /// The code, and the seconds to wait.
@@ -427,6 +437,7 @@ mod tests {
             (far, None, Err(403)),
             (far, Some("a"), Err(403)),
             (Caller { is_secure: true, ..far }, Some("a"), Ok(())),
+            (Caller { is_hidden: true, ..near }, Some("a"), Err(403)),
             (Caller { is_secure: true, ..far }, None, Err(401)),
         ] {
             assert_eq!(judge(caller, shown), expected, "{caller:?} {shown:?}");

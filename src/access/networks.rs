@@ -63,8 +63,13 @@ impl Networks {
 
     /// Whether a client may come from `address`.
     pub fn allows(&self, address: IpAddr) -> bool {
+        self.0.is_empty() || self.contain(address)
+    }
+
+    /// Whether `address` is in one of them.
+    pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.is_empty() || self.0.iter().any(|network| network.contains(address))
+        self.0.iter().any(|network| network.contains(address))
     }
 }
 

@@ -147,6 +147,15 @@ pub struct Serve {
     /// Network that clients may come from; can be given several times [default: all]
     #[arg(long, help_heading = ACCESS, value_name = "CIDR")]
     allow: Vec<Network>,
+    /// Network of proxies, which send a PROXY v2 header with the address of each client; can be given several times
+    ///
+    /// From there the header is required, and believed; from elsewhere it is refused. HAProxy: `send-proxy-v2`. A proxy ends
+    /// the stream cleanly whatever its client did, so through it a file needs a size, chunks, or TLS up to this server.
+    #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "CIDR")]
+    proxy_from: Vec<Network>,
+    /// Take files through a proxy also if only the end of the stream ends them; they may be cut off
+    #[arg(long, help_heading = ACCESS, hide_short_help = true, requires = "proxy_from")]
+    proxy_unsized: bool,
     /// Connections of one source at once: of an IPv4 address, or of a /64 of IPv6
     #[arg(value_parser = count::some::<NonZeroU32>, long, help_heading = ACCESS, value_name = "N")]
     per_source: Option<NonZeroU32>,
@@ -491,7 +500,9 @@ impl Serve {
                     uploads: self.per_source_uploads.map(NonZeroU32::get),
                 },
                 plain_tokens: self.plain_tokens,
+                proxies: Networks::new(self.proxy_from),
             },
+            proxy_unsized: self.proxy_unsized,
             token_file: self.token_file.clone(),
             limits,
             max_connections: self.max_connections.map(NonZeroUsize::get),
@@ -543,6 +554,7 @@ mod tests {
             tls,
             rules,
             policy,
+            proxy_unsized,
             token_file,
             limits,
             max_connections,
@@ -558,10 +570,12 @@ mod tests {
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
              --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
-             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20 --queue",
+             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20 --queue \
+             --proxy-from 198.51.100.24 --proxy-unsized",
         );
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
+        assert!(policy.proxies.contain("198.51.100.24".parse().unwrap()) && proxy_unsized);
         assert_eq!((policy.per_source, policy.source_quota.uploads), (Some(20), Some(22)));
         assert_eq!(policy.source_quota.bytes, Some(21 << 10));
         let allows = |ip: &str| policy.allow.allows(ip.parse().unwrap());

@@ -88,6 +88,8 @@ pub struct Config {
     pub rules: Rules,
     /// Who may write, and how much.
     pub policy: Policy,
+    /// A file may end with the stream also if it comes through a proxy, which ends a stream cleanly whatever its client did.
+    pub proxy_unsized: bool,
     /// The file with the tokens of which a client has to show one. `None`: no token is needed.
     pub token_file: Option<PathBuf>,
     /// How much of the server each connection may use.
@@ -127,6 +129,7 @@ impl Config {
             tls,
             rules: _,
             policy,
+            proxy_unsized: _,
             token_file,
             limits: _,
             max_connections,
@@ -285,6 +288,7 @@ impl Default for Config {
                 ..Rules::default()
             },
             policy: Policy::default(),
+            proxy_unsized: false,
             token_file: None,
             limits: Limits::default(),
             max_connections: None,

@@ -22,6 +22,8 @@
 //! **The first error is the last.** The kernel reports a reset once, and a clean end from then on. So nothing is read after
 //! an error, and an end of the stream counts only if no error came before it.
 //!
+//! **A proxy** sends a header first, which tells the client's address. Nothing before its end is for the conversation.
+//!
 //! **TLS** is found by the first byte. Its session reads and writes from then on, and the conversation begins anew inside it.
 //! The end of a stream counts only if the client has announced it.
 //!
@@ -31,6 +33,7 @@
 
 mod access;
 mod lapses;
+mod proxied;
 mod tls;
 
 use std::io;
@@ -40,6 +43,7 @@ use std::sync::Arc;
 use super::config::Limits;
 use super::jobs::Jobs;
 use super::pace::Pace;
+use super::proxied::Proxied;
 use super::story::{CloseReason, Fact, Filed, Scene, Story};
 use super::trickle::Trickle;
 use super::visit::{Context, Verdict};
@@ -93,6 +97,8 @@ pub struct Connection<S, D: Store> {
 /// What few connections have, most of it for a short time only.
 #[derive(Default)]
 struct Rare {
+    /// What is known of the client behind a proxy.
+    proxied: Option<Proxied>,
     /// TLS on the stream.
     session: Option<Session>,
     /// Its handshake is over.
@@ -409,24 +415,33 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match outcome {
             Ok(0) => {
                 cx.story.scene(|| Scene::ReadEnd);
+                if self.ends_in_proxy_header(cx) {
+                    return Ok(());
+                }
                 let event = self.receiver.end_of_stream(cx.rules);
                 self.act_on(event, cx);
             }
             Ok(count) => {
                 cx.story.scene(|| Scene::Read { bytes: count, room });
                 budget.spend(count);
-                if reading.awaits == Awaits::Header && self.is_not_plain(&buffer[..count], cx) {
+                let mut input = &buffer[..count];
+                if reading.awaits == Awaits::Header && !self.may_begin(&mut input, cx) {
                     return Ok(());
                 }
                 self.pace.received(count, cx.clock.now);
                 if reading.content_bytes > 0 {
                     self.trickle.received(count);
                 }
-                self.follow(&buffer[..count], cx);
+                self.follow(input, cx);
             }
             Err(error) => self.read_failed(error, room, cx, budget)?,
         }
         Ok(())
+    }
+
+    /// Whether `first` begins the conversation, once the header of a proxy is taken from its front.
+    fn may_begin(&mut self, first: &mut &[u8], cx: &mut Context<D>) -> bool {
+        self.follows_proxy_header(first, cx) && !first.is_empty() && !self.is_not_plain(first, cx)
     }
 
     /// Acts on a read that has brought nothing.
@@ -834,7 +849,7 @@ mod tests {
         // Without the stream, which is larger in a debug build.
         let bytes = size_of::<Connection<TcpStream, Directory>>() + size_of::<Whom>() - size_of::<TcpStream>();
         assert!(
-            bytes <= 232,
+            bytes <= 224,
             "{bytes} bytes, and thousands of connections only wait: put what few of them have into a box"
         );
     }

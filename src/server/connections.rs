@@ -82,7 +82,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         Self {
             store,
             access: Access::new(config.policy.clone()),
-            book: RuleBook::new(rules_of(config)),
+            book: RuleBook::new(rules_of(config), config.proxy_unsized),
             limits: config.limits.clone(),
             security: Security::default(),
             handshakes: Handshakes::new(config.tls.as_ref().map_or(0, |tls| tls.max_handshakes)),
@@ -100,7 +100,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// The rules, the limits and the policy of `config` count from now on.
     pub fn reconfigure(&mut self, config: &Config) {
         self.access.replace_policy(config.policy.clone());
-        self.book.replace(rules_of(config));
+        self.book.replace(rules_of(config), config.proxy_unsized);
         self.limits = config.limits.clone();
         // The deadlines of connections follow from the limits.
         self.table.ids().into_iter().for_each(|id| self.table.queue(id));
@@ -127,11 +127,14 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.book.need_token();
     }
 
-    /// Whether a client at `peer` may connect. If so, [`Connections::admit`] follows.
+    /// Whether a client at `peer` may connect, or a proxy, whose clients are known later. If so, [`Connections::admit`] follows.
     ///
     /// # Errors
     /// The reason why it is turned away.
     pub fn screen(&mut self, peer: SocketAddr, now: Moment) -> Result<(), Refusal> {
+        if self.access.is_proxy(peer.ip()) {
+            return Ok(());
+        }
         self.access.enter(peer.ip()).inspect_err(|refusal| {
             self.ears.hear(&Whom::new(peer, now), &Fact::TurnedAway { refusal });
         })
@@ -148,10 +151,19 @@ impl<S: Stream, D: Store> Connections<S, D> {
         register: impl FnOnce(Id) -> io::Result<S>,
     ) -> io::Result<()> {
         let id = self.table.next_id();
-        let stream = register(id).inspect_err(|_| self.access.leave(peer.ip()))?;
+        let is_proxy = self.access.is_proxy(peer.ip());
+        let stream = register(id).inspect_err(|_| {
+            if !is_proxy {
+                self.access.leave(peer.ip());
+            }
+        })?;
         let whom = Whom::new(peer, now);
         self.ears.accepted(id, || stream.local_addr().ok(), &whom);
-        self.table.admit(Seat { connection: Connection::new(stream, now), whom });
+        let mut connection = Connection::new(stream, now);
+        if is_proxy {
+            connection.begin_proxied();
+        }
+        self.table.admit(Seat { connection, whom });
         Ok(())
     }
 
@@ -438,7 +450,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), dialect, now });
         connection.keep_upload();
         give_back(&mut connection, &mut self.access);
-        self.access.leave(whom.peer().ip());
+        if connection.has_entered() {
+            self.access.leave(whom.peer().ip());
+        }
         self.ears.closing(id);
         drop(connection);
         self.ears.closed(id, reason);

@@ -57,6 +57,7 @@ mod jobs;
 mod metrics;
 mod pace;
 mod page;
+mod proxied;
 mod published;
 mod reload;
 mod rulebook;

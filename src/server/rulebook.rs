@@ -9,6 +9,8 @@ use crate::proto::Rules;
 pub enum Kind {
     /// In clear.
     Plain,
+    /// In clear, through a proxy.
+    Proxied,
     /// By TLS.
     Tls,
     /// By TLS, and both sides have agreed on HTTP.
@@ -16,21 +18,24 @@ pub enum Kind {
 }
 
 /// The rules of a server, by the kind of connection.
-pub struct RuleBook([Rules; 3]);
+pub struct RuleBook([Rules; 4]);
 
 impl RuleBook {
-    /// The rules that follow from those for connections in clear.
-    pub fn new(plain: Rules) -> Self {
+    /// The rules that follow from those for connections in clear. `proxied_unsized`: through a proxy, too, a file may end
+    /// with the stream.
+    pub fn new(plain: Rules, proxied_unsized: bool) -> Self {
+        // A proxy ends the stream cleanly even if its client was reset, or it was itself too slow.
+        let proxied = Rules { require_size: plain.require_size || !proxied_unsized, ..plain.clone() };
         // The end of a stream proves itself in TLS, so a file needs no size.
         let tls = Rules { require_size: false, ..plain.clone() };
         let http = Rules { only_http: true, ..tls.clone() };
-        Self([plain, tls, http])
+        Self([plain, proxied, tls, http])
     }
 
     /// Other rules count from now on, but what has happened to the server meanwhile still holds.
-    pub fn replace(&mut self, plain: Rules) {
+    pub fn replace(&mut self, plain: Rules, proxied_unsized: bool) {
         let Rules { now, needs_token, is_draining, .. } = self.0[0];
-        *self = Self::new(Rules { now, needs_token, is_draining, ..plain });
+        *self = Self::new(Rules { now, needs_token, is_draining, ..plain }, proxied_unsized);
     }
 
     /// The rules for connections of this kind.

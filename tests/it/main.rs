@@ -41,6 +41,7 @@ mod permissions;
 #[cfg(feature = "rustls")]
 mod pki;
 mod properties;
+mod proxied;
 mod queue;
 mod receiver;
 #[cfg(feature = "sandbox")]

@@ -18,6 +18,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     pub(super) fn judge(&mut self, shown: Option<Credential>, cx: &mut Context<D>) {
         let caller = Caller {
             address: cx.story.whom.peer().ip(),
+            is_hidden: self.is_hidden(),
             is_secure: self.session().is_some() || self.stream.is_secure(),
             can_show: self.receiver.dialect().is_framed(),
         };

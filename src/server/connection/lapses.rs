@@ -47,6 +47,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
                 return Break(());
             }
             Lapse::Idle => self.too_slow("nothing came", cx.limits.idle_timeout, Peer::Silent, cx),
+            Lapse::Header if self.awaits_proxy_header() => {
+                self.too_slow("no whole PROXY header came", cx.limits.header_timeout, Peer::Silent, cx);
+            }
             Lapse::Header if awaits == Awaits::Header => {
                 self.too_slow("no name came", cx.limits.header_timeout, Peer::Silent, cx);
             }

@@ -33,6 +33,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
     /// How it is carried, which decides on the rules for it.
     pub fn kind(&self) -> Kind {
         match self.session() {
+            None if self.is_proxied() => Kind::Proxied,
             None => Kind::Plain,
             Some(session) if session.is_http() => Kind::TlsHttp,
             Some(_) => Kind::Tls,

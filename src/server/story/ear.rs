@@ -20,6 +20,13 @@ pub enum Fact<'a> {
         /// The reason.
         refusal: &'a Refusal,
     },
+    /// It comes from a proxy, whose client has this address.
+    Proxied {
+        /// The address.
+        client: SocketAddr,
+    },
+    /// It comes from a proxy that checks the server's health.
+    Checked,
     /// TLS has come into being.
     Secured,
     /// It ends, and the TLS that the client has begun never came into being.
@@ -133,6 +140,11 @@ impl Whom {
         Self { who, ..self }
     }
 
+    /// Whether it is a check of the server's health that nothing came of.
+    pub(super) fn is_mere_check(&self) -> bool {
+        self.peer.is_check && !self.has_answered() && self.content_bytes == 0
+    }
+
     /// Whether any of its requests has been answered.
     pub fn has_answered(&self) -> bool {
         self.stored + self.refused > 0
@@ -140,6 +152,8 @@ impl Whom {
 
     pub(super) fn note(&mut self, fact: &Fact) {
         match fact {
+            Fact::Proxied { client } => self.peer = (*client).into(),
+            Fact::Checked => self.peer.is_check = true,
             Fact::Named { who } => self.who = Some((*who).clone()),
             Fact::Received { bytes } => self.content_bytes += *bytes as u64,
             Fact::Stored { .. } => self.stored += 1,

@@ -4,12 +4,20 @@ use serde_json::{Value, json};
 
 use super::scene::{Scene, Side, excerpt};
 use crate::net::tls::Agreed;
-use crate::proto::{Event, Refusal, Request};
+use crate::proto::{Event, Origin, Refusal, Request};
 
 /// The scene as an object.
 pub fn object(scene: &Scene) -> Value {
     match scene {
         Scene::Accepted { local } => json!({ "scene": "accepted", "local": local.map(|local| local.to_string()) }),
+        Scene::Proxied(Origin::Proxy) => json!({ "scene": "proxied", "origin": "proxy" }),
+        Scene::Proxied(Origin::Unknown) => json!({ "scene": "proxied", "origin": "unknown" }),
+        Scene::Proxied(Origin::Client { source, destination, .. }) => json!({
+            "scene": "proxied",
+            "origin": "client",
+            "source": source.to_string(),
+            "destination": destination.to_string(),
+        }),
         Scene::Named(who) => json!({ "scene": "named", "who": who.as_str() }),
         Scene::Secured(Agreed { version, cipher, protocol }) => {
             json!({ "scene": "secured", "version": version, "cipher": cipher, "protocol": protocol })

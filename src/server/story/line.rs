@@ -39,7 +39,12 @@ impl Ear for Line {
                 log::info!(target: TARGET, "{whom}, which has gone: {:?} not stored: {error}", filed.asked);
             }
             Fact::Closed { reason, uploading, now, .. } => {
-                let level = if matches!(reason, CloseReason::Silent) { Level::Debug } else { Level::Info };
+                let is_noise = match reason {
+                    CloseReason::Silent => true,
+                    CloseReason::Finished | CloseReason::Lost(_) => whom.is_mere_check(),
+                    _ => false,
+                };
+                let level = if is_noise { Level::Debug } else { Level::Info };
                 if log::log_enabled!(target: TARGET, level) {
                     log!(target: TARGET, level, "{}", summary(whom, reason, uploading, now));
                 }

@@ -9,6 +9,8 @@ pub(super) struct Peer {
     scope_id: u32,
     port: u16,
     is_v4: bool,
+    /// It is a proxy that checks the server's health. Stands here because there is room for it.
+    pub(super) is_check: bool,
 }
 
 impl From<SocketAddr> for Peer {
@@ -17,12 +19,12 @@ impl From<SocketAddr> for Peer {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0),
             SocketAddr::V6(v6) => (*v6.ip(), v6.scope_id()),
         };
-        Self { ip, scope_id, port: address.port(), is_v4: address.is_ipv4() }
+        Self { ip, scope_id, port: address.port(), is_v4: address.is_ipv4(), is_check: false }
     }
 }
 
 impl From<Peer> for SocketAddr {
-    fn from(Peer { ip, scope_id, port, is_v4 }: Peer) -> Self {
+    fn from(Peer { ip, scope_id, port, is_v4, .. }: Peer) -> Self {
         if is_v4 {
             let v4 = ip.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
             return Self::new(IpAddr::V4(v4), port);

@@ -10,7 +10,7 @@ use crate::access::Who;
 use crate::net::Flags;
 use crate::net::diag::Tcp;
 use crate::net::tls::Agreed;
-use crate::proto::{Awaits, Event, Farewell, Name};
+use crate::proto::{Awaits, Event, Farewell, Name, Origin};
 use crate::server::pace::Lapse;
 use crate::store::StoreError;
 
@@ -25,6 +25,8 @@ pub enum Scene<'a> {
         /// The server's address.
         local: Option<SocketAddr>,
     },
+    /// The proxy that has connected has told where the bytes come from.
+    Proxied(&'a Origin),
     /// The client has proven its name.
     Named(&'a Who),
     /// The TLS handshake is over.

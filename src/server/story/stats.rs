@@ -45,6 +45,7 @@ impl Ear for Stats {
             Fact::Stored { .. } | Fact::StoredForNobody { .. } => self.stored += 1,
             Fact::TurnedAway { refusal } => self.refuse(refusal.code),
             Fact::Refused { refusal, .. } | Fact::NotARequest { refusal, .. } => self.refuse(refusal.code),
+            Fact::Proxied { .. } | Fact::Checked => {}
             Fact::Named { .. } | Fact::LostForNobody { .. } | Fact::Answered { .. } => {}
             Fact::Closed { reason, .. } => self.close(reason),
         }

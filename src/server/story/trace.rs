@@ -18,7 +18,7 @@ use super::ending::CloseReason;
 use super::json;
 use super::scene::{Scene, Side};
 use crate::net::diag::Diag;
-use crate::proto::{Awaits, Farewell};
+use crate::proto::{Awaits, Farewell, Origin};
 use crate::reactor::Id;
 
 /// The form of the trace.
@@ -45,6 +45,8 @@ pub struct Tracer {
 struct Traced {
     local: Option<SocketAddr>,
     peer: SocketAddr,
+    /// The peer, or the client behind it if that is a proxy.
+    client: SocketAddr,
     accepted: Instant,
     awaits: Awaits,
     /// Which side ended first, if that is known.
@@ -66,7 +68,8 @@ impl Tracer {
     /// Begins the trace of a connection.
     pub(super) fn accepted(&mut self, id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
         #[expect(clippy::disallowed_methods, reason = "a trace tells when things happened, not when the turn began")]
-        let traced = Traced { local, peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
+        let traced =
+            Traced { local, peer, client: peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
         self.traces.insert(id, traced);
         self.write(&traced, &Scene::Accepted { local });
         self.ask_kernel(id);
@@ -92,6 +95,9 @@ impl Tracer {
         let Some(&traced) = self.traces.get(&id) else { return };
         self.write(&traced, scene);
         match scene {
+            Scene::Proxied(Origin::Client { source, .. }) => {
+                self.traces.entry(id).and_modify(|traced| traced.client = *source);
+            }
             Scene::ReadEnd => {
                 self.ask_kernel(id);
                 self.first_is(id, Side::Client);
@@ -140,7 +146,7 @@ impl Tracer {
     }
 
     fn write(&mut self, traced: &Traced, scene: &Scene) {
-        let mut line = self.format.line(traced.accepted.elapsed(), traced.peer, scene);
+        let mut line = self.format.line(traced.accepted.elapsed(), traced.client, scene);
         line.push('\n');
         // A line that cannot be written must not stop the server.
         let _ = self.out.write(line.as_bytes()).and_then(|_| self.out.flush());
@@ -271,6 +277,13 @@ mod tests {
             look(Scene::Kernel(&kernel));
         }
         look(Scene::Named(&Who::new("alice\n")));
+        for origin in [
+            Origin::Proxy,
+            Origin::Unknown,
+            Origin::Client { source: PEER, destination: PEER, name: Some("alice\n".into()) },
+        ] {
+            look(Scene::Proxied(&origin));
+        }
         look(Scene::Held { offset: 5, result: &Ok(()) });
         look(Scene::Held { offset: 5, result: &Err(StoreError::Failed) });
         look(Scene::Settled(&Ok(name("a"))));

@@ -5,7 +5,7 @@ use std::fmt;
 use super::scene::{Scene, Side, excerpt};
 use crate::net::diag::Tcp;
 use crate::net::tls::Agreed;
-use crate::proto::{Awaits, Event, Farewell, Refusal, Request};
+use crate::proto::{Awaits, Event, Farewell, Origin, Refusal, Request};
 use crate::server::pace::Lapse;
 
 impl fmt::Display for Scene<'_> {
@@ -13,6 +13,11 @@ impl fmt::Display for Scene<'_> {
         match self {
             Self::Accepted { local: Some(local) } => write!(f, "accepted on {local}"),
             Self::Accepted { local: None } => write!(f, "accepted"),
+            Self::Proxied(Origin::Proxy) => write!(f, "PROXY header: a check of the proxy itself"),
+            Self::Proxied(Origin::Unknown) => write!(f, "PROXY header: a client that the proxy does not name"),
+            Self::Proxied(Origin::Client { source, destination, .. }) => {
+                write!(f, "PROXY header: the client is {source}, which has connected to {destination}")
+            }
             Self::Named(who) => write!(f, "the client is {who}"),
             Self::Secured(Agreed { version, cipher, protocol }) => {
                 write!(f, "TLS: {version}, {cipher}")?;
