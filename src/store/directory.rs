@@ -115,6 +115,7 @@ impl Directory {
     /// In words: the queue cannot be made, opened or written to.
     pub fn queue_files(&self, syncs: bool) -> io::Result<()> {
         let queue = Queue::open(self.handles.intake().lockdir.intake(), syncs)?;
+        queue.recount()?;
         self.handles.queue.set(Arc::new(queue)).map_err(|_| io::Error::other("there is a queue already"))
     }
 
@@ -130,6 +131,12 @@ impl Directory {
     /// The error of fstatvfs(3).
     pub fn room(&self) -> io::Result<Option<Room>> {
         self.handles.space.room(&self.handles.directory)
+    }
+
+    /// How many entries of the queue wait and how many have failed, if there is one. As they were counted when the server last
+    /// looked after its files.
+    pub fn queued(&self) -> Option<(u64, u64)> {
+        self.handles.queue.get().map(|queue| queue.counts())
     }
 
     /// How many whole files wait for the disk.

@@ -131,6 +131,9 @@ impl Handles {
         if let Err(error) = tended {
             log::warn!("{OURS} cannot be looked after: {error}");
         }
+        if let Some(Err(error)) = self.queue.get().map(|queue| queue.recount()) {
+            log::warn!("the queue in {OURS} cannot be counted: {error}");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lockdir::open_directory;
 use super::slip::{QUEUE, entry_name, number_of, slip_name};
@@ -24,6 +25,8 @@ use super::{StoreError, cannot};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fsync, mkdirat, openat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
+/// The directory of entries that have failed, which a consumer makes.
+const FAILED: &str = "failed";
 /// The file with the next number that no server has reserved.
 const COUNTER: &str = "next";
 /// How many numbers a server reserves at a time. A server that ends leaves the rest unused; 64 bits last.
@@ -40,6 +43,8 @@ pub(super) struct Queue {
     pub(super) syncs: bool,
     /// Numbers that are reserved and unused.
     numbers: Mutex<Range<u64>>,
+    waiting: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Queue {
@@ -53,7 +58,8 @@ impl Queue {
             Err(errno) => return Err(cannot("its .intake/queue", "made")(errno)),
         }
         let directory = open_directory(intake, QUEUE).map_err(cannot("its .intake/queue", "opened"))?;
-        let queue = Self { directory, syncs, numbers: Mutex::default() };
+        let (waiting, failed) = Default::default();
+        let queue = Self { directory, syncs, numbers: Mutex::default(), waiting, failed };
         let reserved = queue.reserve().map_err(cannot("its .intake/queue", "written to"))?;
         *queue.numbers.lock().expect("its holders do not panic") = reserved;
         if syncs {
@@ -68,6 +74,26 @@ impl Queue {
     /// They may not survive.
     pub(super) fn sync(&self) -> rustix::io::Result<()> {
         retry_on_intr(|| fsync(&self.directory))
+    }
+
+    /// Counts the entries, for [`Queue::counts`].
+    ///
+    /// # Errors
+    /// The queue cannot be listed.
+    pub(super) fn recount(&self) -> io::Result<()> {
+        self.waiting.store(count(Dir::read_from(&self.directory)?)?, Ordering::Relaxed);
+        let failed = match open_directory(self.directory.as_fd(), FAILED) {
+            Ok(failed) => count(Dir::read_from(failed)?)?,
+            Err(Errno::NOENT) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        self.failed.store(failed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many entries there were when they were counted last: those that wait, and those that have failed.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.waiting.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 
     /// The number of the next entry.
@@ -123,6 +149,14 @@ impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
+}
+
+fn count(entries: Dir) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in entries {
+        count += u64::from(entry?.file_name().to_str().ok().and_then(number_of).is_some());
+    }
+    Ok(count)
 }
 
 fn remove(queue: BorrowedFd<'_>, number: u64) -> rustix::io::Result<()> {

@@ -269,7 +269,7 @@ fn families(server: &Server) -> Vec<String> {
 #[test]
 fn every_family_is_documented_and_no_other() {
     const PAGE: &str = include_str!("../../docs/operations.md");
-    let server = Server::start(ARGS);
+    let server = Server::start(&[ARGS, &["--queue"]].concat());
     let families = families(&server);
     assert!(families.len() > 20, "{families:?}");
     for family in &families {
@@ -324,7 +324,7 @@ fn each_alert_fires_when_it_should_and_not_otherwise() {
 
 #[test]
 fn alerts_and_dashboard_ask_only_for_what_is_told() {
-    let server = Server::start(ARGS);
+    let server = Server::start(&[ARGS, &["--queue"]].concat());
     let families = families(&server);
     for file in ["alerts.yml", "dashboard.json"] {
         let text = std::fs::read_to_string(monitoring().join(file)).unwrap();
@@ -486,4 +486,26 @@ fn turns_are_timed() {
     assert!(value(&server, "intake_turn_seconds_sum").unwrap() > 0.0);
     assert!(value(&server, "intake_turn_events_sum").unwrap() > 2.0);
     assert_eq!(value(&server, "intake_budget_spent_total"), Some(0.0));
+}
+
+#[test]
+fn the_queue_is_counted_at_the_start() {
+    let home = Server::home();
+    let args = [ARGS, &["--queue"]].concat();
+    let queued = |server: &Server, state| value(server, &format!("intake_queue_files{{state=\"{state}\"}}"));
+    let server = Server::start_in(&home, &args);
+    assert_eq!(queued(&server, "waiting"), Some(0.0));
+    for name in ["a", "b", "c"] {
+        line(server.tcp(), name, b"12345").unwrap();
+    }
+    drop(server);
+    // A consumer has given up one.
+    let queue = home.path().join("inbox/.intake/queue");
+    let first = std::fs::read_dir(&queue).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let first = first.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).min().unwrap();
+    std::fs::create_dir(queue.join("failed")).unwrap();
+    std::fs::rename(queue.join(&first), queue.join("failed").join(&first)).unwrap();
+    let server = Server::start_in(&home, &args);
+    assert_eq!([queued(&server, "waiting"), queued(&server, "failed")], [Some(2.0), Some(1.0)]);
+    assert_eq!(value(&Server::start(ARGS), "intake_queue_files{state=\"waiting\"}"), None, "it has no queue");
 }

@@ -114,6 +114,11 @@ fn disk(view: &View, text: &mut Text) {
         .is(u8::from(store.check_usable().is_err()));
     text.gauge("intake_partials_kept", "Partial files of resumable uploads, running ones included, once a minute.")
         .is(store.kept_files());
+    if let Some((waiting, failed)) = store.queued() {
+        text.gauge("intake_queue_files", "Files in the queue, by state, once a minute.")
+            .with(&[("state", "waiting")], waiting)
+            .with(&[("state", "failed")], failed);
+    }
     if let Ok(Some(Room { free_bytes, min_free_bytes })) = store.room() {
         text.gauge("intake_disk_free_bytes", "Free space of the file system that files are stored on.").is(free_bytes);
         text.gauge("intake_disk_min_free_bytes", "Space that uploads must leave free.").is(min_free_bytes);
