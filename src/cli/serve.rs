@@ -13,6 +13,7 @@ use intake::net::tls::Asks;
 use intake::proto::{NamePolicy, OnExists, Rules, Web};
 use intake::sandbox::{Mode, Sandbox, User};
 use intake::server::config::{Config, Durability, Limits, Tls, Udp};
+use intake::server::story::EventsTo;
 use intake::server::story::trace::{Format, Tracer};
 use intake::server::{Outcome, Reread, Server, StartError, page};
 use log::LevelFilter;
@@ -213,6 +214,13 @@ pub struct Serve {
     /// Anyone who can connect there may ask. No files are taken there.
     #[arg(long, help_heading = OPERATING, value_name = "HOST:PORT")]
     metrics: Option<Address>,
+    /// Write the outcome of each file as a JSON object: to the end of a file, to a Unix socket (a datagram each), or to
+    /// standard output (-)
+    ///
+    /// Once the client has been told, and never before. Nobody waits for the reader: what it does not take is dropped and
+    /// counted. SIGHUP opens the file again, which may have been renamed; the sandbox then allows writing in its directory.
+    #[arg(long, help_heading = OPERATING, value_name = "FILE|unix:PATH|-", value_parser = parse_events)]
+    events: Option<EventsTo>,
     /// File with options: one a line, without the dashes; the command line wins
     ///
     /// `max-file-size 4G` is a line, and so is `# a comment`. SIGHUP reads the file again. Options that cannot change while
@@ -285,6 +293,15 @@ fn parse_udp(typed: &str) -> Result<Echo, &'static str> {
     match typed {
         "off" => Ok(Echo::Off),
         _ => typed.parse().map(Echo::At),
+    }
+}
+
+fn parse_events(typed: &str) -> Result<EventsTo, &'static str> {
+    match (typed, typed.strip_prefix("unix:")) {
+        ("" | "unix:", _) => Err("name a file, unix:PATH, or - for standard output"),
+        ("-", _) => Ok(EventsTo::Stdout),
+        (_, Some(path)) => Ok(EventsTo::Unix(path.into())),
+        (file, None) => Ok(EventsTo::File(file.into())),
     }
 }
 
@@ -467,6 +484,10 @@ impl Serve {
         let tls = self.tls()?;
         let tls_files = tls.iter().flat_map(Tls::files);
         let reread = self.token_file.iter().chain(&self.config).cloned().chain(tls_files).collect();
+        let rewrite = match &self.events {
+            Some(EventsTo::File(file)) => vec![file.clone()],
+            _ => Vec::new(),
+        };
         let limits = Limits {
             header_timeout: self.header_timeout.0.map(|Span(time)| time),
             idle_timeout: self.idle_timeout.0.map(|Span(time)| time),
@@ -479,6 +500,7 @@ impl Serve {
             listen,
             udp,
             metrics,
+            events: self.events,
             directory: self.dir,
             sync: self.sync,
             queue: self.queue,
@@ -509,7 +531,7 @@ impl Serve {
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
             user,
-            sandbox: Sandbox { mode: self.sandbox, reread },
+            sandbox: Sandbox { mode: self.sandbox, reread, rewrite },
             tls,
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
@@ -546,6 +568,7 @@ mod tests {
             listen,
             udp,
             metrics,
+            events,
             directory,
             sync,
             queue,
@@ -570,9 +593,10 @@ mod tests {
              --min-free 17k --partial-ttl 18h --reuse-port --no-page --http-host drop.example --http-host b \
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
              --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
-             --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional --max-handshakes 20 --queue \
-             --proxy-from 198.51.100.24 --proxy-unsized",
+             --events unix:/e --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional \
+             --max-handshakes 20 --queue --proxy-from 198.51.100.24 --proxy-unsized",
         );
+        assert_eq!(events, Some(EventsTo::Unix("/e".into())));
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
         assert_eq!((token_file, policy.plain_tokens), (Some(PathBuf::from("/t")), true));
         assert!(policy.proxies.contain("198.51.100.24".parse().unwrap()) && proxy_unsized);

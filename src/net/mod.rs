@@ -52,6 +52,7 @@ mod client_tls;
 mod descriptors;
 pub mod diag;
 mod echo;
+mod lines;
 mod listener;
 mod manager;
 #[cfg(not(feature = "rustls"))]
@@ -86,6 +87,7 @@ pub use client_stream::ClientStream;
 pub use client_tls::ClientTls;
 pub use descriptors::{inherited_descriptors, raise_descriptor_limit};
 pub use echo::{Echo, EchoStats};
+pub use lines::LineSink;
 pub use listener::{Accept, Listener};
 pub use manager::{Manager, Notify, Passed};
 #[cfg(not(feature = "rustls"))]

@@ -155,6 +155,18 @@ impl Outcomes {
         self.0.as_ref().map_or(&[], |replies| &replies.unsent)
     }
 
+    /// All replies to requests before this one have been sent. `None`: some that are known have not.
+    pub(super) fn told_before(&self) -> Option<Ticket> {
+        let Some(replies) = &self.0 else { return Some(Ticket(u64::MAX)) };
+        if !replies.unsent.is_empty() || !replies.form.is_empty() {
+            return None;
+        }
+        match replies.queue.front() {
+            Some(Outcome::Pending(pending)) => Some(pending.whole.ticket),
+            _ => Some(Ticket(u64::MAX)),
+        }
+    }
+
     /// Notes that the first `count` bytes of [`Outcomes::unsent`] are sent.
     pub(super) fn sent(&mut self, count: usize) {
         if let Some(replies) = &mut self.0 {
@@ -214,10 +226,27 @@ mod tests {
         outcomes.say(&Dialect::Put.into(), Reply::No(no("d")), Saying::default());
         outcomes.settle(Ticket(2), Err(&no("c")), 0);
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\n", 3));
+        assert_eq!(outcomes.told_before(), None, "\"no 409 a\" is not sent");
         outcomes.settle(Ticket(1), Ok(&Name::parse(b"b", NamePolicy::default()).unwrap()), 0);
         assert_eq!((unsent(&outcomes), outcomes.owed()), ("no 409 a\ndone 0 - b\nno 409 c\nno 409 d\n", 0));
         outcomes.sent(9);
         assert_eq!(unsent(&outcomes), "done 0 - b\nno 409 c\nno 409 d\n");
+        assert_eq!(outcomes.told_before(), None);
+        outcomes.sent(29);
+        assert_eq!(outcomes.told_before(), Some(Ticket(u64::MAX)));
+    }
+
+    #[test]
+    fn a_reply_that_waits_behind_another_is_not_told() {
+        let mut outcomes = Outcomes::default();
+        outcomes.promise(pending(Dialect::Put, 1));
+        outcomes.promise(pending(Dialect::Put, 2));
+        outcomes.settle(Ticket(2), Err(&no("c")), 0);
+        assert_eq!(outcomes.told_before(), Some(Ticket(1)));
+        outcomes.promise(pending(Dialect::Put, 3));
+        outcomes.settle(Ticket(1), Err(&no("b")), 0);
+        outcomes.sent(18);
+        assert_eq!(outcomes.told_before(), Some(Ticket(3)));
     }
 
     #[test]

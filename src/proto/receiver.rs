@@ -480,6 +480,11 @@ impl Receiver {
         self.outcomes.sent(sent);
     }
 
+    /// All replies to requests before this one have been sent. `None`: some that are known have not.
+    pub fn told_before(&self) -> Option<Ticket> {
+        self.outcomes.told_before()
+    }
+
     /// How many of the next bytes of content may be spliced into the file. None at the beginning of an upload: the first
     /// bytes show that the client does not wait for `ok`.
     pub fn spliceable(&self, rules: &Rules) -> u64 {

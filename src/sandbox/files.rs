@@ -28,17 +28,19 @@ const OF_THE_STORE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 ///
 /// # Errors
 /// In words: nothing holds.
-pub(super) fn confine(directory: BorrowedFd<'_>, reread: &[PathBuf]) -> Result<String, String> {
+pub(super) fn confine(directory: BorrowedFd<'_>, reread: &[PathBuf], rewrite: &[PathBuf]) -> Result<String, String> {
     check_kernel()?;
-    let places = directories_of(reread);
-    let status = restrict(directory, &places).map_err(|error| format!("Landlock: {error}"))?;
+    let (places, written) = (directories_of(reread), directories_of(rewrite));
+    let status = restrict(directory, &places, &written).map_err(|error| format!("Landlock: {error}"))?;
     let LandlockStatus::Available { effective_abi, kernel_abi } = status.landlock else {
         return Err(NO_LANDLOCK.into());
     };
     let mut words = format!("Landlock ABI {}", kernel_abi.unwrap_or(effective_abi as i32));
-    if !places.is_empty() {
-        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-        words += &format!(" (may also read in {})", places.join(", "));
+    for (what, places) in [("read", places), ("write", written)] {
+        if !places.is_empty() {
+            let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+            words += &format!(" (may also {what} in {})", places.join(", "));
+        }
     }
     Ok(words)
 }
@@ -61,23 +63,30 @@ fn check_kernel() -> Result<(), String> {
     Ok(())
 }
 
-fn restrict(directory: BorrowedFd<'_>, places: &BTreeSet<PathBuf>) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(
+    directory: BorrowedFd<'_>,
+    read: &BTreeSet<PathBuf>,
+    written: &BTreeSet<PathBuf>,
+) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(TRIED))?
         .handle_access(AccessNet::from_all(TRIED))?
         .scope(Scope::from_all(TRIED))?
         .create()?
         .add_rule(PathBeneath::new(directory, OF_THE_STORE))?;
-    for place in places {
-        ruleset = allow_reading(ruleset, place)?;
+    for place in read {
+        ruleset = allow(ruleset, place, AccessFs::ReadFile.into())?;
+    }
+    for place in written {
+        ruleset = allow(ruleset, place, AccessFs::WriteFile | AccessFs::MakeReg)?;
     }
     ruleset.restrict_self()
 }
 
-fn allow_reading(ruleset: RulesetCreated, place: &Path) -> Result<RulesetCreated, RulesetError> {
+fn allow(ruleset: RulesetCreated, place: &Path, what: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
     match PathFd::new(place) {
-        Ok(place) => ruleset.add_rule(PathBeneath::new(place, AccessFs::ReadFile)),
-        // There is nothing to read there.
+        Ok(place) => ruleset.add_rule(PathBeneath::new(place, what)),
+        // There is no such place.
         Err(_) => Ok(ruleset),
     }
 }
@@ -124,7 +133,7 @@ mod tests {
         let (confined, is_confined) = std::sync::mpsc::channel();
         let (replaced, is_replaced) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let words = confine(directory.as_fd(), &[etc.join("tokens")]);
+            let words = confine(directory.as_fd(), &[etc.join("tokens")], &[]);
             confined.send(words.clone()).unwrap();
             if words.is_err() {
                 return;

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`User`] | root: the process becomes another user, for good |
 //! | no new privileges (prctl(2)) | privileges that a set-user-ID program would give |
-//! | Landlock (landlock(7)) | all files but those in the directory and those that are read again; TCP; signals |
+//! | Landlock (landlock(7)) | all files but those in the directory and those that are opened again; TCP; signals |
 //! | seccomp (seccomp(2)) | all system calls but those that the server makes |
 //!
 //! All of it holds for threads that are started later, and cannot be taken back. So the sandbox comes after everything is
@@ -53,6 +53,9 @@ pub struct Sandbox {
     /// Files that are read again while it runs, besides those of the directory. Programs replace such files by a rename, so
     /// any file in their directories may be read.
     pub reread: Vec<PathBuf>,
+    /// Files that are opened again to write to their end. As they may have been renamed, any file in their directories may be
+    /// made and written.
+    pub rewrite: Vec<PathBuf>,
 }
 
 /// The parts of the sandbox that hold, each in words, and those that do not, with the reason.
@@ -76,7 +79,7 @@ impl Sandbox {
             };
             // The first one permits a process without privileges to enter the others.
             self.take(&mut confinement, no_new_privileges())?;
-            self.take(&mut confinement, files::confine(directory, &self.reread))?;
+            self.take(&mut confinement, files::confine(directory, &self.reread, &self.rewrite))?;
             self.take(&mut confinement, calls::confine())?;
         }
         Ok(confinement)

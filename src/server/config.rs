@@ -11,15 +11,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::page::page;
+use super::story::EventsTo;
 use crate::access::Policy;
 use crate::net::tls::Asks;
 use crate::proto::{Rules, Web};
 use crate::sandbox::{Sandbox, User};
 
 /// Descriptors for everything but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the
-/// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
+/// spare one for accepting, the directory and the server's own files in it, the pipe, the trace, events, the
+/// service manager; and a few more for files
 /// that are open only for a moment.
-const RESERVED_DESCRIPTORS: u64 = 23;
+const RESERVED_DESCRIPTORS: u64 = 25;
 /// Descriptors for the queue: its directory, and the counter for a moment.
 const QUEUE_DESCRIPTORS: u64 = 2;
 /// Files that wait for the disk may hold one descriptor in this many.
@@ -71,6 +73,8 @@ pub struct Config {
     pub udp: Udp,
     /// Where the operator's programs ask for metrics and health, if they may. Anyone who can connect there may ask.
     pub metrics: Option<SocketAddr>,
+    /// Where the outcomes of files go, for the operator's programs.
+    pub events: Option<EventsTo>,
     /// The directory that files are published in; created where it is missing.
     pub directory: PathBuf,
     /// What a receipt promises.
@@ -121,6 +125,7 @@ impl Config {
             listen,
             udp,
             metrics,
+            events,
             directory,
             sync,
             queue,
@@ -146,6 +151,7 @@ impl Config {
             ("--udp", *udp == new.udp),
             ("--udp-rate", *udp_rate == new.udp_rate),
             ("--metrics", *metrics == new.metrics),
+            ("--events", *events == new.events),
             ("--dir", *directory == new.directory),
             ("--sync", *sync == new.sync),
             ("--queue", *queue == new.queue),
@@ -275,6 +281,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 9000))],
             udp: Udp::FollowTcp,
             metrics: None,
+            events: None,
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
             min_free: None,

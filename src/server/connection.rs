@@ -249,6 +249,11 @@ impl<S: Stream, D: Store> Connection<S, D> {
         self.work.name().is_some() || self.receiver.owes()
     }
 
+    /// All replies to requests before this one are written to the socket. `None`: some that are known are not.
+    pub fn told_before(&self) -> Option<Ticket> {
+        if self.stream_owes() { None } else { self.receiver.told_before() }
+    }
+
     /// How its client asked last.
     pub fn dialect(&mut self) -> Dialect {
         self.receiver.dialect()
@@ -726,7 +731,12 @@ impl<S: Stream, D: Store> Connection<S, D> {
         if is_over && self.rare.as_ref().is_none_or(|rare| rare.ending.is_none()) {
             self.end(CloseReason::Refused(refusal, name));
         } else {
-            story.tell(&Fact::Refused { refusal: &refusal, name: name.as_ref(), dialect });
+            story.tell(&Fact::Refused {
+                refusal: &refusal,
+                name: name.as_ref(),
+                dialect,
+                ticket: self.receiver.ticket(),
+            });
         }
     }
 

@@ -15,7 +15,7 @@ use super::pace::Clock;
 use super::reload::Security;
 use super::rulebook::{Kind, RuleBook};
 use super::story::trace::Tracer;
-use super::story::{CloseReason, Ears, Fact, Filed, Scene, Stats, Story, Whom};
+use super::story::{CloseReason, Ears, Events, Fact, Filed, Out, Scene, Stats, Story, Whom};
 use super::visit::{Context, Verdict};
 use super::work::Disk;
 use crate::access::{Access, Tokens};
@@ -107,6 +107,23 @@ impl<S: Stream, D: Store> Connections<S, D> {
     }
 
     /// Writes a trace of every connection from now on.
+    pub fn tell_events_to(&mut self, out: Out) {
+        self.ears.tell_events_to(out);
+    }
+
+    /// Writes the events of this turn.
+    pub fn flush_events(&mut self) {
+        if let Some(events) = self.ears.events_mut() {
+            events.flush();
+        }
+    }
+
+    /// How many events were dropped. `None`: none are written.
+    pub fn events_dropped(&self) -> Option<u64> {
+        self.ears.events().map(Events::dropped)
+    }
+
+    /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.ears.trace_to(tracer);
     }
@@ -172,9 +189,12 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.absorb(id, readiness);
     }
 
-    /// Sets the time of day, in seconds since the epoch. Only HTTP answers use it.
-    pub fn tell_time(&mut self, now: u64) {
-        self.book.tell_time(now);
+    /// Sets the time, and the time of day in seconds since the epoch. HTTP answers and events show the latter.
+    pub fn tell_time(&mut self, now: Moment, time_of_day: u64) {
+        self.book.tell_time(time_of_day);
+        if let Some(events) = self.ears.events_mut() {
+            events.begin_turn(now, time_of_day);
+        }
     }
 
     /// Passes the results of the disk on to the connections that wait for them.
@@ -188,7 +208,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
                 give_back(connection, &mut self.access);
                 self.table.queue(id);
             } else if let (Some(filed), Done::Stored(result)) = (filed, settled.done) {
-                self.settle_orphan(filed, &result);
+                self.settle_orphan(id, filed, &result);
             }
         }
         self.stop_awaiting();
@@ -207,14 +227,14 @@ impl<S: Stream, D: Store> Connections<S, D> {
         });
     }
 
-    /// Reports the outcome of a file whose connection has ended.
-    fn settle_orphan(&mut self, filed: Filed, result: &Result<Name, StoreError>) {
+    /// Reports the outcome of a file whose connection, `id`, has ended.
+    fn settle_orphan(&mut self, id: Id, filed: Filed, result: &Result<Name, StoreError>) {
         let fact = match result {
             Ok(stored) => Fact::StoredForNobody { filed: &filed, stored },
             Err(error) => Fact::LostForNobody { filed: &filed, error },
         };
         let whom = Whom::new(filed.peer, Moment::default()).with_name(filed.who.clone());
-        self.ears.hear(&whom, &fact);
+        self.ears.hear_of(id, &whom, &fact);
         if let (Some(charge), Err(_)) = (filed.charge, result) {
             self.access.give_back(*charge);
         }
@@ -385,6 +405,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
         };
         let was_shaking_hands = connection.is_shaking_hands();
         let verdict = act(connection, &mut cx, &mut budget);
+        cx.story.told(|| connection.told_before());
         give_back(connection, cx.access);
         let shakes_hands = connection.is_shaking_hands();
         if shakes_hands != was_shaking_hands {
@@ -447,7 +468,8 @@ impl<S: Stream, D: Store> Connections<S, D> {
             self.ears.hear(&whom, &Fact::NotSecured);
         }
         let dialect = connection.dialect();
-        self.ears.hear(&whom, &Fact::Closed { reason, uploading: connection.work().name(), dialect, now });
+        let closed = Fact::Closed { reason, uploading: connection.work().name(), dialect, now };
+        self.ears.hear_of(id, &whom, &closed);
         connection.keep_upload();
         give_back(&mut connection, &mut self.access);
         if connection.has_entered() {

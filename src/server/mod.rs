@@ -87,8 +87,8 @@ use config::{Config, Durability};
 use metrics::View;
 use reload::Files;
 use side::Side;
-use story::Scene;
 use story::trace::Tracer;
+use story::{EventsTo, Out, Scene};
 use turns::Turns;
 
 use crate::net::{self, Echo, Manager, Notify, Readiness, Signal, Signals, Timer};
@@ -249,6 +249,7 @@ impl Server {
         let poll = Poll::new().map_err(StartError::EventLoop)?;
         let waker = Waker::new(poll.registry(), SETTLED).map_err(StartError::EventLoop)?;
         let directory = start::open_directory(config)?;
+        let events = config.events.as_ref().map(Out::open).transpose().map_err(StartError::File)?;
         let Manager { passed, notify } = manager;
         let metrics = start::bind_metrics(config, passed.metrics)?;
         let (listeners, echo) = start::bind(config, passed.tcp, passed.udp)?;
@@ -257,6 +258,9 @@ impl Server {
         let mut server = server.map_err(StartError::EventLoop)?;
         server.use_files(files);
         server.notify = notify;
+        if let Some(out) = events {
+            server.connections.tell_events_to(out);
+        }
         start::confine(config, server.connections.store())?;
         if config.sync == Durability::Full {
             let backlog_max = config::sync_backlog(descriptors) as usize;
@@ -339,6 +343,7 @@ impl Server {
         self.notify.ready(&self.status());
         loop {
             if let Some(outcome) = self.turn()? {
+                self.connections.flush_events();
                 log::info!("ended: {}", self.connections.stats());
                 return Ok(outcome);
             }
@@ -351,6 +356,7 @@ impl Server {
         let asked = self.clock.now;
         let timeout = self.timeout()?;
         log::logger().flush();
+        self.connections.flush_events();
         match self.poll.poll(&mut self.events, timeout) {
             // An interrupted poll has an empty batch. The next turn polls again.
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -358,7 +364,7 @@ impl Server {
         }
         self.clock = Clock { asked, now: net::now() };
         self.time_of_day = net::time_of_day();
-        self.connections.tell_time(self.time_of_day);
+        self.connections.tell_time(self.clock.now, self.time_of_day);
         self.absorb();
         self.connections.settle(self.clock);
         self.connections.shake_hands(self.clock);
@@ -448,7 +454,8 @@ impl Server {
     }
 
     fn read_files_again(&mut self) {
-        if self.reread.is_none() && self.config.tls.is_none() && self.config.token_file.is_none() {
+        let has_events = matches!(self.config.events, Some(EventsTo::File(_)));
+        if self.reread.is_none() && self.config.tls.is_none() && self.config.token_file.is_none() && !has_events {
             return log::info!("SIGHUP is ignored: there is no file to read again");
         }
         match self.read_again() {
@@ -465,6 +472,10 @@ impl Server {
         let config = self.reread.as_mut().map_or_else(|| Ok(self.config.clone()), |reread| reread.read())?;
         self.config.check_change(&config)?;
         let files = reload::read(&config, net::time_of_day())?;
+        if let Some(to @ EventsTo::File(_)) = &config.events {
+            // It may have been renamed.
+            self.connections.tell_events_to(Out::open(to)?);
+        }
         self.connections.reconfigure(&config);
         self.use_files(files);
         self.config = config;

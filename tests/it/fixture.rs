@@ -127,6 +127,11 @@ impl Server {
         self.printed("metrics ")[0]
     }
 
+    /// The rest of each line on standard output that begins with `start`.
+    pub fn said(&self, start: &str) -> Vec<String> {
+        self.stdout.matching(start)
+    }
+
     /// Its UDP address.
     pub fn udp(&self) -> SocketAddr {
         self.printed("udp ")[0]

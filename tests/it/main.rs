@@ -15,6 +15,7 @@ mod crash;
 mod crash_by_id;
 mod disk;
 mod documents;
+mod events;
 mod fixture;
 mod forgetful;
 mod halves;

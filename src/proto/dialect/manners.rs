@@ -73,6 +73,11 @@ impl Dialect {
         ("http-expect", Self::HttpExpect),
     ];
 
+    /// Whether a client is told that its file is stored. If not, a clean end of the connection tells it.
+    pub fn has_receipt(self) -> bool {
+        self.manners().has_receipt
+    }
+
     /// Its name on the command line and in the log.
     pub fn word(self) -> &'static str {
         if self == Self::HttpForm {

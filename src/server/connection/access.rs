@@ -46,7 +46,9 @@ impl<S: Stream, D: Store> Connection<S, D> {
         match (self.receiver.is_over(), is_secret) {
             (true, true) => self.end(CloseReason::Refused(refusal, None)),
             (true, false) => self.end(CloseReason::NotARequest(refusal, head)),
-            (false, true) => cx.story.tell(&Fact::Refused { refusal: &refusal, name: None, dialect }),
+            (false, true) => {
+                cx.story.tell(&Fact::Refused { refusal: &refusal, name: None, dialect, ticket: self.receiver.ticket() })
+            }
             (false, false) => cx.story.tell(&Fact::NotARequest { refusal: &refusal, head: &head }),
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::ending::{CloseReason, Filed};
 use super::peer::Peer;
 use crate::access::Who;
-use crate::proto::{Dialect, Name, Refusal};
+use crate::proto::{Dialect, Name, Refusal, Ticket};
 use crate::reactor::Moment;
 use crate::store::StoreError;
 
@@ -58,6 +58,8 @@ pub enum Fact<'a> {
         name: Option<&'a Name>,
         /// How the client asked.
         dialect: Dialect,
+        /// The last request that had been read when the reply was made.
+        ticket: Ticket,
     },
     /// Bytes that are not a request were refused, and the connection stays.
     NotARequest {

@@ -7,6 +7,7 @@
 //!   Connection --tell--> Story --+--> Whom    counts of this connection
 //!                                +--> Stats   counts of the server
 //!                                +--> Line    the log
+//!                                +--> Events  the outcomes for the operator's programs, if he wants them
 //!              --scene-> Story -----> Tracer  the trace, if there is one
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod ear;
 mod ending;
+mod events;
 mod files;
 mod json;
 mod line;
@@ -27,6 +29,7 @@ use std::net::SocketAddr;
 
 pub use ear::{Ear, Fact, Whom};
 pub use ending::{CloseReason, Filed};
+pub use events::{Events, EventsTo, Out};
 pub use files::{Fate, Files};
 use line::Line;
 pub use scene::Scene;
@@ -35,13 +38,14 @@ use trace::Tracer;
 
 pub use crate::access::Who;
 
-use crate::proto::Awaits;
+use crate::proto::{Awaits, Ticket};
 use crate::reactor::Id;
 
 /// The listeners for all connections.
 #[derive(Debug, Default)]
 pub struct Ears {
     stats: Stats,
+    events: Option<Events>,
     tracer: Option<Tracer>,
 }
 
@@ -51,12 +55,38 @@ impl Ears {
         self.tracer = Some(tracer);
     }
 
+    /// Writes the outcomes of files to `out` from now on.
+    pub fn tell_events_to(&mut self, out: Out) {
+        match &mut self.events {
+            Some(events) => events.redirect(out),
+            None => self.events = Some(Events::new(out)),
+        }
+    }
+
+    /// The outcomes of files, if they are written.
+    pub fn events(&self) -> Option<&Events> {
+        self.events.as_ref()
+    }
+
+    /// As [`Ears::events`].
+    pub fn events_mut(&mut self) -> Option<&mut Events> {
+        self.events.as_mut()
+    }
+
     /// The statistics so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// A fact about `whom`.
+    /// A fact about the connection `id` with `whom`.
+    pub fn hear_of(&mut self, id: Id, whom: &Whom, fact: &Fact) {
+        self.hear(whom, fact);
+        if let Some(events) = &mut self.events {
+            events.hear(id, whom, fact);
+        }
+    }
+
+    /// A fact about `whom`, whose connection is not or no longer held.
     pub fn hear(&mut self, whom: &Whom, fact: &Fact) {
         self.stats.hear(whom, fact);
         Line.hear(whom, fact);
@@ -87,6 +117,9 @@ impl Ears {
 
     /// The socket of a connection is closed.
     pub fn closed(&mut self, id: Id, reason: &CloseReason) {
+        if let Some(events) = &mut self.events {
+            events.closed(id);
+        }
         if let Some(tracer) = &mut self.tracer {
             tracer.closed(id, reason);
         }
@@ -108,7 +141,18 @@ impl Story<'_> {
     /// Tells a fact.
     pub fn tell(&mut self, fact: &Fact) {
         self.whom.note(fact);
-        self.ears.hear(self.whom, fact);
+        self.ears.hear_of(self.id, self.whom, fact);
+    }
+
+    /// Replies may have been written: all of those to requests before `ticket`, if it is known.
+    #[inline]
+    pub fn told(&mut self, ticket: impl FnOnce() -> Option<Ticket>) {
+        if let Some(events) = &mut self.ears.events
+            && events.has_untold(self.id)
+            && let Some(ticket) = ticket()
+        {
+            events.told(self.id, ticket);
+        }
     }
 
     /// The client has proven that it is `who`. Told once for each name.
@@ -149,7 +193,7 @@ mod tests {
         let refusal = Refusal::new(Code::CONFLICT, "taken");
         let mut story = Story { id, whom: &mut whom, ears: &mut ears };
         story.tell(&Fact::Received { bytes: 7 });
-        story.tell(&Fact::Refused { refusal: &refusal, name: Some(&name), dialect: Dialect::Put });
+        story.tell(&Fact::Refused { refusal: &refusal, name: Some(&name), dialect: Dialect::Put, ticket: Ticket(1) });
         assert!(whom.has_answered());
         let Whom { content_bytes, stored, refused, .. } = whom;
         assert_eq!((content_bytes, stored, refused), (7, 0, 1));
