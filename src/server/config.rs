@@ -18,10 +18,9 @@ use crate::proto::{Rules, Web};
 use crate::sandbox::{Sandbox, User};
 
 /// Descriptors for everything but sockets and uploads: the standard streams, epoll, its waker and its timer, signals, the
-/// spare one for accepting, the directory and the server's own files in it, the pipe, the trace, events, the
-/// service manager; and a few more for files
+/// spare one for accepting, the directory and the server's own files in it, the pipe, the trace; and a few more for files
 /// that are open only for a moment.
-const RESERVED_DESCRIPTORS: u64 = 25;
+const RESERVED_DESCRIPTORS: u64 = 23;
 /// Descriptors for the queue: its directory, and the counter for a moment.
 const QUEUE_DESCRIPTORS: u64 = 2;
 /// Files that wait for the disk may hold one descriptor in this many.

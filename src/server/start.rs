@@ -101,7 +101,8 @@ impl std::error::Error for StartError {}
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
 pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<usize, StartError> {
-    let sockets = config.listen.len() as u64 + echo_sockets(config) + metrics_sockets(config);
+    let sockets =
+        config.listen.len() as u64 + echo_sockets(config) + metrics_sockets(config) + events_descriptors(config);
     let backlog = if config.sync == Durability::Full { backlog_descriptors(limit, config.queue) } else { 0 };
     let besides = inherited + descriptors_for(0, sockets, Durability::None, config.queue) + backlog;
     let each = descriptors_per_connection(config.queue);
@@ -166,6 +167,11 @@ fn echo_sockets(config: &Config) -> u64 {
 
 fn metrics_sockets(config: &Config) -> u64 {
     if config.metrics.is_some() { 1 + side::CLIENTS_MAX as u64 } else { 0 }
+}
+
+/// The file of events is opened again before the old one is closed.
+fn events_descriptors(config: &Config) -> u64 {
+    if config.events.is_some() { 2 } else { 0 }
 }
 
 /// The listener for metrics: the one that was passed, or else one that is bound, if there is an address. No two servers share
