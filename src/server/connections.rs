@@ -118,9 +118,9 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// How many events were dropped. `None`: none are written.
-    pub fn events_dropped(&self) -> Option<u64> {
-        self.ears.events().map(Events::dropped)
+    /// How many events were dropped.
+    pub fn events_dropped(&self) -> u64 {
+        self.ears.events().map_or(0, Events::dropped)
     }
 
     /// Traces every connection from now on.

@@ -36,13 +36,8 @@ fn process(view: &View, text: &mut Text) {
     text.counter("process_cpu_seconds_total", "Processor time of all threads, in seconds.").is(seconds);
     text.counter("intake_log_dropped_total", "Lines of the log that were dropped, as nobody read them in time.")
         .is(view.log_dropped);
-    if let Some(dropped) = view.connections.events_dropped() {
-        text.counter(
-            "intake_events_dropped_total",
-            "Events (--events) that were dropped, as nobody read them in time.",
-        )
-        .is(dropped);
-    }
+    text.counter("intake_events_dropped_total", "Events (--events) that were dropped, as nobody read them in time.")
+        .is(view.connections.events_dropped());
 }
 
 fn turns(view: &View, text: &mut Text) {
