@@ -168,6 +168,7 @@ impl PartialFile {
 
     /// Puts it into the queue, if it is to be queued. Returns whether it is.
     pub(super) fn enqueue(&mut self) -> Result<bool, StoreError> {
+        self.check_lost()?;
         let Some(Rare { queued: Some(queued), .. }) = self.rare.as_deref_mut() else { return Ok(false) };
         queued.place(|queue, name| match &self.origin {
             Origin::Unnamed(_, link) => link_unnamed(&self.file, *link, queue, name),

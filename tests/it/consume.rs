@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::documents::root;
 use crate::fixture::*;
 use crate::tools::installed;
 
@@ -389,4 +390,75 @@ fn a_put_back_that_is_killed_at_any_step_loses_nothing() {
             "{calls} {nth}"
         );
     }
+}
+
+/// The scripts of docs/queue.md, as they stand there.
+fn example(home: &TempDir, name: &str) -> String {
+    let text = fs::read_to_string(root().join("docs/queue.md")).expect("the document is there");
+    let (_, rest) = text.split_once(&format!("```sh\n# {name}\n")).unwrap_or_else(|| panic!("{name} is shown"));
+    let script = rest.split_once("```").expect("the script ends").0;
+    fs::write(home.path().join(name), script).expect("a file can be written");
+    assert!(text.contains(&format!("-- sh {name}\n")), "the command is shown");
+    format!("exec sh {name}")
+}
+
+/// A program in `home` that comes first in the path.
+fn stand_in(home: &TempDir, name: &str, script: &str) -> String {
+    let bin = home.path().join("bin");
+    fs::create_dir_all(&bin).expect("a directory can be made");
+    fs::write(bin.join(name), format!("#!/bin/sh\n{script}")).expect("a program can be written");
+    fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    format!("PATH={}:$PATH; ", bin.display())
+}
+
+/// With a program that has the exit codes of clamdscan(1).
+#[test]
+fn the_example_of_a_virus_scan_works_as_shown() {
+    let home = stored(&["clean", "infected", "unknown"]);
+    let script =
+        "for path; do :; done\ngrep -q infected \"$path\" && exit 1\ngrep -q unknown \"$path\" && exit 2\nexit 0\n";
+    let script = stand_in(&home, "clamdscan", script) + &example(&home, "scan.sh");
+    let output = drain(&home, &["--tries", "2", "--backoff", "1h"], &script);
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    assert!(inbox(&home).join("clean").exists() && !inbox(&home).join("infected").exists());
+    let quarantined = names_in(&home.path().join("infected"));
+    assert_eq!(fs::read(home.path().join("infected").join(&quarantined[0])).unwrap(), b"content of infected");
+    let left = names_in(&queue(&home));
+    assert_eq!(left.len(), 3, "the one that could not be scanned is put off: {left:?}");
+}
+
+#[test]
+fn the_example_of_a_bucket_works_as_shown() {
+    if installed("rclone").is_none() {
+        return;
+    }
+    let home = stored(&["a b", "c"]);
+    let script = format!(
+        "export RCLONE_CONFIG=/dev/null RCLONE_CONFIG_BUCKET_TYPE=alias RCLONE_CONFIG_BUCKET_REMOTE={}/remote; {}",
+        home.path().display(),
+        example(&home, "upload.sh")
+    );
+    let output = drain(&home, &[], &script);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let names = names_in(&home.path().join("remote/drop"));
+    assert!(names.len() == 2 && names[0].ends_with("-a b") && names[1].ends_with("-c"), "{names:?}");
+    assert_eq!(fs::read(home.path().join("remote/drop").join(&names[0])).unwrap(), b"content of a b");
+    assert!(!inbox(&home).join("a b").exists() && !inbox(&home).join("c").exists());
+}
+
+#[test]
+fn the_example_of_a_database_works_as_shown_and_may_run_twice() {
+    let Some(sqlite3) = installed("sqlite3") else { return };
+    let home = stored(&["it's", "b"]);
+    let script = example(&home, "import.sh");
+    let twice = format!(
+        "slip=$(cat); echo \"$slip\" | sh import.sh && echo \"$slip\" | {}",
+        script.trim_start_matches("exec ")
+    );
+    let output = drain(&home, &[], &twice);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let mut query = Command::new(sqlite3);
+    query.args(["files.db", "SELECT name, size, digest IS NULL FROM files ORDER BY id"]).current_dir(home.path());
+    let rows = query.output().expect("it can be started").stdout;
+    assert_eq!(String::from_utf8_lossy(&rows), "it's|15|1\nb|12|1\n");
 }

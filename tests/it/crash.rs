@@ -3,7 +3,7 @@
 //! The same day of a server is played again and again. Each time the power is cut before another step of the disk, and a
 //! different part of what was not synced is lost. Afterwards:
 //!
-//! - every file with a receipt is there under its name, byte for byte;
+//! - every file with a receipt is there under its name, byte for byte, and in the queue;
 //! - every final name belongs to a whole upload that was not refused;
 //! - every offset that a client was told can be resumed from;
 //! - the next server completes every interrupted upload.
@@ -285,11 +285,15 @@ struct Day {
     disk: Rc<ForgetfulDisk>,
     chance: Chance,
     syncs: bool,
+    /// Whether the queue is checked: other mistakes break what holds of it, too, and are to be found by what they are about.
+    has_queue: bool,
 }
 
 impl Day {
     fn new(plan: Plan) -> Self {
         let Plan { seed, syncs, fault, mistake } = plan;
+        let of_queue = [Mistake::ReceiptBeforeQueue, Mistake::NoSlipSync, Mistake::QueueAfterName];
+        let has_queue = syncs && mistake.is_none_or(|mistake| of_queue.contains(&mistake));
         let chance = Chance::new(seed);
         let disk = ForgetfulDisk::new(State::default(), chance.clone(), fault, mistake);
         let mut sessions: Vec<Session> = [(true, true), (true, false), (false, true), (false, false)]
@@ -301,7 +305,7 @@ impl Day {
         sessions.push(Session::pipelined(1, &chance).interrupted(&chance));
         sessions.extend((0..1 + chance.below(2)).flat_map(|number| Session::resumed(number, &chance)));
         sessions.extend(Session::recalled(&chance));
-        Self { sessions, disk, chance, syncs }
+        Self { sessions, disk, chance, syncs, has_queue }
     }
 
     /// The day after a power cut: every upload that can be resumed is.
@@ -309,7 +313,7 @@ impl Day {
         let chance = Chance::new(self.disk.steps().len() as u64);
         let disk = ForgetfulDisk::new(state, chance.clone(), None, None);
         let sessions = self.resumable().flat_map(Session::resume_after_crash).collect();
-        Self { sessions, disk, chance, syncs: true }
+        Self { sessions, disk, chance, syncs: true, has_queue: self.has_queue }
     }
 
     fn resumable(&self) -> impl Iterator<Item = &Rc<Upload>> {
@@ -384,7 +388,19 @@ impl Day {
     /// Checks the final names that are on the disk afterwards.
     fn check_names(&self, state: &State) -> Result<(), String> {
         (0..self.sessions.len()).try_for_each(|first| check_receipts(&self.sessions[first..], state))?;
-        state.uploads().try_for_each(|name| self.check_upload(name, state))
+        state.uploads().try_for_each(|name| self.check_upload(name, state))?;
+        if !self.has_queue {
+            return Ok(());
+        }
+        state.uploads().try_for_each(|name| check_queued(name, state))?;
+        state.queue().try_for_each(|(content, _)| self.check_entry(content))
+    }
+
+    /// Every entry of the queue is a whole upload.
+    fn check_entry(&self, content: &[u8]) -> Result<(), String> {
+        let mut uploads = self.sessions.iter().flat_map(|session| &session.uploads);
+        let is_right = uploads.any(|upload| upload.is_good && upload.is_as(Some(content)));
+        is_right.then_some(()).ok_or_else(|| "an entry of the queue is not a whole upload".to_owned())
     }
 
     /// Checks the partial files that are on the disk afterwards.
@@ -412,6 +428,17 @@ impl Day {
         }
         Err(format!("{} was told offset {offset}, but only {} bytes are held", upload.name, held.len()))
     }
+}
+
+/// Every file that has its final name has its entry: nothing is consumed here.
+fn check_queued(name: &str, state: &State) -> Result<(), String> {
+    let content = state.content(Place::Uploads, name);
+    let is_slip = |slip: &[u8]| {
+        let asked = std::str::from_utf8(slip).ok().and_then(|slip| slip.strip_prefix("slip of "));
+        asked.is_some_and(|asked| name.starts_with(asked) && !asked.is_empty())
+    };
+    let is_queued = state.queue().any(|(queued, slip)| Some(queued) == content && is_slip(slip));
+    is_queued.then_some(()).ok_or_else(|| format!("{name} has its final name, and is not in the queue"))
 }
 
 /// Every file with a receipt of the first of `sessions` is stored, or a later one that replaced it.
@@ -531,7 +558,7 @@ fn promises_survive_a_crash_when_the_disk_is_full() {
 #[test]
 fn promises_survive_a_crash_when_write_back_finds_the_disk_full() {
     let operations = [Operation::StartWriteBack, Operation::SyncData, Operation::SyncKept, Operation::SyncDirectory];
-    operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true)).for_each(assert_none);
+    operations.into_iter().flat_map(|operation| days_with_faults(0, operation, true).step_by(3)).for_each(assert_none);
 }
 
 proptest! {
@@ -569,11 +596,19 @@ fn days_with(mistake: Mistake) -> impl Iterator<Item = Plan> {
 
 const LOST: &str = "got a receipt, but";
 const WRONG: &str = "has a final name, and is not a whole upload";
+const NOT_QUEUED: &str = "has its final name, and is not in the queue";
 const NOT_HELD: &str = ", but only";
 
 #[test]
 fn without_syncs_a_crash_breaks_promises() {
     assert_found((0..8).map(|seed| Plan { seed, syncs: false, ..HONEST }), LOST);
+}
+
+#[test]
+fn a_receipt_before_the_entry_in_the_queue_is_durable_is_found() {
+    for mistake in [Mistake::ReceiptBeforeQueue, Mistake::NoSlipSync, Mistake::QueueAfterName] {
+        assert_found(days_with(mistake), NOT_QUEUED);
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ struct Told {
     stored: Option<String>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Pending {
     /// `size`: the answer also confirms the size.
     Hold {

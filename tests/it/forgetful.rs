@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread;
 
 use intake::proto::{Algorithm, Hasher, Held, Name, NamePolicy, OnExists, Promise, Receipt, ResumeId};
+use intake::store::slip::Slip;
 use intake::store::{
     Checkpoint, Commit, Content, Disk, Done, Found, Hold, Job, Lineup, Mark, Owned, Owners, Partial, Patch, Record,
     Reopened, Settled, Store, StoreError, Synced, Target, Terms, Token, Work,
@@ -39,11 +40,12 @@ pub enum Operation {
     Remove,
     SyncDirectory,
     SyncKept,
+    SyncQueue,
 }
 
 impl Operation {
     /// Those that can fail.
-    pub const FAILING: [Self; 7] = [
+    pub const FAILING: [Self; 8] = [
         Self::Create,
         Self::Append,
         Self::StartWriteBack,
@@ -51,6 +53,7 @@ impl Operation {
         Self::Name,
         Self::SyncDirectory,
         Self::SyncKept,
+        Self::SyncQueue,
     ];
 }
 
@@ -113,6 +116,12 @@ pub enum Mistake {
     OffsetBeforeHold,
     /// Content counts before its checksum has been compared.
     CheckpointBeforeChecksum,
+    /// A file gets its name and its receipt before its entry in the queue is synced.
+    ReceiptBeforeQueue,
+    /// The entry is synced before what is known of the file.
+    NoSlipSync,
+    /// The entry is made after the file has its name.
+    QueueAfterName,
 }
 
 /// The directory of a name.
@@ -120,6 +129,7 @@ pub enum Mistake {
 pub enum Place {
     Uploads,
     Kept,
+    Queue,
 }
 
 type Key = (Place, String);
@@ -307,6 +317,14 @@ impl State {
         receipt.filter(|_| !self.names.contains_key(&(Place::Kept, id.as_str().to_owned())))
     }
 
+    /// The content and the slip of each entry in the queue. An entry counts while both are there.
+    pub fn queue(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.names.iter().filter_map(|((place, name), slip)| {
+            let number = name.strip_suffix(".json").filter(|_| *place == Place::Queue)?;
+            Some((self.content(Place::Queue, number)?, &self.files[*slip].cached[..]))
+        })
+    }
+
     /// All final names.
     pub fn uploads(&self) -> impl Iterator<Item = &str> {
         self.names.keys().filter(|(place, _)| *place == Place::Uploads).map(|(_, name)| name.as_str())
@@ -338,12 +356,16 @@ pub struct ForgetfulDisk {
     mistake: Option<Mistake>,
     /// The resume ids that an upload is using now.
     owners: Owners,
+    /// The number of the last entry in the queue.
+    last_entry: Cell<usize>,
     /// The resume ids whose upload was given up or is being published. Their offsets are no longer promised.
     ended: RefCell<BTreeSet<String>>,
 }
 
 impl ForgetfulDisk {
     pub fn new(mut state: State, chance: Chance, fault: Option<Fault>, mistake: Option<Mistake>) -> Rc<Self> {
+        let entries = state.names.keys().filter(|(place, _)| *place == Place::Queue);
+        let last_entry = entries.filter_map(|(_, name)| name.parse().ok()).max().unwrap_or(0);
         state.has_no_identities |= mistake == Some(Mistake::StateOfAnotherFile);
         Rc::new(Self {
             state: RefCell::new(state),
@@ -353,6 +375,7 @@ impl ForgetfulDisk {
             fault,
             mistake,
             owners: Owners::default(),
+            last_entry: Cell::new(last_entry),
             ended: RefCell::default(),
         })
     }
@@ -466,8 +489,17 @@ impl ForgetfulDisk {
         Ok((inode, found))
     }
 
-    /// Cuts off what does not count.
+    /// Cuts off what does not count. A crash may have left an entry of the file in the queue.
     fn cut_off(&self, inode: Inode, checkpoint: Option<&Checkpoint>) {
+        let is_of_file = |(place, _): &Key, of: Inode| *place == Place::Queue && of == inode;
+        let state = self.state();
+        let entries = state.names.iter().filter(|(key, of)| is_of_file(key, **of));
+        for ((_, number), _) in entries {
+            // A crash in between leaves a slip alone.
+            for name in [number, &format!("{number}.json")] {
+                let _ = self.set_name(Place::Queue, name, None);
+            }
+        }
         let size = checkpoint.map_or(0, |checkpoint| checkpoint.offset as usize);
         self.state.borrow_mut().files[inode].set_len(size);
     }
@@ -580,6 +612,31 @@ impl Disk for Mistaken {
         self.disk.patch(record.inode, patch)
     }
 
+    fn write_slip(&self, partial: &mut ForgetfulPartial) -> Result<(), StoreError> {
+        Ok(partial.write_slip()?)
+    }
+
+    fn sync_slip(&self, partial: &ForgetfulPartial) -> io::Result<()> {
+        match &partial.queued {
+            Some(queued) if self.disk.mistake != Some(Mistake::NoSlipSync) => self.disk.sync(queued.slip),
+            _ => Ok(()),
+        }
+    }
+
+    fn enqueue(&self, partial: &mut ForgetfulPartial) -> Result<bool, StoreError> {
+        match self.disk.mistake {
+            Some(Mistake::QueueAfterName) => Ok(false),
+            _ => Ok(partial.enqueue()?),
+        }
+    }
+
+    fn sync_queue(&self) -> io::Result<()> {
+        match self.disk.mistake {
+            Some(Mistake::ReceiptBeforeQueue) => Ok(()),
+            _ => self.disk.sync_names(Operation::SyncQueue, Place::Queue),
+        }
+    }
+
     fn discard(&self, file: &ForgetfulFile) {
         let mut state = self.disk.state.borrow_mut();
         state.files[file.inode].set_len(0);
@@ -645,11 +702,43 @@ pub struct ForgetfulPartial {
     jobs: Option<Jobs>,
     /// How much of it counts.
     checkpoint: Option<Checkpoint>,
+    /// Its entry in the queue.
+    queued: Option<Box<QueuedFile>>,
     /// It was published or kept, so a drop leaves it alone.
     released: bool,
 }
 
+/// The entry of an upload.
+struct QueuedFile {
+    number: String,
+    /// The file of its slip, which is made when it is written.
+    slip: Inode,
+    text: String,
+    is_placed: bool,
+}
+
 impl ForgetfulPartial {
+    fn write_slip(&mut self) -> io::Result<()> {
+        let disk = self.file.disk.clone();
+        let Some(queued) = &mut self.queued else { return Ok(()) };
+        disk.step(Operation::Create)?;
+        queued.slip = disk.state.borrow_mut().create();
+        disk.append(queued.slip, queued.text.as_bytes())
+    }
+
+    fn enqueue(&mut self) -> io::Result<bool> {
+        let disk = self.file.disk.clone();
+        let inode = self.file.inode;
+        if self.owned.as_ref().is_some_and(|owned| owned.has_lost()) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let Some(queued) = &mut self.queued else { return Ok(false) };
+        disk.set_name(Place::Queue, &queued.number, Some(inode))?;
+        queued.is_placed = true;
+        disk.set_name(Place::Queue, &format!("{}.json", queued.number), Some(queued.slip))?;
+        Ok(true)
+    }
+
     /// The job that makes all its content so far durable.
     fn hold(&mut self) -> Option<Hold<ForgetfulFile>> {
         let (Some((id, record)), Some(upload), Some(checkpoint)) = (&mut self.resume, &self.owned, &self.checkpoint)
@@ -763,6 +852,13 @@ impl Partial for ForgetfulPartial {
         Ok(())
     }
 
+    fn queue_as(&mut self, _: Slip) {
+        let number = self.file.disk.last_entry.get() + 1;
+        self.file.disk.last_entry.set(number);
+        let (text, number) = (format!("slip of {}", self.name), number.to_string());
+        self.queued = Some(Box::new(QueuedFile { number, slip: 0, text, is_placed: false }));
+    }
+
     fn mark(&mut self) -> Option<Mark> {
         Some(self.file.disk.mark(self.file.inode))
     }
@@ -787,6 +883,10 @@ impl Partial for ForgetfulPartial {
         disk.step(Operation::Name)?;
         disk.state.borrow_mut().change(change);
         self.released = true;
+        if disk.mistake == Some(Mistake::QueueAfterName) {
+            self.enqueue()?;
+            disk.sync_names(Operation::SyncQueue, Place::Queue)?;
+        }
         if disk.mistake == Some(Mistake::EndAfterPublish) {
             self.note_end(&name)?;
         }
@@ -799,6 +899,11 @@ impl Drop for ForgetfulPartial {
         if thread::panicking() {
             // After a power cut nothing is cleaned up.
             return;
+        }
+        if let Some(queued) = self.queued.as_ref().filter(|queued| queued.is_placed && !self.released) {
+            for name in [&queued.number, &format!("{}.json", queued.number)] {
+                let _ = self.file.disk.set_name(Place::Queue, name, None);
+            }
         }
         let Some((id, _)) = &self.resume else { return };
         let disk = &self.file.disk;
@@ -900,6 +1005,7 @@ impl ForgetfulStore {
             promise: target.promise,
             jobs: self.commit.is_some().then(|| self.jobs.clone()),
             checkpoint,
+            queued: None,
             released: false,
         }
     }
@@ -966,7 +1072,13 @@ impl Store for ForgetfulStore {
     fn submit(&mut self, token: Token, job: Job<'_, Self>) -> Option<Settled> {
         if self.commit.is_none() {
             let done = match job {
-                Job::Publish(partial) => Done::Stored(partial.publish()),
+                Job::Publish(mut partial) => Done::Stored(
+                    partial
+                        .write_slip()
+                        .and_then(|()| partial.enqueue())
+                        .map_err(Into::into)
+                        .and_then(|_| partial.publish()),
+                ),
                 Job::Confirm(file) => Done::Stored(Ok(file.name.expect("a file to confirm was found by its name"))),
                 Job::Hold(_) => Done::Held(Ok(())),
             };
@@ -989,6 +1101,10 @@ impl Store for ForgetfulStore {
         self.jobs.borrow_mut().submit(Some(token), work);
         self.pending.update(|pending| pending + 1);
         told
+    }
+
+    fn has_queue(&self) -> bool {
+        true
     }
 
     fn is_busy_with(&self, id: &ResumeId) -> bool {
