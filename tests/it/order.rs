@@ -86,6 +86,7 @@ fn talk(server: &Server, turns: &[(&str, &str)]) -> TcpStream {
 /// A server whose partial files have no names.
 fn start_unnamed(args: &[&str]) -> Option<Server> {
     let server = Server::start(args);
+    await_until("the log to say how files are made", || server.log().contains("files go to"));
     let is_unnamed = server.log().contains("unnamed files");
     if !is_unnamed {
         leave_out("this file system has no unnamed files");
