@@ -150,8 +150,8 @@ pub struct Serve {
     allow: Vec<Network>,
     /// Network of proxies, which send a PROXY v2 header with the address of each client; can be given several times
     ///
-    /// From there the header is required, and believed; from elsewhere it is refused. HAProxy: `send-proxy-v2`. A proxy ends
-    /// the stream cleanly whatever its client did, so through it a file needs a size, chunks, or TLS up to this server.
+    /// From there the header is required, and believed; from elsewhere it is refused. HAProxy: `send-proxy-v2`. A proxy may
+    /// end the stream cleanly where its client did not, so through it a file needs a size, chunks, or TLS up to this server.
     #[arg(long, help_heading = ACCESS, hide_short_help = true, value_name = "CIDR")]
     proxy_from: Vec<Network>,
     /// Take files through a proxy also if only the end of the stream ends them; they may be cut off

@@ -91,7 +91,7 @@ pub struct Config {
     pub rules: Rules,
     /// Who may write, and how much.
     pub policy: Policy,
-    /// A file may end with the stream also if it comes through a proxy, which ends a stream cleanly whatever its client did.
+    /// A file may end with the stream also if it comes through a proxy, which may end it cleanly where its client did not.
     pub proxy_unsized: bool,
     /// The file with the tokens of which a client has to show one. `None`: no token is needed.
     pub token_file: Option<PathBuf>,

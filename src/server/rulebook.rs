@@ -24,7 +24,7 @@ impl RuleBook {
     /// The rules that follow from those for connections in clear. `proxied_unsized`: through a proxy, too, a file may end
     /// with the stream.
     pub fn new(plain: Rules, proxied_unsized: bool) -> Self {
-        // A proxy ends the stream cleanly even if its client was reset, or it was itself too slow.
+        // A proxy may end the stream cleanly where its client did not: at a timeout of its own, or at its own end.
         let proxied = Rules { require_size: plain.require_size || !proxied_unsized, ..plain.clone() };
         // The end of a stream proves itself in TLS, so a file needs no size.
         let tls = Rules { require_size: false, ..plain.clone() };

@@ -19,6 +19,8 @@ mod events;
 mod fixture;
 mod forgetful;
 mod halves;
+#[cfg(feature = "rustls")]
+mod haproxy;
 mod house;
 mod http;
 mod http_client;

@@ -1,9 +1,9 @@
-//! What must hold of every conversation in HTTP, whatever comes in.
+//! What must hold of every conversation in HTTP, and of the header of a proxy, whatever comes in.
 //!
 //! The fuzz targets (`fuzz/`) look for input that breaks it. What they kept is in `fuzz/corpus`, and `corpus.rs` runs that.
 //! The driver ([`crate::conversation`]) checks what concerns one upload.
 
-use intake::proto::{Page, Rules, Web};
+use intake::proto::{Origin, PROXY_SIGNATURE, Page, ProxyHeader, Rules, Web};
 
 use crate::conversation::{Server, Transcript, drive};
 
@@ -19,11 +19,14 @@ pub enum Target {
     Chunks,
     /// A form whose boundary is `b`.
     Multipart,
+    /// The header of a proxy, and what follows it.
+    Proxied,
 }
 
 impl Target {
     #[allow(dead_code, reason = "a fuzz target is one of them")]
-    pub const ALL: [(&str, Self); 3] = [("head", Self::Head), ("chunks", Self::Chunks), ("multipart", Self::Multipart)];
+    pub const ALL: [(&str, Self); 4] =
+        [("head", Self::Head), ("chunks", Self::Chunks), ("multipart", Self::Multipart), ("proxied", Self::Proxied)];
 
     /// The conversations that `input` makes.
     fn conversations(self, input: &[u8]) -> Vec<Vec<u8>> {
@@ -37,6 +40,7 @@ impl Target {
             Self::Chunks => {
                 ["", "Trailer: Repr-Digest\r\n"].map(|field| request(format!("{put}{field}\r\n"), input)).into()
             }
+            Self::Proxied => Vec::new(),
             Self::Multipart if half == 0 => Vec::new(),
             Self::Multipart => vec![
                 request(format!("{form}Content-Length: {size}\r\n\r\n"), input),
@@ -54,6 +58,9 @@ impl Target {
     /// If something does not hold.
     #[allow(dead_code, reason = "for the fuzz targets")]
     pub fn check(self, input: &[u8]) {
+        if let Self::Proxied = self {
+            check_proxied(input);
+        }
         for conversation in self.conversations(input) {
             let whole = whole(&conversation);
             for seed in 0..3 {
@@ -75,6 +82,30 @@ impl Target {
             (0..conversation.len()).for_each(|cut| same(conversation, &[cut], &whole));
         }
     }
+}
+
+/// The header is the same however it is cut, and has the length that it tells.
+fn check_proxied(input: &[u8]) {
+    let whole = take_header(input, &[]);
+    for cuts in (0..input.len()).map(|cut| vec![cut]).chain([Vec::from_iter(0..input.len())]) {
+        assert_eq!(take_header(input, &cuts), whole, "cut at {cuts:?}");
+    }
+    if let Some(Ok((_, taken))) = whole {
+        assert!(input.starts_with(PROXY_SIGNATURE));
+        assert_eq!(taken, 16 + usize::from(u16::from_be_bytes([input[14], input[15]])));
+        assert!(taken <= 16 + 536);
+    }
+}
+
+/// What a header says, and how long it is; or why it is refused.
+fn take_header(input: &[u8], cuts: &[usize]) -> Option<Result<(Origin, usize), String>> {
+    let mut header = ProxyHeader::default();
+    let edges = Vec::from_iter([0].iter().chain(cuts).chain([&input.len()]).copied());
+    edges.windows(2).find_map(|edges| {
+        let mut piece = &input[edges[0]..edges[1]];
+        let taken = header.take(&mut piece)?;
+        Some(taken.map(|origin| (origin, edges[1] - piece.len())).map_err(|refusal| refusal.words.to_string()))
+    })
 }
 
 /// A server without state of its own. No input is long enough to reach the size limit by its content.
