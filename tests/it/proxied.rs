@@ -170,6 +170,9 @@ fn the_limits_of_a_source_are_those_of_the_client() {
         Some(talk(server.tcp(), &proxied(&put("second", b"x")))).filter(|said| !said.starts_with("done"))
     });
     assert!(second.starts_with("no 429 retry=5 your address has 1 connections already"), "{second}");
+    // One that is refused gives no place back.
+    server.await_accepted();
+    assert!(talk(server.tcp(), &proxied(&put("again", b"x"))).starts_with("no 429 "));
     let other = talk(server.tcp(), &[header_for([192, 0, 2, 8]), put("other", b"x")].concat());
     assert!(other.starts_with("done 1 "), "{other}");
     first.write_all(b"x/bye\n").expect("it takes the rest");
