@@ -23,7 +23,7 @@ use super::units::Span;
 #[command(after_help = "\
 Exit codes:
   0    shut down, or nothing was left to do (--once)
-  1    could not start; or files have failed or wait for their next try (--once); or a second signal cut commands short
+  1    could not start, cut commands short, or has files that failed or wait (--once)
   2    usage error
 
 When CMD ends with 0, the file is done. When it ends with 75, or by a signal, it is run again later. With any other code
