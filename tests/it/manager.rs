@@ -1,5 +1,6 @@
 //! What a service manager is told, and the sockets that it passes: uploads run through a restart.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -212,4 +213,64 @@ fn the_units_are_clean_and_take_away_what_the_server_does_not_need() {
     let security = ["security", "--offline=yes", "--threshold=20"];
     let rated = Command::new(&analyze).args(security).arg(&units[0]).output().unwrap();
     assert!(rated.status.success(), "{}", String::from_utf8_lossy(&rated.stdout));
+}
+
+/// The system calls that the unit allows, as `systemd-analyze syscall-filter` expands its sets.
+fn allowed_by_the_unit(sets: &str) -> BTreeSet<String> {
+    fn expand(sets: &str, name: &str, into: &mut BTreeSet<String>) {
+        let lines = sets.lines().skip_while(|line| *line != name).skip(1).take_while(|line| !line.starts_with('@'));
+        for call in lines.map(str::trim).filter(|call| !call.is_empty() && !call.starts_with('#')) {
+            if call.starts_with('@') {
+                expand(sets, call, into);
+            } else {
+                into.insert(call.to_owned());
+            }
+        }
+    }
+    let unit = fs::read_to_string(root().join("packaging/systemd/intake.service")).unwrap();
+    let mut allowed = BTreeSet::new();
+    expand(sets, "@default", &mut allowed);
+    for word in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).flat_map(str::split_whitespace) {
+        let (mut calls, name) = (BTreeSet::new(), word.trim_start_matches('~'));
+        if name.starts_with('@') {
+            expand(sets, name, &mut calls);
+        } else {
+            calls.insert(name.to_owned());
+        }
+        assert!(!calls.is_empty(), "systemd does not know {name}");
+        if word.starts_with('~') {
+            allowed.retain(|call| !calls.contains(call));
+        } else {
+            allowed.append(&mut calls);
+        }
+    }
+    allowed
+}
+
+/// Also what it needs for its own sandbox.
+#[test]
+fn the_unit_allows_every_system_call_that_the_server_makes() {
+    let Some(analyze) = installed("systemd-analyze") else { return };
+    let Some(strace) = installed("strace") else { return };
+    let sets = Command::new(analyze).arg("syscall-filter").output().unwrap();
+    let allowed = allowed_by_the_unit(&String::from_utf8(sets.stdout).unwrap());
+
+    let record = tempfile::NamedTempFile::new().unwrap();
+    let wrapper = [strace.to_str().unwrap(), "-D", "-f", "-qq", "-o", record.path().to_str().unwrap()];
+    let mut server = Server::start_under(&wrapper, &Server::home(), &["--metrics", "127.0.0.1:0"]);
+    line(server.tcp(), "small", b"x").expect("it is stored");
+    line(server.tcp(), "large", &content(3 << 20, 1)).expect("it is stored");
+    server.signal(Signal::HUP);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let is_call = |call: &&str| call.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let recorded = || fs::read_to_string(record.path()).unwrap();
+    await_until("the record", || recorded().contains("exit_group("));
+    let recorded = recorded();
+    let calls =
+        recorded.lines().filter_map(|line| line.split_whitespace().nth(1)?.split_once('(').map(|(call, _)| call));
+    let made: BTreeSet<String> = calls.filter(is_call).map(str::to_owned).collect();
+    assert!(made.contains("accept4"), "{made:?}");
+    let refused: Vec<_> = made.difference(&allowed).collect();
+    assert!(refused.is_empty(), "the unit refuses {refused:?}");
 }
