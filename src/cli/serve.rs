@@ -221,6 +221,12 @@ pub struct Serve {
     /// counted. SIGHUP opens the file again, which may have been renamed; the sandbox then allows writing in its directory.
     #[arg(long, help_heading = OPERATING, value_name = "FILE|unix:PATH|-", value_parser = parse_events)]
     events: Option<EventsTo>,
+    /// Unix socket that `intake top` looks at the server through: unix:PATH
+    ///
+    /// Only the user of the server and root may connect. It takes commands, one a line, and answers in JSON: `help` lists
+    /// them. The path of a server that was killed is used again.
+    #[arg(long, help_heading = OPERATING, value_name = "unix:PATH", value_parser = parse_admin)]
+    admin: Option<PathBuf>,
     /// File with options: one a line, without the dashes; the command line wins
     ///
     /// `max-file-size 4G` is a line, and so is `# a comment`. SIGHUP reads the file again. Options that cannot change while
@@ -302,6 +308,13 @@ fn parse_events(typed: &str) -> Result<EventsTo, &'static str> {
         ("-", _) => Ok(EventsTo::Stdout),
         (_, Some(path)) => Ok(EventsTo::Unix(path.into())),
         (file, None) => Ok(EventsTo::File(file.into())),
+    }
+}
+
+fn parse_admin(typed: &str) -> Result<PathBuf, &'static str> {
+    match typed.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("it is a Unix socket: unix:/run/intake/admin.sock"),
     }
 }
 
@@ -421,6 +434,7 @@ impl Serve {
         if has_file {
             server.reread_by(Box::new(again));
         }
+        server.log_level_by(Box::new(|level| logger::set_level(Some(level))));
         server.report_dropped_lines(log_dropped);
         // Scripts that use port 0 wait for these lines, and then read the log.
         log::logger().flush();
@@ -531,7 +545,8 @@ impl Serve {
             shutdown_timeout: self.shutdown_timeout.0,
             reuse_port: self.reuse_port,
             user,
-            sandbox: Sandbox { mode: self.sandbox, reread, rewrite },
+            sandbox: Sandbox { mode: self.sandbox, reread, rewrite, removed: self.admin.iter().cloned().collect() },
+            admin: self.admin,
             tls,
             udp_rate: self.udp_rate.0.map(|Count(rate)| rate),
         })
@@ -569,6 +584,7 @@ mod tests {
             udp,
             metrics,
             events,
+            admin,
             directory,
             sync,
             queue,
@@ -594,7 +610,7 @@ mod tests {
              --allow-origin https://app.example:19 --token-file /t --plain-tokens --allow 192.0.2.0/24 --allow ::1 \
              --per-source 20 --per-source-day 21k --per-source-uploads 22 --user 20 --sandbox require --tls-cert /c \
              --events unix:/e --metrics 127.0.0.1:23 --tls-key /k --tls required --tls-client-ca /ca --tls-client optional \
-             --max-handshakes 20 --queue --proxy-from 198.51.100.24 --proxy-unsized",
+             --max-handshakes 20 --queue --proxy-from 198.51.100.24 --proxy-unsized --admin unix:/a",
         );
         assert_eq!(events, Some(EventsTo::Unix("/e".into())));
         assert_eq!((user, sandbox.mode), (Some("20".parse().unwrap()), Mode::Require));
@@ -613,6 +629,7 @@ mod tests {
         assert_eq!(listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!(udp, Udp::At(vec!["127.0.0.2:3".parse().unwrap()]));
         assert_eq!(metrics, Some("127.0.0.1:23".parse().unwrap()));
+        assert_eq!((admin, sandbox.removed), (Some("/a".into()), vec![PathBuf::from("/a")]));
         assert_eq!((directory, rules.on_exists), (PathBuf::from("/d"), OnExists::Replace));
         assert_eq!((min_free, partial_ttl), (Some(17 << 10), Duration::from_secs(18 * 3600)));
         assert!(rules.names.portable && rules.require_size && reuse_port && queue && sync == Durability::None);

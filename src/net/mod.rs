@@ -54,6 +54,7 @@ pub mod diag;
 mod echo;
 mod lines;
 mod listener;
+mod local;
 mod manager;
 #[cfg(not(feature = "rustls"))]
 mod no_client_tls;
@@ -89,6 +90,7 @@ pub use descriptors::{inherited_descriptors, raise_descriptor_limit};
 pub use echo::{Echo, EchoStats};
 pub use lines::LineSink;
 pub use listener::{Accept, Listener};
+pub use local::LocalListener;
 pub use manager::{Manager, Notify, Passed};
 #[cfg(not(feature = "rustls"))]
 pub use no_client_tls::ClientTls;

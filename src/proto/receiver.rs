@@ -600,9 +600,9 @@ impl Receiver {
     }
 
     /// The dialect of the last request, or of the one that waits to be judged.
-    pub fn dialect(&mut self) -> Dialect {
-        match &mut self.phase {
-            Phase::Judging(judged) => judged.0.voice_of_write().map_or(self.voice.dialect, |voice| voice.dialect),
+    pub fn dialect(&self) -> Dialect {
+        match &self.phase {
+            Phase::Judging(judged) => judged.0.dialect_of_write().unwrap_or(self.voice.dialect),
             _ => self.voice.dialect,
         }
     }

@@ -28,10 +28,16 @@ const OF_THE_STORE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 ///
 /// # Errors
 /// In words: nothing holds.
-pub(super) fn confine(directory: BorrowedFd<'_>, reread: &[PathBuf], rewrite: &[PathBuf]) -> Result<String, String> {
+pub(super) fn confine(
+    directory: BorrowedFd<'_>,
+    reread: &[PathBuf],
+    rewrite: &[PathBuf],
+    removed: &[PathBuf],
+) -> Result<String, String> {
     check_kernel()?;
     let (places, written) = (directories_of(reread), directories_of(rewrite));
-    let status = restrict(directory, &places, &written).map_err(|error| format!("Landlock: {error}"))?;
+    let status = restrict(directory, &places, &written, &directories_of(removed))
+        .map_err(|error| format!("Landlock: {error}"))?;
     let LandlockStatus::Available { effective_abi, kernel_abi } = status.landlock else {
         return Err(NO_LANDLOCK.into());
     };
@@ -67,6 +73,7 @@ fn restrict(
     directory: BorrowedFd<'_>,
     read: &BTreeSet<PathBuf>,
     written: &BTreeSet<PathBuf>,
+    removal: &BTreeSet<PathBuf>,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(TRIED))?
@@ -79,6 +86,9 @@ fn restrict(
     }
     for place in written {
         ruleset = allow(ruleset, place, AccessFs::WriteFile | AccessFs::MakeReg)?;
+    }
+    for place in removal {
+        ruleset = allow(ruleset, place, AccessFs::RemoveFile.into())?;
     }
     ruleset.restrict_self()
 }
@@ -133,7 +143,7 @@ mod tests {
         let (confined, is_confined) = std::sync::mpsc::channel();
         let (replaced, is_replaced) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let words = confine(directory.as_fd(), &[etc.join("tokens")], &[]);
+            let words = confine(directory.as_fd(), &[etc.join("tokens")], &[], &[]);
             confined.send(words.clone()).unwrap();
             if words.is_err() {
                 return;

@@ -56,6 +56,8 @@ pub struct Sandbox {
     /// Files that are opened again to write to their end. As they may have been renamed, any file in their directories may be
     /// made and written.
     pub rewrite: Vec<PathBuf>,
+    /// Files that are removed when it ends. Landlock knows directories only, so any file beside them may be removed.
+    pub removed: Vec<PathBuf>,
 }
 
 /// The parts of the sandbox that hold, each in words, and those that do not, with the reason.
@@ -79,7 +81,7 @@ impl Sandbox {
             };
             // The first one permits a process without privileges to enter the others.
             self.take(&mut confinement, no_new_privileges())?;
-            self.take(&mut confinement, files::confine(directory, &self.reread, &self.rewrite))?;
+            self.take(&mut confinement, files::confine(directory, &self.reread, &self.rewrite, &self.removed))?;
             self.take(&mut confinement, calls::confine())?;
         }
         Ok(confinement)

@@ -80,6 +80,11 @@ impl Acceptor {
         self.pauses
     }
 
+    /// Whether it has paused, and clients wait.
+    pub fn is_pausing(&self, now: Moment) -> bool {
+        self.deadline().is_some_and(|until| now < until)
+    }
+
     /// Notes that a client waits at the listener of this index, if there is such a listener.
     pub fn absorb(&mut self, index: usize) {
         if let Some(door) = self.doors.get_mut(index) {

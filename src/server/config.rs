@@ -74,6 +74,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where the outcomes of files go, for the operator's programs.
     pub events: Option<EventsTo>,
+    /// The path of a Unix socket for the operator's own programs, if they may look at the server. Only its user and root may
+    /// connect.
+    pub admin: Option<PathBuf>,
     /// The directory that files are published in; created where it is missing.
     pub directory: PathBuf,
     /// What a receipt promises.
@@ -125,6 +128,7 @@ impl Config {
             udp,
             metrics,
             events,
+            admin,
             directory,
             sync,
             queue,
@@ -151,6 +155,7 @@ impl Config {
             ("--udp-rate", *udp_rate == new.udp_rate),
             ("--metrics", *metrics == new.metrics),
             ("--events", *events == new.events),
+            ("--admin", *admin == new.admin),
             ("--dir", *directory == new.directory),
             ("--sync", *sync == new.sync),
             ("--queue", *queue == new.queue),
@@ -281,6 +286,7 @@ impl Default for Config {
             udp: Udp::FollowTcp,
             metrics: None,
             events: None,
+            admin: None,
             directory: PathBuf::from("./inbox"),
             sync: Durability::default(),
             min_free: None,

@@ -255,8 +255,18 @@ impl<S: Stream, D: Store> Connection<S, D> {
     }
 
     /// How its client asked last.
-    pub fn dialect(&mut self) -> Dialect {
+    pub fn dialect(&self) -> Dialect {
         self.receiver.dialect()
+    }
+
+    /// Our address, if the socket still tells.
+    pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+
+    /// What its conversation waits for.
+    pub fn awaits(&self) -> Awaits {
+        self.receiver.awaits()
     }
 
     /// Its work with the disk.

@@ -3,6 +3,7 @@
 //! This is the turn without the operating system. Readiness and time are parameters, so the simulation drives the same code
 //! as the poll. The [`Table`] ensures that a connection that could make progress is in the ready queue.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
@@ -14,11 +15,13 @@ use super::jobs::{Jobs, Waiter};
 use super::pace::Clock;
 use super::reload::Security;
 use super::rulebook::{Kind, RuleBook};
-use super::story::trace::Tracer;
+use super::story::trace::{Lines, Tracer};
 use super::story::{CloseReason, Ears, Events, Fact, Filed, Out, Scene, Stats, Story, Whom};
 use super::visit::{Context, Verdict};
-use super::work::Disk;
+use super::visits::{Ended, Visits};
+use super::work::{Disk, Status};
 use crate::access::{Access, Tokens};
+use crate::net::diag::Diag;
 use crate::net::tls::Identity;
 use crate::net::{Pipe, Stream};
 use crate::proto::{Name, Refusal, Rules};
@@ -58,6 +61,7 @@ pub struct Connections<S, D: Store> {
     /// How many turns have spent their budget.
     budgets_spent: u64,
     ears: Ears,
+    visits: Visits,
 }
 
 /// A connection, and its client as the log names it.
@@ -94,6 +98,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             pipe: open_pipe(),
             budgets_spent: 0,
             ears: Ears::default(),
+            visits: Visits::default(),
         }
     }
 
@@ -126,6 +131,34 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
         self.ears.trace_to(tracer);
+    }
+
+    /// Connections may be followed from now on.
+    pub fn may_follow(&mut self, diag: io::Result<Diag>) {
+        self.ears.may_follow(diag);
+    }
+
+    /// Traces this connection from now on. Returns whether there is such a connection.
+    pub fn follow(&mut self, id: Id, now: Moment) -> bool {
+        let Some(Seat { connection, whom }) = self.table.get(id) else { return false };
+        let age = now.since(whom.accepted());
+        self.ears.follow(id, whom.peer(), connection.local_addr(), age, connection.awaits());
+        true
+    }
+
+    /// Takes the traces of the connections that are followed. Those that `keep` does not name are not followed any longer.
+    pub fn take_lines(&mut self, keep: impl Fn(Id) -> bool) -> HashMap<Id, Lines> {
+        self.ears.take_lines(keep)
+    }
+
+    /// The connection `id`, and its client.
+    pub fn seat(&self, id: Id) -> Option<(&Connection<S, D>, &Whom)> {
+        self.table.get(id).map(|seat| (&seat.connection, &seat.whom))
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> Vec<Id> {
+        self.table.ids()
     }
 
     /// From now on new connections are served with this certificate. Others keep theirs.
@@ -197,9 +230,11 @@ impl<S: Stream, D: Store> Connections<S, D> {
         }
     }
 
-    /// Passes the results of the disk on to the connections that wait for them.
-    pub fn settle(&mut self, clock: Clock) {
+    /// Passes the results of the disk on to the connections that wait for them. Returns how many there were.
+    pub fn settle(&mut self, clock: Clock) -> usize {
+        let mut count = 0;
         for settled in self.store.settled() {
+            count += 1;
             let Waiter { id, ticket } = Waiter::of(settled.token);
             let filed = self.jobs.settle(&settled, clock.now);
             if let Some(Seat { connection, whom }) = self.table.get_mut(id) {
@@ -212,6 +247,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
             }
         }
         self.stop_awaiting();
+        count
     }
 
     /// Queues the connections that need not wait for the disk any more.
@@ -332,6 +368,21 @@ impl<S: Stream, D: Store> Connections<S, D> {
         self.table.ready() > 0 || self.may_begin_one() || self.handshakes.has_next()
     }
 
+    /// The number of connections that can be served at once.
+    pub fn ready(&self) -> usize {
+        self.table.ready()
+    }
+
+    /// What visits were, while somebody watches.
+    pub fn visits(&self) -> &Visits {
+        &self.visits
+    }
+
+    /// The same, to begin or to end the watch.
+    pub fn visits_mut(&mut self) -> &mut Visits {
+        &mut self.visits
+    }
+
     /// The number of connections.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -380,6 +431,7 @@ impl<S: Stream, D: Store> Connections<S, D> {
     /// Visits a connection: calls `act`, and does what its verdict says. Returns the bytes that were spent.
     fn visit(&mut self, id: Id, clock: Clock, act: Act<S, D>) -> usize {
         let share = self.share_bytes();
+        let began = self.visits.begin();
         // Half of the share: the visit ends once no full read is left.
         let mut budget = Budget::new(share / 2);
         let Some(Seat { connection, whom }) = self.table.get_mut(id) else { return 0 };
@@ -406,6 +458,10 @@ impl<S: Stream, D: Store> Connections<S, D> {
         let was_shaking_hands = connection.is_shaking_hands();
         let verdict = act(connection, &mut cx, &mut budget);
         cx.story.told(|| connection.told_before());
+        if let Some(began) = began {
+            let ended = ended(&verdict, connection.work().status());
+            self.visits.note(id, began, budget.spent_bytes(), ended);
+        }
         give_back(connection, cx.access);
         let shakes_hands = connection.is_shaking_hands();
         if shakes_hands != was_shaking_hands {
@@ -475,9 +531,19 @@ impl<S: Stream, D: Store> Connections<S, D> {
         if connection.has_entered() {
             self.access.leave(whom.peer().ip());
         }
+        self.visits.forget(id);
         self.ears.closing(id);
         drop(connection);
         self.ears.closed(id, reason);
+    }
+}
+
+/// How a visit ended, for those who watch.
+fn ended(verdict: &Verdict, status: Status) -> Ended {
+    match (verdict, status) {
+        (Verdict::Yield, _) => Ended::Yielded,
+        (Verdict::Wait, Status::Waits) | (Verdict::Room, _) => Ended::WaitsForDisk,
+        _ => Ended::Otherwise,
     }
 }
 

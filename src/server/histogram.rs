@@ -32,6 +32,16 @@ impl Histogram {
         })
     }
 
+    /// The bounds.
+    pub fn bounds(&self) -> &'static [u64] {
+        self.bounds
+    }
+
+    /// How many values were no greater than each bound, and greater than the one before; and how many were above all.
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
+        self.counts.iter().copied()
+    }
+
     /// How many values were counted.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()

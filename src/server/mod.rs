@@ -10,7 +10,7 @@
 //!   |    expire   connections that were late before the poll, and are not ready --> the same
 //!   |    tend     once a minute: the store's own files
 //!   |    echo     a bounded number of datagrams; more are remembered
-//!   |    report   a bounded number of answers to the operator's programs; the service manager hears that the loop turns
+//!   |    report   a bounded number of answers and frames for the operator's programs; the service manager hears that the loop turns
 //!   +--- accept   a bounded number of connections, while there is room ------> into the ready queue
 //! ```
 //!
@@ -46,6 +46,7 @@
 //! [`crate::store`]'s, the next connection is [`Connections`]'.
 
 mod acceptor;
+mod admin;
 mod by_id;
 pub mod config;
 mod connection;
@@ -54,6 +55,7 @@ mod digesting;
 mod handshakes;
 mod histogram;
 mod jobs;
+mod meter;
 mod metrics;
 mod pace;
 mod page;
@@ -67,6 +69,7 @@ pub mod story;
 mod trickle;
 mod turns;
 mod visit;
+mod visits;
 mod wire;
 mod work;
 
@@ -75,15 +78,19 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use log::LevelFilter;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use acceptor::Acceptor;
+use admin::{Admin, Wish};
 use config::{Config, Durability};
+use meter::{Meter, Phase};
 use metrics::View;
 use reload::Files;
 use side::Side;
@@ -91,7 +98,8 @@ use story::trace::Tracer;
 use story::{EventsTo, Out, Scene};
 use turns::Turns;
 
-use crate::net::{self, Echo, Manager, Notify, Readiness, Signal, Signals, Timer};
+use crate::net::diag::Diag;
+use crate::net::{self, Echo, LocalListener, Manager, Notify, Readiness, Signal, Signals, Timer};
 use crate::reactor::{Id, Moment};
 use crate::store::{Directory, Store, TEND_EVERY};
 
@@ -114,14 +122,18 @@ const SETTLED: Token = Token(u32::MAX as usize - 2);
 const TIMER: Token = Token(u32::MAX as usize - 3);
 /// The token of the listener for metrics. Those of its connections follow.
 const METRICS: Token = Token(u32::MAX as usize - 1000);
+/// The token of the admin socket. Those of its connections follow.
+const ADMIN: Token = Token(u32::MAX as usize - 2000);
 
 /// A socket that the server has bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Accepts uploads.
     Tcp(SocketAddr),
     /// Answers questions about the server.
     Metrics(SocketAddr),
+    /// Serves the operator's own programs.
+    Admin(PathBuf),
     /// Echoes datagrams.
     Udp(SocketAddr),
 }
@@ -131,6 +143,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(addr) => write!(f, "tcp {addr}"),
             Self::Metrics(addr) => write!(f, "metrics {addr}"),
+            Self::Admin(path) => write!(f, "admin unix:{}", path.display()),
             Self::Udp(addr) => write!(f, "udp {addr}"),
         }
     }
@@ -173,6 +186,9 @@ pub struct Server {
     metrics: Option<Side<net::Listener, ()>>,
     /// Counted only if somebody may ask.
     turns: Turns,
+    admin: Option<Admin>,
+    /// Sets the level of the log.
+    set_log_level: Option<Box<dyn Fn(LevelFilter)>>,
     /// Lines of the log that nobody has read in time.
     log_dropped: Arc<AtomicU64>,
     /// When it started, in seconds since the epoch.
@@ -195,12 +211,18 @@ pub struct Server {
     clock: Clock,
     /// In seconds since the epoch.
     time_of_day: u64,
+    meter: Meter,
+    /// Somebody wants the figures of the meter.
+    wants_meter: bool,
+    /// Somebody follows a connection.
+    follows: bool,
 }
 
 /// The sockets of a server.
 struct Sockets {
     listeners: Vec<net::Listener>,
     metrics: Option<net::Listener>,
+    admin: Option<LocalListener>,
     echo: Option<Echo>,
 }
 
@@ -209,7 +231,8 @@ impl Sockets {
     fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
         let tcp = self.listeners.iter().map(|listener| listener.local_addr().map(Endpoint::Tcp));
         let metrics = self.metrics.iter().map(|listener| listener.local_addr().map(Endpoint::Metrics));
-        let mut endpoints = tcp.chain(metrics).collect::<io::Result<Vec<_>>>()?;
+        let admin = self.admin.iter().map(|socket| socket.path().map(Endpoint::Admin));
+        let mut endpoints = tcp.chain(metrics).chain(admin).collect::<io::Result<Vec<_>>>()?;
         if let Some(echo) = &self.echo {
             endpoints.extend(echo.local_addrs()?.into_iter().map(Endpoint::Udp));
         }
@@ -253,7 +276,8 @@ impl Server {
         let Manager { passed, notify } = manager;
         let metrics = start::bind_metrics(config, passed.metrics)?;
         let (listeners, echo) = start::bind(config, passed.tcp, passed.udp)?;
-        let sockets = Sockets { listeners, metrics, echo };
+        let admin = start::bind_admin(config, passed.admin)?;
+        let sockets = Sockets { listeners, metrics, admin, echo };
         let server = Self::assemble(config, poll, max_connections, directory, sockets);
         let mut server = server.map_err(StartError::EventLoop)?;
         server.use_files(files);
@@ -279,7 +303,7 @@ impl Server {
         sockets: Sockets,
     ) -> io::Result<Self> {
         let endpoints = sockets.endpoints()?;
-        let Sockets { listeners, metrics, mut echo } = sockets;
+        let Sockets { listeners, metrics, admin, mut echo } = sockets;
         let mut signals = Signals::new()?;
         let timer = Timer::new(poll.registry(), TIMER)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -287,18 +311,25 @@ impl Server {
             poll.registry().register(echo, ECHO, Interest::READABLE)?;
         }
         // One batch holds an event of every source, so that all events are known before a connection counts as late.
-        let events = Events::with_capacity(max_connections + endpoints.len() + side::CLIENTS_MAX + 3);
+        let events = Events::with_capacity(max_connections + endpoints.len() + 2 * side::CLIENTS_MAX + 3);
         let now = net::now();
         let acceptor = Acceptor::register(listeners, max_connections, poll.registry())?;
         let metrics = metrics.map(|door| Side::register(door, METRICS, poll.registry())).transpose()?;
+        let admin = admin.map(|socket| Admin::register(socket, ADMIN, poll.registry())).transpose()?;
+        let mut connections = Connections::new(directory, config);
+        if admin.is_some() {
+            connections.may_follow(Diag::open());
+        }
         Ok(Self {
             poll,
             events,
-            connections: Connections::new(directory, config),
+            connections,
             acceptor,
             endpoints,
             metrics,
             turns: Turns::default(),
+            admin,
+            set_log_level: None,
             log_dropped: Arc::default(),
             started: net::time_of_day(),
             echo,
@@ -312,6 +343,9 @@ impl Server {
             shutdown: Shutdown::NotAsked,
             clock: Clock { asked: now, now },
             time_of_day: net::time_of_day(),
+            meter: Meter::default(),
+            wants_meter: false,
+            follows: false,
         })
     }
 
@@ -323,6 +357,11 @@ impl Server {
     /// Gets its configuration there at SIGHUP.
     pub fn reread_by(&mut self, reread: Box<dyn Reread>) {
         self.reread = Some(reread);
+    }
+
+    /// Sets the level of the log in this way, when the operator asks for another.
+    pub fn log_level_by(&mut self, set: Box<dyn Fn(LevelFilter)>) {
+        self.set_log_level = Some(set);
     }
 
     /// Reports this number of lines of the log that were dropped, as it grows.
@@ -354,6 +393,7 @@ impl Server {
     /// event never reaches a connection younger than itself.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         let asked = self.clock.now;
+        self.meter.begin(self.wants_meter);
         let timeout = self.timeout()?;
         log::logger().flush();
         self.connections.flush_events();
@@ -365,20 +405,40 @@ impl Server {
         self.clock = Clock { asked, now: net::now() };
         self.time_of_day = net::time_of_day();
         self.connections.tell_time(self.clock.now, self.time_of_day);
+        self.meter.lap(Phase::Poll);
         self.absorb();
-        self.connections.settle(self.clock);
+        self.meter.lap(Phase::Absorb);
+        let settled = self.connections.settle(self.clock);
+        self.meter.lap(Phase::Settle);
         self.connections.shake_hands(self.clock);
+        self.meter.lap(Phase::Shake);
+        self.measure(settled);
         self.connections.serve(self.clock);
+        self.meter.lap(Phase::Serve);
         self.connections.expire(self.clock);
+        self.meter.lap(Phase::Expire);
         self.tend();
+        self.meter.lap(Phase::Tend);
         self.echo();
+        self.meter.lap(Phase::Echo);
         self.report();
         self.notify();
+        self.meter.lap(Phase::Report);
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
         if self.metrics.is_some() {
             self.turns.count(net::now().since(self.clock.now), self.events.iter().count());
         }
+        self.meter.lap(Phase::Accept);
+        self.meter.end(self.clock.now, self.connections.visits_mut());
         Ok(self.outcome())
+    }
+
+    /// Notes what the turn has to do, if that is measured.
+    fn measure(&mut self, settled: usize) {
+        if self.meter.is_on() {
+            let turn = self.meter.turn_mut();
+            (turn.events, turn.ready, turn.settled) = (self.events.iter().count(), self.connections.ready(), settled);
+        }
     }
 
     /// How long the poll may sleep: not at all while there is work, else until an event. The first deadline is one.
@@ -388,6 +448,7 @@ impl Server {
         let busy = self.connections.has_ready()
             || self.echo_is_ready
             || self.metrics.as_ref().is_some_and(|side| side.is_ready(now))
+            || self.admin.as_ref().is_some_and(|admin| admin.is_ready(now))
             || self.acceptor.is_ready(self.connections.len(), now);
         if busy || deadline <= now {
             return Ok(Some(Duration::ZERO));
@@ -403,7 +464,8 @@ impl Server {
             Shutdown::AtOnce => Some(self.clock.now),
         };
         let metrics = self.metrics.as_ref().and_then(Side::deadline);
-        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), metrics, shutdown];
+        let admin = self.admin.as_ref().and_then(Admin::deadline);
+        let deadlines = [self.connections.first_deadline(), self.acceptor.deadline(), metrics, admin, shutdown];
         deadlines.into_iter().chain([self.notify.deadline()]).flatten().fold(self.tend_at, Moment::min)
     }
 
@@ -425,6 +487,9 @@ impl Server {
                         self.acceptor.absorb(bits);
                         if let Some(side) = &mut self.metrics {
                             side.absorb(bits, Readiness::from(event));
+                        }
+                        if let Some(admin) = &mut self.admin {
+                            admin.absorb(bits, Readiness::from(event));
                         }
                     }
                 },
@@ -538,6 +603,40 @@ impl Server {
         if let Some(side) = &mut self.metrics {
             side.serve(self.clock, self.poll.registry(), |(), question| metrics::hear(question, &view));
         }
+        if let Some(admin) = &mut self.admin {
+            let wishes = admin.serve(self.clock, self.poll.registry(), &view, &self.meter);
+            wishes.into_iter().for_each(|wish| self.grant(wish));
+            self.tell_stories();
+        }
+    }
+
+    /// Does what a client of the admin socket wishes.
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Drain if matches!(self.shutdown, Shutdown::NotAsked) => {
+                log::info!("the admin socket asks for the end");
+                self.stop();
+            }
+            Wish::Drain => {}
+            Wish::Log(level) => {
+                log::info!("the admin socket sets the level of the log: {}", level.as_str().to_lowercase());
+                self.set_log_level.iter().for_each(|set| set(level));
+            }
+            Wish::Follow(id) => drop(self.connections.follow(id, self.clock.now)),
+            Wish::ForgetRecent => self.connections.visits_mut().forget_recent(),
+        }
+    }
+
+    /// Sends the traces of connections to those who follow them, and measures from the next turn on if somebody watches.
+    fn tell_stories(&mut self) {
+        let Some(admin) = &mut self.admin else { return };
+        if self.follows || admin.has_followers() {
+            let stories = self.connections.take_lines(|id| admin.is_followed(id));
+            admin.tell(self.clock.now, &stories);
+            self.follows = admin.has_followers();
+        }
+        self.wants_meter = admin.is_watched();
+        self.connections.visits_mut().watch(self.wants_meter);
     }
 
     /// Whether this was the last turn.

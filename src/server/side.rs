@@ -18,11 +18,11 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::net::{TcpStream, UnixListener, UnixStream};
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::pace::Clock;
-use crate::net::{Accept, Listener};
+use crate::net::{Accept, Listener, LocalListener};
 use crate::reactor::{Guest, Id, Moment, Readiness, Table};
 
 /// The most clients at once. An operator has one or two collectors, and looks from a shell or two.
@@ -81,11 +81,11 @@ impl Door for Listener {
     }
 }
 
-impl Door for UnixListener {
+impl Door for LocalListener {
     type Stream = UnixStream;
 
     fn accept(&mut self) -> io::Result<UnixStream> {
-        UnixListener::accept(self).map(|(stream, _)| stream)
+        LocalListener::accept(self)
     }
 
     fn shut_down(stream: &UnixStream) -> io::Result<()> {
@@ -106,6 +106,14 @@ pub enum Heard {
         answer: Vec<u8>,
         /// No question follows: the connection ends.
         is_last: bool,
+    },
+    /// Their first `taken` bytes asked for lines from now on ([`Side::push`]), and are answered. Such a client may be silent
+    /// for as long as it likes.
+    Follow {
+        /// The length of the question.
+        taken: usize,
+        /// The bytes of the answer.
+        answer: Vec<u8>,
     },
 }
 
@@ -139,6 +147,8 @@ struct Client<S, T> {
     active: Moment,
     /// When the question or its answer began.
     began: Moment,
+    /// It is sent lines without a further question.
+    follows: bool,
     memory: T,
 }
 
@@ -177,8 +187,11 @@ impl<S, T> Client<S, T> {
         }
     }
 
-    /// When it has taken too long.
+    /// When it has taken too long. One that follows holds no more than one batch of lines, however long it reads nothing.
     fn deadline(&self) -> Moment {
+        if self.follows && self.ending.is_none() {
+            return Moment::NEVER;
+        }
         let is_idle = self.question.is_empty() && self.answer.is_empty() && self.ending.is_none();
         if is_idle { self.active + KEEP_ALIVE } else { self.began + PATIENCE }
     }
@@ -228,6 +241,11 @@ impl<S: Read + Write, T> Client<S, T> {
                 self.question.drain(..taken);
                 (self.answer, self.began, self.was_answered) = (answer, now, true);
                 self.ending = is_last.then_some(Ending::Answering);
+            }
+            Heard::Follow { taken, answer } => {
+                self.question.drain(..taken);
+                (self.answer, self.began) = (answer, now);
+                (self.was_answered, self.follows) = (true, true);
             }
         }
         Ok(())
@@ -363,6 +381,28 @@ impl<L: Door, T: Default> Side<L, T> {
         self.accept(clock.now, registry);
     }
 
+    /// Offers lines to each client that follows. `lines` is given the number of bytes that the client has not taken, and
+    /// returns what to send after them.
+    pub fn push(&mut self, now: Moment, mut lines: impl FnMut(&mut T, usize) -> Vec<u8>) {
+        for id in self.clients.ids() {
+            let Some(client) = self.clients.get_mut(id).filter(|client| client.follows) else { continue };
+            let more = lines(&mut client.memory, client.answer.len());
+            if more.is_empty() {
+                continue;
+            }
+            client.answer.extend(more);
+            client.began = now;
+            if client.has_work() {
+                self.clients.queue(id);
+            }
+        }
+    }
+
+    /// What is remembered of each client that follows.
+    pub fn followers(&self) -> impl Iterator<Item = &T> {
+        self.clients.iter().filter(|(_, client)| client.follows).map(|(_, client)| &client.memory)
+    }
+
     fn wait(&mut self, id: Id, now: Moment) {
         if let Some(client) = self.clients.get(id) {
             let deadline = client.deadline();
@@ -408,6 +448,7 @@ impl<L: Door, T: Default> Side<L, T> {
             ending: None,
             active: now,
             began: now,
+            follows: false,
             memory: T::default(),
         });
         Ok(())
@@ -426,7 +467,7 @@ mod tests {
     /// A side over a Unix socket, whose time is a value. A question is a line, and its answer the same line; `bye` is the last.
     struct Desk {
         poll: Poll,
-        side: Side<UnixListener, ()>,
+        side: Side<LocalListener, ()>,
         clock: Clock,
         home: TempDir,
         /// The length of an answer.
@@ -436,7 +477,7 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let (poll, home) = (Poll::new().unwrap(), tempfile::tempdir().unwrap());
-            let door = UnixListener::bind(home.path().join("socket")).unwrap();
+            let door = LocalListener::bind(&home.path().join("socket")).unwrap();
             let side = Side::register(door, FIRST, poll.registry()).unwrap();
             let now = Moment::default() + Duration::from_secs(1);
             Self { poll, side, clock: Clock { asked: now, now }, home, answer_bytes: 0 }

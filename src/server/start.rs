@@ -7,10 +7,11 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::config::{Config, Durability, Udp, backlog_descriptors, descriptors_for, descriptors_per_connection};
 use super::side;
-use crate::net::{Echo, Listener, Sharing};
+use crate::net::{Echo, Listener, LocalListener, Sharing};
 use crate::sandbox::{User, UserError};
 use crate::store::Directory;
 
@@ -46,6 +47,8 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The admin socket cannot be made there.
+    Admin(PathBuf, io::Error),
     /// The directory cannot be used.
     Directory(io::Error),
     /// A file of the operator cannot be used: the tokens, the certificate or its key. With what is wrong with it.
@@ -80,6 +83,16 @@ impl fmt::Display for StartError {
             }
             Self::NoAddress => f.write_str("there is no address to listen on: name at least one"),
             Self::Listen { transport, addr, error } => write!(f, "cannot listen on {transport} {addr}: {error}"),
+            Self::Admin(path, error) => {
+                write!(f, "--admin: cannot listen on unix:{}: {error}", path.display())?;
+                f.write_str(match error.kind() {
+                    io::ErrorKind::AddrInUse => ": give each server a path of its own",
+                    io::ErrorKind::AlreadyExists => ": choose another path",
+                    io::ErrorKind::NotFound => ": make its directory first",
+                    io::ErrorKind::PermissionDenied => ": the user that the server runs as must own the directory",
+                    _ => "",
+                })
+            }
             Self::Directory(error) => error.fmt(f),
             Self::File(words) => f.write_str(words),
             Self::EventLoop(error) => write!(f, "cannot set up the event loop: {error}"),
@@ -101,8 +114,8 @@ impl std::error::Error for StartError {}
 /// # Errors
 /// [`StartError::Descriptors`] when the configuration asks for more.
 pub fn max_connections(config: &Config, limit: u64, inherited: u64) -> Result<usize, StartError> {
-    let sockets =
-        config.listen.len() as u64 + echo_sockets(config) + metrics_sockets(config) + events_descriptors(config);
+    let for_programs = metrics_sockets(config) + admin_sockets(config) + events_descriptors(config);
+    let sockets = config.listen.len() as u64 + echo_sockets(config) + for_programs;
     let backlog = if config.sync == Durability::Full { backlog_descriptors(limit, config.queue) } else { 0 };
     let besides = inherited + descriptors_for(0, sockets, Durability::None, config.queue) + backlog;
     let each = descriptors_per_connection(config.queue);
@@ -172,6 +185,23 @@ fn metrics_sockets(config: &Config) -> u64 {
 /// The file of events is opened again before the old one is closed.
 fn events_descriptors(config: &Config) -> u64 {
     if config.events.is_some() { 2 } else { 0 }
+}
+
+/// The socket, its clients, and two to ask the kernel with.
+fn admin_sockets(config: &Config) -> u64 {
+    if config.admin.is_some() { 3 + side::CLIENTS_MAX as u64 } else { 0 }
+}
+
+/// The admin socket: the one that was passed, or else one that is made, if there is a path.
+///
+/// # Errors
+/// [`StartError::Admin`].
+pub fn bind_admin(config: &Config, passed: Option<LocalListener>) -> Result<Option<LocalListener>, StartError> {
+    if passed.is_some() {
+        return Ok(passed);
+    }
+    let bind = |path: &PathBuf| LocalListener::bind(path).map_err(|error| StartError::Admin(path.clone(), error));
+    config.admin.as_ref().map(bind).transpose()
 }
 
 /// The listener for metrics: the one that was passed, or else one that is bound, if there is an address. No two servers share

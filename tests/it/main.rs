@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests watch the program from outside: they may block, and measure")]
 
 mod access;
+mod admin;
 #[cfg(feature = "rustls")]
 mod cert;
 #[cfg(feature = "rustls")]

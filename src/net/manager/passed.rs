@@ -13,7 +13,7 @@ use std::net::UdpSocket;
 use listenfd::ListenFd;
 use rustix::process::getpid;
 
-use crate::net::Listener;
+use crate::net::{Listener, LocalListener};
 
 /// The sockets that were passed, by their names.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Passed {
     pub udp: Vec<UdpSocket>,
     /// Answers questions about the server.
     pub metrics: Option<Listener>,
+    /// Serves the operator's own programs.
+    pub admin: Option<LocalListener>,
 }
 
 /// What a socket is for.
@@ -32,10 +34,12 @@ enum Use {
     Tcp,
     Udp,
     Metrics,
+    Admin,
 }
 
 impl Use {
-    const WORDS: [(&str, Self); 3] = [("tcp", Self::Tcp), ("udp", Self::Udp), ("metrics", Self::Metrics)];
+    const WORDS: [(&str, Self); 4] =
+        [("tcp", Self::Tcp), ("udp", Self::Udp), ("metrics", Self::Metrics), ("admin", Self::Admin)];
 }
 
 impl Passed {
@@ -68,10 +72,14 @@ impl Passed {
         };
         match the_use {
             Use::Tcp => self.tcp.push(listener()?),
-            Use::Metrics if self.metrics.is_some() => {
+            Use::Admin if self.admin.is_none() => {
+                let found = descriptors.take_unix_listener(index).map_err(failed)?.ok_or_else(missing)?;
+                self.admin = Some(LocalListener::adopt(found).map_err(failed)?);
+            }
+            Use::Metrics if self.metrics.is_none() => self.metrics = Some(listener()?),
+            Use::Metrics | Use::Admin => {
                 return Err(format!("{}: there may be only one", described(index, the_use)));
             }
-            Use::Metrics => self.metrics = Some(listener()?),
             Use::Udp => self.udp.push(descriptors.take_udp_socket(index).map_err(failed)?.ok_or_else(missing)?),
         }
         Ok(())
@@ -85,7 +93,7 @@ fn described(index: usize, the_use: Use) -> String {
 
 /// The uses of `count` sockets, whose names are in `names`, separated by colons.
 fn uses(count: &str, names: &str) -> Result<Vec<Use>, String> {
-    let known = "tcp, udp or metrics (systemd: FileDescriptorName= in the .socket unit)";
+    let known = "tcp, udp, metrics or admin (systemd: FileDescriptorName= in the .socket unit)";
     let named: Vec<&str> = names.split(':').filter(|name| !name.is_empty()).collect();
     if count != named.len().to_string() {
         let words = format!("were passed, and LISTEN_FDNAMES names {}: name each {known}", named.len());

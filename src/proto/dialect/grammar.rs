@@ -29,6 +29,17 @@ pub(in crate::proto) enum Head {
 
 impl Head {
     /// How the reply is spelled, of a request that would write.
+    pub(in crate::proto) fn dialect_of_write(&self) -> Option<Dialect> {
+        match self {
+            Self::Upload(_, voice)
+            | Self::BadName { voice, .. }
+            | Self::Form { voice, .. }
+            | Self::ById { voice, .. } => Some(voice.dialect),
+            Self::Asked { .. } | Self::Bad(..) | Self::Bye => None,
+        }
+    }
+
+    /// The same, to take from it.
     pub(in crate::proto) fn voice_of_write(&mut self) -> Option<&mut Voice> {
         match self {
             Self::Upload(_, voice) | Self::BadName { voice, .. } | Self::Form { voice, .. } => Some(voice),

@@ -132,6 +132,21 @@ impl Whom {
         self.peer.into()
     }
 
+    /// When it was accepted.
+    pub fn accepted(&self) -> Moment {
+        self.accepted
+    }
+
+    /// The bytes of content of all its uploads so far.
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Its files that were stored, and its requests that were refused without an end of the connection.
+    pub fn counts(&self) -> (u32, u32) {
+        (self.stored, self.refused)
+    }
+
     /// The name that the client has proven.
     pub fn who(&self) -> Option<&Who> {
         self.who.as_ref()

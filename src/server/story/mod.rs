@@ -25,7 +25,10 @@ mod stats;
 pub mod trace;
 mod words;
 
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use ear::{Ear, Fact, Whom};
 pub use ending::{CloseReason, Filed};
@@ -34,9 +37,11 @@ pub use files::{Fate, Files};
 use line::Line;
 pub use scene::Scene;
 pub use stats::Stats;
-use trace::Tracer;
+use trace::{Lines, Tracer};
+pub use words::awaited;
 
 pub use crate::access::Who;
+use crate::net::diag::Diag;
 
 use crate::proto::{Awaits, Ticket};
 use crate::reactor::Id;
@@ -46,13 +51,39 @@ use crate::reactor::Id;
 pub struct Ears {
     stats: Stats,
     events: Option<Events>,
-    tracer: Option<Tracer>,
+    tracers: Vec<Tracer>,
+    /// A tracer has something to do.
+    are_traced: bool,
 }
 
 impl Ears {
     /// Traces every connection from now on.
     pub fn trace_to(&mut self, tracer: Tracer) {
-        self.tracer = Some(tracer);
+        self.tracers.push(tracer);
+        self.are_traced = true;
+    }
+
+    /// Connections may be followed from now on, each by its id.
+    pub fn may_follow(&mut self, diag: io::Result<Diag>) {
+        self.tracers.push(Tracer::of_chosen(diag));
+    }
+
+    /// Follows a connection that was accepted `age` ago.
+    pub fn follow(&mut self, id: Id, peer: SocketAddr, local: Option<SocketAddr>, age: Duration, awaits: Awaits) {
+        self.tracers.iter_mut().for_each(|tracer| tracer.follow(id, peer, local, age, awaits));
+        self.note_tracers();
+    }
+
+    /// Takes what was noted of the connections that are followed, and follows only those any longer that `keep` names.
+    pub fn take_lines(&mut self, keep: impl Fn(Id) -> bool) -> HashMap<Id, Lines> {
+        let taken = self.tracers.iter_mut().flat_map(Tracer::take_lines).collect();
+        self.tracers.iter_mut().for_each(|tracer| tracer.follow_only(&keep));
+        self.note_tracers();
+        taken
+    }
+
+    fn note_tracers(&mut self) {
+        self.are_traced = self.tracers.iter().any(Tracer::is_needed);
     }
 
     /// Writes the outcomes of files to `out` from now on.
@@ -95,24 +126,24 @@ impl Ears {
     /// A connection was accepted.
     pub fn accepted(&mut self, id: Id, local: impl FnOnce() -> Option<SocketAddr>, whom: &Whom) {
         self.hear(whom, &Fact::Accepted);
-        if let Some(tracer) = &mut self.tracer {
-            tracer.accepted(id, local(), whom.peer());
+        if self.are_traced {
+            let local = local();
+            self.tracers.iter_mut().for_each(|tracer| tracer.accepted(id, local, whom.peer()));
         }
     }
 
     /// Shows a step of a connection. Without a trace, `scene` is not even called.
     #[inline]
     pub fn scene<'s>(&mut self, id: Id, scene: impl FnOnce() -> Scene<'s>) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.hear(id, &scene());
+        if self.are_traced {
+            let scene = scene();
+            self.tracers.iter_mut().for_each(|tracer| tracer.hear(id, &scene));
         }
     }
 
     /// A connection is about to be closed.
     pub fn closing(&mut self, id: Id) {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.closing(id);
-        }
+        self.tracers.iter_mut().for_each(|tracer| tracer.closing(id));
     }
 
     /// The socket of a connection is closed.
@@ -120,9 +151,7 @@ impl Ears {
         if let Some(events) = &mut self.events {
             events.closed(id);
         }
-        if let Some(tracer) = &mut self.tracer {
-            tracer.closed(id, reason);
-        }
+        self.tracers.iter_mut().for_each(|tracer| tracer.closed(id, reason));
     }
 }
 
@@ -172,8 +201,9 @@ impl Story<'_> {
     /// Shows what the conversation waits for, if that has changed.
     #[inline]
     pub fn state(&mut self, awaits: impl FnOnce() -> Awaits) {
-        if let Some(tracer) = &mut self.ears.tracer {
-            tracer.hear_state(self.id, awaits());
+        if self.ears.are_traced {
+            let awaits = awaits();
+            self.ears.tracers.iter_mut().for_each(|tracer| tracer.hear_state(self.id, awaits));
         }
     }
 }

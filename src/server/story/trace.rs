@@ -33,12 +33,33 @@ pub enum Format {
 /// Writes the trace of all connections.
 pub struct Tracer {
     format: Format,
-    /// Receives one whole line with each write.
-    out: Box<dyn Write + Send>,
+    out: Out,
     /// `None` once it has failed, and the trace has said so.
     kernel: Option<io::Result<Diag>>,
     traces: HashMap<Id, Traced>,
 }
+
+/// Where lines go.
+enum Out {
+    /// Those of all connections. It receives one whole line with each write.
+    Writer(Box<dyn Write + Send>),
+    /// Those of chosen connections, each to a place of its own.
+    Chosen(HashMap<Id, Lines>),
+}
+
+/// Lines that wait to be taken.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+    /// Lines that were dropped, because too many waited.
+    pub dropped: u64,
+    /// The connection has ended: no line follows.
+    pub is_over: bool,
+}
+
+/// The most bytes of a connection's lines that wait: those of some hundred steps, which are more than a turn has.
+const LINES_MAX_BYTES: usize = 64 << 10;
 
 /// What the tracer remembers of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +83,68 @@ impl fmt::Debug for Tracer {
 impl Tracer {
     /// A tracer that writes to `out`, one whole line with each write. Errors of `out` are ignored.
     pub fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
-        Self { format, out, kernel: Some(Diag::open()), traces: HashMap::new() }
+        Self { format, out: Out::Writer(out), kernel: Some(Diag::open()), traces: HashMap::new() }
+    }
+
+    /// A tracer of those connections that [`Tracer::follow`] names, in JSON, which knows the kernel's view from `diag`.
+    pub(super) fn of_chosen(diag: io::Result<Diag>) -> Self {
+        Self { format: Format::Json, out: Out::Chosen(HashMap::new()), kernel: Some(diag), traces: HashMap::new() }
+    }
+
+    /// Whether it has anything to do.
+    pub(super) fn is_needed(&self) -> bool {
+        match &self.out {
+            Out::Writer(_) => true,
+            Out::Chosen(chosen) => !chosen.is_empty(),
+        }
+    }
+
+    /// Traces this connection from now on. `age`: how long ago it was accepted.
+    pub(super) fn follow(
+        &mut self,
+        id: Id,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        age: Duration,
+        awaits: Awaits,
+    ) {
+        let Out::Chosen(chosen) = &mut self.out else { return };
+        chosen.entry(id).or_default();
+        #[expect(clippy::disallowed_methods, reason = "a trace tells when things happened, not when the turn began")]
+        let now = Instant::now();
+        let accepted = now.checked_sub(age).unwrap_or(now);
+        self.traces.entry(id).or_insert(Traced { local, peer, client: peer, accepted, awaits, first: None });
+    }
+
+    /// Takes the lines of all chosen connections. Those that have ended are not chosen any more.
+    pub(super) fn take_lines(&mut self) -> HashMap<Id, Lines> {
+        let Out::Chosen(chosen) = &mut self.out else { return HashMap::new() };
+        let taken: HashMap<Id, Lines> = chosen
+            .iter_mut()
+            .map(|(id, lines)| (*id, Lines { is_over: !self.traces.contains_key(id), ..std::mem::take(lines) }))
+            .collect();
+        chosen.retain(|id, _| self.traces.contains_key(id));
+        taken
+    }
+
+    /// Traces only those connections any longer for which `keep` is true.
+    pub(super) fn follow_only(&mut self, keep: impl Fn(Id) -> bool) {
+        if let Out::Chosen(chosen) = &mut self.out {
+            chosen.retain(|id, _| keep(*id));
+            self.traces.retain(|id, _| keep(*id));
+        }
     }
 
     /// Begins the trace of a connection.
     pub(super) fn accepted(&mut self, id: Id, local: Option<SocketAddr>, peer: SocketAddr) {
+        if matches!(self.out, Out::Chosen(_)) {
+            return;
+        }
         #[expect(clippy::disallowed_methods, reason = "a trace tells when things happened, not when the turn began")]
         let traced =
             Traced { local, peer, client: peer, accepted: Instant::now(), awaits: Awaits::Header, first: None };
         self.traces.insert(id, traced);
-        self.write(&traced, &Scene::Accepted { local });
+        self.write(id, &traced, &Scene::Accepted { local });
         self.ask_kernel(id);
     }
 
@@ -93,7 +166,7 @@ impl Tracer {
     /// Writes a scene, and the kernel's view where that may have changed.
     pub(super) fn hear(&mut self, id: Id, scene: &Scene) {
         let Some(&traced) = self.traces.get(&id) else { return };
-        self.write(&traced, scene);
+        self.write(id, &traced, scene);
         match scene {
             Scene::Proxied(Origin::Client { source, .. }) => {
                 self.traces.entry(id).and_modify(|traced| traced.client = *source);
@@ -142,14 +215,24 @@ impl Tracer {
         if let Some(side) = found.as_ref().ok().and_then(|found| first_to_close(found.state)) {
             self.first_is(id, side);
         }
-        self.write(&traced, &Scene::Kernel(&found));
+        self.write(id, &traced, &Scene::Kernel(&found));
     }
 
-    fn write(&mut self, traced: &Traced, scene: &Scene) {
+    fn write(&mut self, id: Id, traced: &Traced, scene: &Scene) {
         let mut line = self.format.line(traced.accepted.elapsed(), traced.client, scene);
         line.push('\n');
-        // A line that cannot be written must not stop the server.
-        let _ = self.out.write(line.as_bytes()).and_then(|_| self.out.flush());
+        match &mut self.out {
+            // A line that cannot be written must not stop the server.
+            Out::Writer(out) => drop(out.write(line.as_bytes()).and_then(|_| out.flush())),
+            Out::Chosen(chosen) => {
+                let Some(lines) = chosen.get_mut(&id) else { return };
+                if lines.bytes.len() + line.len() > LINES_MAX_BYTES {
+                    lines.dropped += 1;
+                } else {
+                    lines.bytes.extend_from_slice(line.as_bytes());
+                }
+            }
+        }
     }
 }
 
@@ -313,6 +396,27 @@ mod tests {
         ] {
             look(scene);
         }
+    }
+
+    #[test]
+    fn chosen_connections_are_traced_from_then_on_to_a_limit_and_to_their_end() {
+        let mut slots = Slots::default();
+        let (one, other) = (slots.insert(()), slots.insert(()));
+        let mut tracer = Tracer::of_chosen(Err(io::ErrorKind::PermissionDenied.into()));
+        tracer.accepted(one, None, PEER);
+        tracer.hear(one, &Scene::ReadWouldBlock);
+        assert!(!tracer.is_needed());
+        tracer.follow(one, PEER, None, Duration::from_secs(5), Awaits::Content);
+        tracer.hear(other, &Scene::ReadWouldBlock);
+        tracer.hear(one, &Scene::Read { bytes: 3, room: 9 });
+        let taken = tracer.take_lines();
+        let line: Value = serde_json::from_slice(&taken[&one].bytes).unwrap();
+        assert!(taken.len() == 1 && line["at_us"].as_u64() >= Some(5_000_000), "{line}");
+        (0..10_000).for_each(|_| tracer.hear(one, &Scene::ReadWouldBlock));
+        let taken = tracer.take_lines();
+        assert!(taken[&one].bytes.len() <= LINES_MAX_BYTES && taken[&one].dropped > 0 && !taken[&one].is_over);
+        tracer.closed(one, &CloseReason::Finished);
+        assert!(tracer.take_lines()[&one].is_over && !tracer.is_needed());
     }
 
     #[test]

@@ -84,7 +84,8 @@ fn heard(event: &Event, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-fn awaited(awaits: Awaits) -> &'static str {
+/// What a connection waits for, in words.
+pub fn awaited(awaits: Awaits) -> &'static str {
     match awaits {
         Awaits::Header => "a name",
         Awaits::RestOfHeader => "the rest of the request",
