@@ -221,7 +221,7 @@ pub struct Serve {
     /// counted. SIGHUP opens the file again, which may have been renamed; the sandbox then allows writing in its directory.
     #[arg(long, help_heading = OPERATING, value_name = "FILE|unix:PATH|-", value_parser = parse_events)]
     events: Option<EventsTo>,
-    /// Unix socket that `intake top` looks at the server through: unix:PATH
+    /// Unix socket for the operator to look at the running server: unix:PATH
     ///
     /// Only the user of the server and root may connect. It takes commands, one a line, and answers in JSON: `help` lists
     /// them. The path of a server that was killed is used again.
