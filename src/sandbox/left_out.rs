@@ -5,7 +5,12 @@ pub(super) mod files {
     use std::os::fd::BorrowedFd;
     use std::path::PathBuf;
 
-    pub(in super::super) fn confine(_: BorrowedFd<'_>, _: &[PathBuf], _: &[PathBuf]) -> Result<String, String> {
+    pub(in super::super) fn confine(
+        _: BorrowedFd<'_>,
+        _: &[PathBuf],
+        _: &[PathBuf],
+        _: &[PathBuf],
+    ) -> Result<String, String> {
         Err("Landlock: this program was built without it".into())
     }
 }
