@@ -552,11 +552,12 @@ fn give_back<S: Stream, D: Store>(connection: &mut Connection<S, D>, access: &mu
     connection.failed_charges().into_iter().for_each(|charge| access.give_back(charge));
 }
 
-/// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.
+/// The rules that follow from the configuration.
 fn rules_of(config: &Config) -> Rules {
     Rules { upload_ttl_seconds: config.partial_ttl.as_secs(), ..config.rules.clone() }
 }
 
+/// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.
 fn open_pipe() -> Option<Pipe> {
     Pipe::open().inspect_err(|error| log::info!("long uploads are copied twice, for want of a pipe: {error}")).ok()
 }
