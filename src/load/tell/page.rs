@@ -7,8 +7,7 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::{
-    BLACK, ChartBuilder, Color, DrawingArea, DrawingAreaErrorKind, IntoDrawingArea, IntoLogRange, LineSeries, RGBColor,
-    SVGBackend, WHITE,
+    BLACK, ChartBuilder, Color, IntoDrawingArea, IntoLogRange, LineSeries, RGBColor, SVGBackend, WHITE,
 };
 use serde_json::Value;
 
@@ -219,26 +218,8 @@ where
 {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw_on(&area, x, y, lines, (x_title, y_title), x_label, y_label).map_err(|error| error.to_string())?;
-    drop(area);
-    Ok(svg)
-}
-
-fn draw_on<X, Y>(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    x: X,
-    y: Y,
-    lines: &[(usize, u32, Line)],
-    (x_title, y_title): (&str, &str),
-    x_label: fn(f64) -> String,
-    y_label: fn(f64) -> String,
-) -> Result<(), DrawingAreaErrorKind<std::io::Error>>
-where
-    X: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
-    Y: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
-{
     area.fill(&WHITE)?;
-    let mut builder = ChartBuilder::on(area);
+    let mut builder = ChartBuilder::on(&area);
     builder.margin(14).x_label_area_size(38).y_label_area_size(78);
     let mut chart = builder.build_cartesian_2d(x, y)?;
     let (x_label, y_label) = (|x: &f64| x_label(*x), |y: &f64| y_label(*y));
@@ -248,7 +229,10 @@ where
     for (number, width, line) in lines {
         chart.draw_series(LineSeries::new(line.iter().copied(), colour(*number).stroke_width(*width)))?;
     }
-    area.present()
+    area.present()?;
+    drop(chart);
+    drop(area);
+    Ok(svg)
 }
 
 fn colour(number: usize) -> RGBColor {
