@@ -14,11 +14,11 @@ use super::serve::Serve;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  a server can be started with it
-  1  something is wrong; each fault is told with its line
+  0  no fault was found
+  1  something is wrong; each fault is told, with its line if it is in one line
   2  usage error
 
-The certificates, keys and tokens that it names are read too.")]
+The certificates, keys and tokens that it names are read too. The directory and the sockets are not tried.")]
 pub struct Check {
     /// The file
     file: PathBuf,
@@ -38,8 +38,9 @@ impl Check {
 
     fn check(&self, cli: &Command) -> Result<(), String> {
         let typed = ["intake", "serve", "--config"].map(OsString::from).into_iter().chain([self.file.clone().into()]);
-        let serve = Serve::parse(cli, typed.collect())?;
-        let of_file = |words| format!("{}: {words}", self.file.display());
+        let name = self.file.display().to_string();
+        let of_file = |words: String| if words.contains(&name) { words } else { format!("{name}: {words}") };
+        let serve = Serve::parse(cli, typed.collect()).map_err(of_file)?;
         check(&serve.config().map_err(of_file)?).map_err(of_file)
     }
 }

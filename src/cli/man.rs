@@ -55,7 +55,7 @@ Take files from a network, with TLS and tokens:
 
     intake cert drop.example
     intake token alice | tee /dev/tty | tail -n 1 >> tokens
-    intake serve --listen 0.0.0.0:9000 --dir /srv/inbox \\
+    intake serve --listen 0.0.0.0:9000 --http-host drop.example --dir /srv/inbox \\
         --tls-cert intake.crt --tls-key intake.key --token-file tokens",
     ),
     (

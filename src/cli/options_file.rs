@@ -13,6 +13,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -66,7 +67,7 @@ fn is_overruled(id: &str, serve: &Command, given: &ArgMatches) -> bool {
 }
 
 fn read(file: &Path, serve: &Command) -> Result<Vec<Line>, Faults> {
-    let text = fs::read_to_string(file)
+    let text = read_text(file)
         .map_err(|error| Faults(vec![format!("cannot read the options in {}: {error}", file.display())]))?;
     let mut lines = Vec::new();
     let mut faults = Vec::new();
@@ -77,6 +78,14 @@ fn read(file: &Path, serve: &Command) -> Result<Vec<Line>, Faults> {
         }
     }
     if faults.is_empty() { Ok(lines) } else { Err(Faults(faults)) }
+}
+
+/// A pipe or a device would never end.
+fn read_text(file: &Path) -> io::Result<String> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    fs::read_to_string(file)
 }
 
 /// `None`: the line is empty or a comment.
@@ -111,6 +120,9 @@ fn value(rest: &str) -> Result<Option<String>, String> {
         let end = rest.find(" #").or_else(|| rest.find("\t#")).unwrap_or(rest.len());
         let end = if rest.starts_with('#') { 0 } else { end };
         let value = rest[..end].trim_end();
+        if value.starts_with('\'') || value.contains('"') {
+            return Err("a value may stand in double quotes, all of it: \"a b\"".into());
+        }
         return Ok((!value.is_empty()).then(|| value.into()));
     };
     let mut value = String::new();
@@ -185,6 +197,7 @@ mod tests {
         assert_eq!(expanded(text, ""), ["--max-file-size=4G", "--idle-timeout=10s", "--http-host=a"]);
         assert_eq!(value("\"a \\\"b\\\" \\\\ # c\" # d"), Ok(Some("a \"b\" \\ # c".into())));
         assert_eq!(value("a#b"), Ok(Some("a#b".into())));
+        assert!(["'a'", "a\"b\""].iter().all(|typed| value(typed).is_err()));
     }
 
     #[test]

@@ -529,7 +529,7 @@ impl Server {
                 // It may change the level of the log.
                 self.reread.iter_mut().for_each(|reread| reread.taken());
             }
-            Err(words) => log::error!("SIGHUP: what was read before stays in use: {words}"),
+            Err(words) => log::error!("SIGHUP: what was read before stays in use: {}", words.replace('\n', "; ")),
         }
     }
 

@@ -190,3 +190,13 @@ fn the_file_in_the_documents_has_no_fault_but_the_missing_certificate() {
     );
     assert_eq!(check(&file.path()).status.code(), Some(0));
 }
+
+#[test]
+fn faults_without_a_line_name_the_file_and_a_device_is_not_read() {
+    let told = |file: &Path| String::from_utf8(check(file).stderr).unwrap();
+    for text in ["tls-cert c\n", "quiet\nverbose\n", "dir a\ndir b\n", "dir 'a b'\n"] {
+        let words = told(&File::new(text).path());
+        assert!(words.contains("intake.conf"), "{text}: {words}");
+    }
+    assert!(told(Path::new("/dev/zero")).contains("it is no regular file"));
+}
