@@ -209,7 +209,7 @@ impl<S: Stream, D: Store> Connection<S, D> {
             self.end(CloseReason::Undecided);
             // Even if what is known cannot be sent before.
             let _ = self.reset_on_close(true);
-        } else {
+        } else if !self.receiver.is_over() {
             self.refuse(Refusal::shutting_down(), Peer::Silent, cx.rules, &mut cx.story);
         }
         match self.serve(cx, budget) {
