@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -46,6 +47,10 @@ struct Line {
 /// # Errors
 /// The file cannot be read, or lines of it are wrong.
 pub fn expand(cli: &Command, typed: Vec<OsString>) -> Result<Vec<OsString>, Faults> {
+    // Most command lines name no file, and need not be parsed twice.
+    if !typed.iter().any(|argument| argument.as_bytes().starts_with(b"--config")) {
+        return Ok(typed);
+    }
     // What is wrong on the command line is told when it is parsed.
     let lenient = cli.clone().ignore_errors(true);
     let Ok(matches) = lenient.try_get_matches_from(&typed) else { return Ok(typed) };

@@ -28,10 +28,8 @@ use rustix::io::{Errno, retry_on_intr};
 use serde_json::{Value, json};
 
 use crate::proto::{Name, NamePolicy};
-use crate::store::slip::{Slip, entry_name, number_of, number_of_slip, slip_name};
+use crate::store::slip::{FAILED, Slip, entry_name, number_of, number_of_slip, slip_name};
 
-/// The directory of failed entries, in the queue.
-const FAILED: &str = "failed";
 /// The name of the file that says when an entry is tried again is that of the entry, and this.
 const RETRY: &str = ".retry";
 /// How old an entry without a slip is when it is removed. A server adds the slip within a moment.

@@ -1,7 +1,7 @@
 //! The header that a proxy sends before the bytes of its client: the PROXY protocol, version 2.
 //!
-//! The server sees the proxy's address as that of every client. The header tells the client's own. Whoever may send one can
-//! claim any address, so it is read only from the networks that the operator names, and there it is required: a server that
+//! The server sees the proxy's address as that of every client. The header tells the client's own. A client that may send one
+//! can name any address, so it is read only from the networks that the operator names, and there it is required: a server that
 //! guessed whether one comes would take a client's word for its address.
 //!
 //! The format is that of `proxy-protocol.txt`, section 2.2, which HAProxy publishes:

@@ -75,7 +75,7 @@ impl Acceptor {
         self.max_connections
     }
 
-    /// How often it has paused for want of descriptors or memory.
+    /// How often it has paused because descriptors or memory had run out.
     pub fn pauses(&self) -> u64 {
         self.pauses
     }

@@ -559,5 +559,7 @@ fn rules_of(config: &Config) -> Rules {
 
 /// Opens the pipe for splicing. Without it all content is read and written instead, which only costs more.
 fn open_pipe() -> Option<Pipe> {
-    Pipe::open().inspect_err(|error| log::info!("long uploads are copied twice, for want of a pipe: {error}")).ok()
+    Pipe::open()
+        .inspect_err(|error| log::info!("long uploads are copied twice, as no pipe can be opened: {error}"))
+        .ok()
 }

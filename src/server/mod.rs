@@ -67,7 +67,6 @@ mod side;
 mod start;
 pub mod story;
 mod trickle;
-mod turns;
 mod visit;
 mod visits;
 mod wire;
@@ -90,13 +89,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use acceptor::Acceptor;
 use admin::{Admin, Wish};
 use config::{Config, Durability};
-use meter::{Meter, Phase};
+use meter::{Detail, Meter, Phase};
 use metrics::View;
 use reload::Files;
 use side::Side;
 use story::trace::Tracer;
 use story::{EventsTo, Out, Scene};
-use turns::Turns;
 
 use crate::net::diag::Diag;
 use crate::net::{self, Echo, LocalListener, Manager, Notify, Readiness, Signal, Signals, Timer};
@@ -184,8 +182,6 @@ pub struct Server {
     acceptor: Acceptor,
     endpoints: Vec<Endpoint>,
     metrics: Option<Side<net::Listener, ()>>,
-    /// Counted only if somebody may ask.
-    turns: Turns,
     admin: Option<Admin>,
     /// Sets the level of the log.
     set_log_level: Option<Box<dyn Fn(LevelFilter)>>,
@@ -212,8 +208,8 @@ pub struct Server {
     /// In seconds since the epoch.
     time_of_day: u64,
     meter: Meter,
-    /// Somebody wants the figures of the meter.
-    wants_meter: bool,
+    /// Somebody watches.
+    is_watched: bool,
     /// Somebody follows a connection.
     follows: bool,
 }
@@ -327,7 +323,6 @@ impl Server {
             acceptor,
             endpoints,
             metrics,
-            turns: Turns::default(),
             admin,
             set_log_level: None,
             log_dropped: Arc::default(),
@@ -344,7 +339,7 @@ impl Server {
             clock: Clock { asked: now, now },
             time_of_day: net::time_of_day(),
             meter: Meter::default(),
-            wants_meter: false,
+            is_watched: false,
             follows: false,
         })
     }
@@ -393,7 +388,7 @@ impl Server {
     /// event never reaches a connection younger than itself.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         let asked = self.clock.now;
-        self.meter.begin(self.wants_meter);
+        self.meter.begin(self.detail());
         let timeout = self.timeout()?;
         log::logger().flush();
         self.connections.flush_events();
@@ -425,12 +420,18 @@ impl Server {
         self.notify();
         self.meter.lap(Phase::Report);
         self.acceptor.accept(&mut self.connections, self.poll.registry(), self.clock.now);
-        if self.metrics.is_some() {
-            self.turns.count(net::now().since(self.clock.now), self.events.iter().count());
-        }
         self.meter.lap(Phase::Accept);
         self.meter.end(self.clock.now, self.connections.visits_mut());
         Ok(self.outcome())
+    }
+
+    /// How closely the next turn is to be measured.
+    fn detail(&self) -> Detail {
+        match self.metrics {
+            _ if self.is_watched => Detail::Phases,
+            Some(_) => Detail::Whole,
+            None => Detail::Nothing,
+        }
     }
 
     /// Notes what the turn has to do, if that is measured.
@@ -592,7 +593,7 @@ impl Server {
         let view = View {
             connections: &self.connections,
             acceptor: &self.acceptor,
-            turns: &self.turns,
+            meter: &self.meter,
             echo: self.echo.as_ref().map(Echo::stats),
             log_dropped: self.log_dropped.load(Ordering::Relaxed),
             started: self.started,
@@ -604,7 +605,7 @@ impl Server {
             side.serve(self.clock, self.poll.registry(), |(), question| metrics::hear(question, &view));
         }
         if let Some(admin) = &mut self.admin {
-            let wishes = admin.serve(self.clock, self.poll.registry(), &view, &self.meter);
+            let wishes = admin.serve(self.clock, self.poll.registry(), &view);
             wishes.into_iter().for_each(|wish| self.grant(wish));
             self.tell_stories();
         }
@@ -635,8 +636,8 @@ impl Server {
             admin.tell(self.clock.now, &stories);
             self.follows = admin.has_followers();
         }
-        self.wants_meter = admin.is_watched();
-        self.connections.visits_mut().watch(self.wants_meter);
+        self.is_watched = admin.is_watched();
+        self.connections.visits_mut().watch(self.is_watched);
     }
 
     /// Whether this was the last turn.

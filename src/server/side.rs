@@ -31,7 +31,7 @@ pub const CLIENTS_MAX: usize = 32;
 const QUESTION_MAX_BYTES: usize = 8 << 10;
 /// The most bytes of one read.
 const READ_BYTES: usize = 4 << 10;
-/// How many visits there are in each [`SPAN`]: one for each client. So whoever has asked is answered within a span, and no
+/// How many visits there are in each [`SPAN`]: one for each client. So each question is answered within a span, and no
 /// flood of questions takes more than a few percent of a core.
 const VISITS_PER_SPAN: usize = CLIENTS_MAX;
 /// How many clients are accepted in each [`SPAN`]: fewer than there is room for, so that each has a visit before it has to

@@ -6,7 +6,7 @@
 //! The numbers come from the file `next`, in which each server reserves some at a time under a lock (flock(2)). So they are
 //! unique among all servers on the directory, and grow: a number that was used is not used again, whatever the clock says.
 //!
-//! Whoever holds the lock on the slip owns the entry: the server until the file has its final name, then a consumer. A lock
+//! The holder of the lock on the slip owns the entry: the server until the file has its final name, then a consumer. A lock
 //! ends with its process. `queued` says how an entry is made.
 //!
 //! Knows neither uploads nor what becomes of the entries.
@@ -20,13 +20,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lockdir::open_directory;
-use super::slip::{QUEUE, entry_name, number_of, slip_name};
+use super::slip::{FAILED, QUEUE, entry_name, number_of, slip_name};
 use super::{StoreError, cannot};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fsync, mkdirat, openat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
-/// The directory of entries that have failed, which a consumer makes.
-const FAILED: &str = "failed";
 /// The file with the next number that no server has reserved.
 const COUNTER: &str = "next";
 /// How many numbers a server reserves at a time. A server that ends leaves the rest unused; 64 bits last.

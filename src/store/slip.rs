@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// The directory of the queue, in `.intake`.
 pub const QUEUE: &CStr = c"queue";
+/// The directory of entries that have failed, in the queue. A consumer makes it.
+pub const FAILED: &str = "failed";
 
 /// The name of a slip is that of its entry, and this.
 const SLIP: &str = ".json";

@@ -102,7 +102,7 @@ fn commands_are_answered_and_mistakes_are_told() {
 }
 
 #[test]
-fn whoever_watches_sees_turns_and_connections() {
+fn a_watcher_sees_turns_and_connections() {
     let watched = Watched::start(&["--sync", "none"]);
     let mut client = watched.client();
     client.say("watch 10");

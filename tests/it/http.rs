@@ -99,7 +99,7 @@ fn a_put_is_created_and_the_next_one_may_follow() {
 }
 
 #[test]
-fn whoever_expects_it_is_told_to_continue_or_refused_before_any_content() {
+fn a_client_that_expects_it_is_told_to_continue_or_refused_before_any_content() {
     let head = |name| put(name, &["Expect: 100-continue"], "abc").strip_suffix("abc").unwrap().to_owned();
     let mut server = Server::with(rules());
     server.feed(head("a").as_bytes());

@@ -60,7 +60,7 @@ impl Run {
 /// The heading of a row, and its content for a run.
 type Row = (&'static str, fn(&Run) -> String);
 
-/// What is told of each run, row by row.
+/// The rows of the table.
 pub(super) const ROWS: &[Row] = &[
     ("target", |run| run.at("target").as_str().unwrap_or_default().into()),
     ("dialect", |run| run.at("dialect").as_str().unwrap_or_default().into()),

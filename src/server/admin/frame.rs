@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::caller::id_word;
 use crate::net::diag::Diag;
 use crate::reactor::{Id, Moment};
-use crate::server::meter::{Meter, PHASES, Total, Turn};
+use crate::server::meter::{PHASES, Total, Turn};
 use crate::server::metrics::View;
 use crate::server::story::awaited;
 use crate::server::visits::Visited;
@@ -16,17 +16,15 @@ use crate::server::work::Status;
 
 /// The most connections of a frame: more than a screen shows.
 const ROWS_MAX: usize = 200;
-/// The most bytes of a frame: what a Unix socket takes at once, so that whoever reads never delays the next one.
+/// The most bytes of a frame: what a Unix socket takes at once. So a watcher that reads has no frame left when the next one is due.
 const FRAME_MAX_BYTES: usize = 64 << 10;
 /// For how many connections the kernel is asked for the queues of their sockets, the busiest first: three system calls each.
 const ROWS_WITH_QUEUES: usize = 25;
 
-/// The server at a moment, for whoever watches.
+/// The server at a moment, as a watcher is shown it.
 pub struct Shown<'a> {
     /// The server.
     pub view: &'a View<'a>,
-    /// Its turns.
-    pub meter: &'a Meter,
     /// The kernel. `None`: it does not answer.
     pub diag: Option<&'a mut Diag>,
     /// The moment.
@@ -64,17 +62,17 @@ impl Shown<'_> {
 
     /// The turns that were measured.
     pub fn turns(&self) -> Value {
-        let Total { phases, work_us, events, visits, bytes, yields, settled } = self.meter.total();
+        let Total { phases, work_us, events, visits, bytes, yields, settled } = self.view.meter.total();
         let counts: Vec<u64> = work_us.counts().collect();
-        let [recent, worst] = self.meter.worst();
+        let [recent, worst] = self.view.meter.worst();
         json!({
-            "measured": self.meter.is_on(),
+            "measured": self.view.meter.is_watched(),
             "count": work_us.total(),
             "work_us": work_us.sum(),
             "phases_us": phases_us(phases),
             "bounds_us": work_us.bounds(),
             "histogram": counts,
-            "events": events,
+            "events": events.sum(),
             "visits": visits,
             "bytes": bytes,
             "yields": yields,
@@ -95,7 +93,7 @@ impl Shown<'_> {
         });
         json!({
             "ago_us": us(self.now.since(turn.at)),
-            "work_us": us(turn.work()),
+            "work_us": us(turn.work),
             "phases_us": phases_us(&turn.phases),
             "events": turn.events,
             "ready": turn.ready,

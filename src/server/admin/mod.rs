@@ -18,7 +18,6 @@ pub use caller::Wish;
 use caller::{COMMANDS, Caller, Command};
 use frame::Shown;
 
-use super::meter::Meter;
 use super::metrics::View;
 use super::pace::Clock;
 use super::side::{Heard, Side};
@@ -82,10 +81,10 @@ impl Admin {
     }
 
     /// Answers a bounded number of commands, and sends the frames that are due. Returns what clients wish.
-    pub fn serve(&mut self, clock: Clock, registry: &Registry, view: &View, meter: &Meter) -> Vec<Wish> {
+    pub fn serve(&mut self, clock: Clock, registry: &Registry, view: &View) -> Vec<Wish> {
         let Self { side, diag, recent_since, frames, wishes } = self;
         let recent = clock.now.since(*recent_since);
-        let mut shown = Shown { view, meter, diag: diag.as_mut(), now: clock.now, recent };
+        let mut shown = Shown { view, diag: diag.as_mut(), now: clock.now, recent };
         side.serve(clock, registry, |caller, input| hear(caller, input, &mut shown, wishes));
         let mut frame = None;
         side.push(clock.now, |caller, unsent_bytes| {

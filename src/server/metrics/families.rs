@@ -7,8 +7,8 @@ use super::view::View;
 use crate::access::Limited;
 use crate::net::{EchoStats, processor_time};
 use crate::proto::{Code, Dialect};
+use crate::server::meter::Total;
 use crate::server::story::Fate;
-use crate::server::turns::Turns;
 use crate::store::Room;
 
 /// In a second.
@@ -41,13 +41,8 @@ fn process(view: &View, text: &mut Text) {
 }
 
 fn turns(view: &View, text: &mut Text) {
-    let Turns { spans_us, events } = view.turns;
-    text.histogram(
-        "intake_turn_seconds",
-        "How long turns of the loop take, without its sleep.",
-        spans_us,
-        MICROSECONDS,
-    );
+    let Total { work_us, events, .. } = view.meter.total();
+    text.histogram("intake_turn_seconds", "How long turns of the loop take, without its sleep.", work_us, MICROSECONDS);
     text.histogram("intake_turn_events", "How many events a turn begins with.", events, 1.0);
     text.counter(
         "intake_budget_spent_total",
@@ -64,7 +59,7 @@ fn connections(view: &View, text: &mut Text) {
     text.counter("intake_connections_lost_total", "Connections that were reset by the client or the network.")
         .is(stats.lost);
     text.counter("intake_connections_silent_total", "Connections that ended before a byte came.").is(stats.silent);
-    text.counter("intake_accept_pauses_total", "Pauses of accepting, for want of descriptors or memory.")
+    text.counter("intake_accept_pauses_total", "Pauses of accepting, as descriptors or memory had run out.")
         .is(view.acceptor.pauses());
     text.counter("intake_handshakes_total", "TLS handshakes, by their result.")
         .with(&[("result", "done")], stats.secured)

@@ -2,7 +2,7 @@
 //!
 //! An answer is written from a [`View`] of the server at the moment of the question. Nothing is computed before somebody asks.
 //! Labels have few values, all of them in this program. A name, an address or a token as a label would let a stranger fill the
-//! memory of whoever collects them.
+//! memory of their collector.
 //!
 //! Knows the server's counts, and neither sockets nor the turn.
 
@@ -30,7 +30,7 @@ pub fn hear(input: &[u8], view: &View) -> Heard {
             let text = view.metrics.get_or_init(|| families::all(view));
             get.answer(Code(200), METRICS_TYPE, text.as_bytes(), now)
         }
-        // Whoever hears this knows that the loop turns.
+        // The answer shows that the loop turns.
         Ok("/healthz") => say(Code(200), "ok\n"),
         Ok("/readyz") => match view.obstacle() {
             None => say(Code(200), "ready\n"),

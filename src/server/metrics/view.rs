@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 use crate::net::EchoStats;
 use crate::server::Connections;
 use crate::server::acceptor::Acceptor;
-use crate::server::turns::Turns;
+use crate::server::meter::Meter;
 use crate::store::{Directory, Room};
 
 /// The server at the moment of a question.
@@ -15,7 +15,7 @@ pub struct View<'a> {
     pub connections: &'a Connections<TcpStream, Directory>,
     pub acceptor: &'a Acceptor,
     /// The turns before this one.
-    pub turns: &'a Turns,
+    pub meter: &'a Meter,
     /// `None`: there is no echo.
     pub echo: Option<EchoStats>,
     /// Lines of the log that nobody has read in time.

@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_ends_first_is_named() {
+    fn the_side_that_ends_first_is_named() {
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         let first = |scenes: Vec<Scene>| {
             let mut stage = Stage::with_local_addr(Format::Json, None);
